@@ -1,0 +1,34 @@
+"""The seam of every format: signed bytes in, batches of records as text out."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, Protocol
+
+import msgspec
+import polars as pl
+
+from security.message import Content
+
+RECORDS_PER_BATCH: Final = 50_000
+
+# Columns that a format adds itself; source columns never begin with "#".
+RECORD: Final = "#record"  # UInt32, numbered from 0 through the whole delivery, in source order
+SHEET: Final = "#sheet"  # String: sheet, layer or part of the source that the record stands in
+CARRIED: Final = "#carried"  # Boolean: the key column was empty and its value comes from the record above
+
+Options = Mapping[str, str | int | bool | list[str]]
+
+
+class RecordBatch(msgspec.Struct, frozen=True):
+    """At most 50,000 records. frame: RECORD, SHEET, CARRIED, then the source's columns, all text as it spells them."""
+
+    frame: pl.DataFrame
+
+
+class Format(Protocol):
+    """A module in this folder: its NAME in a feed's file, and what turns bytes into records."""
+
+    NAME: str
+
+    def decode(self, content: Content, options: Options) -> Iterator[RecordBatch]:
+        """Yield the records. Raises Refusal `decode.*` when the bytes are not what the feed says."""
+        ...

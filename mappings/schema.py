@@ -1,0 +1,77 @@
+"""The columns that many records travel in, declared once.
+
+Codes are text everywhere: leading zeros matter. A null is "not said"; an empty string never stands for it.
+"""
+
+from typing import Final
+
+import polars as pl
+
+Schema = dict[str, pl.DataType | type[pl.DataType]]
+
+ROLES: Final = ("authority", "owner", "maintainer")  # 主管部门, 权属单位, 养护单位
+
+# Which record: index of the delivery within the batch that act two works on, and the record's number in it.
+KEY: Final[Schema] = {"delivery": pl.UInt32, "record": pl.UInt32}
+
+# 待入库记录: a record in the shared schema, not yet believed. x, y: in the feed's CRS, always east then north
+# (or longitude, latitude), metres or degrees.
+CANDIDATES: Final[Schema] = {
+    **KEY,
+    "source_key": pl.String,  # the bureau's own key, unique within the feed
+    "class_code": pl.String,  # code of the master edition's list
+    "x": pl.Float64,
+    "y": pl.Float64,
+    "height_m": pl.Float64,
+    "name": pl.String,
+    "state": pl.String,
+    **{f"{role}_{part}": pl.String for role in ROLES for part in ("code", "name", "basis")},  # basis: stated | default
+    "grid_code": pl.String,  # as stated by the source; position decides
+    "division_code": pl.String,
+    "component_code": pl.String,  # an identifier stated by the source (ObjID)
+    "place": pl.String,
+    "initial_date": pl.Date,
+    "change_date": pl.Date,
+    "data_source": pl.String,
+    "note": pl.String,
+    "appurtenance": pl.String,  # 附属物: the survey's word for what stands on the point
+    "removed": pl.Boolean,  # a `changes` feed says that the thing is gone
+}
+
+# 落图落格 adds where it is. Degrees of CGCS2000 (EPSG:4490); accuracy in metres, source and transformation together.
+PLACED: Final[Schema] = {
+    **CANDIDATES,
+    "longitude_deg": pl.Float64,
+    "latitude_deg": pl.Float64,
+    "accuracy_m": pl.Float64,
+    "grid_of_position": pl.String,
+    "division_of_position": pl.String,
+}
+
+# 质检意见. severity: error (record rejected), ignored (left out by a named rule), warning (kept).
+FINDINGS: Final[Schema] = {
+    **KEY,
+    "code": pl.String,
+    "field": pl.String,
+    "severity": pl.String,
+    "value": pl.String,  # what the source said, at most 80 characters
+}
+
+# One row a record, for ever: what became of it. outcome: new | changed | unchanged | ended | rejected | ignored
+OUTCOMES: Final[Schema] = {
+    **KEY,
+    "source_key": pl.String,
+    "outcome": pl.String,
+    "component": pl.Int64,  # internal key, null when there is none
+    "code": pl.String,  # the finding that decided, null when accepted
+}
+
+
+def conform(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """The frame with exactly the schema's columns, in order and type; a column it lacks is null."""
+    return frame.select(
+        [
+            (pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name)
+            for name, kind in schema.items()
+        ]
+    )

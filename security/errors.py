@@ -1,0 +1,55 @@
+"""Whose turn it is when something goes wrong, and the sentence each code stands for.
+
+The class says who has to act; the code says what happened, stands in receipts and never changes meaning.
+Codes and their sentences are data: `refusals.toml` beside this file.
+"""
+
+import functools
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+
+class Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a code says to a person: what happened, and the next step, in Chinese and English."""
+
+    zh: str
+    en: str
+    next_zh: str
+    next_en: str
+
+
+@functools.cache
+def sentences() -> dict[str, Sentence]:
+    """Every refusal code with its sentence, from `refusals.toml`."""
+    text = (Path(__file__).parent / "refusals.toml").read_text(encoding="utf-8")
+    return msgspec.convert(tomllib.loads(text), dict[str, Sentence])
+
+
+class ExchangeError(Exception):
+    """Anything that the bus says went wrong."""
+
+
+class Refusal(ExchangeError):
+    """The sender must change something. Acknowledged, audited, not retried.
+
+    code:   a key of `refusals.toml`, form `area.what_happened`
+    detail: which one, for the sender's officer: an id, a name, a number; never payload content or a secret
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        self.code, self.detail, self.sentence = code, detail, sentences()[code]
+        super().__init__(f"{code}: {self.sentence.en}" + (f" [{detail}]" if detail else ""))
+
+
+class Unavailable(ExchangeError):
+    """Nobody is at fault; try later. Not acknowledged, so the transport sends again."""
+
+
+class Misconfigured(ExchangeError):
+    """The operator must change a file or a setting. The process does not start."""
+
+
+class AuditBroken(ExchangeError):
+    """A security officer must look: evidence or log do not say what they said. Stop taking messages."""

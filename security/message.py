@@ -1,0 +1,149 @@
+"""A message on its way from "it arrived" to "it is believed": the types of one delivery.
+
+Each step takes the type that the step before gave, so a check left out is a type error.
+"""
+
+import hashlib
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Literal
+
+import msgspec
+
+EvidenceClass = Literal["signed", "fronted", "uploaded", "collected"]
+Use = Literal["signing", "connection"]
+
+
+class Digest(msgspec.Struct, frozen=True):
+    """A hash value that says which hash. algorithm: `SHA-256` or `SM3`; value: raw octets."""
+
+    algorithm: str
+    value: bytes
+
+    @property
+    def hex(self) -> str:
+        return self.value.hex()
+
+
+def sha256(octets: bytes) -> Digest:
+    """The SHA-256 digest of octets."""
+    return Digest("SHA-256", hashlib.sha256(octets).digest())
+
+
+class Content(msgspec.Struct, frozen=True):
+    """Octets with their size and digest; in memory when small, a slice of a file when large.
+
+    octets: the bytes, or None when they lie in `path` from `offset` for `size` bytes
+    """
+
+    size: int
+    digest: Digest
+    octets: bytes | None = None
+    path: Path | None = None
+    offset: int = 0
+
+    def read(self) -> bytes:
+        """All octets at once."""
+        if self.octets is not None:
+            return self.octets
+        with self.open() as stream:
+            return stream.read(self.size)
+
+    def open(self) -> IO[bytes]:
+        """A binary stream at the first octet. A slice of a longer file is not cut at the end: read `size` bytes."""
+        if self.octets is not None:
+            import io
+
+            return io.BytesIO(self.octets)
+        assert self.path is not None
+        stream = self.path.open("rb")
+        stream.seek(self.offset)
+        return stream
+
+
+def in_memory(octets: bytes) -> Content:
+    """Content of octets already held."""
+    return Content(size=len(octets), digest=sha256(octets), octets=octets)
+
+
+class EnrolledCertificate(msgspec.Struct, frozen=True):
+    """A certificate that the registry binds to one bureau, for one use.
+
+    der:         the certificate, compared byte for byte
+    fingerprint: SHA-256 of der, lower-case hex
+    not_before, not_after, revoked_at: aware, UTC
+    """
+
+    bureau: str
+    use: Use
+    der: bytes
+    fingerprint: str
+    not_before: datetime
+    not_after: datetime
+    revoked_at: datetime | None = None
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Somebody known: a bureau, and the enrolled certificate by which we know it (SHA-256 hex)."""
+
+    bureau: str
+    certificate: str
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """Who may do what with which feed or view, and why. Days are whole days of +08:00, `until` included.
+
+    action: `push` into feed `target`, `pull` from view `target` (`ownership`, `components`), `audit`
+    classes: class codes the grant covers; empty means all of the feed or view
+    """
+
+    id: str
+    bureau: str
+    action: Literal["push", "pull", "audit"]
+    target: str
+    classes: tuple[str, ...]
+    valid_from: str
+    valid_until: str
+    purpose: str
+    basis: str
+    proposed_by: str
+    approved_by: str
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One message as it arrived; nothing in it is believed yet.
+
+    door:        `soap` (later `mqtt`)
+    carrier_der: the TLS client certificate, if one was shown
+    envelope:    the XML envelope's octets (the root part when the message came as MTOM)
+    attachment:  the one MTOM part, if any; attachment_id its Content-ID without angle brackets
+    raw:         the whole request body as it came, for the evidence
+    """
+
+    door: str
+    carrier_der: bytes | None
+    remote: str
+    envelope: bytes
+    raw: Content
+    received_at: datetime
+    attachment: Content | None = None
+    attachment_id: str = ""
+
+
+class VerifiedPayload(msgspec.Struct, frozen=True):
+    """The bytes a bureau signed, and nothing else of the envelope.
+
+    Only `security.signatures` makes one, and act two decodes nothing else: what was not signed is not parsed.
+
+    signed_at: UTC, from the signature, not from our clock
+    form:      `inline`, `mtom` (signed as sent) or `mtom-expanded` (signed with the part's base64 in place)
+    """
+
+    content: Content
+    content_type: str
+    sender: str
+    feed: str
+    message_id: str
+    signer: Principal
+    signed_at: datetime
+    form: str
