@@ -1,0 +1,55 @@
+# Two commands for a newcomer: `make demo` and `make test`. Debian 12 with git, make and python3-venv is enough.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin
+PIP    := $(RUN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test lint serve bench soak servers lock clean
+
+demo: $(VENV)/.run
+	@$(RUN)/yongtong demo $(if $(KEEP),--keep)
+
+test: $(VENV)/.test
+	@$(RUN)/python -m pytest -n 2 $(T)
+
+lint: $(VENV)/.test
+	@$(RUN)/ruff format --check . && $(RUN)/ruff check . && $(RUN)/mypy && $(RUN)/lint-imports --no-cache
+
+serve: $(VENV)/.run
+	@$(RUN)/yongtong serve
+
+bench: $(VENV)/.test
+	@$(RUN)/python -m bench $(if $(ONLY),--only $(ONLY))
+
+soak: $(VENV)/.test
+	@$(RUN)/python -m pytest -n 0 tests/soak --soak
+
+# From Debian's packages, as root; what is missing is skipped by name in `make test`.
+servers:
+	@apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm xmlsec1 openssl php-cli php-soap php-xml >/dev/null
+
+# New locks, with hashes and no addresses. Needs `uv`.
+lock:
+	@uv pip compile $(LOCK) pyproject.toml requirements-build.in -o requirements.lock
+	@uv pip compile $(LOCK) --extra test pyproject.toml requirements-build.in -o requirements-test.lock
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt install python3"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (Debian 12: apt install python3)"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "venv is missing: apt install python3-venv"; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Fetching the locked parts (about 120 MB, once) …"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements-test.lock
+	@echo "Fetching what only tests need …"
+	@$(PIP) install --require-hashes -r requirements-test.lock
+	@touch $@
+
+clean:
+	@rm -rf $(VENV) build state keys partners .mypy_cache .ruff_cache .hypothesis

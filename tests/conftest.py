@@ -1,0 +1,32 @@
+"""What every test may use: other people's real files, read in place, and a count of what was skipped."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("YONGTONG_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Folder of a name under YONGTONG_DATA; skips the test, by that name, where it is absent."""
+
+    def folder(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"data:{name} (set YONGTONG_DATA)")
+        return SHARED / name
+
+    return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name and count each group that was skipped, at the end, where it is read."""
+    groups: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "unnamed"
+        groups[reason] = groups.get(reason, 0) + 1
+    for reason, count in sorted(groups.items()):
+        terminalreporter.write_line(f"SKIPPED GROUP {reason}: {count}")
