@@ -1,0 +1,96 @@
+"""What stands in `settings.toml`, read once at the start. Only `exchange.app` reads this."""
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from security.errors import Misconfigured
+
+
+class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """origin: the bus's name in receipts, log entries and as `Recipient` of every request."""
+
+    origin: str
+
+
+class CitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """extent: west, south, east, north in degrees; districts, grid: GeoJSON files with a property `code`."""
+
+    edition: str
+    extent: tuple[float, float, float, float]
+    districts: str
+    grid: str
+
+
+class HttpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """host, port: where the doors listen; names: what the bus's own certificate is made out to."""
+
+    host: str
+    port: int
+    names: list[str]
+
+
+class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One folder, relative to the settings file."""
+
+    folder: str
+
+
+class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """folders: where feed files lie."""
+
+    folders: list[str]
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """batch_deliveries: how many small deliveries go through act two together; sweep_s: seconds."""
+
+    batch_deliveries: int = 200
+    sweep_s: float = 1.0
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an outsider may send: octets and seconds."""
+
+    max_envelope_bytes: int = 8_388_608
+    max_inline_bytes: int = 5_242_880
+    max_mtom_bytes: int = 268_435_456
+    body_s: float = 60.0
+
+
+class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """transformation_m: the least accurate coordinate transformation that is accepted, metres."""
+
+    transformation_m: float = 1.0
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file. `at(path)` resolves a path against the file's own folder."""
+
+    bus: BusSettings
+    city: CitySettings
+    https: HttpsSettings
+    state: Folder
+    keys: Folder
+    feeds: FeedSettings
+    worker: WorkerSettings = WorkerSettings()
+    limits: Limits = Limits()
+    tolerances: Tolerances = Tolerances()
+    source: str = ""
+
+    def at(self, path: str) -> Path:
+        """The path, taken from the folder of the settings file when it is relative."""
+        return Path(self.source).parent / path
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings in a file. Raises Misconfigured naming the file and the key that is wrong."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = msgspec.convert(document, Settings)
+    except FileNotFoundError as problem:
+        raise Misconfigured(f"{path}: no settings file; run in the folder of settings.toml or give --settings") from problem
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as problem:
+        raise Misconfigured(f"{path}: {problem}") from problem
+    return msgspec.structs.replace(settings, source=str(path.resolve()))
