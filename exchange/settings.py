@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from exchange.bus import Limits
 from security.errors import Misconfigured
 
 
@@ -48,15 +49,6 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     batch_deliveries: int = 200
     sweep_s: float = 1.0
-
-
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an outsider may send: octets and seconds."""
-
-    max_envelope_bytes: int = 8_388_608
-    max_inline_bytes: int = 5_242_880
-    max_mtom_bytes: int = 268_435_456
-    body_s: float = 60.0
 
 
 class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -36,7 +36,10 @@ class Refusal(ExchangeError):
 
     code:   a key of `refusals.toml`, form `area.what_happened`
     detail: which one, for the sender's officer: an id, a name, a number; never payload content or a secret
+    reference: number of the audit entry that this refusal stands in, once it does
     """
+
+    reference = ""
 
     def __init__(self, code: str, detail: str = "") -> None:
         self.code, self.detail, self.sentence = code, detail, sentences()[code]

@@ -1,0 +1,55 @@
+"""What the stories work with: the bus's collaborators, put together once by `exchange.app`."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+import msgspec
+from lxml import etree
+
+from exchange.evidence import Evidence
+from exchange.journal import Journal
+from exchange.placing import City
+from exchange.registry import Registry
+from exchange.replays import Replays
+from exchange.store.sqlite import Store
+from mappings.feed import Feed
+from security.keys import SigningKey
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an outsider may send: octets and seconds."""
+
+    max_envelope_bytes: int = 8_388_608
+    max_inline_bytes: int = 5_242_880
+    max_mtom_bytes: int = 268_435_456
+    body_s: float = 60.0
+
+
+class Bus(msgspec.Struct, frozen=True):
+    """One running bus, as its stories see it.
+
+    origin:       its name in receipts and as `Recipient` of every request
+    feed_digests: SHA-256 of each feed's file, hex: which mapping was in force
+    schema:       the published XSD, compiled
+    answer_key:   signs receipts, reports and SOAP answers; answer_certificate_der goes with it
+    wake:         tells the scheduler that a delivery was accepted
+    clock:        now, aware, UTC
+    """
+
+    origin: str
+    limits: Limits
+    feeds: Mapping[str, Feed]
+    feed_digests: Mapping[str, str]
+    registry: Registry
+    journal: Journal
+    evidence: Evidence
+    store: Store
+    city: City
+    schema: etree.XMLSchema
+    answer_key: SigningKey
+    answer_certificate_der: bytes
+    replays: Replays
+    wake: Callable[[], None]
+    clock: Callable[[], datetime]
+    batch_deliveries: int = 200
+    transformation_m: float = 1.0

@@ -1,0 +1,272 @@
+"""Act one of a delivery, from arrival to receipt; and the door of every read. Milliseconds, durable, honest."""
+
+import asyncio
+import secrets
+from datetime import datetime, timedelta, timezone
+from typing import Final
+
+import msgspec
+
+from exchange.bus import Bus
+from exchange.journal import Acceptance, Entry, InboxRow
+from mappings.feed import Feed
+from security.authenticate import carrier_of, signer_of
+from security.authorise import authorise
+from security.errors import Refusal
+from security.message import Delivery, EnrolledCertificate, Grant, Principal, VerifiedPayload
+from security.signatures import payload_of
+from security.wss import Envelope, VerifiedEnvelope, open_envelope, verify
+
+CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
+LARGE_BYTES: Final = 200_000  # above this the work goes to a thread, so that small messages do not wait behind it
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A delivery accepted. inbox.receipt is the signed receipt, the same bytes at every door and every retry."""
+
+    inbox: InboxRow
+    verified: VerifiedEnvelope
+    repeated: bool
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """A read allowed: by whom, under which grant. verified is None where only the carrier vouches (REST)."""
+
+    principal: Principal
+    grant: Grant
+    verified: VerifiedEnvelope | None
+
+
+class _Standing(msgspec.Struct):
+    """What is established of a request so far. A refusal is entered with no more than this."""
+
+    door: str
+    remote: str
+    carrier: Principal | None = None
+    signer: Principal | None = None  # set only once the signature holds
+    claimed_sender: str = ""
+    feed: str = ""
+    message_id: str = ""
+    grant: str = ""
+
+
+async def receive(delivery: Delivery, bus: Bus) -> Received:
+    """Take one delivery: who, which, may they, is it theirs, keep, accept, answer.
+
+    Raises Refusal, already entered in the audit; Unavailable when nothing was kept and the sender should try again.
+    """
+    now = bus.clock()
+    standing = _Standing(delivery.door, delivery.remote)
+    try:
+        # 1 who – both certificates enrolled for the same bureau; the signing one in force
+        envelope, certificate = _who(delivery, bus, standing, now)
+        signer = Principal(certificate.bureau, certificate.fingerprint)
+        # 2 which – the feed named in the part that will have to be signed
+        feed = _feed_named(envelope, bus, standing)
+        # 3 may they – default is no
+        grants = bus.registry.grants(signer.bureau)
+        grant = authorise(signer, "push", feed.id, feed.bureau, grants, _day(now))
+        # 4 is it theirs – nothing but the envelope was parsed up to here
+        if delivery.raw.size > LARGE_BYTES:
+            verified, payload = await asyncio.to_thread(_theirs, envelope, certificate, delivery, bus, now)
+        else:
+            verified, payload = _theirs(envelope, certificate, delivery, bus, now)
+        standing.signer, standing.grant = signer, grant.id
+        # 5 keep – the request as it came, on disk before the journal's group commits
+        evidence = bus.evidence.keep(signer.bureau, delivery.raw)
+        # 6 accept – inbox row and audit entry in one group; 7 answer – the receipt waits for its checkpoint
+        acceptance = _acceptance(delivery, payload, verified, grant, evidence, standing, bus)
+        accepted = await asyncio.wrap_future(bus.journal.accept(acceptance))
+    except Refusal as refusal:
+        raise await _entered(refusal, standing, bus) from refusal
+    bus.wake()
+    return Received(accepted.inbox, verified, accepted.repeated)
+
+
+async def admit(delivery: Delivery, bus: Bus, view: str) -> Admitted:
+    """Let a signed read in: who, may they, is it theirs, and not a second time; the read is staged for the audit.
+
+    view: what is asked for, `ownership`, `components` or `deliveries` (one's own receipts and reports)
+    """
+    now = bus.clock()
+    standing = _Standing(delivery.door, delivery.remote)
+    try:
+        envelope, certificate = _who(delivery, bus, standing, now)
+        principal = Principal(certificate.bureau, certificate.fingerprint)
+        grant = _may_read(principal, view, bus, now)
+        verified = verify(
+            envelope, certificate, now=now, attachment=delivery.attachment, attachment_id=delivery.attachment_id
+        )
+        standing.signer, standing.grant = principal, grant.id
+        _for_us(verified, bus)
+        bus.replays.refuse_again(verified.signature_digest, verified.expires, now)
+    except Refusal as refusal:
+        raise await _entered(refusal, standing, bus) from refusal
+    bus.journal.stage_read(_read_entry(standing, view, verified, bus))
+    return Admitted(principal, grant, verified)
+
+
+async def admit_carrier(
+    carrier_der: bytes | None, remote: str, view: str, query: dict[str, str | int], bus: Bus
+) -> Admitted:
+    """Let an unsigned read in on the word of the TLS certificate alone (REST). query: purpose, case, what is asked."""
+    now = bus.clock()
+    standing = _Standing("rest", remote)
+    try:
+        standing.carrier = carrier_of(carrier_der, bus.registry.trust(), now)
+        if standing.carrier is None:
+            raise Refusal("auth.no_certificate")
+        grant = _may_read(standing.carrier, view, bus, now)
+        standing.grant = grant.id
+    except Refusal as refusal:
+        raise await _entered(refusal, standing, bus) from refusal
+    bus.journal.stage_read(_entry("read", "answered", standing, bus, {"view": view, **query}))
+    return Admitted(standing.carrier, grant, None)
+
+
+def _who(
+    delivery: Delivery, bus: Bus, standing: _Standing, now: datetime
+) -> tuple[Envelope, EnrolledCertificate]:
+    trust = bus.registry.trust()
+    standing.carrier = carrier_of(delivery.carrier_der, trust, now)
+    if standing.carrier is None:
+        raise Refusal("auth.no_certificate")
+    envelope = open_envelope(delivery.envelope)
+    standing.claimed_sender = envelope.claimed("Sender")[:64]
+    standing.message_id = envelope.claimed("MessageId")[:128]
+    certificate = signer_of(envelope, trust, now)
+    if certificate.bureau != standing.carrier.bureau:
+        raise Refusal("auth.carrier_mismatch", f"{standing.carrier.bureau} / {certificate.bureau}")
+    return envelope, certificate
+
+
+def _feed_named(envelope: Envelope, bus: Bus, standing: _Standing) -> Feed:
+    standing.feed = envelope.claimed("Feed")[:64]
+    feed = bus.feeds.get(standing.feed)
+    if feed is None:
+        raise Refusal("feed.unknown", standing.feed)
+    return feed
+
+
+def _theirs(
+    envelope: Envelope, certificate: EnrolledCertificate, delivery: Delivery, bus: Bus, now: datetime
+) -> tuple[VerifiedEnvelope, VerifiedPayload]:
+    verified = verify(
+        envelope, certificate, now=now, attachment=delivery.attachment, attachment_id=delivery.attachment_id
+    )
+    _for_us(verified, bus)
+    payload = payload_of(verified, delivery)
+    if payload.form == "inline" and payload.content.size > bus.limits.max_inline_bytes:
+        raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
+    return verified, payload
+
+
+def _for_us(verified: VerifiedEnvelope, bus: Bus) -> None:
+    """The signed part has the published shape and names this bus: what was signed for another bus is not ours."""
+    if not bus.schema.validate(verified.element):
+        raise Refusal("soap.schema_invalid", str(bus.schema.error_log.last_error.message)[:200])
+    recipient = verified.text("Recipient")
+    if recipient != bus.origin:
+        raise Refusal("auth.wrong_recipient", f"{recipient} != {bus.origin}")
+
+
+def _may_read(principal: Principal, view: str, bus: Bus, now: datetime) -> Grant:
+    return authorise(principal, "pull", view, principal.bureau, bus.registry.grants(principal.bureau), _day(now))
+
+
+def _acceptance(
+    delivery: Delivery,
+    payload: VerifiedPayload,
+    verified: VerifiedEnvelope,
+    grant: Grant,
+    evidence: str,
+    standing: _Standing,
+    bus: Bus,
+) -> Acceptance:
+    entry = _entry(
+        "delivery",
+        "accepted",
+        standing,
+        bus,
+        {
+            "message_id": payload.message_id,
+            "content_digest": payload.content.digest.hex,
+            "content_length": payload.content.size,
+            "request_digest": verified.signature_digest,
+            "evidence_digest": delivery.raw.digest.hex,
+        },
+    )
+    assert standing.carrier is not None
+    return Acceptance(
+        sender=payload.sender,
+        message_id=payload.message_id,
+        feed=payload.feed,
+        content_type=payload.content_type,
+        content_digest=payload.content.digest.hex,
+        content_length=payload.content.size,
+        request_digest=verified.signature_digest,
+        signer=payload.signer.certificate,
+        carrier=standing.carrier.certificate,
+        evidence_class="signed",
+        form=payload.form,
+        grant=grant.id,
+        received_at=delivery.received_at,
+        signed_at=payload.signed_at,
+        evidence=evidence,
+        entry=entry,
+    )
+
+
+def _entry(kind: str, outcome: str, standing: _Standing, bus: Bus, detail: dict[str, str | int]) -> Entry:
+    """An audit entry of what is established; before the signature holds it stands under the carrier alone."""
+    feed = standing.feed if standing.feed in bus.feeds else ""
+    signer = standing.signer
+    return Entry(
+        type=kind,
+        outcome=outcome,
+        actor=(signer or standing.carrier or Principal("", "")).certificate[:16],
+        carrier=standing.carrier.certificate if standing.carrier else "",
+        signer=signer.certificate if signer else "",
+        sender=signer.bureau if signer else "",
+        feed=feed,
+        feed_digest=bus.feed_digests.get(feed, ""),
+        grant=standing.grant,
+        trust_digest=bus.registry.trust().digest,
+        detail=detail,
+    )
+
+
+def _read_entry(standing: _Standing, view: str, verified: VerifiedEnvelope, bus: Bus) -> Entry:
+    asked: dict[str, str | int] = {
+        "view": view,
+        "operation": verified.operation,
+        "request_digest": verified.signature_digest,
+        "purpose": verified.text("Purpose"),
+        "case_number": verified.text("CaseNumber"),
+    }
+    return _entry("read", "answered", standing, bus, {name: value for name, value in asked.items() if value})
+
+
+async def _entered(refusal: Refusal, standing: _Standing, bus: Bus) -> Refusal:
+    """The refusal as this caller may hear it, once it stands in the audit.
+
+    An enrolled carrier hears the precise code and its entry's number. Anybody else hears `auth.refused` and a
+    reference; for strangers one entry an address and minute, so that a flood cannot fill the log.
+    """
+    if standing.carrier is None:
+        reference = secrets.token_hex(4)
+        bus.journal.note_stranger(standing.remote, refusal.code)
+        return Refusal("auth.refused", reference)
+    detail: dict[str, str | int] = {
+        "code": refusal.code,
+        "door": standing.door,
+        "claimed_sender": standing.claimed_sender,
+        "message_id": standing.message_id,
+    }
+    sequenced = await asyncio.wrap_future(bus.journal.note(_entry("refusal", refusal.code, standing, bus, detail)))
+    refusal.reference = str(sequenced.index)
+    return refusal
+
+
+def _day(now: datetime) -> str:
+    return now.astimezone(CITY_TIME).date().isoformat()
