@@ -1,0 +1,181 @@
+"""Signed JSON documents: flattened JWS (RFC 7515 §7.2.2) over a canonical payload (RFC 8785).
+
+Documents hold strings, integers, lists and objects only: no number that two languages print differently, no null, no
+boolean. So the payload's octets follow from the document, and a reader in any language can make them again.
+Protected header of documents that the bus issues: `alg typ kid`, `x5t#S256` when the key has a certificate, `iat` when
+a time is given; nothing else is written and nothing else is read.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from security.errors import Refusal
+from security.keys import PublicKey, SigningKey, spki, verify_signature
+from security.message import sha256
+
+MOST_BYTES = 1 << 20
+MOST_DEPTH = 32
+_SAFE_INTEGER = (1 << 53) - 1
+_HEADER = {"alg", "typ", "kid"}
+_HEADER_OPTIONAL = {"x5t#S256", "iat"}
+
+# A document's values. Any is here because a JSON tree is recursive; `jcs` and `open_document` check every node.
+Document = dict[str, Any]
+_encode = msgspec.json.Encoder().encode
+
+
+def jcs(document: Mapping[str, Any]) -> bytes:
+    """The canonical octets of a document (RFC 8785). Raises ValueError for anything but str, int, list, dict.
+
+    Integers lie within ±(2^53 - 1); strings are Unicode without lone surrogates; names sort by UTF-16 code units.
+    """
+    return _encode(_ordered(document, 0))
+
+
+def _ordered(value: object, depth: int) -> object:
+    kind = type(value)
+    if kind is str:
+        return value
+    if kind is int:
+        if abs(value) > _SAFE_INTEGER:  # type: ignore[arg-type]  # an int, by the line above
+            raise ValueError("an integer beyond 2^53 - 1 is not the same number everywhere: write a string")
+        return value
+    if depth >= MOST_DEPTH:
+        raise ValueError(f"nested deeper than {MOST_DEPTH}")
+    if isinstance(value, dict):
+        if not all(type(name) is str for name in value):
+            raise ValueError("a member name is not a string")
+        names = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=lambda n: n.encode("utf-16-be"))
+        return {name: _ordered(value[name], depth + 1) for name in names}
+    if isinstance(value, (list, tuple)):
+        return [_ordered(item, depth + 1) for item in value]
+    raise ValueError(f"a document holds strings, integers, lists and objects, not {kind.__name__}")
+
+
+def sign_document(document: Mapping[str, Any], typ: str, key: SigningKey, iat: datetime | None = None) -> bytes:
+    """The document signed: a flattened JWS, itself canonical. The same arguments give the same octets.
+
+    typ: `yt-receipt+jws`, `yt-report+jws`
+    iat: when it was issued; whole seconds are kept
+    """
+    header: Document = {"alg": key.algorithm, "typ": typ, "kid": key.fingerprint}
+    if key.certificate_der is not None:
+        header["x5t#S256"] = _b64(bytes.fromhex(key.fingerprint))
+    if iat is not None:
+        header["iat"] = int(iat.timestamp())
+    protected, payload = _b64(jcs(header)), _b64(jcs(document))
+    signature = key.sign(f"{protected}.{payload}".encode("ascii"))
+    return jcs({"payload": payload, "protected": protected, "signature": _b64(signature)})
+
+
+def open_document(octets: bytes, key: PublicKey | bytes, typ: str) -> Document:
+    """The document, once its signature by `key` holds.
+
+    key: the signer's public key, or the DER of its certificate; the document's header chooses nothing
+    typ: what it must be
+
+    Raises Refusal: `signature.document_not_readable` (not strict flattened JWS with a canonical payload),
+    `signature.document_of_other_kind` (another `typ`), `signature.certificate_differs` (names another key),
+    `signature.algorithm_not_of_key`, `signature.invalid`.
+    """
+    # (1) Strict JSON, exactly three members, no member doubled at any depth: two readers may not see two documents.
+    if len(octets) > MOST_BYTES:
+        raise _unreadable(f"more than {MOST_BYTES} bytes")
+    outer = _strict_json(octets)
+    if set(outer) != {"payload", "protected", "signature"} or not all(isinstance(v, str) for v in outer.values()):
+        raise _unreadable("members must be exactly payload, protected, signature")
+    # (2) Canonical base64url only: the octets under the signature have one spelling.
+    header = _strict_json(_unb64(outer["protected"]))
+    payload = _unb64(outer["payload"])
+    # (3) No `crit`, `jwk`, `jku`, `x5c`, `b64`: a header member that we do not know cannot be obeyed or ignored safely.
+    if not _HEADER <= set(header) <= _HEADER | _HEADER_OPTIONAL:
+        raise _unreadable("protected header has other members than alg, typ, kid, x5t#S256, iat")
+    if not all(isinstance(header.get(name, ""), str) for name in (*_HEADER, "x5t#S256")):
+        raise _unreadable("a protected header member has another type")
+    if header["typ"] != typ:
+        raise Refusal("signature.document_of_other_kind", f"{header['typ']!r:.40} where {typ} was expected")
+    _check_names_key(header, key)
+    # (4) The signature, by the key we were handed.
+    signed = f"{outer['protected']}.{outer['payload']}".encode("ascii")
+    verify_signature(key, header["alg"], _unb64(outer["signature"]), signed)
+    # (5) The payload is canonical, so that its digest is the document's digest.
+    document = _strict_json(payload)
+    if _canonical(document) != payload:
+        raise _unreadable("payload is not canonical JSON (RFC 8785)")
+    return document
+
+
+def _check_names_key(header: Document, key: PublicKey | bytes) -> None:
+    """A header that names another key or certificate is refused even where the signature would hold."""
+    thumbprint = header.get("x5t#S256")
+    if isinstance(key, bytes):
+        digest = sha256(key)
+        named = (header["kid"], thumbprint) == (digest.hex, _b64(digest.value))
+    else:
+        # A bare key is all the reader has: a certificate named in the header cannot be checked, and decides nothing.
+        named = thumbprint is not None or header["kid"] == sha256(spki(key)).hex
+    if not named:
+        raise Refusal("signature.certificate_differs", f"{header['kid']!r:.80}")
+
+
+def key_named(octets: bytes) -> str:
+    """The `kid` that a signed document names, unverified: a hint for choosing among trust anchors, never a decision."""
+    outer = _strict_json(octets[: MOST_BYTES + 1])
+    protected = outer.get("protected")
+    if not isinstance(protected, str):
+        raise _unreadable("no protected header")
+    kid = _strict_json(_unb64(protected)).get("kid")
+    if not isinstance(kid, str):
+        raise _unreadable("no kid")
+    return kid
+
+
+def _strict_json(octets: bytes) -> Document:
+    try:
+        value = json.loads(octets.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as problem:
+        raise _unreadable(f"not strict JSON: {problem}"[:160]) from problem
+    if not isinstance(value, dict):
+        raise _unreadable("not a JSON object")
+    return value
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> Document:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member is doubled")
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _canonical(document: Document) -> bytes:
+    try:
+        return jcs(document)
+    except (ValueError, UnicodeError) as problem:
+        raise _unreadable(str(problem)) from problem
+
+
+def _b64(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode("ascii")
+
+
+def _unb64(text: str) -> bytes:
+    try:
+        octets = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError as problem:
+        raise _unreadable("not base64url") from problem
+    if _b64(octets) != text:
+        raise _unreadable("base64url is not canonical")
+    return octets
+
+
+def _unreadable(detail: str) -> Refusal:
+    return Refusal("signature.document_not_readable", detail)

@@ -1,0 +1,158 @@
+"""A small certificate authority for enrolment, and what the registry keeps of a certificate.
+
+Trust is by enrolment: a certificate counts because the registry holds its very octets, never because a chain leads
+somewhere. The authority exists so that TLS clients and a city without its own can have certificates at all.
+"""
+
+import hashlib
+import ipaddress
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from security.errors import Refusal
+from security.keys import PublicKey, SigningKey, generate, public_key_of
+from security.message import EnrolledCertificate, Use
+
+CA_YEARS = 10
+
+
+class Authority(NamedTuple):
+    """A certificate authority: its key, and its own certificate in DER."""
+
+    key: SigningKey
+    certificate_der: bytes
+
+
+def make_ca(name: str, now: datetime) -> Authority:
+    """A new authority with a P-256 key; its certificate is valid from a day before `now` for ten years."""
+    key = generate("ES256")
+    subject = _name(name)
+    builder = _builder(subject, key.public_key, now - timedelta(days=1), now + timedelta(days=365 * CA_YEARS))
+    builder = builder.issuer_name(subject)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_key_usage(certificates=True), critical=True)
+    certificate_der = _signed(builder, key)
+    return Authority(key.with_certificate(certificate_der), certificate_der)
+
+
+def issue(
+    ca: Authority,
+    subject: str,
+    public_key: PublicKey,
+    use: Use,
+    not_before: datetime,
+    not_after: datetime,
+    sans: Sequence[str] = (),
+) -> bytes:
+    """A certificate in DER for public_key, signed by the authority.
+
+    subject: common name
+    use:     `connection` serves TLS on either side; `signing` may sign documents and opens no connection
+    sans:    host names and IP addresses a TLS client may know the holder by
+    """
+    issuer = x509.load_der_x509_certificate(ca.certificate_der)
+    builder = _builder(_name(subject), public_key, not_before, not_after).issuer_name(issuer.subject)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_key_usage(signing=use == "signing"), critical=True)
+    authority_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key)
+    builder = builder.add_extension(authority_key_id, critical=False)
+    if use == "connection":
+        both_sides = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(both_sides), critical=False)
+    if sans:
+        builder = builder.add_extension(x509.SubjectAlternativeName([_san(san) for san in sans]), critical=False)
+    return _signed(builder, ca.key)
+
+
+def pem_of(certificate_der: bytes) -> bytes:
+    """A DER certificate as PEM."""
+    return x509.load_der_x509_certificate(certificate_der).public_bytes(serialization.Encoding.PEM)
+
+
+def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
+    """What the registry keeps of a certificate. Raises Refusal when the certificate cannot serve that use.
+
+    `auth.certificate_not_readable`: not DER of X.509;
+    `signature.key_not_accepted`: the key is not P-256, RSA from 2048 bits or Ed25519;
+    `auth.certificate_not_for_signing`: a signing certificate whose key usage forbids signatures.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+    except ValueError as problem:
+        raise Refusal("auth.certificate_not_readable") from problem
+    public_key_of(der)
+    if use == "signing" and not _may_sign(certificate):
+        raise Refusal("auth.certificate_not_for_signing", "key usage: no digitalSignature, no contentCommitment")
+    return EnrolledCertificate(
+        bureau=bureau,
+        use=use,
+        der=der,
+        fingerprint=hashlib.sha256(der).hexdigest(),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def check_window(certificate: EnrolledCertificate, now: datetime) -> None:
+    """Return if the certificate counts at `now` (aware, UTC); else raise Refusal.
+
+    `auth.certificate_revoked` from the moment it was revoked; `auth.certificate_expired` before and after its validity.
+    """
+    if certificate.revoked_at is not None and certificate.revoked_at <= now:
+        raise Refusal("auth.certificate_revoked", f"revoked at {certificate.revoked_at.isoformat()}")
+    if not certificate.not_before <= now <= certificate.not_after:
+        window = f"{certificate.not_before.isoformat()} to {certificate.not_after.isoformat()}"
+        raise Refusal("auth.certificate_expired", f"valid from {window}")
+
+
+def _may_sign(certificate: x509.Certificate) -> bool:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return usage.digital_signature or usage.content_commitment
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _builder(
+    subject: x509.Name, public_key: PublicKey, not_before: datetime, not_after: datetime
+) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder().subject_name(subject).public_key(public_key)
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(not_before).not_valid_after(not_after)
+    return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+
+
+def _key_usage(*, certificates: bool = False, signing: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not certificates,
+        content_commitment=signing,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _san(san: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(san))
+    except ValueError:
+        return x509.DNSName(san)
+
+
+def _signed(builder: x509.CertificateBuilder, key: SigningKey) -> bytes:
+    private_key = key.issuing_key()
+    algorithm = None if isinstance(private_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(private_key, algorithm).public_bytes(serialization.Encoding.DER)
