@@ -1,0 +1,80 @@
+"""Code lists as data: classes, divisions, attribute tables, each line with its edition, source and confidence."""
+
+import functools
+import tomllib
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from security.errors import Misconfigured
+
+_FOLDER = Path(__file__).parent
+
+
+class Edition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An edition of the component standard, from `mappings/editions/{id}.toml`.
+
+    id:                   short name, as in `yongtong init --edition 2007`
+    name:                 the standard's number, as in the code lists and in a feed's `classes`
+    class_digits:         length of a class code
+    component_code_parts: digits of a component code's parts: division, major class, minor class, serial
+    classes, attributes:  files in `mappings/codelists/`
+    """
+
+    id: str
+    name: str
+    title_zh: str
+    title: str
+    class_digits: int
+    component_code_parts: tuple[int, int, int, int]
+    classes: str
+    attributes: str
+    valid_from: str
+    source: str
+    confidence: str
+
+
+@functools.cache
+def editions() -> dict[str, Edition]:
+    """Every edition by its short name."""
+    paths = sorted((_FOLDER / "editions").glob("*.toml"))
+    found = [msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Edition) for path in paths]
+    return {edition.id: edition for edition in found}
+
+
+def edition(name: str) -> Edition:
+    """The edition of a short name (`2007`) or a standard's number (`CJ/T 214-2007`). Raises Misconfigured."""
+    for known in editions().values():
+        if name in (known.id, known.name):
+            return known
+    raise Misconfigured(f"edition {name!r} is none of {', '.join(editions())}")
+
+
+@functools.cache
+def classes(name: str) -> pl.DataFrame:
+    """The component classes of an edition: code, name_zh, name_en, major, geometry (P, L, A; P/A either), all text."""
+    return _table(edition(name).classes).rename({"code4": "code", "major_code": "major"}).select(
+        "code", "name_zh", "name_en", "major", "geometry"
+    )
+
+
+@functools.cache
+def divisions() -> pl.DataFrame:
+    """Division codes of Ningbo: code, name_zh, name_en, level, status (`current`, `abolished` …), valid_from, valid_to."""
+    return _table("divisions.csv").rename({"code6": "code"}).drop("source", "confidence")
+
+
+@functools.cache
+def attributes(name: str) -> pl.DataFrame:
+    """The attribute table of an edition: field, name_zh, name_en, type, length, mandatory (M, O), allowed_values.
+
+    length and mandatory are as the source gives them; where it is not sure they say so in words.
+    """
+    return _table(edition(name).attributes).select(
+        "field", "name_zh", "name_en", "type", "length", "mandatory", "allowed_values", "source", "confidence"
+    )
+
+
+def _table(file: str) -> pl.DataFrame:
+    return pl.read_csv(_FOLDER / "codelists" / file, infer_schema=False)

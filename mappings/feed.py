@@ -1,0 +1,124 @@
+"""What one bureau declares it sends: the keys of a feed's file, parsed once into a frozen type."""
+
+import datetime
+from typing import Literal
+
+import msgspec
+
+DAYS_7 = datetime.timedelta(days=7)
+
+
+class FieldRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """How one field of the shared schema is filled: columns, then a lookup if any, then a parse function.
+
+    from_:  the source column, or several whose texts are put together with `join` between them (empty ones left out)
+    lookup: name of a `[lookups.NAME]` table; a text that it lacks is a finding, never passed on
+    parse:  name of a function of `mappings.functions`
+    """
+
+    from_: str | list[str]
+    lookup: str | None = None
+    parse: str = "text"
+    join: str = " "
+
+    @property
+    def columns(self) -> list[str]:
+        """The source columns, always as a list."""
+        return [self.from_] if isinstance(self.from_, str) else self.from_
+
+
+class IgnoreRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """Records that are left out, by name and with a reason; the first rule that fits decides.
+
+    Either `carried = true` (records whose key column repeats the record above) or `from` with `values`;
+    the empty text among the values stands for an empty cell.
+    """
+
+    rule: str
+    title: str
+    title_zh: str
+    from_: str | None = None
+    values: list[str] = []
+    carried: bool = False
+
+
+class Tally(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A count over all records of a delivery, shown in its report.
+
+    of: one column: its distinct values. Two columns: distinct undirected pairs; a pair whose lesser end (in text
+        order) is no value of the first column here belongs to another feed's delivery and is counted there.
+    """
+
+    name: str
+    title: str
+    title_zh: str
+    of: list[str]
+
+
+class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One source record and what must come of it; see `mappings.apply.check_examples`.
+
+    expect: fields of the feed's file (`easting_m`, `class_code` …), `longitude_deg` and `latitude_deg` computed from
+            the feed's CRS, or `ignored` with a rule's name, or `finding` with a code
+    """
+
+    source: dict[str, str]
+    expect: dict[str, str | float | bool | datetime.date]
+
+
+class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The keys of `mappings/feeds/{id}.toml`.
+
+    content:            `snapshot` (all there is now) or `changes`
+    extent:             what a snapshot is whole for; `feed`: all that this feed has said
+    gone_limit_percent: a snapshot that would end more than this share of the feed's claims waits for a person
+    as_of:              the day on which the content was true; without it the day of signing
+    crs:                `EPSG:n` of the positions; accuracy (`accuracy_m` here): their standard error in metres
+    classes:            `edition:code`; empty means all that the grant allows
+    level, sensitive:   data classification, and the fields to be withheld from ordinary readers
+    rhythm:             how often a delivery is expected, ISO 8601 duration
+    max_age:            how old a signature may be on arrival
+    """
+
+    id: str
+    title: str
+    title_zh: str
+    bureau: str
+    format: str
+    content: Literal["snapshot", "changes"]
+    fields: dict[str, FieldRule]
+    crs: str
+    accuracy_m: float = msgspec.field(name="accuracy", default=1.0)
+    extent: Literal["feed"] = "feed"
+    gone_limit_percent: float = 10.0
+    as_of: datetime.date | None = None
+    classes: list[str] = []
+    level: str = ""
+    sensitive: list[str] = []
+    rhythm: datetime.timedelta | None = None
+    max_age: datetime.timedelta = DAYS_7
+    options: dict[str, str | int | bool | list[str]] = {}
+    defaults: dict[str, str] = {}
+    lookups: dict[str, dict[str, str]] = {}
+    ignore: list[IgnoreRule] = []
+    tally: list[Tally] = []
+    example: list[Example] = []
+
+    @property
+    def class_codes(self) -> tuple[str, ...]:
+        """Codes of `classes` without their edition; empty means no narrowing."""
+        return tuple(name.rpartition(":")[2] for name in self.classes)
+
+    @property
+    def columns(self) -> list[str]:
+        """Every source column that the feed names, once, in order of mention."""
+        named = [column for rule in self.fields.values() for column in rule.columns]
+        named += [rule.from_ for rule in self.ignore if rule.from_ is not None]
+        named += [column for tally in self.tally for column in tally.of]
+        return list(dict.fromkeys(named))
+
+
+class Feed(FeedFile, frozen=True, kw_only=True):
+    """A feed's file that passed every check of `mappings.load`, with the SHA-256 (hex) of its bytes."""
+
+    digest: str

@@ -1,0 +1,177 @@
+"""Reads the feeds' files and refuses to start on a mistake in one, naming file and key."""
+
+import functools
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pyproj
+
+from connectors.formats.catalogue import formats
+from mappings.codelists import classes, editions
+from mappings.feed import Feed, FeedFile
+from mappings.functions import FUNCTIONS
+from mappings.schema import CANDIDATES, ROLES
+from security.errors import Misconfigured
+
+ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+RULE = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+CRS = re.compile(r"EPSG:\d{4,6}")
+PLANE = ("easting_m", "northing_m")
+GLOBE = ("longitude_deg", "latitude_deg")
+# What a feed may fill: the candidate's columns, its position under the name of its axes. The basis of a role is ours.
+FIELDS: dict[str, pl.DataType | type[pl.DataType]] = {
+    **{axis: pl.Float64 for axis in PLANE + GLOBE},
+    **{
+        name: kind
+        for name, kind in CANDIDATES.items()
+        if name not in ("delivery", "record", "x", "y", *(f"{role}_basis" for role in ROLES))
+    },
+}
+
+
+def load_feeds(folders: Iterable[Path]) -> dict[str, Feed]:
+    """Every feed by id, from `*.toml` in the folders, each in order of name. Raises Misconfigured."""
+    found: dict[str, Feed] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.toml")):
+            feed = read_feed(path.read_bytes(), path.stem, str(path))
+            if feed.id in found:
+                raise Misconfigured(f"{path}: id: another file already declares the feed {feed.id!r}")
+            found[feed.id] = feed
+    return found
+
+
+def read_feed(octets: bytes, stem: str, name: str = "") -> Feed:
+    """The feed that the octets of a file declare.
+
+    stem: the file's name without `.toml`, which must equal the id; name: how messages name the file.
+    Raises Misconfigured naming file and key.
+    """
+    name = name or f"{stem}.toml"
+    try:
+        keys = msgspec.convert(tomllib.loads(octets.decode("utf-8")), FeedFile)
+    except (ValueError, msgspec.ValidationError) as problem:
+        raise Misconfigured(f"{name}: {problem}") from problem
+    for key, said in _mistakes(keys, stem):
+        raise Misconfigured(f"{name}: {key}: {said}")
+    values = {key: getattr(keys, key) for key in keys.__struct_fields__}
+    return Feed(**values, digest=hashlib.sha256(octets).hexdigest())
+
+
+def feed_digest(feed: Feed) -> str:
+    """SHA-256 of the feed's file as it was read, lower-case hex."""
+    return feed.digest
+
+
+def _mistakes(feed: FeedFile, stem: str) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong with it), in reading order."""
+    if feed.id != stem or not ID.fullmatch(feed.id):
+        yield "id", f"{feed.id!r} is not the file's name, or not lower-case letters, digits and single hyphens"
+    if not feed.bureau:
+        yield "bureau", "is empty"
+    yield from _format_mistakes(feed)
+    yield from _position_mistakes(feed)
+    yield from _field_mistakes(feed)
+    yield from _class_mistakes(feed)
+    yield from _ignore_mistakes(feed)
+    for tally in feed.tally:
+        if len(tally.of) not in (1, 2) or not RULE.fullmatch(tally.name):
+            yield f"tally.{tally.name}", "needs a name in lower-case letters, and one or two columns"
+
+
+def _format_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    known = formats()
+    if feed.format not in known:
+        yield "format", f"{feed.format!r} is none of {', '.join(sorted(known))}"
+        return
+    for option in feed.options:
+        if option not in known[feed.format].OPTIONS:
+            yield f"options.{option}", f"the format {feed.format} has no such option"
+    if not 0 <= feed.gone_limit_percent <= 100:
+        yield "gone_limit_percent", "is not between 0 and 100"
+
+
+def _position_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    if not CRS.fullmatch(feed.crs):
+        yield "crs", f"{feed.crs!r} is not of the form EPSG:4549"
+        return
+    geographic = _is_geographic(feed.crs)
+    if geographic is None:
+        yield "crs", f"{feed.crs} is unknown"
+        return
+    if not feed.accuracy_m > 0:
+        yield "accuracy", "is not greater than zero metres"
+    right, wrong = (GLOBE, PLANE) if geographic else (PLANE, GLOBE)
+    for axis in wrong:
+        if axis in feed.fields:
+            yield f"fields.{axis}", f"{feed.crs} has the axes {right[0]} and {right[1]}"
+    if (right[0] in feed.fields) != (right[1] in feed.fields):
+        yield "fields", f"{right[0]} and {right[1]} come together"
+
+
+@functools.cache
+def _is_geographic(crs: str) -> bool | None:
+    """Whether the reference system counts in degrees; None when there is no such system."""
+    try:
+        return bool(pyproj.CRS.from_user_input(crs).is_geographic)
+    except pyproj.exceptions.CRSError:
+        return None
+
+
+def _field_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    for field, rule in feed.fields.items():
+        key = f"fields.{field}"
+        if field not in FIELDS:
+            yield key, f"is none of {', '.join(FIELDS)}"
+        elif rule.parse not in FUNCTIONS:
+            yield f"{key}.parse", f"{rule.parse!r} is none of {', '.join(FUNCTIONS)}"
+        elif FUNCTIONS[rule.parse].gives != FIELDS[field]:
+            yield f"{key}.parse", f"{rule.parse} gives {FUNCTIONS[rule.parse].gives}, the field is {FIELDS[field]}"
+        if not rule.columns or not all(rule.columns):
+            yield f"{key}.from", "names no column"
+        if rule.lookup is not None and rule.lookup not in feed.lookups:
+            yield f"{key}.lookup", f"there is no [lookups.{rule.lookup}]"
+    used = {rule.lookup for rule in feed.fields.values()}
+    for name in feed.lookups:
+        if name not in used:
+            yield f"lookups.{name}", "no field uses it"
+    for field, value in feed.defaults.items():
+        if FIELDS.get(field) != pl.String or not value:
+            yield f"defaults.{field}", "is no text field, or has no value"
+    for field in feed.sensitive:
+        if field not in FIELDS:
+            yield "sensitive", f"{field!r} is no field"
+    if "source_key" not in feed.fields:
+        yield "fields.source_key", "is missing: every record needs the bureau's own key"
+    if "class_code" not in feed.fields and "class_code" not in feed.defaults:
+        yield "fields.class_code", "is missing, and there is no default"
+
+
+def _class_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    for name in feed.classes:
+        edition, _, code = name.rpartition(":")
+        if edition not in (known.name for known in editions().values()):
+            yield "classes", f"{name!r} names no edition that is here"
+        elif code not in classes(edition)["code"]:
+            yield "classes", f"{edition} has no class {code!r}"
+    rule = feed.fields.get("class_code")
+    said = list(feed.lookups[rule.lookup].values()) if rule and rule.lookup in feed.lookups else []
+    for code in [*said, *([feed.defaults["class_code"]] if "class_code" in feed.defaults else [])]:
+        if feed.classes and code not in feed.class_codes:
+            yield "fields.class_code", f"gives the class {code!r}, which `classes` does not list"
+
+
+def _ignore_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for rule in feed.ignore:
+        key = f"ignore.{rule.rule}"
+        if rule.rule in seen or not RULE.fullmatch(rule.rule):
+            yield key, "is there twice, or is not lower-case letters, digits and single underscores"
+        if rule.carried == (rule.from_ is not None) or (rule.from_ is not None) != bool(rule.values):
+            yield key, "needs either `carried = true` or `from` with `values`"
+        seen.add(rule.rule)
