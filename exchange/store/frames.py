@@ -1,0 +1,162 @@
+"""What the steps of act two and the store hand one another: columns for many, structs for one.
+
+One batch is one feed: many small deliveries, or one large one. Column `delivery` is the index into
+`Batch.deliveries`, in order of acceptance. Times in frames are Int64 microseconds of UTC since 1970 (`_us`).
+"""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from mappings.schema import KEY, PLACED, Schema
+
+# What the store knows of a feed's keys. A claim keeps its number for ever, ended or not, and with it its component.
+SEEN: Final[Schema] = {
+    "source_key": pl.String,
+    "claim": pl.Int64,
+    "component": pl.Int64,
+    "digest": pl.Binary,
+    "known_us": pl.Int64,  # valid from, or, once ended, valid until: nothing older is news
+    "live": pl.Boolean,  # still claimed
+}
+
+# What accepted records said that is new: one row a version of a claim, in order of delivery and source key.
+VERSIONS: Final[Schema] = {
+    **PLACED,
+    "digest": pl.Binary,
+    "valid_from_us": pl.Int64,
+    "valid_to_us": pl.Int64,  # null: stands; else a later delivery of the same batch already replaced or ended it
+    "outcome": pl.String,  # new | changed
+    "claim": pl.Int64,  # the store's number of the claim, null when this feed never said this key
+    "component": pl.Int64,  # the component it has always spoken of; null: joining decides
+}
+
+# Claims that end: said to be removed (record given), or absent from a snapshot (record null).
+ENDED: Final[Schema] = {
+    "delivery": pl.UInt32,
+    "record": pl.UInt32,
+    "source_key": pl.String,
+    "valid_to_us": pl.Int64,
+}
+
+# Components around a place, as far as joining needs them.
+NEAR: Final[Schema] = {
+    "component": pl.Int64,
+    "class_code": pl.String,
+    "longitude_deg": pl.Float64,
+    "latitude_deg": pl.Float64,
+    "accuracy_m": pl.Float64,
+}
+
+# Which component a key's claim speaks of. component null: it founds one; distance_m null: not joined by position.
+LINKS: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "distance_m": pl.Float64}
+
+# Outcomes of records before the store has given components their numbers.
+JUDGED: Final[Schema] = {**KEY, "source_key": pl.String, "outcome": pl.String, "code": pl.String}
+
+
+class BatchDelivery(msgspec.Struct, frozen=True):
+    """One delivery of a batch, as far as act two needs to know it.
+
+    valid_from: the feed's `as_of`, or the time of signing; received_at: act one's clock; both aware, UTC
+    entry:      index of its acceptance in the audit log
+    classes:    class codes that the grant covers, empty for all of the feed
+    """
+
+    sender: str
+    message_id: str
+    valid_from: datetime
+    received_at: datetime
+    entry: int
+    evidence_class: str
+    classes: tuple[str, ...] = ()
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the store knows of a feed. as_of_us: the newest `valid_from` a delivery of it had, None before the first."""
+
+    claims: pl.DataFrame
+    as_of_us: int | None
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """What a batch changes: outcomes JUDGED (one row a record), versions VERSIONS, ended ENDED, findings FINDINGS.
+
+    gone_percent: share of the feed's live claims that a snapshot would end; held: more than the feed allows, so a
+    person decides and nothing is stored.
+    """
+
+    outcomes: pl.DataFrame
+    versions: pl.DataFrame
+    ended: pl.DataFrame
+    findings: pl.DataFrame
+    gone_percent: float
+    held: bool
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Everything one transaction of the store writes. roots: outcome root (hex) of each delivery, in order."""
+
+    feed: str
+    bureau: str
+    recorded_at: datetime
+    deliveries: tuple[BatchDelivery, ...]
+    roots: tuple[str, ...]
+    compared: Compared
+    links: pl.DataFrame
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What became of a delivery's records. gone: claims ended because a snapshot no longer names them; not records."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    ended: int = 0
+    rejected: int = 0
+    ignored: int = 0
+    gone: int = 0
+
+    @property
+    def records(self) -> int:
+        """How many records the delivery had: accepted, rejected and ignored."""
+        return self.new + self.changed + self.unchanged + self.ended + self.rejected + self.ignored
+
+
+class StoredDelivery(msgspec.Struct, frozen=True):
+    """A delivery that the store holds. root: hex of the outcome root; recorded_at aware, UTC."""
+
+    sender: str
+    message_id: str
+    root: str
+    counts: Counts
+    recorded_at: datetime
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What a commit wrote; the same again when it is called again.
+
+    deliveries: in the batch's order; outcomes: OUTCOMES, one row a record; findings: FINDINGS the store added
+    (`identifier.range_spent`); repeated: nothing was written now, all of it was already there.
+    """
+
+    deliveries: tuple[StoredDelivery, ...]
+    outcomes: pl.DataFrame
+    findings: pl.DataFrame
+    repeated: bool
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """The store in numbers. disputes, gaps: components with such a role today; orphans: components nobody claims."""
+
+    components: int
+    claims: int
+    deliveries: int
+    disputes: int
+    orphans: int
+    gaps: int
+    by_class: dict[str, int]
+    by_division: dict[str, int]
+    by_feed: dict[str, int]
