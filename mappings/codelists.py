@@ -54,14 +54,16 @@ def edition(name: str) -> Edition:
 @functools.cache
 def classes(name: str) -> pl.DataFrame:
     """The component classes of an edition: code, name_zh, name_en, major, geometry (P, L, A; P/A either), all text."""
-    return _table(edition(name).classes).rename({"code4": "code", "major_code": "major"}).select(
-        "code", "name_zh", "name_en", "major", "geometry"
+    return (
+        _table(edition(name).classes)
+        .rename({"code4": "code", "major_code": "major"})
+        .select("code", "name_zh", "name_en", "major", "geometry")
     )
 
 
 @functools.cache
 def divisions() -> pl.DataFrame:
-    """Division codes of Ningbo: code, name_zh, name_en, level, status (`current`, `abolished` …), valid_from, valid_to."""
+    """Divisions of Ningbo: code, name_zh, name_en, level, status (`current`, `abolished` …), valid_from, valid_to."""
     return _table("divisions.csv").rename({"code6": "code"}).drop("source", "confidence")
 
 

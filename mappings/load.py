@@ -25,7 +25,7 @@ PLANE = ("easting_m", "northing_m")
 GLOBE = ("longitude_deg", "latitude_deg")
 # What a feed may fill: the candidate's columns, its position under the name of its axes. The basis of a role is ours.
 FIELDS: dict[str, pl.DataType | type[pl.DataType]] = {
-    **{axis: pl.Float64 for axis in PLANE + GLOBE},
+    **dict.fromkeys(PLANE + GLOBE, pl.Float64),
     **{
         name: kind
         for name, kind in CANDIDATES.items()
@@ -89,9 +89,12 @@ def _format_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
     if feed.format not in known:
         yield "format", f"{feed.format!r} is none of {', '.join(sorted(known))}"
         return
-    for option in feed.options:
-        if option not in known[feed.format].OPTIONS:
+    allowed = known[feed.format].OPTIONS
+    for option, value in feed.options.items():
+        if option not in allowed:
             yield f"options.{option}", f"the format {feed.format} has no such option"
+        elif type(value) not in allowed[option]:
+            yield f"options.{option}", f"{value!r} is not a {' or '.join(kind.__name__ for kind in allowed[option])}"
     if not 0 <= feed.gone_limit_percent <= 100:
         yield "gone_limit_percent", "is not between 0 and 100"
 

@@ -25,9 +25,10 @@ class RecordBatch(msgspec.Struct, frozen=True):
 
 
 class Format(Protocol):
-    """A module in this folder: its NAME in a feed's file, and what turns bytes into records."""
+    """A module in this folder: its NAME in a feed's file, its OPTIONS, and what turns bytes into records."""
 
     NAME: str
+    OPTIONS: Mapping[str, tuple[type, ...]]  # what a feed's `[options]` may hold, and of which type
 
     def decode(self, content: Content, options: Options) -> Iterator[RecordBatch]:
         """Yield the records. Raises Refusal `decode.*` when the bytes are not what the feed says."""

@@ -1,0 +1,213 @@
+"""Tables: CSV (UTF-8, GBK, GB18030), Excel 97 XLS, XLSX, told apart by content; values as text, as the source has them.
+
+Options: `sheet` (a name or several), `header` (the name of a column that stands in the header), `header_rows` (how many
+rows the header has; merged cells of a spreadsheet tell it without), `carry_down` (a column whose empty cells repeat the
+value above), `encoding` (`utf-8`, `gbk`, `gb18030`; without it UTF-8, else GB18030, whichever the bytes are).
+"""
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import polars as pl
+
+from connectors.formats.records import CARRIED, RECORD, RECORDS_PER_BATCH, SHEET, Options, RecordBatch
+from connectors.formats.workbook import COLUMNS, Corner, Sheet, is_workbook, sheets_of
+from security.errors import Refusal
+from security.message import Content
+
+NAME: Final = "table"
+OPTIONS: Final = {
+    "sheet": (str, list),
+    "header": (str,),
+    "header_rows": (int,),
+    "carry_down": (str,),
+    "encoding": (str,),
+}
+ENCODINGS: Final = ("utf-8", "gbk", "gb18030")
+ROWS: Final = 2_000_000
+CELL_CHARACTERS: Final = 32_767  # what a cell of Excel holds
+HEADER_WITHIN: Final = 50  # rows
+_BOM: Final = b"\xef\xbb\xbf"
+_BREAK: Final = re.compile(r"\s*[\r\n]+\s*")
+_NUMBER: Final = re.compile(r"[+-]?[\d.,]+")
+
+
+def decode(content: Content, options: Options) -> Iterator[RecordBatch]:
+    """Yield the records of each sheet in order; rows without any value are no records.
+
+    Raises Refusal decode.encoding_unknown, decode.encoding_wrong, decode.not_readable, decode.header_not_found,
+    decode.header_doubled, decode.row_too_long, decode.sheet_missing, decode.sheet_unclear, decode.too_large.
+    """
+    octets = content.read()
+    first = 0
+    for sheet in sheets_of(octets, _names(options.get("sheet"))) if is_workbook(octets) else [_text(octets, options)]:
+        for batch in _records(sheet, options, first):
+            first += batch.frame.height
+            if first > ROWS:
+                raise Refusal("decode.too_large", f"more than {ROWS} records")
+            yield batch
+
+
+def _names(option: str | int | bool | list[str] | None) -> list[str]:
+    return option if isinstance(option, list) else [] if option is None else [str(option)]
+
+
+# Text
+
+
+def _text(octets: bytes, options: Options) -> Sheet:
+    """The one sheet, without a name, of delimiter-separated text."""
+    text = _decoded(octets, str(options["encoding"]) if "encoding" in options else None)
+    return Sheet("", _rows(text, _delimiter(text)), [])
+
+
+def _decoded(octets: bytes, declared: str | None) -> str:
+    """The text, decoded strictly: a wrong byte refuses the delivery, it is never replaced."""
+    if declared is not None and declared not in ENCODINGS:
+        raise Refusal("decode.encoding_unknown", declared)
+    # A BOM read as GBK gives the well-known 锘 and no error.
+    if octets.startswith(_BOM) and declared not in (None, "utf-8"):
+        raise Refusal("decode.encoding_wrong", f"{declared} declared, UTF-8 found")
+    for encoding in [declared] if declared else ["utf-8", "gb18030"]:
+        try:
+            text = octets.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        except UnicodeDecodeError as problem:
+            if declared:
+                raise Refusal("decode.encoding_wrong", f"{declared}, byte {problem.start}") from problem
+            continue
+        if "\0" in text:  # UTF-16, or no text at all
+            break
+        return text
+    raise Refusal("decode.encoding_unknown")
+
+
+def _delimiter(text: str) -> str:
+    """Comma, semicolon or tab: the one that stands in most of the first 20 lines; then the more frequent one."""
+    lines = list(itertools.islice(io.StringIO(text), 20))
+    return max(",;\t", key=lambda mark: (sum(mark in line for line in lines), sum(line.count(mark) for line in lines)))
+
+
+def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    except csv.Error as problem:
+        raise Refusal("decode.not_readable", str(problem)) from problem
+
+
+# Header
+
+
+def _records(sheet: Sheet, options: Options, first: int) -> Iterator[RecordBatch]:
+    """The sheet's records, numbered from `first`, in batches."""
+    top = list(itertools.islice(sheet.rows, HEADER_WITHIN))
+    at = _header_row(top, str(options["header"]) if "header" in options else None, sheet.name)
+    rows = _header_rows(at, sheet.merged, options)
+    names = _column_names([_filled(top, row, at + rows, sheet.merged) for row in range(at, at + rows)], sheet.name)
+    body = (row for row in itertools.chain(top[at + rows :], sheet.rows) if any(map(str.strip, row)))
+    above: str | None = None
+    while batch := list(itertools.islice(body, RECORDS_PER_BATCH)):
+        frame = _frame(batch, names, sheet.name, first)
+        if "carry_down" in options:
+            frame, above = _carried(frame, str(options["carry_down"]), above, sheet.name)
+        first += len(batch)
+        yield RecordBatch(frame)
+
+
+def _plain(cell: str) -> str:
+    """A column's name on one line: breaks inside a narrow header cell are layout, not spelling."""
+    return _BREAK.sub("", cell.strip())
+
+
+def _header_row(top: list[list[str]], wanted: str | None, sheet: str) -> int:
+    """Index of the first header row: the one with the wanted name, or else the first with text in every column."""
+    width = max((at + 1 for row in top for at, cell in enumerate(row) if cell.strip()), default=0)
+    for index, row in enumerate(top):
+        cells = [_plain(cell) for cell in row[:width]]
+        if wanted is not None and wanted in cells:
+            return index
+        if wanted is None and len(cells) == width and width and not any(not c or _NUMBER.fullmatch(c) for c in cells):
+            return index
+    raise Refusal("decode.header_not_found", f"{sheet} {wanted or ''}".strip())
+
+
+def _header_rows(at: int, merged: list[tuple[Corner, Corner]], options: Options) -> int:
+    """How many rows the header has: as the feed says, or down to the lowest merged cell that begins in the first."""
+    said = options.get("header_rows")
+    if said is not None:
+        return max(1, int(str(said)))
+    return max((bottom - at + 1 for (row, _), (bottom, _) in merged if row == at), default=1)
+
+
+def _filled(top: list[list[str]], row: int, end: int, merged: list[tuple[Corner, Corner]]) -> list[str]:
+    """One header row with the text of merged cells repeated to the right and down.
+
+    Text files do not say what was merged: there an empty cell above another header row takes its left neighbour's text,
+    where a cell below it is filled.
+    """
+    cells = [_plain(cell) for cell in top[row]] if row < len(top) else []
+    for (upper, left), (lower, right) in merged:
+        if upper <= row <= lower and upper < len(top):
+            for column in range(left, min(right + 1, len(cells))):
+                cells[column] = _plain(top[upper][left])
+    if not merged:
+        for column in range(1, len(cells)):
+            below = any(column < len(line) and line[column].strip() for line in top[row + 1 : end])
+            if not cells[column] and below:
+                cells[column] = cells[column - 1]
+    return cells
+
+
+def _column_names(header: list[list[str]], sheet: str) -> list[str]:
+    """One name a column, upper and lower ones joined by "/"; "" for a column without one.
+
+    Raises Refusal decode.header_doubled: a name that stands for two columns stands for neither.
+    """
+    names = ["/".join(dict.fromkeys(filter(None, parts))) for parts in itertools.zip_longest(*header, fillvalue="")]
+    named = [name for name in names if name]
+    if len(names) > COLUMNS:
+        raise Refusal("decode.too_large", f"{sheet} {len(names)} columns".strip())
+    for name in named:
+        if named.count(name) > 1 or name.startswith("#"):
+            raise Refusal("decode.header_doubled", f"{sheet} {name}".strip())
+    return names
+
+
+# Records
+
+
+def _frame(rows: list[list[str]], names: list[str], sheet: str, first: int) -> pl.DataFrame:
+    """Rows as columns of text, null where a cell is empty; columns without a name are left out."""
+    width = len(names)
+    for number, row in enumerate(rows, first):
+        if len(row) > width and any(cell.strip() for cell in row[width:]):
+            raise Refusal("decode.row_too_long", f"{sheet} record {number}".strip())
+    columns = itertools.zip_longest(*rows, fillvalue="")
+    texts = {
+        name: pl.Series(name, [cell or None for cell in column], dtype=pl.String)
+        for name, column in zip(names, itertools.chain(columns, itertools.repeat(("",) * len(rows))), strict=False)
+        if name
+    }
+    for series in texts.values():
+        if (series.str.len_chars() > CELL_CHARACTERS).any():
+            raise Refusal("decode.too_large", f"{sheet} {series.name}: more than {CELL_CHARACTERS} characters".strip())
+    own = [
+        pl.Series(RECORD, range(first, first + len(rows)), dtype=pl.UInt32),
+        pl.Series(SHEET, [sheet or None] * len(rows), dtype=pl.String),
+        pl.Series(CARRIED, [False] * len(rows), dtype=pl.Boolean),
+    ]
+    return pl.DataFrame([*own, *texts.values()])
+
+
+def _carried(frame: pl.DataFrame, column: str, above: str | None, sheet: str) -> tuple[pl.DataFrame, str | None]:
+    """The frame with empty cells of the column filled from the record above, and the last value for the next batch."""
+    if column not in frame.columns:
+        raise Refusal("decode.header_not_found", f"{sheet} {column}".strip())
+    said = pl.when(pl.col(column).str.strip_chars() != "").then(pl.col(column))
+    filled = frame.with_columns(
+        said.forward_fill().fill_null(pl.lit(above, pl.String)).alias(column), said.is_null().alias(CARRIED)
+    ).with_columns(pl.col(CARRIED) & pl.col(column).is_not_null())
+    return filled, filled[column][-1]

@@ -1,0 +1,303 @@
+"""From source records to candidates in the shared schema: a record becomes one candidate, or findings say why not."""
+
+import datetime
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+import polars as pl
+import pyproj
+
+from connectors.formats.records import CARRIED, RECORD, SHEET
+from mappings.feed import Feed, FieldRule, IgnoreRule, Tally
+from mappings.findings import Severity
+from mappings.functions import FUNCTIONS
+from mappings.schema import CANDIDATES, FINDINGS, ROLES, conform
+from security.errors import Refusal
+
+X_AXES: Final = ("easting_m", "longitude_deg")
+Y_AXES: Final = ("northing_m", "latitude_deg")
+TALLIES: Final = {"delivery": pl.UInt32, "name": pl.String, "count": pl.UInt32}
+_VALUE_CHARACTERS: Final = 80
+_RULE: Final = "#rule"
+
+
+class Mapped(msgspec.Struct, frozen=True):
+    """What became of the records.
+
+    candidates: CANDIDATES, in the order of the records
+    findings:   FINDINGS; a record left out has exactly one, `ignored.RULE`; a rejected one at least one of severity
+                error, one for each field that cannot be read; a candidate has none
+    tallies:    delivery, name, count: one row a delivery and `[[tally]]` of the feed
+    """
+
+    candidates: pl.DataFrame
+    findings: pl.DataFrame
+    tallies: pl.DataFrame
+
+
+def take(frame: pl.DataFrame, feed: Feed, delivery: int) -> pl.DataFrame:
+    """What the feed reads of one delivery's batch, with the delivery's index: such frames can be stacked.
+
+    Raises Refusal mapping.column_missing, naming the columns that the source lacks.
+    """
+    lacking = [column for column in feed.columns if column not in frame.columns]
+    if lacking:
+        raise Refusal("mapping.column_missing", ", ".join(lacking))
+    columns = dict.fromkeys([RECORD, SHEET, CARRIED, *feed.columns])
+    return frame.select(pl.lit(delivery, pl.UInt32).alias("delivery"), *columns)
+
+
+def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
+    """Fill the shared schema from records of any number of deliveries of one feed.
+
+    records: `delivery`, RECORD, SHEET, CARRIED and the source's columns, as `take` gives them
+    Raises Refusal mapping.column_missing.
+    """
+    lacking = [column for column in feed.columns if column not in records.columns]
+    if lacking:
+        raise Refusal("mapping.column_missing", ", ".join(lacking))
+    tallies = _tallies(records, feed)
+    ruled = records.with_columns(_rule_of(feed).alias(_RULE))
+    ignored = _ignored(ruled.filter(pl.col(_RULE).is_not_null()), feed)
+    kept = ruled.filter(pl.col(_RULE).is_null()) if ignored.height else ruled
+    read = _read(kept, feed)
+    rejected = pl.concat([conform(pl.DataFrame(), FINDINGS), *_failures(read, feed)])
+    if rejected.height:
+        read = read.join(
+            rejected.select("delivery", "record"), on=["delivery", "record"], how="anti", maintain_order="left"
+        )
+    findings = pl.concat([ignored, rejected])
+    return Mapped(_candidates(read, feed), findings.sort("delivery", "record", maintain_order=True), tallies)
+
+
+def _said(column: str) -> pl.Expr:
+    """A cell's text without white space around it; null where nothing is left."""
+    trimmed = pl.col(column).str.strip_chars()
+    return pl.when(trimmed != "").then(trimmed)
+
+
+# Left out by name
+
+
+def _rule_of(feed: Feed) -> pl.Expr:
+    """The name of the first ignore rule that fits a record; null where none does."""
+    return pl.coalesce(
+        [*(pl.when(_fits(rule)).then(pl.lit(rule.rule)) for rule in feed.ignore), pl.lit(None, pl.String)]
+    )
+
+
+def _fits(rule: IgnoreRule) -> pl.Expr:
+    if rule.from_ is None:
+        return pl.col(CARRIED)
+    return _said(rule.from_).fill_null("").is_in(rule.values)
+
+
+def _ignored(left_out: pl.DataFrame, feed: Feed) -> pl.DataFrame:
+    """One finding a record: the code with the rule's name, the column that it looked at, and the value there."""
+    by_column = {rule.rule: rule.from_ for rule in feed.ignore if rule.from_ is not None}
+    value = pl.coalesce(
+        [
+            *(pl.when(pl.col(_RULE) == name).then(pl.col(column)) for name, column in by_column.items()),
+            pl.lit(None, pl.String),
+        ]
+    )
+    return left_out.select(
+        "delivery",
+        pl.col(RECORD).alias("record"),
+        ("ignored." + pl.col(_RULE)).alias("code"),
+        pl.col(_RULE).replace_strict(by_column, default=None, return_dtype=pl.String).alias("field"),
+        pl.lit(Severity.IGNORED.value).alias("severity"),
+        value.str.slice(0, _VALUE_CHARACTERS).alias("value"),
+    )
+
+
+# Values read
+
+
+def _text_name(field: str) -> str:
+    return f"#text {field}"
+
+
+def _looked_name(field: str) -> str:
+    return f"#looked {field}"
+
+
+def _text(rule: FieldRule) -> pl.Expr:
+    parts = [_said(column) for column in rule.columns]
+    if len(parts) == 1:
+        return parts[0]
+    joined = pl.concat_str(parts, separator=rule.join, ignore_nulls=True)
+    return pl.when(joined != "").then(joined)
+
+
+def _read(records: pl.DataFrame, feed: Feed) -> pl.DataFrame:
+    """Key, and for each field its text, the text that its lookup gave, and its value."""
+    texts = records.select(
+        "delivery",
+        pl.col(RECORD).alias("record"),
+        *(_text(rule).alias(_text_name(field)) for field, rule in feed.fields.items()),
+    )
+    looked = texts.with_columns(
+        pl.col(_text_name(field))
+        .replace_strict(feed.lookups[rule.lookup], default=None, return_dtype=pl.String)
+        .alias(_looked_name(field))
+        for field, rule in feed.fields.items()
+        if rule.lookup is not None
+    )
+    return looked.with_columns(
+        FUNCTIONS[rule.parse].apply(pl.col(_before_parse(field, rule))).alias(field)
+        for field, rule in feed.fields.items()
+    )
+
+
+def _before_parse(field: str, rule: FieldRule) -> str:
+    return _looked_name(field) if rule.lookup is not None else _text_name(field)
+
+
+def _failures(read: pl.DataFrame, feed: Feed) -> Iterator[pl.DataFrame]:
+    """Findings, a frame a field: text was said, and the lookup lacks it or the function cannot read it."""
+    for field, rule in feed.fields.items():
+        if rule.lookup is not None:
+            yield _failed(read, field, _looked_name(field), "value.lookup_unknown")
+        if rule.parse != "text":
+            before = pl.col(_before_parse(field, rule)).is_not_null()
+            yield _failed(read.filter(before), field, field, "value.not_readable")
+
+
+def _failed(read: pl.DataFrame, field: str, result: str, code: str) -> pl.DataFrame:
+    said = pl.col(_text_name(field))
+    return read.filter(said.is_not_null() & pl.col(result).is_null()).select(
+        "delivery",
+        "record",
+        pl.lit(code).alias("code"),
+        pl.lit(field).alias("field"),
+        pl.lit(Severity.ERROR.value).alias("severity"),
+        said.str.slice(0, _VALUE_CHARACTERS).alias("value"),
+    )
+
+
+# Candidates
+
+
+def _candidates(read: pl.DataFrame, feed: Feed) -> pl.DataFrame:
+    filled = [_filled(name, feed) for name in CANDIDATES if name in feed.fields or name in feed.defaults]
+    axes = [pl.col(a).alias(xy) for xy, names in (("x", X_AXES), ("y", Y_AXES)) for a in names if a in feed.fields]
+    basis = [_basis(role, feed).alias(f"{role}_basis") for role in ROLES]
+    return conform(read.select("delivery", "record", *filled, *axes, *basis), CANDIDATES)
+
+
+def _filled(name: str, feed: Feed) -> pl.Expr:
+    """The field's value; where nothing was said, the feed's default.
+
+    A role is filled whole or not at all: the default's name never stands beside the code that a record states.
+    """
+    value = pl.col(name) if name in feed.fields else pl.lit(None, pl.String)
+    if name not in feed.defaults:
+        return value.alias(name)
+    role = name.rpartition("_")[0]
+    silent = _silent(role, feed) if role in ROLES else value.is_null()
+    return pl.when(silent).then(pl.lit(feed.defaults[name])).otherwise(value).alias(name)
+
+
+def _silent(role: str, feed: Feed) -> pl.Expr:
+    """Whether a record says nothing of a role, neither code nor name."""
+    parts = [pl.col(part).is_null() for part in (f"{role}_code", f"{role}_name") if part in feed.fields]
+    return pl.all_horizontal(parts) if parts else pl.lit(True)
+
+
+def _basis(role: str, feed: Feed) -> pl.Expr:
+    defaulted = any(f"{role}_{part}" in feed.defaults for part in ("code", "name"))
+    silent = pl.when(_silent(role, feed))
+    return silent.then(pl.lit("default") if defaulted else pl.lit(None, pl.String)).otherwise(pl.lit("stated"))
+
+
+# Tallies
+
+
+def _tallies(records: pl.DataFrame, feed: Feed) -> pl.DataFrame:
+    """One row a delivery and tally, zeros included."""
+    if not feed.tally:
+        return pl.DataFrame(schema=TALLIES)
+    deliveries = records.select("delivery").unique(maintain_order=True)
+    counted = []
+    for tally in feed.tally:
+        counts = _counted(records, tally).group_by("delivery").len("count")
+        counted.append(
+            deliveries.join(counts, on="delivery", how="left", maintain_order="left").select(
+                "delivery", pl.lit(tally.name).alias("name"), pl.col("count").fill_null(0).cast(pl.UInt32)
+            )
+        )
+    return pl.concat(counted)
+
+
+def _counted(records: pl.DataFrame, tally: Tally) -> pl.DataFrame:
+    """What a tally counts, one row each with its delivery."""
+    ends = records.select(
+        "delivery", *(_said(name).alias(end) for name, end in zip(tally.of, "ab", strict=False))
+    ).drop_nulls()
+    if len(tally.of) == 1:
+        return ends.unique()
+    pairs = ends.select(
+        "delivery", pl.min_horizontal("a", "b").alias("a"), pl.max_horizontal("a", "b").alias("b")
+    ).unique()
+    return pairs.join(ends.select("delivery", "a").unique(), on=["delivery", "a"], how="semi")
+
+
+# Examples
+
+
+def check_examples(feed: Feed) -> tuple[str, ...]:
+    """Run every `[[example]]` of the feed; a sentence for each expectation that does not hold."""
+    return tuple(
+        f"{feed.id}: example {number}: {said}"
+        for number, example in enumerate(feed.example, 1)
+        for said in _unmet(example.source, example.expect, feed)
+    )
+
+
+def _unmet(source: dict[str, str], expect: dict[str, str | float | bool | datetime.date], feed: Feed) -> Iterator[str]:
+    columns = {name: [source.get(name) or None] for name in feed.columns}
+    for name in source:
+        if name not in columns:
+            yield f"the feed does not read the column {name!r}"
+    own = {"delivery": [0], RECORD: [0], SHEET: [None], CARRIED: [expect.get("ignored") in _carried_rules(feed)]}
+    records = pl.DataFrame(
+        {**own, **columns},
+        schema={
+            "delivery": pl.UInt32,
+            RECORD: pl.UInt32,
+            SHEET: pl.String,
+            CARRIED: pl.Boolean,
+            **dict.fromkeys(columns, pl.String),
+        },
+    )
+    mapped = map_records(records, feed)
+    got = _outcome(mapped, feed)
+    for name, wanted in expect.items():
+        if not _same(got.get(name), wanted):
+            yield f"{name} is {got.get(name)!r}, not {wanted!r}"
+
+
+def _carried_rules(feed: Feed) -> set[str | float | bool | datetime.date]:
+    return {rule.rule for rule in feed.ignore if rule.carried}
+
+
+def _outcome(mapped: Mapped, feed: Feed) -> dict[str, object]:
+    """What became of one record, under the names that an example uses."""
+    for finding in mapped.findings.iter_rows(named=True):
+        code = str(finding["code"])
+        return {"ignored": code.removeprefix("ignored.")} if finding["severity"] == "ignored" else {"finding": code}
+    got: dict[str, object] = mapped.candidates.row(0, named=True)
+    x, y = mapped.candidates["x"][0], mapped.candidates["y"][0]
+    if x is None or y is None:
+        return got
+    longitude, latitude = pyproj.Transformer.from_crs(feed.crs, "EPSG:4490", always_xy=True).transform(x, y)
+    return {**got, "easting_m": x, "northing_m": y, "longitude_deg": longitude, "latitude_deg": latitude}
+
+
+def _same(got: object, wanted: str | float | bool | datetime.date) -> bool:
+    """Equal; numbers to a millionth (of a degree: 0.1 m)."""
+    if isinstance(wanted, (int, float)) and isinstance(got, (int, float)):
+        return abs(got - wanted) < 1e-6
+    return got == wanted
