@@ -1,15 +1,56 @@
 """落图落格 Where a candidate is: CGCS2000 position, unit grid and division by polygon."""
 
+import functools
+import json
 from pathlib import Path
+from typing import Final
 
 import msgspec
+import numpy as np
 import polars as pl
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+from pyproj.aoi import AreaOfInterest
+from pyproj.exceptions import CRSError
+from pyproj.transformer import Transformer, TransformerGroup
+from shapely.geometry.base import BaseGeometry
+
+from mappings.findings import Severity
+from mappings.schema import FINDINGS, PLACED, conform
+from security.errors import Misconfigured, Refusal
+
+CITY_CRS: Final = "EPSG:4490"  # CGCS2000, degrees
+
+Extent = tuple[float, float, float, float]
+Numbers = NDArray[np.float64]
+
+
+class Areas(msgspec.Struct, frozen=True):
+    """Polygons by code, in ascending order of code. tree: over the polygons, which are prepared."""
+
+    codes: tuple[str, ...]
+    polygons: NDArray[np.object_]
+    tree: shapely.STRtree
+
+    def at(self, longitude_deg: Numbers, latitude_deg: Numbers) -> pl.Series:
+        """The code of the polygon that each place lies in, null for none.
+
+        Tie rule: a place on an edge belongs to every polygon that has the edge; the lowest code wins.
+        """
+        place, area = self.tree.query(shapely.points(longitude_deg, latitude_deg))  # boxes that meet
+        inside = shapely.intersects_xy(self.polygons[area], longitude_deg[place], latitude_deg[place])
+        lowest = np.full(len(longitude_deg), len(self.codes))
+        np.minimum.at(lowest, place[inside], area[inside])
+        return pl.Series([*self.codes, None], dtype=pl.String).gather(lowest)
 
 
 class City(msgspec.Struct, frozen=True):
     """The city's districts and unit grid. extent_deg: west, south, east, north in EPSG:4490."""
 
-    extent_deg: tuple[float, float, float, float]
+    districts: Areas
+    grid: Areas
+    extent_deg: Extent
 
 
 class Placing(msgspec.Struct, frozen=True):
@@ -19,9 +60,12 @@ class Placing(msgspec.Struct, frozen=True):
     findings: pl.DataFrame
 
 
-def load_city(districts: Path, grid: Path, extent_deg: tuple[float, float, float, float]) -> City:
+def load_city(districts: Path, grid: Path, extent_deg: Extent) -> City:
     """The city from two GeoJSON FeatureCollections in EPSG:4490, property `code` each. Raises Misconfigured."""
-    raise NotImplementedError
+    west, south, east, north = extent_deg
+    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        raise Misconfigured(f"city.extent {extent_deg}: west, south, east, north in degrees")
+    return City(_areas(districts), _areas(grid), extent_deg)
 
 
 def place(candidates: pl.DataFrame, *, crs: str, accuracy_m: float, city: City, limit_m: float) -> Placing:
@@ -29,9 +73,89 @@ def place(candidates: pl.DataFrame, *, crs: str, accuracy_m: float, city: City, 
 
     crs:        the feed's, `EPSG:4547`; x, y are east then north, or longitude then latitude
     accuracy_m: of the source; that of the transformation is added
-    limit_m:    refused when the sum is beyond it
+    limit_m:    a transformation less accurate than this is refused
 
     Findings (errors): `position.axes_swapped`, `position.outside_city`; those rows have no position.
-    Raises Refusal placing.crs_unknown, placing.no_transformation, placing.accuracy_beyond_limit.
+    Raises Refusal placing.crs_unknown, placing.no_transformation, placing.transformation_too_coarse.
     """
-    raise NotImplementedError
+    transformer = _transformer(crs, city.extent_deg)
+    if transformer.accuracy > limit_m:
+        raise Refusal("placing.transformation_too_coarse", f"{crs}: {transformer.accuracy} m, limit {limit_m} m")
+    x, y = (candidates[axis].fill_null(np.nan).to_numpy() for axis in ("x", "y"))
+    said = np.isfinite(x) & np.isfinite(y)
+    longitude, latitude = transformer.transform(x, y)
+    division = _within(city.districts, longitude, latitude, city.extent_deg)
+    outside = said & division.is_null().to_numpy()
+    swapped = outside & _in_extent(*transformer.transform(y, x), city.extent_deg)
+    kept = said & ~outside
+    placed = candidates.with_columns(
+        pl.Series("longitude_deg", np.where(kept, longitude, np.nan)).fill_nan(None),
+        pl.Series("latitude_deg", np.where(kept, latitude, np.nan)).fill_nan(None),
+        division.alias("division_of_position"),
+        _within(city.grid, longitude, latitude, city.extent_deg).alias("grid_of_position"),
+        accuracy_m=pl.lit(accuracy_m + transformer.accuracy),
+    )
+    findings = [
+        _findings(candidates, swapped, "position.axes_swapped"),
+        _findings(candidates, outside & ~swapped, "position.outside_city"),
+    ]
+    return Placing(conform(placed, PLACED), pl.concat(findings))
+
+
+@functools.cache
+def _transformer(crs: str, extent_deg: Extent) -> Transformer:
+    """The best transformation to CGCS2000 in the city. A guess without parameters (ballpark) is no transformation."""
+    try:
+        source = CRS.from_user_input(crs)
+    except CRSError as problem:
+        raise Refusal("placing.crs_unknown", crs) from problem
+    area = AreaOfInterest(*extent_deg)
+    group = TransformerGroup(source, CITY_CRS, always_xy=True, area_of_interest=area, allow_ballpark=False)
+    usable = [transformer for transformer in group.transformers if transformer.accuracy >= 0]
+    if not usable:
+        raise Refusal("placing.no_transformation", f"{crs} -> {CITY_CRS}")
+    return min(usable, key=lambda transformer: transformer.accuracy)
+
+
+def _areas(path: Path) -> Areas:
+    try:
+        features = json.loads(path.read_text(encoding="utf-8"))["features"]
+        found = {str(f["properties"]["code"]): shapely.from_geojson(json.dumps(f["geometry"])) for f in features}
+    except (OSError, ValueError, KeyError, TypeError, shapely.errors.ShapelyError) as problem:
+        raise Misconfigured(f"{path}: not a FeatureCollection of polygons with a property code ({problem})") from problem
+    if len(found) != len(features):
+        raise Misconfigured(f"{path}: a code stands twice")
+    for code, polygon in found.items():
+        _must_be_polygon(path, code, polygon)
+    codes = tuple(sorted(found))
+    polygons = np.array([found[code] for code in codes], dtype=np.object_)
+    shapely.prepare(polygons)
+    return Areas(codes, polygons, shapely.STRtree(polygons))
+
+
+def _must_be_polygon(path: Path, code: str, polygon: BaseGeometry) -> None:
+    if polygon.geom_type not in ("Polygon", "MultiPolygon") or not polygon.is_valid or polygon.is_empty:
+        raise Misconfigured(f"{path}: {code} is not a valid polygon")
+
+
+def _within(areas: Areas, longitude: Numbers, latitude: Numbers, extent: Extent) -> pl.Series:
+    """Codes of the areas, asked only for places inside the extent."""
+    inside = np.flatnonzero(_in_extent(longitude, latitude, extent))
+    codes = pl.Series([None] * 0, dtype=pl.String).extend_constant(None, len(longitude))
+    return codes.scatter(inside, areas.at(longitude[inside], latitude[inside]))
+
+
+def _in_extent(longitude: Numbers, latitude: Numbers, extent: Extent) -> NDArray[np.bool_]:
+    west, south, east, north = extent
+    return (longitude >= west) & (longitude <= east) & (latitude >= south) & (latitude <= north)
+
+
+def _findings(candidates: pl.DataFrame, wrong: NDArray[np.bool_], code: str) -> pl.DataFrame:
+    """FINDINGS for the rows marked; the value is what the source said, east then north."""
+    said = candidates.filter(pl.Series(wrong)).with_columns(
+        code=pl.lit(code),
+        field=pl.lit("x"),
+        severity=pl.lit(Severity.ERROR.value),
+        value=pl.format("{} {}", "x", "y").str.head(80),
+    )
+    return conform(said, FINDINGS)

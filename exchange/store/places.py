@@ -1,0 +1,53 @@
+"""Ground distances and the 100 m cells that the store is indexed by. Degrees of CGCS2000 throughout."""
+
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+CELLS_PER_DEGREE: Final = 1000  # 111 m from south to north; 66 m from west to east at 53.5°N, China's northern end
+ROW: Final = 1_000_000  # cells of one row lie side by side: cell = row * ROW + column
+REACH_M: Final = 50.0  # half a cell and less everywhere in China: what lies so near is in one of at most four cells
+
+
+def metres_per_degree(latitude_deg: Numbers) -> tuple[Numbers, Numbers]:
+    """Metres to the east and to the north that a degree spans at a latitude; series of the ellipsoid, to a millimetre."""
+    angle = np.radians(latitude_deg)
+    east = 111412.84 * np.cos(angle) - 93.5 * np.cos(3 * angle) + 0.118 * np.cos(5 * angle)
+    north = 111132.92 - 559.82 * np.cos(2 * angle) + 1.175 * np.cos(4 * angle)
+    return east, north
+
+
+def distance_m(longitude_1: Numbers, latitude_1: Numbers, longitude_2: Numbers, latitude_2: Numbers) -> Numbers:
+    """Metres on the ground between places less than a kilometre apart."""
+    east, north = metres_per_degree((latitude_1 + latitude_2) / 2)
+    return np.hypot((longitude_2 - longitude_1) * east, (latitude_2 - latitude_1) * north)
+
+
+def cell(longitude_deg: pl.Expr, latitude_deg: pl.Expr) -> pl.Expr:
+    """The cell of a place, Int64."""
+    row, column = ((axis * CELLS_PER_DEGREE).floor().cast(pl.Int64) for axis in (latitude_deg, longitude_deg))
+    return row * ROW + column
+
+
+def cells_in_reach(places: pl.DataFrame) -> pl.Series:
+    """For each place (longitude_deg, latitude_deg) the distinct cells within REACH_M, a list each."""
+    east, north = (REACH_M / scale for scale in metres_per_degree(places["latitude_deg"].to_numpy()))
+    around = places.select("longitude_deg", "latitude_deg", pl.Series("east", east), pl.Series("north", north))
+    longitude, latitude = pl.col("longitude_deg"), pl.col("latitude_deg")
+    corners = [
+        cell(longitude + x * pl.col("east"), latitude + y * pl.col("north")) for x in (-1, 1) for y in (-1, 1)
+    ]
+    return around.select(cells=pl.concat_list(corners).list.unique().list.sort())["cells"]
+
+
+def cell_ranges(longitude_deg: float, latitude_deg: float, radius_m: float) -> list[tuple[int, int]]:
+    """The cells within a radius of one place, a first and last one for each row of cells."""
+    scales = metres_per_degree(np.array([latitude_deg]))
+    east, north = (radius_m / float(scale[0]) for scale in scales)
+    columns = [int(np.floor((longitude_deg + side * east) * CELLS_PER_DEGREE)) for side in (-1, 1)]
+    rows = [int(np.floor((latitude_deg + side * north) * CELLS_PER_DEGREE)) for side in (-1, 1)]
+    return [(row * ROW + columns[0], row * ROW + columns[1]) for row in range(rows[0], rows[1] + 1)]
