@@ -1,6 +1,5 @@
 """From source records to candidates in the shared schema: a record becomes one candidate, or findings say why not."""
 
-import datetime
 from collections.abc import Iterator
 from typing import Final
 
@@ -256,7 +255,7 @@ def check_examples(feed: Feed) -> tuple[str, ...]:
     )
 
 
-def _unmet(source: dict[str, str], expect: dict[str, str | float | bool | datetime.date], feed: Feed) -> Iterator[str]:
+def _unmet(source: dict[str, str], expect: dict[str, object], feed: Feed) -> Iterator[str]:
     columns = {name: [source.get(name) or None] for name in feed.columns}
     for name in source:
         if name not in columns:
@@ -279,7 +278,7 @@ def _unmet(source: dict[str, str], expect: dict[str, str | float | bool | dateti
             yield f"{name} is {got.get(name)!r}, not {wanted!r}"
 
 
-def _carried_rules(feed: Feed) -> set[str | float | bool | datetime.date]:
+def _carried_rules(feed: Feed) -> set[object]:
     return {rule.rule for rule in feed.ignore if rule.carried}
 
 
@@ -296,7 +295,7 @@ def _outcome(mapped: Mapped, feed: Feed) -> dict[str, object]:
     return {**got, "easting_m": x, "northing_m": y, "longitude_deg": longitude, "latitude_deg": latitude}
 
 
-def _same(got: object, wanted: str | float | bool | datetime.date) -> bool:
+def _same(got: object, wanted: object) -> bool:
     """Equal; numbers to a millionth (of a degree: 0.1 m)."""
     if isinstance(wanted, (int, float)) and isinstance(got, (int, float)):
         return abs(got - wanted) < 1e-6
