@@ -61,7 +61,7 @@ def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
     ignored = _ignored(ruled.filter(pl.col(_RULE).is_not_null()), feed)
     kept = ruled.filter(pl.col(_RULE).is_null()) if ignored.height else ruled
     read = _read(kept, feed)
-    rejected = pl.concat([conform(pl.DataFrame(), FINDINGS), *_failures(read, feed)])
+    rejected = pl.concat([pl.DataFrame(schema=FINDINGS), *_failures(read, feed)])
     if rejected.height:
         read = read.join(
             rejected.select("delivery", "record"), on=["delivery", "record"], how="anti", maintain_order="left"
