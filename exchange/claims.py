@@ -1,11 +1,21 @@
 """What is new in what a bureau says: its claims compared with those seen last."""
 
+import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Final, Literal
 
 import polars as pl
 
-from exchange.store.frames import BatchDelivery, Compared, Seen
+from exchange.store.frames import ENDED, JUDGED, VERSIONS, BatchDelivery, Compared, Seen
+from mappings.findings import Severity
+from mappings.schema import CANDIDATES, FINDINGS, KEY, conform
+
+# What a claim says: all of the candidate but its place in the delivery. Order and spelling below are the digest's
+# definition; a column added later goes to the end and is written only where something is said.
+SAID: Final = tuple(name for name in CANDIDATES if name not in (*KEY, "source_key", "removed"))
+FIELD_ENDS: Final = "\x1f"  # no accepted text holds a control character
+FINEST: Final = 1e9  # coordinates and heights in nano-units: exact in Int64, the same in every library
 
 
 def compare(
@@ -24,5 +34,147 @@ def compare(
     findings: FINDINGS of mapping, placing and checking together; a record with an error is rejected, one that a
               named rule left out is ignored, whether or not it is among `placed`
     content:  `changes`: many deliveries, later rows of a key compare with earlier ones; `snapshot`: exactly one
+
+    A claim stands from its delivery's `valid_from`. What is older than what is known already is not news: ignored,
+    `claim.older_than_known`. To remove what nobody claims is ignored too: `claim.removed_unknown`.
     """
-    raise NotImplementedError
+    if content == "snapshot" and len(deliveries) != 1:
+        raise ValueError("a snapshot is compared alone: each says all there is")
+    whole = content == "snapshot"
+    set_aside = _set_aside(placed, findings)
+    accepted = placed.join(set_aside, on=list(KEY), how="anti")
+    chain = _chain(accepted, seen, deliveries, crs, seen.as_of_us if whole else None)
+    gone = _gone(placed, seen, deliveries) if whole else conform(pl.DataFrame(), ENDED)
+    live = int(seen.claims["live"].sum())
+    percent = 100 * gone.height / live if live else 0.0
+    ended = chain.filter(outcome="ended").with_columns(valid_to_us="valid_from_us")
+    outcomes = pl.concat([conform(chain, JUDGED), set_aside])
+    return Compared(
+        outcomes=outcomes.sort(list(KEY)),
+        versions=conform(chain.filter(pl.col("outcome").is_in(["new", "changed"])), VERSIONS),
+        ended=pl.concat([conform(ended, ENDED), gone]),
+        findings=_findings(chain),
+        gone_percent=percent,
+        held=percent > gone_limit_percent,
+    )
+
+
+def claim_digests(said: pl.DataFrame, crs: str) -> pl.Series:
+    """SHA-256 of each row's canonical text (Binary): what the bureau said, not where our polygons put it.
+
+    said: the columns SAID. The text is the feed's CRS, then each column of SAID, separated by U+001F; a null is empty,
+    anything else `=` and the value: texts as they are, dates YYYY-MM-DD, numbers as whole nano-units (half to even).
+    """
+    parts = [pl.lit(crs), *(_canonical(name) for name in SAID)]
+    texts = said.select(text=pl.concat_str(parts, separator=FIELD_ENDS))["text"]
+    # The one loop over records here: polars has no SHA-256, and its own row hash may change with its version.
+    return pl.Series("digest", [hashlib.sha256(text.encode()).digest() for text in texts], dtype=pl.Binary)
+
+
+def microseconds(moment: datetime) -> int:
+    """An aware moment as microseconds of UTC since 1970."""
+    span = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+
+
+def _canonical(name: str) -> pl.Expr:
+    column, kind = pl.col(name), CANDIDATES[name]
+    if kind == pl.Float64:
+        column = (column * FINEST).round(0).cast(pl.Int64)
+    elif kind == pl.Date:
+        column = column.dt.to_string("%Y-%m-%d")
+    return (pl.lit("=") + column.cast(pl.String)).fill_null("")
+
+
+def _set_aside(placed: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
+    """JUDGED: records rejected or ignored, each under its first finding; an error outweighs an ignoring rule."""
+    rejected = pl.col("severity") == Severity.ERROR.value
+    decided = findings.filter(pl.col("severity") != Severity.WARNING.value).select(
+        *KEY, "code", outcome=pl.when(rejected).then(pl.lit("rejected")).otherwise(pl.lit("ignored"))
+    )
+    decided = decided.sort("outcome", descending=True, maintain_order=True)
+    first = decided.unique(list(KEY), keep="first", maintain_order=True)
+    return conform(first.join(placed.select(*KEY, "source_key"), on=list(KEY), how="left"), JUDGED)
+
+
+def _chain(
+    accepted: pl.DataFrame, seen: Seen, deliveries: Sequence[BatchDelivery], crs: str, as_of_us: int | None
+) -> pl.DataFrame:
+    """The accepted records with outcome and code, and until when each version stands.
+
+    Rows of a key are put in order of validity. Once a record is taken, the key's state is that record alone, so what
+    was known before a record is the row above it, or, for a key's first row, what the store has seen.
+    """
+    since = pl.Series([microseconds(one.valid_from) for one in deliveries], dtype=pl.Int64)
+    known = accepted.with_columns(
+        claim_digests(accepted, crs),
+        since.gather(accepted["delivery"]).alias("valid_from_us"),
+        removed=pl.col("removed").fill_null(False),
+    ).join(seen.claims.rename({"digest": "digest_seen"}), on="source_key", how="left")
+    newest_us = pl.max_horizontal("known_us", pl.lit(as_of_us, dtype=pl.Int64))
+    older = (pl.col("valid_from_us") < newest_us).fill_null(False)
+    ordered = known.with_columns(older=older).sort("older", "source_key", "valid_from_us", *KEY)
+    again = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in ("older", "source_key")).fill_null(False)
+    judged = (
+        ordered.with_columns(
+            live_before=pl.when(again).then(~pl.col("removed").shift()).otherwise(pl.col("live").fill_null(False)),
+            digest_before=pl.when(again).then(pl.col("digest").shift()).otherwise("digest_seen"),
+        )
+        .with_columns(outcome=_outcome())
+        .with_columns(code=_code())
+    )
+    return judged.join(_until(judged), on=list(KEY), how="left").sort("delivery", "source_key", "record")
+
+
+def _until(judged: pl.DataFrame) -> pl.DataFrame:
+    """KEY, valid_to_us, closed_by: what the next event of the same key ends, for each that has a next one."""
+    events = judged.filter(pl.col("outcome").is_in(["new", "changed", "ended"]))
+    replaced = pl.col("source_key") == pl.col("source_key").shift(-1)
+    return events.select(
+        *KEY,
+        replaced.alias("replaced"),
+        valid_to_us=pl.col("valid_from_us").shift(-1),
+        closed_by=pl.col("delivery").shift(-1),
+    ).filter("replaced")
+
+
+def _outcome() -> pl.Expr:
+    return (
+        pl.when(pl.col("older") | (pl.col("removed") & ~pl.col("live_before")))
+        .then(pl.lit("ignored"))
+        .when("removed")
+        .then(pl.lit("ended"))
+        .when(~pl.col("live_before"))
+        .then(pl.lit("new"))
+        .when(pl.col("digest") == pl.col("digest_before"))
+        .then(pl.lit("unchanged"))
+        .otherwise(pl.lit("changed"))
+    )
+
+
+def _code() -> pl.Expr:
+    ignored = pl.when("older").then(pl.lit("claim.older_than_known")).otherwise(pl.lit("claim.removed_unknown"))
+    return pl.when(pl.col("outcome") == "ignored").then(ignored)
+
+
+def _gone(placed: pl.DataFrame, seen: Seen, deliveries: Sequence[BatchDelivery]) -> pl.DataFrame:
+    """ENDED: live claims that a snapshot, no older than the last, does not name, not even in a rejected record."""
+    since_us = microseconds(deliveries[0].valid_from)
+    if seen.as_of_us is not None and since_us < seen.as_of_us:
+        return conform(pl.DataFrame(), ENDED)
+    missing = seen.claims.filter("live", pl.col("known_us") <= since_us).join(placed, on="source_key", how="anti")
+    return conform(missing.sort("source_key").with_columns(delivery=pl.lit(0), valid_to_us=pl.lit(since_us)), ENDED)
+
+
+def _findings(chain: pl.DataFrame) -> pl.DataFrame:
+    ignored = chain.filter(outcome="ignored")
+    return conform(
+        ignored.select(
+            *KEY,
+            "code",
+            field=pl.lit("source_key"),
+            severity=pl.lit(Severity.IGNORED.value),
+            value=pl.col("source_key").str.head(80),
+        ),
+        FINDINGS,
+    )

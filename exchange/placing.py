@@ -110,7 +110,13 @@ def _transformer(crs: str, extent_deg: Extent) -> Transformer:
     except CRSError as problem:
         raise Refusal("placing.crs_unknown", crs) from problem
     area = AreaOfInterest(*extent_deg)
-    group = TransformerGroup(source, CITY_CRS, always_xy=True, area_of_interest=area, allow_ballpark=False)
+    group = TransformerGroup(
+        source,
+        CITY_CRS,
+        always_xy=True,
+        area_of_interest=area,  # type: ignore[arg-type]  # pyproj's stub names its private twin of the class
+        allow_ballpark=False,
+    )
     usable = [transformer for transformer in group.transformers if transformer.accuracy >= 0]
     if not usable:
         raise Refusal("placing.no_transformation", f"{crs} -> {CITY_CRS}")
@@ -122,7 +128,7 @@ def _areas(path: Path) -> Areas:
         features = json.loads(path.read_text(encoding="utf-8"))["features"]
         found = {str(f["properties"]["code"]): shapely.from_geojson(json.dumps(f["geometry"])) for f in features}
     except (OSError, ValueError, KeyError, TypeError, shapely.errors.ShapelyError) as problem:
-        raise Misconfigured(f"{path}: not a FeatureCollection of polygons with a property code ({problem})") from problem
+        raise Misconfigured(f"{path}: not a FeatureCollection of polygons with a `code` ({problem})") from problem
     if len(found) != len(features):
         raise Misconfigured(f"{path}: a code stands twice")
     for code, polygon in found.items():
@@ -141,7 +147,7 @@ def _must_be_polygon(path: Path, code: str, polygon: BaseGeometry) -> None:
 def _within(areas: Areas, longitude: Numbers, latitude: Numbers, extent: Extent) -> pl.Series:
     """Codes of the areas, asked only for places inside the extent."""
     inside = np.flatnonzero(_in_extent(longitude, latitude, extent))
-    codes = pl.Series([None] * 0, dtype=pl.String).extend_constant(None, len(longitude))
+    codes = pl.Series(dtype=pl.String).extend_constant(None, len(longitude))
     return codes.scatter(inside, areas.at(longitude[inside], latitude[inside]))
 
 

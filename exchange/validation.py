@@ -118,7 +118,9 @@ def check(
         for number, one in enumerate(RULES)
     )
     broken = [
-        _findings(placed.filter(marks[str(number)]), one) for number, one in enumerate(RULES) if marks[str(number)].any()
+        _findings(placed.filter(marks[str(number)]), one)
+        for number, one in enumerate(RULES)
+        if marks[str(number)].any()
     ]
     findings = pl.concat([conform(pl.DataFrame(), FINDINGS), *broken])
     return findings.join(found.filter(severity=Severity.ERROR.value), on=[*KEY, "field"], how="anti")
@@ -154,7 +156,7 @@ def _findings(wrong: pl.DataFrame, broken: Rule) -> pl.DataFrame:
     )
 
 
-# Which record it is ----------------------------------------------------------------------------------------------------
+# Which record it is -------------------------------------------------------------------------------
 
 
 @rule("key.missing", "source_key", of_removed=True)
@@ -169,7 +171,7 @@ def key_stands_once(_: Lists) -> pl.Expr:
     return pl.col("source_key").is_not_null() & ~pl.struct("delivery", "source_key").is_first_distinct()
 
 
-# What it is ------------------------------------------------------------------------------------------------------------
+# What it is ---------------------------------------------------------------------------------------
 
 
 @rule("class.missing", "class_code")
@@ -196,7 +198,7 @@ def class_is_granted(lists: Lists) -> pl.Expr:
     return _in(pl.col("class_code"), lists.classes) & pl.col("#in_feed") & ~pl.col("#granted")
 
 
-# Where it is -----------------------------------------------------------------------------------------------------------
+# Where it is --------------------------------------------------------------------------------------
 
 
 @rule("position.missing", "x")
@@ -248,7 +250,7 @@ def grid_is_that_of_the_position(lists: Lists) -> pl.Expr:
     return _in(pl.col("grid_code"), lists.grid) & (pl.col("grid_code") != pl.col("grid_of_position"))
 
 
-# What else is said of it -----------------------------------------------------------------------------------------------
+# What else is said of it --------------------------------------------------------------------------
 
 
 @rule("component_code.malformed", "component_code")
@@ -302,11 +304,14 @@ def authority_is_said(_: Lists) -> pl.Expr:
     return pl.col("authority_name").is_null() & pl.col("authority_code").is_null()
 
 
-# Texts: the same two rules for every field -----------------------------------------------------------------------------
+# Texts: the same two rules for every field --------------------------------------------------------
 
 
 def _too_long(field: str) -> Callable[[Lists], pl.Expr]:
-    return lambda lists: pl.col(field).str.len_chars() > lists.lengths[field] if field in lists.lengths else pl.lit(False)
+    def wrong(lists: Lists) -> pl.Expr:
+        return pl.col(field).str.len_chars() > lists.lengths[field] if field in lists.lengths else pl.lit(False)
+
+    return wrong
 
 
 def _has_control_characters(field: str) -> Callable[[Lists], pl.Expr]:

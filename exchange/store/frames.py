@@ -28,6 +28,7 @@ VERSIONS: Final[Schema] = {
     "digest": pl.Binary,
     "valid_from_us": pl.Int64,
     "valid_to_us": pl.Int64,  # null: stands; else a later delivery of the same batch already replaced or ended it
+    "closed_by": pl.UInt32,  # the delivery that did so
     "outcome": pl.String,  # new | changed
     "claim": pl.Int64,  # the store's number of the claim, null when this feed never said this key
     "component": pl.Int64,  # the component it has always spoken of; null: joining decides

@@ -14,7 +14,7 @@ REACH_M: Final = 50.0  # half a cell and less everywhere in China: what lies so 
 
 
 def metres_per_degree(latitude_deg: Numbers) -> tuple[Numbers, Numbers]:
-    """Metres to the east and to the north that a degree spans at a latitude; series of the ellipsoid, to a millimetre."""
+    """Metres that a degree spans to the east and to the north at a latitude; the ellipsoid's series."""
     angle = np.radians(latitude_deg)
     east = 111412.84 * np.cos(angle) - 93.5 * np.cos(3 * angle) + 0.118 * np.cos(5 * angle)
     north = 111132.92 - 559.82 * np.cos(2 * angle) + 1.175 * np.cos(4 * angle)
