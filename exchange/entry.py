@@ -1,7 +1,7 @@
 """What the audit log is made of: the entry as a caller states it, the leaf as it is hashed, the rows around them.
 
-protocol.md "The entry": a leaf is JCS (RFC 8785), strings and integers only. No personal name, payload value or bare payload
-digest stands in it; those lie in the detail, beside a salt, and the leaf carries their commitment.
+protocol.md "The entry": a leaf is JCS (RFC 8785), strings and integers only. No personal name, payload value or bare
+payload digest stands in it; those lie in the detail, beside a salt, and the leaf carries their commitment.
 """
 
 import hashlib
@@ -43,7 +43,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     detail: Detail = {}
 
 
-class Leaf(msgspec.Struct, rename={"feed_digest": "feedDigest", "trust_digest": "trustDigest"}, forbid_unknown_fields=True):
+_MEMBERS = {"feed_digest": "feedDigest", "trust_digest": "trustDigest"}
+
+
+class Leaf(msgspec.Struct, rename=_MEMBERS, forbid_unknown_fields=True):
     """The leaf itself. Members stand in JCS order, so that plain encoding is canonical.
 
     detail: hex of SHA-256(0x02 ‖ salt ‖ JCS(detail)); time: UTC, RFC 3339 with six decimals

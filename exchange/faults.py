@@ -1,7 +1,7 @@
 """Where a crash may come: every durable step says when it is about to happen and when it has happened.
 
-The crash tests set `YONGTONG_FAULT=name:before|after:count`; the process then kills itself at the count-th pass of that place.
-Unset, which is always so outside those tests, this does nothing.
+The crash tests set `YONGTONG_FAULT=name:before|after:count`; the process then kills itself at the count-th pass of that
+place. Unset, which is always so outside those tests, this does nothing.
 """
 
 import os

@@ -1,0 +1,62 @@
+"""The file under the journal: opening it, and taking turns at writing it."""
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import sqlalchemy as sa
+
+from exchange.migrate import upgrade
+
+NAME: Final = "journal.sqlite"
+BUSY_MS: Final = 30_000
+
+
+class Turn:
+    """One writer at a time over all processes, in the order of asking.
+
+    A blocking flock alone lets whoever released it take it again before the one who waits is awake. So there are two:
+    who waits for the lock holds the queue, and who wants the lock again must first get the queue.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._queue = os.open(folder / "journal.queue", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._queue, fcntl.LOCK_EX)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        fcntl.flock(self._queue, fcntl.LOCK_UN)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give back the two files."""
+        os.close(self._lock)
+        os.close(self._queue)
+
+
+def prepare(folder: Path, turn: Turn) -> None:
+    """Bring `journal.sqlite` in folder to today's schema, making it if need be."""
+    engine = sa.create_engine(f"sqlite:///{folder / NAME}")
+    try:
+        with turn:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            upgrade(engine, "journal")
+    finally:
+        engine.dispose()
+
+
+def connect(folder: Path) -> sqlite3.Connection:
+    """A connection in autocommit, durable at each commit, usable from any one thread at a time."""
+    connection = sqlite3.connect(folder / NAME, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    return connection

@@ -1,0 +1,211 @@
+"""Receipts and reports: the signed answers that a bureau keeps, and checking them with nothing of the operator's.
+
+Both are flattened JWS over canonical JSON. Leaf and detail stand in them as the very text that was hashed, so that a
+reader needs SHA-256 and no canonicaliser:
+
+    leaf hash   SHA-256(0x00 ‖ leaf)              under the checkpoint's root at `index`, by `proof` (hex, upwards)
+    detail      SHA-256(0x02 ‖ salt ‖ detail)     is the leaf's member `detail`; salt is hex
+
+A report's root is over its records' outcomes: leaf i = SHA-256(0x00 ‖ salt_i ‖ i ‖ n ‖ source key ‖ outcome) with
+salt_i = HMAC-SHA-256(k, i), i in 8 octets and n, the source key's length in octets, in 4 (big-endian), texts in UTF-8.
+"""
+
+import hmac
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Literal
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from exchange.entry import EntryProof, InboxRow, Leaf, commitment
+from security import merkle
+from security.checkpoint import Checkpoint, open_checkpoint
+from security.errors import Misconfigured, Refusal
+from security.jws import Document, key_named, open_document, sign_document
+from security.keys import SigningKey, der_of_pem
+
+RECEIPT = "yt-receipt+jws"
+REPORT = "yt-report+jws"
+
+# Members of a receipt, by where its entry says the same: a receipt says nothing that the log does not hold.
+IN_LEAF = ("origin", "outcome", "sender", "carrier", "feed", "signer", "grant")
+IN_DETAIL = (
+    *("message_id", "content_digest", "content_length", "content_type", "request_digest"),
+    *("evidence_class", "form", "received_at"),
+)
+
+
+class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a partner trusts, from `anchors.json`.
+
+    log_key:              Ed25519 public key of the log, 32 octets, hex
+    receipt_certificates: PEM, all that ever signed receipts of this origin
+    """
+
+    origin: str
+    log_key: str
+    receipt_certificates: list[str]
+
+    @property
+    def log_public_key(self) -> Ed25519PublicKey:
+        """The log's key. Raises Misconfigured."""
+        try:
+            return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.log_key))
+        except ValueError as problem:
+            raise Misconfigured("anchors: log_key is not 32 octets in hex") from problem
+
+
+class VerifiedDocument(msgspec.Struct, frozen=True):
+    """A receipt or report that holds: its members, where its entry stands, and under which tree head."""
+
+    kind: Literal["receipt", "report"]
+    document: Document
+    leaf: Leaf
+    index: int
+    checkpoint: Checkpoint
+
+
+def issue_receipt(row: InboxRow, proof: EntryProof, key: SigningKey) -> bytes:
+    """The signed receipt of an accepted delivery (protocol.md "Receipt and report"). Same arguments, same octets."""
+    leaf = msgspec.json.decode(proof.leaf, type=Leaf)
+    document = {
+        "v": 1,
+        "origin": leaf.origin,
+        "outcome": leaf.outcome,
+        "sender": row.sender,
+        "carrier": row.carrier,
+        "feed": row.feed,
+        "message_id": row.message_id,
+        "content_digest": row.content_digest,
+        "content_digest_algorithm": "SHA-256",
+        "content_length": row.content_length,
+        "content_type": row.content_type,
+        "request_digest": row.request_digest,
+        "signer": row.signer,
+        "evidence_class": row.evidence_class,
+        "form": row.form,
+        "grant": row.grant,
+        "received_at": row.received_at,
+        **_proven(proof),
+    }
+    return sign_document(document, RECEIPT, key)
+
+
+def issue_report(row: InboxRow, proof: EntryProof, report: dict[str, Any], key: SigningKey) -> bytes:
+    """The signed report of a finished delivery. report: what act two says, under the member `report`."""
+    leaf = msgspec.json.decode(proof.leaf, type=Leaf)
+    document = {
+        "v": 1,
+        "origin": leaf.origin,
+        "outcome": leaf.outcome,
+        "sender": row.sender,
+        "feed": row.feed,
+        "message_id": row.message_id,
+        "accepted_index": row.entry_index,
+        "report": report,
+        **_proven(proof),
+    }
+    return sign_document(document, REPORT, key)
+
+
+def verify_receipt(octets: bytes, anchors: Anchors) -> VerifiedDocument:
+    """A receipt or report, once all of it holds, offline. Raises Refusal: `audit.receipt_invalid`,
+    `audit.checkpoint_invalid`, or one of `signature.*`.
+    """
+    # (1) signed by the bus  (2) checkpoint signed by the log  (3) leaf under it  (4) detail in the leaf  (5) they agree
+    certificate = _certificate(octets, anchors)
+    kind: Literal["receipt", "report"] = "receipt"
+    try:
+        document = open_document(octets, certificate, RECEIPT)
+    except Refusal as refusal:
+        if refusal.code != "signature.document_of_other_kind":
+            raise
+        kind, document = "report", open_document(octets, certificate, REPORT)
+    try:
+        return _checked(kind, document, anchors)
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise _invalid(f"a member is missing or of another type: {problem}"[:200]) from problem
+
+
+def _certificate(octets: bytes, anchors: Anchors) -> bytes:
+    known = {sha256(der).hexdigest(): der for der in map(_der, anchors.receipt_certificates)}
+    kid = key_named(octets)
+    if kid not in known:
+        raise _invalid("signed with a certificate that is not among the anchors")
+    return known[kid]
+
+
+def _der(pem: str) -> bytes:
+    try:
+        return der_of_pem(pem.encode())
+    except ValueError as problem:
+        raise Misconfigured("anchors: a receipt certificate is not PEM") from problem
+
+
+def _checked(kind: Literal["receipt", "report"], document: Document, anchors: Anchors) -> VerifiedDocument:
+    checkpoint = open_checkpoint(document["checkpoint"], anchors.origin, anchors.log_public_key)
+    leaf_octets, index = document["leaf"].encode(), document["index"]
+    path = [bytes.fromhex(value) for value in document["proof"]]
+    if not merkle.verify_inclusion(merkle.leaf_hash(leaf_octets), index, checkpoint.size, path, checkpoint.root):
+        raise _invalid(f"entry {index} is not under the checkpoint of size {checkpoint.size}")
+    leaf = msgspec.json.decode(leaf_octets, type=Leaf)
+    if commitment(bytes.fromhex(document["salt"]), document["detail"].encode()) != leaf.detail:
+        raise _invalid(f"the detail is not what entry {index} commits to")
+    detail = msgspec.json.decode(document["detail"])
+    said = differing(document, leaf, detail) if kind == "receipt" else differing_report(document, leaf, detail)
+    if said:
+        raise _invalid(f"differs from entry {index} in: {', '.join(said)}")
+    return VerifiedDocument(kind, document, leaf, index, checkpoint)
+
+
+def differing(document: Document, leaf: Leaf, detail: Document) -> list[str]:
+    """Members of a receipt that its entry says otherwise; empty when they agree."""
+    names = [name for name in IN_LEAF if document[name] != getattr(leaf, name)]
+    return names + [name for name in IN_DETAIL if document[name] != detail[name]]
+
+
+def differing_report(document: Document, leaf: Leaf, detail: Document) -> list[str]:
+    """The same for a report; a member of `report` that the detail names too must say the same."""
+    names = [name for name in ("origin", "outcome", "sender", "feed") if document[name] != getattr(leaf, name)]
+    if detail.get("message_id", document["message_id"]) != document["message_id"]:
+        names.append("message_id")
+    return names + [name for name, value in document["report"].items() if detail.get(name, value) != value]
+
+
+def _proven(proof: EntryProof) -> Document:
+    if proof.salt is None or proof.detail is None:
+        raise Refusal("audit.receipt_invalid", f"detail of entry {proof.index} was erased")
+    return {
+        "leaf": proof.leaf.decode(),
+        "salt": proof.salt.hex(),
+        "detail": proof.detail.decode(),
+        "index": proof.index,
+        "proof": [node.hex() for node in proof.path],
+        "checkpoint": proof.checkpoint,
+    }
+
+
+def _invalid(detail: str) -> Refusal:
+    return Refusal("audit.receipt_invalid", detail)
+
+
+def outcome_leaf(index: int, source_key: str, outcome: str, secret: bytes) -> bytes:
+    """The leaf hash of one record's outcome. secret: the k of this delivery; without it a leaf tells nothing."""
+    position, name = index.to_bytes(8, "big"), source_key.encode()
+    salt = hmac.digest(secret, position, "sha256")
+    # The length before the key: "A1" + "2new" must not hash as "A12" + "new".
+    return sha256(b"\x00" + salt + position + len(name).to_bytes(4, "big") + name + outcome.encode()).digest()
+
+
+def outcome_root(keys: Sequence[str], outcomes: Sequence[str], secret: bytes) -> tuple[bytes, list[bytes]]:
+    """Root over the outcomes of a delivery's records, in their order, and the leaf hashes under it."""
+    pairs = enumerate(zip(keys, outcomes, strict=True))
+    leaves = [outcome_leaf(index, key, outcome, secret) for index, (key, outcome) in pairs]
+    return merkle.root_of(leaves), leaves
+
+
+def outcome_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """The audit path of one record's outcome, so that it can be shown without the others."""
+    nodes = {(level, i): value for level, i, value in merkle.grow(0, [], leaves)}
+    return merkle.inclusion_proof(lambda level, i: nodes[level, i], index, len(leaves))

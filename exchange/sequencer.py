@@ -1,0 +1,377 @@
+"""The order of the log: one group of work at a time goes in, gets its places in the tree, and comes out proven.
+
+Order on disk (architecture.md): evidence durable → inbox rows, entries, nodes and the unsigned head in one transaction
+→ checkpoint signed → checkpoint, receipts and reports kept in a second transaction → answers. A crash between any two
+leaves either nothing, or rows whose documents `resume` issues. Used by one thread only.
+"""
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from exchange.entry import (
+    SALT_SIZE,
+    Acceptance,
+    Accepted,
+    Entry,
+    EntryProof,
+    InboxRow,
+    Leaf,
+    Sequenced,
+    Status,
+    canonical_detail,
+    commitment,
+    instant,
+)
+from exchange.faults import durable_step
+from exchange.journal_file import Turn, connect
+from security import merkle
+from security.checkpoint import sign_checkpoint
+from security.errors import AuditBroken, Refusal
+from security.keys import SigningKey
+
+IssueReceipt = Callable[[InboxRow, EntryProof], bytes]
+IssueReport = Callable[[InboxRow, EntryProof, dict[str, Any]], bytes]
+
+INBOX_COLUMNS = (
+    "id, sender, message_id, feed, content_type, content_digest, content_length, request_digest, signer, carrier, "
+    "evidence_class, form, grant_id, received_at, signed_at, evidence, entry_index, status"
+)
+_INBOX_FIELDS = [name.strip().replace("grant_id", "grant") for name in INBOX_COLUMNS.split(",")] + ["receipt"]
+SELECT_INBOX = f"SELECT {INBOX_COLUMNS}, octets FROM inbox LEFT JOIN receipts ON inbox_id = id"
+
+
+class Prepared(msgspec.Struct):
+    """An entry ready to be sequenced: all of it but its time."""
+
+    leaf: Leaf
+    salt: bytes
+    detail: bytes
+
+
+class Note(msgspec.Struct):
+    """An entry alone. also: further changes in the same transaction; they get the cursor and the entry's index."""
+
+    prepared: Prepared
+    future: "Future[Sequenced]"
+    also: Callable[[sqlite3.Cursor, int], None] | None = None
+
+
+class Arrival(msgspec.Struct):
+    """A delivery to accept."""
+
+    prepared: Prepared
+    future: "Future[Accepted]"
+    acceptance: Acceptance
+
+
+class Closing(msgspec.Struct):
+    """A delivery to finish. document: the report, canonical."""
+
+    prepared: Prepared
+    future: "Future[bytes]"
+    inbox_id: int
+    status: Status
+    document: bytes
+
+
+Work = Note | Arrival | Closing
+
+
+class _Group(msgspec.Struct):
+    """What one group comes to. owed: documents to issue, by what they are kept under."""
+
+    size: int = 0
+    root: bytes = merkle.EMPTY_ROOT
+    time: str = ""
+    entries: list[tuple[int, bytes]] = []
+    details: list[tuple[int, bytes, bytes]] = []
+    nodes: dict[tuple[int, int], bytes] = {}
+    notes: list[tuple[Note, int]] = []
+    arrivals: list[tuple[Arrival, InboxRow, bool]] = []
+    closings: list[tuple[Closing, int]] = []
+    refused: list[tuple[Work, Exception]] = []
+
+
+def inbox_row(values: tuple[Any, ...]) -> InboxRow:
+    """A row of `SELECT_INBOX` as its type."""
+    return InboxRow(**dict(zip(_INBOX_FIELDS, values, strict=True)))
+
+
+def prepare_entry(entry: Entry, origin: str) -> Prepared:
+    """Salt and commit an entry. Raises ValueError for what JSON cannot hold, before it could spoil a group."""
+    salt = secrets.token_bytes(SALT_SIZE)
+    detail = canonical_detail(entry.detail)
+    leaf = Leaf(
+        actor=entry.actor,
+        carrier=entry.carrier,
+        detail=commitment(salt, detail),
+        feed=entry.feed,
+        feed_digest=entry.feed_digest,
+        grant=entry.grant,
+        origin=origin,
+        outcome=entry.outcome,
+        sender=entry.sender,
+        signer=entry.signer,
+        time="",
+        trust_digest=entry.trust_digest,
+        type=entry.type,
+        v=1,
+    )
+    msgspec.json.encode(leaf)
+    return Prepared(leaf, salt, detail)
+
+
+class Sequencer:
+    """Writes groups. folder, origin, log_key, clock, issue_receipt, issue_report: as `Journal` has them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        origin: str,
+        log_key: SigningKey,
+        clock: Callable[[], datetime],
+        issue_receipt: IssueReceipt,
+        issue_report: IssueReport,
+    ) -> None:
+        self._origin, self._log_key, self._clock = origin, log_key, clock
+        self._issue_receipt, self._issue_report = issue_receipt, issue_report
+        self._turn = Turn(folder)
+        self._connection = connect(folder)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+        self._turn.close()
+
+    def commit(self, works: list[Work]) -> None:
+        """Sequence a group, sign its head, keep its documents, resolve its futures. Raises what the disk raises."""
+        durable_step("journal.group:before")
+        with self._transaction() as cursor:
+            group = self._sequence(cursor, works)
+        # From here the entries are durable: a crash now is finished by resume(), or by the sender's retry.
+        durable_step("journal.group:after")
+        for work, problem in group.refused:
+            work.future.set_exception(problem)
+        if group.size:
+            self._answer(group)
+
+    def resume(self) -> int:
+        """Sign heads and issue documents that a crash left out; gives how many documents."""
+        with self._transaction() as cursor:
+            size, _, peaks = self._edge(cursor)
+            if not size:
+                return 0
+            self._sign_heads(cursor)
+            checkpoint = sign_checkpoint(self._origin, size, merkle.root_of_peaks(peaks), self._log_key)
+            owed = [inbox_row(row) for row in cursor.execute(f"{SELECT_INBOX} WHERE octets IS NULL")]
+            for row in owed:
+                receipt = self._issue_receipt(row, self._proof(row.entry_index, size, checkpoint, {}))
+                cursor.execute("INSERT INTO receipts VALUES (?, ?)", (row.id, receipt))
+            reports = cursor.execute("SELECT entry_index FROM reports WHERE octets IS NULL").fetchall()
+            for (index,) in reports:
+                self._keep_report(cursor, index, size, checkpoint, {})
+            return len(owed) + len(reports)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        """Our turn, and one transaction in it: kept as a whole or not at all."""
+        with self._turn:
+            cursor = self._connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
+
+    # First transaction: places.
+
+    def _sequence(self, cursor: sqlite3.Cursor, works: list[Work]) -> _Group:
+        size, last_time, peaks = self._edge(cursor)
+        group = _Group(size=size, time=max(instant(self._clock()), last_time))
+        for work in works:
+            try:
+                if self._place(cursor, work, group):
+                    self._append(work.prepared, group)
+            except (Refusal, AuditBroken, sqlite3.IntegrityError) as problem:
+                group.refused.append((work, problem))
+        hashes = [merkle.leaf_hash(leaf) for _, leaf in group.entries]
+        nodes = merkle.grow(size, peaks, hashes)
+        group.root = merkle.root_of_peaks(peaks)
+        group.nodes = {(level, index): value for level, index, value in nodes}
+        if hashes:
+            cursor.executemany("INSERT INTO entries VALUES (?, ?)", group.entries)
+            cursor.executemany("INSERT INTO details VALUES (?, ?, ?)", group.details)
+            cursor.executemany("INSERT INTO nodes VALUES (?, ?, ?)", nodes)
+            cursor.execute("INSERT INTO heads VALUES (?, ?, ?, NULL)", (self._origin, group.size, group.root))
+        return group
+
+    def _edge(self, cursor: sqlite3.Cursor) -> tuple[int, str, list[bytes]]:
+        """Size, last time and complete subtrees of the log. Raises AuditBroken when its last head says otherwise."""
+        head = self._last_head(cursor)
+        if head is None:
+            return 0, "", []
+        size, root = head
+        peaks = [self._node(level, index) for level, index in merkle.peaks_of(size)]
+        if merkle.root_of_peaks(peaks) != root:
+            raise AuditBroken(f"the tree of size {size} has not the root of its head: nothing more is signed")
+        (leaf,) = cursor.execute("SELECT leaf FROM entries WHERE idx = ?", (size - 1,)).fetchone()
+        return size, msgspec.json.decode(leaf, type=Leaf).time, peaks
+
+    def _last_head(self, cursor: sqlite3.Cursor) -> tuple[int, bytes] | None:
+        query = "SELECT size, root FROM heads WHERE origin = ? ORDER BY size DESC LIMIT 1"
+        head: tuple[int, bytes] | None = cursor.execute(query, (self._origin,)).fetchone()
+        return head
+
+    def _append(self, prepared: Prepared, group: _Group) -> None:
+        prepared.leaf.time = group.time
+        group.entries.append((group.size, msgspec.json.encode(prepared.leaf)))
+        group.details.append((group.size, prepared.salt, prepared.detail))
+        group.size += 1
+
+    def _place(self, cursor: sqlite3.Cursor, work: Work, group: _Group) -> bool:
+        """Write what belongs to a work besides its entry; false when it needs no entry."""
+        if isinstance(work, Arrival):
+            return self._place_arrival(cursor, work, group)
+        if isinstance(work, Closing):
+            return self._place_closing(cursor, work, group)
+        if work.also is not None:
+            self._place_also(cursor, work.also, group.size)
+        group.notes.append((work, group.size))
+        return True
+
+    def _place_also(self, cursor: sqlite3.Cursor, also: Callable[[sqlite3.Cursor, int], None], index: int) -> None:
+        """Changes that come with an entry; when they fail they take their own entry with them, not the group."""
+        cursor.execute("SAVEPOINT also")
+        try:
+            also(cursor, index)
+        except BaseException:
+            cursor.execute("ROLLBACK TO also")
+            raise
+        finally:
+            cursor.execute("RELEASE also")
+
+    def _place_arrival(self, cursor: sqlite3.Cursor, work: Arrival, group: _Group) -> bool:
+        a = work.acceptance
+        query = f"{SELECT_INBOX} WHERE message_id = ? AND sender = ?"
+        known = cursor.execute(query, (a.message_id, a.sender)).fetchone()
+        if known is not None:
+            row = inbox_row(known)
+            if (row.feed, row.content_type, row.content_digest) != (a.feed, a.content_type, a.content_digest):
+                raise Refusal("delivery.id_reused", a.message_id)
+            group.arrivals.append((work, row, True))
+            return False
+        values = (
+            *(a.sender, a.message_id, a.feed, a.content_type, a.content_digest, a.content_length, a.request_digest),
+            *(a.signer, a.carrier, a.evidence_class, a.form, a.grant, instant(a.received_at), instant(a.signed_at)),
+            *(a.evidence, group.size, "waiting"),
+        )
+        marks = ", ".join("?" * len(values))
+        cursor.execute(f"INSERT INTO inbox ({INBOX_COLUMNS}) VALUES (NULL, {marks})", values)
+        group.arrivals.append((work, inbox_row((cursor.lastrowid, *values, None)), False))
+        return True
+
+    def _place_closing(self, cursor: sqlite3.Cursor, work: Closing, group: _Group) -> bool:
+        found = cursor.execute("SELECT status FROM inbox WHERE id = ?", (work.inbox_id,)).fetchone()
+        if found is None:
+            raise AuditBroken(f"finishing delivery {work.inbox_id}, which is not in the inbox")
+        if found[0] == work.status:
+            query = "SELECT max(entry_index) FROM reports WHERE inbox_id = ?"
+            group.closings.append((work, cursor.execute(query, (work.inbox_id,)).fetchone()[0]))
+            return False
+        if found[0] not in ("waiting", "held"):
+            raise AuditBroken(f"delivery {work.inbox_id} is {found[0]} and cannot become {work.status}")
+        cursor.execute("UPDATE inbox SET status = ? WHERE id = ?", (work.status, work.inbox_id))
+        cursor.execute("INSERT INTO reports VALUES (?, ?, ?, NULL)", (group.size, work.inbox_id, work.document))
+        group.closings.append((work, group.size))
+        return True
+
+    # Second transaction: documents.
+
+    def _answer(self, group: _Group) -> None:
+        durable_step("journal.sign:before")
+        checkpoint = sign_checkpoint(self._origin, group.size, group.root, self._log_key)
+        durable_step("journal.sign:after")
+        receipts = {
+            row.id: self._issue_receipt(row, self._proof(row.entry_index, group.size, checkpoint, group.nodes))
+            for _, row, _ in group.arrivals
+            if row.receipt is None
+        }
+        durable_step("journal.keep:before")
+        with self._transaction() as cursor:
+            self._keep_head(cursor, group.size, checkpoint)
+            # First kept wins: where another process resumed in between, its receipt is the one receipt.
+            cursor.executemany("INSERT INTO receipts VALUES (?, ?) ON CONFLICT DO NOTHING", receipts.items())
+            reports = [
+                self._keep_report(cursor, index, group.size, checkpoint, group.nodes) for _, index in group.closings
+            ]
+            kept = {row.id: self._receipt(cursor, row) for _, row, _ in group.arrivals}
+        durable_step("journal.keep:after")
+        for note, index in group.notes:
+            note.future.set_result(Sequenced(index, group.time))
+        for arrival, row, repeated in group.arrivals:
+            whole = msgspec.structs.replace(row, receipt=kept[row.id])
+            arrival.future.set_result(Accepted(whole, repeated))
+        for (closing, _), octets in zip(group.closings, reports, strict=True):
+            closing.future.set_result(octets)
+
+    def _keep_head(self, cursor: sqlite3.Cursor, size: int, checkpoint: str) -> None:
+        query = "UPDATE heads SET note = ? WHERE origin = ? AND size = ? AND note IS NULL"
+        cursor.execute(query, (checkpoint, self._origin, size))
+
+    def _receipt(self, cursor: sqlite3.Cursor, row: InboxRow) -> bytes:
+        octets: bytes = cursor.execute("SELECT octets FROM receipts WHERE inbox_id = ?", (row.id,)).fetchone()[0]
+        return octets
+
+    def _keep_report(
+        self, cursor: sqlite3.Cursor, index: int, size: int, checkpoint: str, nodes: dict[tuple[int, int], bytes]
+    ) -> bytes:
+        """The report under entry `index`, signed now if it was not yet."""
+        query = "SELECT inbox_id, document, octets FROM reports WHERE entry_index = ?"
+        inbox_id, document, octets = cursor.execute(query, (index,)).fetchone()
+        if octets is None:
+            row = inbox_row(cursor.execute(f"{SELECT_INBOX} WHERE id = ?", (inbox_id,)).fetchone())
+            proof = self._proof(index, size, checkpoint, nodes)
+            octets = self._issue_report(row, proof, msgspec.json.decode(document, type=dict[str, Any]))
+            cursor.execute("UPDATE reports SET octets = ? WHERE entry_index = ?", (octets, index))
+        return bytes(octets)
+
+    def _sign_heads(self, cursor: sqlite3.Cursor) -> None:
+        """Sign the heads that a crash left unsigned; each must be the root that the tree has at its size."""
+        query = "SELECT size, root FROM heads WHERE origin = ? AND note IS NULL"
+        for size, root in cursor.execute(query, (self._origin,)).fetchall():
+            if merkle.root_at(self._node, size) != root:
+                raise AuditBroken(f"the unsigned head of size {size} has not the root of the tree: it is not signed")
+            self._keep_head(cursor, size, sign_checkpoint(self._origin, size, root, self._log_key))
+
+    def _node(self, level: int, index: int) -> bytes:
+        query = "SELECT hash FROM nodes WHERE level = ? AND idx = ?"
+        found = self._connection.execute(query, (level, index)).fetchone()
+        if found is None:
+            raise AuditBroken(f"node {level}, {index} of the log is missing")
+        return bytes(found[0])
+
+    def _proof(
+        self, index: int, size: int, checkpoint: str, nodes: dict[tuple[int, int], bytes]
+    ) -> EntryProof:
+        """The proof of an entry in the tree of `size`; nodes: those at hand, and the rest is read and put there."""
+
+        def read(level: int, index: int) -> bytes:
+            if (level, index) not in nodes:
+                nodes[level, index] = self._node(level, index)
+            return nodes[level, index]
+
+        query = "SELECT leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
+        leaf, salt, detail = self._connection.execute(query, (index,)).fetchone()
+        path = merkle.inclusion_proof(read, index, size)
+        return EntryProof(index, leaf, salt, detail, size, path, checkpoint)
