@@ -1,0 +1,86 @@
+"""Answers about components, as XML after the contract. JSON is the structs themselves."""
+
+from lxml import etree
+
+from exchange.http.envelopes import instant, put
+from exchange.ownership import Claim, Component, NearAnswer, OwnershipAnswer, RoleAnswer, Unit
+
+
+def put_component(parent: etree._Element, component: Component) -> None:
+    """`Component`."""
+    element = put(parent, "Component")
+    put(element, "Key", str(component.key))
+    _put_if(element, "Identifier", component.identifier)
+    put(element, "ClassCode", component.class_code)
+    _put_if(element, "Name", component.name)
+    _put_if(element, "State", component.state)
+    put(element, "LongitudeDeg", repr(component.longitude_deg))
+    put(element, "LatitudeDeg", repr(component.latitude_deg))
+    put(element, "AccuracyM", repr(component.accuracy_m))
+    _put_if(element, "DivisionCode", component.division_code)
+    _put_if(element, "GridCode", component.grid_code)
+    put(element, "ChangeNumber", str(component.change_number))
+
+
+def put_ownership(parent: etree._Element, answer: OwnershipAnswer) -> None:
+    """`Ownership`: the component, the verdict, who holds each role, and every claim with its proof."""
+    element = put(parent, "Ownership")
+    put_component(element, answer.component)
+    _put_if(element, "On", answer.on.isoformat() if answer.on else None)
+    put(element, "Verdict", answer.verdict)
+    for role in answer.roles:
+        _put_role(element, role)
+    for claim in answer.claims:
+        _put_claim(element, claim)
+
+
+def put_near(parent: etree._Element, near: NearAnswer) -> None:
+    """`Near`: a distance and an `Ownership`."""
+    element = put(parent, "Near")
+    put(element, "DistanceM", repr(near.distance_m))
+    put_ownership(element, near.answer)
+
+
+def _put_role(parent: etree._Element, role: RoleAnswer) -> None:
+    element = put(parent, "Role")
+    element.set("role", role.role)
+    element.set("status", role.status)
+    for unit in role.units:
+        _put_unit(element, "Unit", unit)
+
+
+def _put_claim(parent: etree._Element, claim: Claim) -> None:
+    element = put(parent, "Claim")
+    put(element, "Bureau", claim.bureau)
+    put(element, "Feed", claim.feed)
+    put(element, "SourceKey", claim.source_key)
+    put(element, "Sender", claim.sender)
+    put(element, "MessageId", claim.message_id)
+    put(element, "Record", str(claim.record))
+    put(element, "Entry", str(claim.entry))
+    put(element, "EvidenceClass", claim.evidence_class)
+    put(element, "ValidFrom", instant(claim.valid_from))
+    _put_if(element, "ValidTo", instant(claim.valid_to) if claim.valid_to else None)
+    put(element, "RecordedAt", instant(claim.recorded_at))
+    put(element, "ClassCode", claim.class_code)
+    put(element, "LongitudeDeg", repr(claim.longitude_deg))
+    put(element, "LatitudeDeg", repr(claim.latitude_deg))
+    put(element, "AccuracyM", repr(claim.accuracy_m))
+    _put_if(element, "JoinDistanceM", None if claim.join_distance_m is None else repr(claim.join_distance_m))
+    _put_if(element, "Name", claim.name)
+    _put_if(element, "State", claim.state)
+    for name, unit in (("Authority", claim.authority), ("Owner", claim.owner), ("Maintainer", claim.maintainer)):
+        if unit is not None:
+            _put_unit(element, name, unit)
+
+
+def _put_unit(parent: etree._Element, name: str, unit: Unit) -> None:
+    element = put(parent, name)
+    _put_if(element, "Code", unit.code)
+    _put_if(element, "Name", unit.name)
+    element.set("basis", unit.basis)
+
+
+def _put_if(parent: etree._Element, name: str, text: str | None) -> None:
+    if text is not None:
+        put(parent, name, text)

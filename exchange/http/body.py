@@ -1,0 +1,107 @@
+"""A request body within its limits: in memory when small, spooled to a file when large, never half kept."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Final
+
+from starlette.types import Message, Receive
+
+from security.errors import Refusal
+from security.message import Content, Digest
+
+SPOOL_ABOVE_BYTES: Final = 1_048_576
+
+
+class BodyCutOff(Exception):
+    """The client went away before its body was whole. Nothing is kept and nobody is left to answer."""
+
+
+@contextlib.asynccontextmanager
+async def read_body(
+    receive: Receive, declared_bytes: int | None, *, max_bytes: int, seconds: float, spool: Path
+) -> AsyncIterator[Content]:
+    """The whole body, hashed as it came; its spool file is removed when the block is left.
+
+    declared_bytes: Content-Length, if there was one; only ever a reason to refuse early
+    spool:          folder for bodies above 1 MiB
+
+    Raises Refusal `size.too_large`, `http.body_slow`; BodyCutOff.
+    """
+    if declared_bytes is not None and declared_bytes > max_bytes:
+        raise Refusal("size.too_large", f"{declared_bytes} > {max_bytes}")
+    body = _Body(spool, max_bytes)
+    try:
+        try:
+            async with asyncio.timeout(seconds):
+                await body.fill(receive)
+        except TimeoutError as problem:
+            raise Refusal("http.body_slow", f"> {seconds:g} s") from problem
+        yield body.content()
+    finally:
+        body.remove()
+
+
+class _Body:
+    """Octets on their way in. The last step before a file is the limit, so no more than it is ever on disk."""
+
+    def __init__(self, spool: Path, max_bytes: int) -> None:
+        self._spool, self._max_bytes = spool, max_bytes
+        self._pieces: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    async def fill(self, receive: Receive) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise BodyCutOff
+            self._take(message)
+            if not message.get("more_body", False):
+                return
+
+    def _take(self, message: Message) -> None:
+        piece: bytes = message.get("body", b"")
+        self._size += len(piece)
+        if self._size > self._max_bytes:
+            raise Refusal("size.too_large", f"> {self._max_bytes}")
+        self._hash.update(piece)
+        if self._file is not None:
+            self._file.write(piece)
+            return
+        self._pieces.append(piece)
+        if self._size > SPOOL_ABOVE_BYTES:
+            self._begin_file()
+
+    def _begin_file(self) -> None:
+        handle, self._path = tempfile.mkstemp(prefix="body-", dir=self._spool)
+        self._file = os.fdopen(handle, "wb")
+        self._file.write(b"".join(self._pieces))
+        self._pieces = []
+
+    def content(self) -> Content:
+        digest = Digest("SHA-256", self._hash.digest())
+        if self._file is None:
+            return Content(self._size, digest, octets=b"".join(self._pieces))
+        self._file.flush()
+        return Content(self._size, digest, path=Path(self._path))
+
+    def remove(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            Path(self._path).unlink(missing_ok=True)
+
+
+async def discard(receive: Receive, seconds: float = 2.0) -> None:
+    """Let the client finish sending for a moment, so that it reads the refusal instead of a reset connection."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return

@@ -1,0 +1,211 @@
+"""The same answers in JSON. The caller is the TLS certificate alone, and every answer says that it was not signed for."""
+
+import logging
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import date
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from exchange.bus import Bus
+from exchange.http.proofs import checkpoint_size
+from exchange.http.reads import component_within, nearest_within, ownership_within
+from exchange.http.tls import client_certificate
+from exchange.intake import Admitted, admit_carrier, turn_away
+from security.errors import AuditBroken, Refusal, Unavailable
+
+JSON: Final = "application/json"
+UNSIGNED: Final = {"yongtong-signed-request": "false"}
+MAX_RADIUS_M: Final = 500.0
+_KEY: Final = re.compile(r"[0-9]{1,18}")
+_MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:@+\-]{1,128}")
+_ALWAYS: Final = ("purpose", "case_number")
+_STATUS: Final = {"component.unknown": 404, "delivery.unknown": 404, "report.not_ready": 404}
+
+log = logging.getLogger("yongtong.door")
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+class RestDoor:
+    """The reads of the bus over REST."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def routes(self) -> list[Route]:
+        """Every address under /api/v1. `near` stands before the component's number, which it would else be taken for."""
+        return [
+            self._route("/components/near", self.near),
+            self._route("/components/{key}", self.component),
+            self._route("/components/{key}/ownership", self.ownership),
+            self._route("/deliveries/{message_id}/receipt", self.receipt),
+            self._route("/deliveries/{message_id}/report", self.report),
+            self._route("/audit/checkpoint", self.checkpoint),
+            self._route("/audit/consistency", self.consistency),
+            self._route("/audit/inclusion", self.inclusion),
+        ]
+
+    async def ownership(self, request: Request) -> Response:
+        """Whose a component is, now or on a past day."""
+        query = _query(request, "on")
+        key, on = _component(request), _day(query)
+        admitted = await self._admitted(request, "ownership", query, component=key)
+        return self._answer(admitted, {"ownership": ownership_within(admitted.grant, key, on, self._bus)})
+
+    async def component(self, request: Request) -> Response:
+        """One component."""
+        query = _query(request)
+        key = _component(request)
+        admitted = await self._admitted(request, "components", query, component=key)
+        return self._answer(admitted, {"component": component_within(admitted.grant, key, self._bus)})
+
+    async def near(self, request: Request) -> Response:
+        """Components around a place, nearest first, and whose they are."""
+        query = _query(request, "lon", "lat", "radius_m", "class", "on")
+        longitude_deg = _number(query, "lon", -180.0, 180.0)
+        latitude_deg = _number(query, "lat", -90.0, 90.0)
+        radius_m = _number(query, "radius_m", 0.0, MAX_RADIUS_M)
+        on, class_code = _day(query), query.get("class")
+        admitted = await self._admitted(request, "ownership", query)
+        found = nearest_within(admitted.grant, longitude_deg, latitude_deg, radius_m, class_code, on, self._bus)
+        return self._answer(admitted, {"near": found})
+
+    async def receipt(self, request: Request) -> Response:
+        """One's own receipt: the signed document itself, bit for bit."""
+        admitted, message_id = await self._own_delivery(request)
+        receipt = self._bus.journal.receipt(admitted.principal.bureau, message_id)
+        if receipt is None:
+            raise Refusal("delivery.unknown", message_id)
+        return Response(receipt, headers=UNSIGNED, media_type="application/jose+json")
+
+    async def report(self, request: Request) -> Response:
+        """One's own report: the signed document itself. 404 `report.not_ready` while act two has not run."""
+        admitted, message_id = await self._own_delivery(request)
+        sender = admitted.principal.bureau
+        if self._bus.journal.inbox(sender, message_id) is None:
+            raise Refusal("delivery.unknown", message_id)
+        report = self._bus.journal.report(sender, message_id)
+        if report is None:
+            raise Refusal("report.not_ready", message_id)
+        return Response(report, headers=UNSIGNED, media_type="application/jose+json")
+
+    async def checkpoint(self, request: Request) -> Response:
+        """The newest signed head of the log, as C2SP text."""
+        await self._admitted(request, "deliveries", _query(request))
+        return Response(self._bus.journal.checkpoint(), headers=UNSIGNED, media_type="text/plain")
+
+    async def consistency(self, request: Request) -> Response:
+        """RFC 6962 consistency proof between two sizes of the log."""
+        query = _query(request, "from", "to")
+        first, second = _integer(query, "from"), _integer(query, "to")
+        admitted = await self._admitted(request, "deliveries", query)
+        if not 0 < first <= second <= self._log_size():
+            raise Refusal("audit.no_such_size", f"{first}, {second}")
+        nodes = self._bus.journal.consistency(first, second)
+        return self._answer(admitted, {"from": first, "to": second, "nodes": [node.hex() for node in nodes]})
+
+    async def inclusion(self, request: Request) -> Response:
+        """RFC 6962 audit path of an entry in the log of a size."""
+        query = _query(request, "index", "size")
+        index, size = _integer(query, "index"), _integer(query, "size")
+        admitted = await self._admitted(request, "deliveries", query)
+        if not index < size <= self._log_size():
+            raise Refusal("audit.no_such_size", f"{index}, {size}")
+        nodes = self._bus.journal.inclusion(index, size)
+        return self._answer(admitted, {"index": index, "size": size, "nodes": [node.hex() for node in nodes]})
+
+    async def _own_delivery(self, request: Request) -> tuple[Admitted, str]:
+        message_id: str = request.path_params["message_id"]
+        if not _MESSAGE_ID.fullmatch(message_id):
+            raise Refusal("http.parameter", "message id")
+        query = _query(request)
+        return await self._admitted(request, "deliveries", query, delivery=message_id), message_id
+
+    async def _admitted(self, request: Request, view: str, query: Mapping[str, str], **asked: str) -> Admitted:
+        detail: dict[str, str | int] = {"path": request.url.path.removeprefix("/api/v1"), **query, **asked}
+        return await admit_carrier(client_certificate(request.scope), _remote(request), view, detail, self._bus)
+
+    def _log_size(self) -> int:
+        return checkpoint_size(self._bus.journal.checkpoint())
+
+    def _answer(self, admitted: Admitted, found: dict[str, Any]) -> Response:
+        now = self._bus.clock()
+        head = {"signed_request": False, "answered_at": now, "as_of": now, "recipient": admitted.principal.bureau}
+        return Response(msgspec.json.encode({**head, **found}), headers=UNSIGNED, media_type=JSON)
+
+    def _route(self, path: str, answer: Answer) -> Route:
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except Refusal as refusal:
+                return await self._refused(refusal, request)
+            except (Unavailable, AuditBroken) as problem:
+                broken = isinstance(problem, AuditBroken)
+                log.log(logging.CRITICAL if broken else logging.WARNING, "door.unavailable reason=%s", problem)
+                return Response(b'{"unavailable":"later"}', 503, {"retry-after": "5"}, JSON)
+
+        return Route("/api/v1" + path, endpoint, methods=["GET"])
+
+    async def _refused(self, refusal: Refusal, request: Request) -> Response:
+        told = refusal
+        if not refusal.reference and refusal.code != "auth.refused":  # made here, so not yet in the audit
+            der = client_certificate(request.scope)
+            told = await turn_away(refusal, "rest", der, _remote(request), self._bus)
+        stranger = told.code == "auth.refused"
+        reference = told.reference or told.detail
+        log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, _remote(request))
+        sentence = msgspec.structs.asdict(told.sentence)
+        words = {"code": told.code, **sentence, "reference": reference, "detail": "" if stranger else told.detail}
+        status = _STATUS.get(told.code, 403 if told.code.startswith("auth.") else 400)
+        return Response(msgspec.json.encode({"refusal": words}), status, UNSIGNED, JSON)
+
+
+def _query(request: Request, *names: str) -> dict[str, str]:
+    """The query's parameters, each known and given once. Raises Refusal `http.parameter`."""
+    pairs = request.query_params.multi_items()
+    query = dict(pairs)
+    unknown = query.keys() - {*names, *_ALWAYS}
+    if unknown or len(query) != len(pairs) or any(len(value) > 200 for value in query.values()):
+        raise Refusal("http.parameter", ", ".join(sorted(unknown))[:80])
+    return {name: value for name, value in query.items() if value}
+
+
+def _component(request: Request) -> str:
+    key: str = request.path_params["key"]
+    if not _KEY.fullmatch(key):
+        raise Refusal("http.parameter", "component")
+    return key
+
+
+def _day(query: Mapping[str, str]) -> date | None:
+    text = query.get("on")
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as problem:
+        raise Refusal("http.parameter", "on") from problem
+
+
+def _number(query: Mapping[str, str], name: str, low: float, high: float) -> float:
+    try:
+        number = float(query[name])
+    except (KeyError, ValueError) as problem:
+        raise Refusal("http.parameter", name) from problem
+    if not math.isfinite(number) or not low <= number <= high:
+        raise Refusal("http.parameter", name)
+    return number
+
+
+def _integer(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name, "")
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise Refusal("http.parameter", name)
+    return int(text)
+
+
+def _remote(request: Request) -> str:
+    return request.client.host if request.client else ""

@@ -1,0 +1,255 @@
+"""The SOAP doors: limit, take the transport apart, call the story, write the answer or the fault."""
+
+import asyncio
+import functools
+import logging
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from lxml import etree
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from exchange.bus import Bus
+from exchange.http import envelopes, operations
+from exchange.http.body import BodyCutOff, discard, read_body
+from exchange.http.mtom import MediaType, media_type, take_apart
+from exchange.http.tls import client_certificate
+from exchange.intake import LARGE_BYTES, turn_away
+from security.authenticate import carrier_of
+from security.errors import AuditBroken, Refusal, Unavailable
+from security.message import Content, Delivery
+from security.wss import open_envelope
+from security.xml import parse
+
+CONTRACTS: Final = Path(__file__).parent.parent / "contracts"
+WSDL_SOAP: Final = ("http://schemas.xmlsoap.org/wsdl/soap/", "http://schemas.xmlsoap.org/wsdl/soap12/")
+ACTION_PREFIX: Final = f"{envelopes.NAMESPACE}/"
+VERSIONS: Final[Mapping[str, envelopes.Version]] = {"text/xml": "1.1", "application/soap+xml": "1.2"}
+UNAVAILABLE: Final = ("平台暂时不可用，请稍后重发原报文。", "Temporarily unavailable; send the same again later.")
+FAILED: Final = ("平台内部错误，参考号 {}。", "The platform failed; reference {}.")
+_HOST: Final = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
+
+log = logging.getLogger("yongtong.door")
+
+
+class _Outcome(msgspec.Struct):
+    """What goes back: an HTTP status and an envelope. linger: the client may still be sending."""
+
+    status: int
+    version: envelopes.Version
+    octets: bytes
+    linger: bool = False
+
+
+class _Caller(msgspec.Struct):
+    """Who is on the line, as far as the connection and the HTTP head say.
+
+    heard_out: the request has been read to its end; if not, the client is still sending when it is answered
+    """
+
+    certificate_der: bytes | None
+    remote: str
+    headers: Mapping[str, str]
+    version: envelopes.Version = "1.1"
+    enrolled: bool = False
+    heard_out: bool = False
+
+
+class SoapDoor:
+    """One SOAP service as an ASGI endpoint: POST an envelope, or GET ?wsdl."""
+
+    def __init__(self, service: Literal["feeds", "components"], bus: Bus, spool: Path) -> None:
+        self._service, self._bus, self._spool = service, bus, spool
+        self._operations = operations.OPERATIONS[service]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["method"] == "POST":
+            await self._post(scope, receive, send)
+        elif scope["method"] in ("GET", "HEAD") and scope["query_string"].lower() == b"wsdl":
+            await Response(self._wsdl(scope), media_type="text/xml")(scope, receive, send)
+        else:
+            await Response("POST a SOAP envelope, or GET ?wsdl", 405, {"allow": "GET, POST"})(scope, receive, send)
+
+    def _wsdl(self, scope: Scope) -> bytes:
+        host = _headers(scope).get("host", "")
+        return wsdl(self._service, host if _HOST.fullmatch(host) else "localhost")
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = scope.get("client") or ("", 0)
+        caller = _Caller(client_certificate(scope), str(address[0]), _headers(scope))
+        try:
+            outcome = await self._answered(caller, receive)
+        except BodyCutOff:
+            log.info("door.body_cut_off remote=%s", caller.remote)
+            return
+        headers = [
+            (b"content-type", envelopes.MEDIA_TYPES[outcome.version].encode()),
+            (b"content-length", str(len(outcome.octets)).encode()),
+        ]
+        if outcome.linger:
+            headers.append((b"connection", b"close"))
+        if outcome.status == 503:
+            headers.append((b"retry-after", b"5"))
+        await send({"type": "http.response.start", "status": outcome.status, "headers": headers})
+        await send({"type": "http.response.body", "body": outcome.octets, "more_body": outcome.linger})
+        if outcome.linger:
+            await discard(receive)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _answered(self, caller: _Caller, receive: Receive) -> _Outcome:
+        """The answer, or the fault that says whose turn it is."""
+        try:
+            return await self._story(caller, receive)
+        except Refusal as refusal:
+            return await self._refused(refusal, caller)
+        except Unavailable as problem:
+            log.warning("door.unavailable service=%s reason=%s", self._service, problem)
+            return self._failed(caller, *UNAVAILABLE)
+        except AuditBroken as problem:
+            log.critical("door.audit_broken service=%s reason=%s", self._service, problem)
+            return self._failed(caller, *UNAVAILABLE)
+        except (BodyCutOff, asyncio.CancelledError):
+            raise
+        except Exception:  # the transport's outermost loop: one bad request must not take the door down
+            reference = secrets.token_hex(4)
+            log.exception("door.failed service=%s reference=%s", self._service, reference)
+            return self._failed(caller, *(sentence.format(reference) for sentence in FAILED), status=500)
+
+    async def _story(self, caller: _Caller, receive: Receive) -> _Outcome:
+        now = self._bus.clock()
+        # (1) who is on the line – of somebody unknown not one octet of a body is read, let alone parsed
+        caller.version = _version_of(caller.headers)
+        if carrier_of(caller.certificate_der, self._bus.registry.trust(), now) is None:
+            raise Refusal("auth.no_certificate")
+        caller.enrolled = True
+        # (2) how it came – media type, length, time
+        declared = _declared(caller.headers)
+        limits = self._bus.limits
+        multipart = declared.name == "multipart/related"
+        max_bytes = limits.max_envelope_bytes + (limits.max_mtom_bytes if multipart else 0)
+        length = caller.headers.get("content-length")
+        body = read_body(
+            receive, int(length) if length else None, max_bytes=max_bytes, seconds=limits.body_s, spool=self._spool
+        )
+        async with body as raw:
+            caller.heard_out = True
+            delivery, action = await self._delivery(raw, declared, caller)
+            # (3) what is asked, (4) the story
+            name = self._operation(action, delivery)
+            answer = await self._operations[name](delivery, caller.version, self._bus)
+        return _Outcome(200, caller.version, envelopes.signed(answer, self._bus))
+
+    async def _delivery(self, raw: Content, declared: MediaType, caller: _Caller) -> tuple[Delivery, str]:
+        """The request as a delivery, and the action that its transport states (may be empty)."""
+        received_at = self._bus.clock()
+        action = caller.headers.get("soapaction", "").strip().strip('"')
+        if declared.name != "multipart/related":
+            stated = action if caller.version == "1.1" else declared.parameters.get("action", "")
+            envelope = raw.read()
+            return Delivery("soap", caller.certificate_der, caller.remote, envelope, raw, received_at), stated
+        work = functools.partial(take_apart, raw, declared, max_envelope_bytes=self._bus.limits.max_envelope_bytes)
+        related = await asyncio.to_thread(work) if raw.size > LARGE_BYTES else work()
+        if related.attachment.size > self._bus.limits.max_mtom_bytes:
+            raise Refusal("size.too_large", f"{related.attachment.size} > {self._bus.limits.max_mtom_bytes}")
+        version = VERSIONS.get(related.envelope_type)
+        if version is None:
+            raise Refusal("http.media_type", related.envelope_type[:80])
+        caller.version = version
+        if version == "1.2":
+            action = related.action or declared.parameters.get("action", "")
+        delivery = Delivery(
+            "soap",
+            caller.certificate_der,
+            caller.remote,
+            related.envelope,
+            raw,
+            received_at,
+            related.attachment,
+            related.attachment_id,
+        )
+        return delivery, action
+
+    def _operation(self, action: str, delivery: Delivery) -> str:
+        """The operation's name. What the transport states is checked against the signed Body by each operation."""
+        name = action.removeprefix(ACTION_PREFIX) if action else open_envelope(delivery.envelope).operation
+        if name not in self._operations:
+            raise Refusal("soap.operation_unknown", name[:80])
+        return name
+
+    async def _refused(self, refusal: Refusal, caller: _Caller) -> _Outcome:
+        if not refusal.reference and refusal.code != "auth.refused":  # made here, so not yet in the audit
+            try:
+                told = await turn_away(refusal, "soap", caller.certificate_der, caller.remote, self._bus)
+            except Unavailable:
+                return self._failed(caller, *UNAVAILABLE)
+        else:
+            told = refusal
+        precise = caller.enrolled and told.code != "auth.refused"
+        reference = told.reference or told.detail
+        log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, caller.remote)
+        detail = envelopes.refusal_element(told, reference, precise=precise)
+        sentence = told.sentence
+        envelope = envelopes.fault(
+            caller.version, sender_at_fault=True, zh=sentence.zh, en=sentence.en, detail=detail
+        )
+        octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
+        return _Outcome(_status(told, caller.version), caller.version, octets, linger=not caller.heard_out)
+
+    def _failed(self, caller: _Caller, zh: str, en: str, status: int = 503) -> _Outcome:
+        envelope = envelopes.fault(caller.version, sender_at_fault=False, zh=zh, en=en)
+        return _Outcome(status, caller.version, envelopes.unsigned(envelope), linger=not caller.heard_out)
+
+
+@functools.lru_cache(64)
+def wsdl(service: str, host: str) -> bytes:
+    """The published WSDL of a service, its addresses those of the host asked."""
+    document = parse((CONTRACTS / f"{service}.wsdl").read_bytes(), max_bytes=1_000_000)
+    for namespace in WSDL_SOAP:
+        for address in document.iter(f"{{{namespace}}}address"):
+            address.set("location", f"https://{host}/soap/{service}")
+    return etree.tostring(document, xml_declaration=True, encoding="utf-8")
+
+
+async def schema(_: Request) -> Response:
+    """The published XSD, as it stands."""
+    return Response((CONTRACTS / "yongtong.xsd").read_bytes(), media_type="text/xml")
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+@functools.lru_cache(256)
+def _media_type(value: str) -> MediaType:
+    return media_type(value)
+
+
+def _version_of(headers: Mapping[str, str]) -> envelopes.Version:
+    """The SOAP version to speak before the message is read: what the media type suggests, else 1.1."""
+    return "1.2" if "application/soap+xml" in headers.get("content-type", "") else "1.1"
+
+
+def _declared(headers: Mapping[str, str]) -> MediaType:
+    """The media type, one of the three that the doors take, in UTF-8 and without compression."""
+    declared = _media_type(headers.get("content-type", ""))
+    if declared.name not in VERSIONS and declared.name != "multipart/related":
+        raise Refusal("http.media_type", declared.name[:80])
+    if declared.parameters.get("charset", "utf-8").lower() != "utf-8":
+        raise Refusal("http.media_type", declared.parameters["charset"][:40])
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refusal("http.media_type", headers["content-encoding"][:40])
+    return declared
+
+
+def _status(refusal: Refusal, version: envelopes.Version) -> int:
+    """HTTP's word for the fault: 413 and 408 where HTTP has one, else SOAP 1.1 §6.2 and SOAP 1.2 part 2 §7.5.2.2."""
+    return {"size.too_large": 413, "http.body_slow": 408}.get(refusal.code, 500 if version == "1.1" else 400)
+
+
