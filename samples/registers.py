@@ -69,7 +69,7 @@ Faults = dict[str, tuple[int, dict[str, pl.Expr]]]
 CENSUS_REJECTED: Final[Faults] = {
     "key.missing": (4, {"key": pl.lit("")}),
     "class.missing": (2, {"word": pl.lit("")}),
-    "class.unknown": (6, {"word": pl.lit("智慧灯杆二型")}),
+    "value.lookup_unknown": (6, {"word": pl.lit("智慧灯杆二型")}),
     "position.missing": (3, {"northing_m": pl.lit(""), "easting_m": pl.lit("")}),
     "position.axes_swapped": (5, {"northing_m": pl.col("easting_m"), "easting_m": pl.col("northing_m")}),
     "position.outside_city": (4, {"northing_m": pl.lit("3326077.500"), "easting_m": pl.lit("596440.330")}),
@@ -89,7 +89,7 @@ CENSUS_WARNED: Final[Faults] = {
 }
 WATER_REJECTED: Final[Faults] = {
     "key.missing": (2, {"key": pl.lit("")}),
-    "class.unknown": (3, {"word": pl.lit("其他设施")}),
+    "value.lookup_unknown": (3, {"word": pl.lit("其他设施")}),
     "position.axes_swapped": (3, {"northing_m": pl.col("easting_m"), "easting_m": pl.col("northing_m")}),
     "position.outside_city": (2, {"northing_m": pl.lit("3311708.700"), "easting_m": pl.lit("398605.370")}),
     "date.future": (2, {"initial": pl.lit("21990101")}),

@@ -60,7 +60,7 @@ def _corners() -> dict[tuple[int, int], Place]:
 
 def _cells(corner: dict[tuple[int, int], Place]) -> list[tuple[str, list[Place]]]:
     """Unit grids numbered west to east, north to south; rings anticlockwise from the south-west corner."""
-    cells = []
+    cells: list[tuple[str, list[Place]]] = []
     for north, east in product(range(NORTH_M - STEP_M, SOUTH_M - 1, -STEP_M), range(WEST_M, EAST_M, STEP_M)):
         far_east, far_north = east + STEP_M, north + STEP_M
         ring = [(east, north), (far_east, north), (far_east, far_north), (east, far_north), (east, north)]

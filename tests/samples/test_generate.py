@@ -14,7 +14,7 @@ from samples import quarter, registers
 from samples.generate import Truth, generate
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = "df9e1eaeb531273f7b7dec121dc43ec52397718fd31f9e4f9d06c6516a93620e"
+PUBLISHED = "853e4a8e7e24c2dcf3349e6c8a98d4c7baf3a33239a24df498700747d1974164"
 
 
 @pytest.fixture(scope="module")
