@@ -182,6 +182,8 @@ def _column_names(header: list[list[str]], sheet: str) -> list[str]:
 def _frame(rows: list[list[str]], names: list[str], sheet: str, first: int) -> pl.DataFrame:
     """Rows as columns of text, null where a cell is empty; columns without a name are left out."""
     width = len(names)
+    if max(map(len, itertools.chain.from_iterable(rows))) > CELL_CHARACTERS:
+        raise Refusal("decode.too_large", f"{sheet} a cell of more than {CELL_CHARACTERS} characters".strip())
     for number, row in enumerate(rows, first):
         if len(row) > width and any(cell.strip() for cell in row[width:]):
             raise Refusal("decode.row_too_long", f"{sheet} record {number}".strip())
@@ -191,9 +193,6 @@ def _frame(rows: list[list[str]], names: list[str], sheet: str, first: int) -> p
         for name, column in zip(names, itertools.chain(columns, itertools.repeat(("",) * len(rows))), strict=False)
         if name
     }
-    for series in texts.values():
-        if (series.str.len_chars() > CELL_CHARACTERS).any():
-            raise Refusal("decode.too_large", f"{sheet} {series.name}: more than {CELL_CHARACTERS} characters".strip())
     own = [
         pl.Series(RECORD, range(first, first + len(rows)), dtype=pl.UInt32),
         pl.Series(SHEET, [sheet or None] * len(rows), dtype=pl.String),
