@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 from lxml import etree
@@ -12,6 +13,7 @@ from exchange.placing import City
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.store.sqlite import Store
+from exchange.validation import Lists
 from mappings.feed import Feed
 from security.keys import SigningKey
 
@@ -29,14 +31,17 @@ class Bus(msgspec.Struct, frozen=True):
     """One running bus, as its stories see it.
 
     origin:       its name in receipts and as `Recipient` of every request
+    folder:       its state
     feed_digests: SHA-256 of each feed's file, hex: which mapping was in force
     schema:       the published XSD, compiled
     answer_key:   signs receipts, reports and SOAP answers; answer_certificate_der goes with it
+    outcome_secret: keys the salts of outcome trees, 32 octets
     wake:         tells the scheduler that a delivery was accepted
     clock:        now, aware, UTC
     """
 
     origin: str
+    folder: Path
     limits: Limits
     feeds: Mapping[str, Feed]
     feed_digests: Mapping[str, str]
@@ -45,9 +50,11 @@ class Bus(msgspec.Struct, frozen=True):
     evidence: Evidence
     store: Store
     city: City
+    lists: Lists
     schema: etree.XMLSchema
     answer_key: SigningKey
     answer_certificate_der: bytes
+    outcome_secret: bytes
     replays: Replays
     wake: Callable[[], None]
     clock: Callable[[], datetime]

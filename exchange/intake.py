@@ -194,13 +194,7 @@ def _acceptance(
         "accepted",
         standing,
         bus,
-        {
-            "message_id": payload.message_id,
-            "content_digest": payload.content.digest.hex,
-            "content_length": payload.content.size,
-            "request_digest": verified.signature_digest,
-            "evidence_digest": delivery.raw.digest.hex,
-        },
+        {"evidence_digest": delivery.raw.digest.hex},  # the journal adds what the inbox keeps
     )
     assert standing.carrier is not None
     return Acceptance(

@@ -1,0 +1,60 @@
+"""`yongtong`: one program for operators, bureaus and officers. Exit 0 done, 1 refused or found bad, 2 wrong use."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from exchange.cli import audit, bureaus, components, demo, feeds, partner, serving
+from exchange.cli.output import STDERR, print_json, print_refusal, refusal_document
+from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, Unavailable
+
+# In the order in which a newcomer meets them.
+GROUPS: Final = (serving, demo, bureaus, feeds, partner, components, audit)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code says how it went."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ExchangeError as problem:
+        return _failed(problem, as_json=options.json)
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    common.add_argument("--settings", default="settings.toml", metavar="FILE", help="settings file (settings.toml)")
+    parser = argparse.ArgumentParser(
+        prog="yongtong",
+        description="甬通 Yongtong: the exchange bus of a city's bureaus. Whose is it, on that day, and how do we know?",
+        epilog="example: yongtong demo --json",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for group in GROUPS:
+        group.add_commands(commands, common)
+    return parser
+
+
+def _failed(problem: ExchangeError, *, as_json: bool) -> int:
+    code = 2 if isinstance(problem, Misconfigured) else 1
+    if isinstance(problem, Refusal):
+        print_json(refusal_document(problem)) if as_json else print_refusal(problem)
+        return code
+    kind = {Misconfigured: "misconfigured", Unavailable: "unavailable", AuditBroken: "audit_broken"}.get(
+        type(problem), "failed"
+    )
+    if as_json:
+        print_json({kind: str(problem)})
+    else:
+        STDERR.print(f"{kind}: {problem}", markup=False)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""Act two of a feed, from what waits in the inbox to the signed report. It may take its time, and may run again."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime, time, timedelta, timezone
+from typing import Any, Final
+
+import polars as pl
+from msgspec.structs import asdict
+
+from connectors.formats.catalogue import formats
+from exchange import claims, joining, validation
+from exchange.bus import Bus
+from exchange.faults import durable_step
+from exchange.journal import Entry, InboxRow, Status
+from exchange.outcomes import keep_outcomes, root_of, secret_of
+from exchange.placing import place
+from exchange.reading import reopened
+from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
+from mappings.apply import map_records
+from mappings.feed import Feed
+from security.errors import Refusal
+
+CITY_TIME: Final = timezone(timedelta(hours=8))
+TOGETHER_BYTES: Final = 8_000_000  # deliveries of a `changes` feed go through together up to this much content
+NAMED_RECORDS: Final = 5  # record numbers named in a report for each finding
+
+
+def process(feed_id: str, bus: Bus) -> int:
+    """Work through everything that waits for one feed, oldest first. Gives how many deliveries were finished.
+
+    Idempotent on (sender, message id): what the store already holds is not applied again, only reported.
+    """
+    feed, finished = bus.feeds[feed_id], 0
+    while waiting := bus.journal.waiting(feed_id, bus.batch_deliveries):
+        together = _together(waiting, feed)
+        _finish_all(together, feed, bus)
+        finished += len(together)
+    return finished
+
+
+def _together(waiting: Sequence[InboxRow], feed: Feed) -> Sequence[InboxRow]:
+    """The first deliveries that may share a batch: of a snapshot feed one, of a changes feed several small ones."""
+    if feed.content == "snapshot":
+        return waiting[:1]
+    size = 0
+    for index, row in enumerate(waiting):
+        size += row.content_length
+        if size > TOGETHER_BYTES:
+            return waiting[: max(index, 1)]
+    return waiting
+
+
+def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
+    """Apply the rows as one batch; if the batch holds one that must be refused, each on its own, in order."""
+    try:
+        _apply(rows, feed, bus)
+    except Refusal as refusal:
+        if len(rows) == 1:
+            _refuse(rows[0], refusal, feed, bus)
+            return
+        for row in rows:
+            _finish_all([row], feed, bus)
+
+
+def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
+    """Steps 8 to 16 for one batch: decode, map, place, check, claim, join, store, note, report."""
+    deliveries = tuple(_delivery(row, feed, bus) for row in rows)
+    mapped = map_records(_decoded(rows, feed, bus), feed)
+    placing = place(
+        mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
+    )
+    checked = validation.check(
+        placing.placed, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists
+    )
+    findings = pl.concat([mapped.findings, placing.findings, checked])
+    keys = None if feed.content == "snapshot" else placing.placed["source_key"].drop_nulls().unique().to_list()
+    compared = claims.compare(
+        placing.placed,
+        findings,
+        bus.store.seen(feed.id, keys),
+        deliveries,
+        content=feed.content,
+        crs=feed.crs,
+        gone_limit_percent=feed.gone_limit_percent,
+    )
+    if compared.held:
+        _hold(rows[0], compared, feed, bus)
+        return
+    links = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
+    secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
+    roots = tuple(map(root_of, _by_delivery(compared.outcomes, len(rows)), secrets))
+    durable_step("store.commit:before")
+    stored = bus.store.commit(Batch(feed.id, feed.bureau, bus.clock(), deliveries, roots, compared, links))
+    durable_step("store.commit:after")
+    said = pl.concat([findings, compared.findings, stored.findings])
+    _report(rows, stored, secrets, said, mapped.tallies, feed, bus)
+
+
+def _delivery(row: InboxRow, feed: Feed, bus: Bus) -> BatchDelivery:
+    """What act two needs to know of a delivery. Valid from the feed's `as_of` day, or the time of signing."""
+    signed_at = datetime.fromisoformat(row.signed_at)
+    day = feed.as_of and datetime.combine(feed.as_of, time.min, CITY_TIME).astimezone(UTC)
+    grant = next((grant for grant in bus.registry.grants(row.sender) if grant.id == row.grant), None)
+    return BatchDelivery(
+        sender=row.sender,
+        message_id=row.message_id,
+        valid_from=day or signed_at,
+        received_at=datetime.fromisoformat(row.received_at),
+        entry=row.entry_index,
+        evidence_class=row.evidence_class,
+        classes=grant.classes if grant else (),
+    )
+
+
+def _decoded(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> pl.DataFrame:
+    """All records of a batch, text as the sources spell it, with the index of their delivery."""
+    decode = formats()[feed.format].decode
+    frames = [
+        batch.frame.select(pl.lit(index, pl.UInt32).alias("delivery"), pl.all())
+        for index, row in enumerate(rows)
+        for batch in decode(reopened(row, bus).content, feed.options)
+    ]
+    return pl.concat(frames, how="diagonal")
+
+
+def _by_delivery(frame: pl.DataFrame, deliveries: int) -> list[pl.DataFrame]:
+    """The frame's rows of each delivery, in order; empty where it has none."""
+    parts = frame.partition_by("delivery", as_dict=True)
+    return [parts.get((index,), frame.clear()) for index in range(deliveries)]
+
+
+def _report(
+    rows: Sequence[InboxRow],
+    stored: Stored,
+    secrets: Sequence[bytes],
+    findings: pl.DataFrame,
+    tallies: pl.DataFrame,
+    feed: Feed,
+    bus: Bus,
+) -> None:
+    """Steps 15 and 16: the entry of each delivery and its signed report, all in one group of the journal."""
+    names = pl.DataFrame({"delivery": range(len(rows)), "message_id": [row.message_id for row in rows]})
+    named = stored.outcomes.join(names.cast({"delivery": pl.UInt32}), on="delivery", maintain_order="left")
+    outcomes_file = keep_outcomes(bus.folder / "outcomes", named)
+    finding_parts, tally_parts = (_by_delivery(frame, len(rows)) for frame in (findings, tallies))
+    promised: list[Future[bytes]] = []
+    for index, (row, done, secret) in enumerate(zip(rows, stored.deliveries, secrets, strict=True)):
+        counts: dict[str, Any] = {"records": done.counts.records, **asdict(done.counts)}
+        report = {
+            **counts,
+            "findings": findings_of(finding_parts[index]),
+            "tallies": dict(tally_parts[index].select("name", "count").rows()),
+            "outcome_root": done.root,
+            "outcome_secret": secret.hex(),
+            "outcomes_file": outcomes_file,
+        }
+        detail = {"message_id": row.message_id, "outcome_root": done.root, **counts}
+        promised.append(bus.journal.finish(row.id, "processed", _entry(row, "processed", detail, feed, bus), report))
+    for future in promised:
+        future.result()
+
+
+def findings_of(findings: pl.DataFrame) -> list[dict[str, Any]]:
+    """Findings of one delivery by code and field: how many records, and the first few of them by number."""
+    if findings.is_empty():
+        return []
+    grouped = (
+        findings.sort("record")
+        .group_by("severity", "code", "field", maintain_order=True)
+        .agg(pl.len().alias("count"), pl.col("record").head(NAMED_RECORDS).alias("first_records"))
+        .sort("severity", "count", "code", descending=[False, True, False])
+    )
+    return [
+        {"severity": severity, "code": code, "field": field or "", "count": count, "first_records": first}
+        for severity, code, field, count, first in grouped.rows()
+    ]
+
+
+def _hold(row: InboxRow, compared: Compared, feed: Feed, bus: Bus) -> None:
+    """Nothing is stored: the snapshot would end more than the feed allows, so a person decides."""
+    report = {
+        "code": "delivery.held",
+        "gone_percent": f"{compared.gone_percent:.1f}",
+        "gone_limit_percent": f"{feed.gone_limit_percent:.1f}",
+        "would_end": compared.ended.height,
+    }
+    entry = _entry(row, "held", {"message_id": row.message_id, **report}, feed, bus)
+    bus.journal.finish(row.id, "held", entry, report).result()
+
+
+def _refuse(row: InboxRow, refusal: Refusal, feed: Feed, bus: Bus) -> None:
+    """The content is not what the feed says: nothing of it is kept but the evidence, and the report says why."""
+    report = {"code": refusal.code, "detail": refusal.detail[:200]}
+    entry = _entry(row, "refused", {"message_id": row.message_id, **report}, feed, bus)
+    bus.journal.finish(row.id, "refused", entry, report).result()
+
+
+def _entry(row: InboxRow, outcome: str, detail: dict[str, str | int], feed: Feed, bus: Bus) -> Entry:
+    return Entry(
+        type="processing",
+        outcome=outcome,
+        actor=bus.origin,
+        sender=row.sender,
+        feed=row.feed,
+        feed_digest=feed.digest,
+        grant=row.grant,
+        trust_digest=bus.registry.trust().digest,
+        detail=detail,
+    )
