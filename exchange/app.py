@@ -2,22 +2,32 @@
 
 import asyncio
 import fcntl
+import logging
 import os
+import resource
 import secrets
+import signal
+import socket
 import ssl
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from time import sleep
+from typing import Final
 
 import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.applications import Starlette
 
 from exchange import validation
 from exchange.bus import Bus
 from exchange.evidence import Evidence
+from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.tls import server_context
 from exchange.journal import Journal
@@ -37,6 +47,10 @@ from security.errors import Misconfigured
 from security.keys import SigningKey
 from security.xml import compile_schema
 
+log = logging.getLogger("yongtong.app")
+
+RESTART_S: Final = 1.0
+PARENT_LOOK_S: Final = 0.5
 KEY_YEARS: Final = 10
 SCHEMA: Final = Path(__file__).parent / "contracts" / "yongtong.xsd"
 
@@ -72,8 +86,8 @@ def initialise(settings: Settings, edition: str, now: datetime) -> Anchors:
     _make_keys(settings, folder, now)
     anchors = Anchors(
         origin=settings.bus.origin,
-        log_key=SigningKey.load(folder / "log.key").public_pem().decode(),
-        receipt_certificates=((folder / "answer.pem").read_text(),),
+        log_key=SigningKey.load(folder / "log.key").public_key.public_bytes(Encoding.Raw, PublicFormat.Raw).hex(),
+        receipt_certificates=[(folder / "answer.pem").read_text()],
     )
     _write_json(state / "anchors.json", anchors)
     open_journal(settings).close()
@@ -189,3 +203,95 @@ def _state(settings: Settings) -> Path:
     if not (state / "origin.json").exists():
         raise Misconfigured(f"{state}: no bus here yet; make one with: yongtong init --edition 2007")
     return state
+
+
+# --- running it ------------------------------------------------------------------------------------------------------
+
+
+def serve(settings: Settings, listening: socket.socket, *, with_worker: bool, ready: Callable[[], None]) -> None:
+    """Open the doors until SIGTERM or SIGINT; with_worker also keeps one worker process alive beside them."""
+    with ExitStack() as stack:
+        _alone(_state(settings) / "serve.lock", stack, "another serve runs on this state folder")
+        broker = settings.at(settings.state.folder) / "queue"
+        celery = make_celery(broker)
+        woken = threading.Event()
+        bus = open_bus(settings, woken.set)
+        stack.callback(bus.close)
+        bus.journal.resume()
+        announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
+        stack.callback(announcer.stop)
+        if with_worker:
+            keeper = WorkerKeeper(settings.source)
+            stack.callback(keeper.stop)
+        folder = settings.at(settings.keys.folder)
+        tls = server_context(folder / "tls.pem", folder / "tls.key", folder / "ca.pem")
+        asyncio.run(_doors(make_app(bus, bus.folder / "spool"), listening, tls, ready))
+
+
+async def _doors(app: Starlette, listening: socket.socket, tls: ssl.SSLContext, ready: Callable[[], None]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await server.serve(app, listening, tls, stop, ready)
+
+
+class WorkerKeeper:
+    """Keeps one worker process running beside the doors: started again, a second later, whenever it ends."""
+
+    def __init__(self, settings_file: str) -> None:
+        self._command = [sys.executable, "-m", "exchange.cli.main", "serve", "--role", "worker"]
+        self._command += ["--settings", settings_file]
+        self._stopped = threading.Event()
+        self._process = subprocess.Popen(self._command)
+        self._thread = threading.Thread(target=self._keep, name="worker keeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the worker finish its batch, then end it."""
+        self._stopped.set()
+        self._process.terminate()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while True:
+            code = self._process.wait()
+            if self._stopped.wait(RESTART_S):
+                return
+            log.warning("worker.ended code=%s; starting it again", code)
+            self._process = subprocess.Popen(self._command)
+
+
+def work(settings: Settings) -> None:
+    """Be the worker: act two for every feed the queue names, until told to stop. Ends with the process that started it."""
+    with ExitStack() as stack:
+        limit = settings.worker.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # a hostile workbook ends this process, not the machine
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent watch", daemon=True).start()
+        _wait_alone(_state(settings) / "worker.lock", stack)
+        bus = open_bus(settings)
+        stack.callback(bus.close)
+        bus.journal.resume()
+        celery = make_celery(settings.at(settings.state.folder) / "queue")
+        register(celery, lambda feed: process(feed, bus) if feed in bus.feeds else None)
+        run_worker(celery)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended: no orphan goes on working on a state folder."""
+    while os.getppid() == parent:
+        sleep(PARENT_LOOK_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _alone(path: Path, stack: ExitStack, otherwise: str) -> None:
+    """Hold a lock file until the stack closes. Raises Misconfigured with what to say when somebody else has it."""
+    file = stack.enter_context(path.open("w"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as problem:
+        raise Misconfigured(f"{path.parent}: {otherwise}") from problem
+
+
+def _wait_alone(path: Path, stack: ExitStack) -> None:
+    """Hold a lock file until the stack closes, once whoever has it is gone: two workers never share a store."""
+    fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)

@@ -60,3 +60,9 @@ class Bus(msgspec.Struct, frozen=True):
     clock: Callable[[], datetime]
     batch_deliveries: int = 200
     transformation_m: float = 1.0
+
+    def close(self) -> None:
+        """Write what is staged and give the files back."""
+        self.journal.close()
+        self.evidence.close()
+        self.store.close()

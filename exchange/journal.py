@@ -7,6 +7,7 @@ waits for the disk the next one gathers, so a group is as large as the load make
 import queue
 import sqlite3
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -51,7 +52,8 @@ from security.keys import SigningKey
 
 __all__ = ["Acceptance", "Accepted", "Entry", "EntryProof", "InboxRow", "Journal", "LoggedEntry", "Sequenced", "Status"]
 
-MOST_IN_GROUP: Final = 2_000  # bounds how long the other process waits for its turn
+MOST_IN_GROUP: Final = 2000  # bounds how long the other process waits for its turn
+PACE_S: Final = 0.008  # groups begin at least this far apart: a lone message does not wait, a stream shares its commits
 MOST_STAGED: Final = 20_000  # reads not yet sequenced; beyond this reads are refused
 MOST_STRANGERS: Final = 1_000  # addresses a minute that are counted singly
 TICK_S: Final = 0.25  # how often the stage is looked at when nothing else comes
@@ -98,6 +100,7 @@ class Journal:
         self._strangers: dict[tuple[str, str], Counter[str]] = {}
         self._strangers_lock = threading.Lock()
         self._closed = False
+        self._next_group_s = 0.0  # time.monotonic() of the earliest next group
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
 
@@ -205,6 +208,8 @@ class Journal:
         works: list[Work | _Resume] = []
         try:
             work = self._queue.get(timeout=TICK_S)
+            time.sleep(max(0.0, self._next_group_s - time.monotonic()))
+            self._next_group_s = time.monotonic() + PACE_S
             while work is not None:
                 works.append(work)
                 if len(works) == MOST_IN_GROUP:

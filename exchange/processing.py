@@ -1,5 +1,7 @@
 """Act two of a feed, from what waits in the inbox to the signed report. It may take its time, and may run again."""
 
+import logging
+import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, time, timedelta, timezone
@@ -7,6 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 from msgspec.structs import asdict
+from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.formats.catalogue import formats
 from exchange import claims, joining, validation
@@ -19,7 +22,9 @@ from exchange.reading import reopened
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
 from mappings.apply import map_records
 from mappings.feed import Feed
-from security.errors import Refusal
+from security.errors import ExchangeError, Refusal
+
+log = logging.getLogger("yongtong.processing")
 
 CITY_TIME: Final = timezone(timedelta(hours=8))
 TOGETHER_BYTES: Final = 8_000_000  # deliveries of a `changes` feed go through together up to this much content
@@ -58,9 +63,21 @@ def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     except Refusal as refusal:
         if len(rows) == 1:
             _refuse(rows[0], refusal, feed, bus)
-            return
-        for row in rows:
-            _finish_all([row], feed, bus)
+        else:
+            _one_by_one(rows, feed, bus)
+    except (ExchangeError, OSError, SQLAlchemyError, sqlite3.Error):
+        raise  # nobody's content is at fault: the deliveries stay waiting, and the sweep comes back to them
+    except Exception:  # act two's outermost loop: one delivery that trips us must not hold up the feed for ever
+        if len(rows) == 1:
+            log.exception("delivery.failed feed=%s message_id=%s", feed.id, rows[0].message_id)
+            _hold(rows[0], {"code": "delivery.failed"}, feed, bus)
+        else:
+            _one_by_one(rows, feed, bus)
+
+
+def _one_by_one(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
+    for row in rows:
+        _finish_all([row], feed, bus)
 
 
 def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
@@ -85,7 +102,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         gone_limit_percent=feed.gone_limit_percent,
     )
     if compared.held:
-        _hold(rows[0], compared, feed, bus)
+        _hold(rows[0], _too_much_gone(compared, feed), feed, bus)
         return
     links = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
     secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
@@ -177,14 +194,17 @@ def findings_of(findings: pl.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _hold(row: InboxRow, compared: Compared, feed: Feed, bus: Bus) -> None:
-    """Nothing is stored: the snapshot would end more than the feed allows, so a person decides."""
-    report = {
+def _too_much_gone(compared: Compared, feed: Feed) -> dict[str, str | int]:
+    return {
         "code": "delivery.held",
         "gone_percent": f"{compared.gone_percent:.1f}",
         "gone_limit_percent": f"{feed.gone_limit_percent:.1f}",
         "would_end": compared.ended.height,
     }
+
+
+def _hold(row: InboxRow, report: dict[str, str | int], feed: Feed, bus: Bus) -> None:
+    """Nothing of it is stored, and a person decides."""
     entry = _entry(row, "held", {"message_id": row.message_id, **report}, feed, bus)
     bus.journal.finish(row.id, "held", entry, report).result()
 

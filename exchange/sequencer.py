@@ -85,12 +85,21 @@ class Closing(msgspec.Struct):
 Work = Note | Arrival | Closing
 
 
-class _Group(msgspec.Struct):
-    """What one group comes to. owed: documents to issue, by what they are kept under."""
+class _Edge(msgspec.Struct, frozen=True):
+    """Where the log ends. peaks: hashes of the complete subtrees, largest first."""
 
     size: int = 0
     root: bytes = merkle.EMPTY_ROOT
     time: str = ""
+    peaks: tuple[bytes, ...] = ()
+
+
+class _Group(msgspec.Struct):
+    """What one group comes to. nodes: those it made, and those at hand that its proofs go through."""
+
+    size: int
+    time: str
+    root: bytes = merkle.EMPTY_ROOT
     entries: list[tuple[int, bytes]] = []
     details: list[tuple[int, bytes, bytes]] = []
     nodes: dict[tuple[int, int], bytes] = {}
@@ -145,6 +154,7 @@ class Sequencer:
         self._issue_receipt, self._issue_report = issue_receipt, issue_report
         self._turn = Turn(folder)
         self._connection = connect(folder)
+        self._known: _Edge | None = None
 
     def close(self) -> None:
         """Close the file."""
@@ -166,11 +176,12 @@ class Sequencer:
     def resume(self) -> int:
         """Sign heads and issue documents that a crash left out; gives how many documents."""
         with self._transaction() as cursor:
-            size, _, peaks = self._edge(cursor)
+            edge = self._edge(cursor)
+            size = edge.size
             if not size:
                 return 0
             self._sign_heads(cursor)
-            checkpoint = sign_checkpoint(self._origin, size, merkle.root_of_peaks(peaks), self._log_key)
+            checkpoint = sign_checkpoint(self._origin, size, edge.root, self._log_key)
             owed = [inbox_row(row) for row in cursor.execute(f"{SELECT_INBOX} WHERE octets IS NULL")]
             for row in owed:
                 receipt = self._issue_receipt(row, self._proof(row.entry_index, size, checkpoint, {}))
@@ -197,8 +208,8 @@ class Sequencer:
     # First transaction: places.
 
     def _sequence(self, cursor: sqlite3.Cursor, works: list[Work]) -> _Group:
-        size, last_time, peaks = self._edge(cursor)
-        group = _Group(size=size, time=max(instant(self._clock()), last_time))
+        edge = self._edge(cursor)
+        group = _Group(edge.size, max(instant(self._clock()), edge.time))
         for work in works:
             try:
                 if self._place(cursor, work, group):
@@ -206,32 +217,33 @@ class Sequencer:
             except (Refusal, AuditBroken, sqlite3.IntegrityError) as problem:
                 group.refused.append((work, problem))
         hashes = [merkle.leaf_hash(leaf) for _, leaf in group.entries]
-        nodes = merkle.grow(size, peaks, hashes)
+        peaks = list(edge.peaks)
+        nodes = merkle.grow(edge.size, peaks, hashes)
         group.root = merkle.root_of_peaks(peaks)
-        group.nodes = {(level, index): value for level, index, value in nodes}
+        group.nodes = dict(zip(merkle.peaks_of(edge.size), edge.peaks, strict=True))
+        group.nodes |= {(level, index): value for level, index, value in nodes}
         if hashes:
             cursor.executemany("INSERT INTO entries VALUES (?, ?)", group.entries)
             cursor.executemany("INSERT INTO details VALUES (?, ?, ?)", group.details)
             cursor.executemany("INSERT INTO nodes VALUES (?, ?, ?)", nodes)
             cursor.execute("INSERT INTO heads VALUES (?, ?, ?, NULL)", (self._origin, group.size, group.root))
+            self._known = _Edge(group.size, group.root, group.time, tuple(peaks))
         return group
 
-    def _edge(self, cursor: sqlite3.Cursor) -> tuple[int, str, list[bytes]]:
-        """Size, last time and complete subtrees of the log. Raises AuditBroken when its last head says otherwise."""
-        head = self._last_head(cursor)
-        if head is None:
-            return 0, "", []
-        size, root = head
-        peaks = [self._node(level, index) for level, index in merkle.peaks_of(size)]
+    def _edge(self, cursor: sqlite3.Cursor) -> _Edge:
+        """Where the log ends now: ours, or what the other process added. Raises AuditBroken when it does not add up."""
+        query = "SELECT size, root FROM heads WHERE origin = ? ORDER BY size DESC LIMIT 1"
+        size, root = cursor.execute(query, (self._origin,)).fetchone() or (0, merkle.EMPTY_ROOT)
+        known = self._known
+        if known is not None and (known.size, known.root) == (size, root):
+            return known
+        peaks = tuple(self._node(level, index) for level, index in merkle.peaks_of(size))
         if merkle.root_of_peaks(peaks) != root:
             raise AuditBroken(f"the tree of size {size} has not the root of its head: nothing more is signed")
+        if not size:
+            return _Edge()
         (leaf,) = cursor.execute("SELECT leaf FROM entries WHERE idx = ?", (size - 1,)).fetchone()
-        return size, msgspec.json.decode(leaf, type=Leaf).time, peaks
-
-    def _last_head(self, cursor: sqlite3.Cursor) -> tuple[int, bytes] | None:
-        query = "SELECT size, root FROM heads WHERE origin = ? ORDER BY size DESC LIMIT 1"
-        head: tuple[int, bytes] | None = cursor.execute(query, (self._origin,)).fetchone()
-        return head
+        return _Edge(size, root, msgspec.json.decode(leaf, type=Leaf).time, peaks)
 
     def _append(self, prepared: Prepared, group: _Group) -> None:
         prepared.leaf.time = group.time

@@ -330,4 +330,3 @@ def _in(value: pl.Expr, codes: frozenset[str]) -> pl.Expr:
 
 def _whole_code(lists: Lists) -> pl.Expr:
     return pl.col("component_code").str.contains(rf"^[0-9]{{{lists.code_digits}}}$")
-

@@ -10,7 +10,7 @@ from celery import Celery
 PROCESS: Final = "yongtong.process_feed"
 
 
-def register(app: Celery, process_feed: Callable[[str], None]) -> None:
+def register(app: Celery, process_feed: Callable[[str], object]) -> None:
     """Let the worker call process_feed(feed id) when told that a feed has work."""
 
     app.task(name=PROCESS)(process_feed)
@@ -27,17 +27,21 @@ class Announcer:
     """Tells the queue which feeds have work: when woken, and every sweep_s in case a task was lost.
 
     waiting: asks the inbox, the only truth, which feeds have accepted deliveries that act two has not finished
+    woken:   set by whoever accepts a delivery, so that it need not wait for the next sweep
     """
 
-    def __init__(self, app: Celery, broker_folder: Path, waiting: Callable[[], list[str]], sweep_s: float) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        broker_folder: Path,
+        waiting: Callable[[], list[str]],
+        woken: threading.Event,
+        sweep_s: float,
+    ) -> None:
         self._app, self._folder, self._waiting, self._sweep_s = app, broker_folder, waiting, sweep_s
-        self._woken, self._stopped = threading.Event(), threading.Event()
+        self._woken, self._stopped = woken, threading.Event()
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
         self._thread.start()
-
-    def wake(self) -> None:
-        """A delivery was accepted: look at the inbox now, not at the next sweep."""
-        self._woken.set()
 
     def stop(self) -> None:
         """End the thread."""

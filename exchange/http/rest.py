@@ -1,4 +1,4 @@
-"""The same answers in JSON. The caller is the TLS certificate alone, and every answer says that it was not signed for."""
+"""The same answers in JSON. The caller is the TLS certificate alone; every answer says that it was not signed for."""
 
 import logging
 import math
@@ -38,7 +38,7 @@ class RestDoor:
         self._bus = bus
 
     def routes(self) -> list[Route]:
-        """Every address under /api/v1. `near` stands before the component's number, which it would else be taken for."""
+        """Every address under /api/v1. `near` comes first: else it is taken for a component's number."""
         return [
             self._route("/components/near", self.near),
             self._route("/components/{key}", self.component),

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 from lxml import etree
+from security.authenticate import carrier_of
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,7 +22,6 @@ from exchange.http.body import BodyCutOff, discard, read_body
 from exchange.http.mtom import MediaType, media_type, take_apart
 from exchange.http.tls import client_certificate
 from exchange.intake import LARGE_BYTES, turn_away
-from security.authenticate import carrier_of
 from security.errors import AuditBroken, Refusal, Unavailable
 from security.message import Content, Delivery
 from security.wss import open_envelope

@@ -13,6 +13,7 @@ from security.errors import Misconfigured
 
 MAX_HEAD_BYTES: Final = 16_384  # request line, headers, chunk framing and trailers of one request
 HEAD_SECONDS: Final = 10.0  # a request line and headers that take longer are cut off
+TOO_LARGE: Final = b"request head or chunk framing too large"
 
 
 class Protocol(HttpToolsProtocol):
@@ -24,6 +25,7 @@ class Protocol(HttpToolsProtocol):
     _certificate_der: bytes | None = None
     _head_timer: TimerHandle | None = None
     _in_head = True
+    _head_bytes = 0  # request line, headers and trailers of this request
     _framing_bytes = 0  # octets of this request that are not body
     _body_bytes = 0
 
@@ -49,13 +51,30 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         # An honest chunk carries far more body than framing; a flood of one-octet chunks does not.
         if self._framing_bytes > MAX_HEAD_BYTES + self._body_bytes // 8 and not self.transport.is_closing():
-            self._cut_off(431, b"request head or chunk framing too large")
+            self._cut_off(431, TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """Put the certificate where the doors look: `scope["extensions"]["tls"]["client_certificate_der"]`."""
         super().on_message_begin()
         self._in_head = True
-        self.scope["extensions"] = {"tls": {"client_certificate_der": self._certificate_der}}  # type: ignore[typeddict-unknown-key,unused-ignore]  # ours, beside ASGI's
+        self.scope["extensions"] = {"tls": {"client_certificate_der": self._certificate_der}}
+
+    def on_url(self, url: bytes) -> None:
+        """Count the request line."""
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header, or a trailer: all of a long head may come in one piece."""
+        self._count_head(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what was wrong with the head."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._cut_off(431, TOO_LARGE)
+        else:
+            super().send_400_response(msg)
 
     def on_headers_complete(self) -> None:
         """The head has arrived in time."""
@@ -72,8 +91,13 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Start counting anew for the next request of this connection."""
         super().on_message_complete()
-        self._framing_bytes = self._body_bytes = 0
+        self._framing_bytes = self._body_bytes = self._head_bytes = 0
         self._in_head = True
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("head too large")  # httptools stops parsing; uvicorn then calls send_400_response
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)

@@ -38,9 +38,7 @@ def cells_in_reach(places: pl.DataFrame) -> pl.Series:
     east, north = (REACH_M / scale for scale in metres_per_degree(places["latitude_deg"].to_numpy()))
     around = places.select("longitude_deg", "latitude_deg", pl.Series("east", east), pl.Series("north", north))
     longitude, latitude = pl.col("longitude_deg"), pl.col("latitude_deg")
-    corners = [
-        cell(longitude + x * pl.col("east"), latitude + y * pl.col("north")) for x in (-1, 1) for y in (-1, 1)
-    ]
+    corners = [cell(longitude + x * pl.col("east"), latitude + y * pl.col("north")) for x in (-1, 1) for y in (-1, 1)]
     return around.select(cells=pl.concat_list(corners).list.unique().list.sort())["cells"]
 
 
