@@ -1,0 +1,62 @@
+"""`init` and `serve`: make a bus, and run it."""
+
+import argparse
+import logging
+import sys
+
+from exchange import app
+from exchange.cli.output import print_json, print_table, say
+from exchange.cli.parsing import Commands, add_command, settings_of
+from exchange.http.server import listen
+
+
+def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """init, serve."""
+    init = add_command(
+        commands, common, "init", _init, says="make a new bus: keys, journal, store", example="yongtong init --edition 2007"
+    )
+    init.add_argument("--edition", required=True, choices=["2007"], help="master class list, fixed for the bus's life")
+    serve = add_command(
+        commands, common, "serve", _serve, says="open the doors and work", example="yongtong serve --https-port 8443"
+    )
+    serve.add_argument("--role", default="all", choices=["all", "http", "worker"], help="which processes (all)")
+    serve.add_argument("--https-port", type=int, metavar="PORT", help="instead of [https] port; 0 takes a free one")
+
+
+def _init(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    anchors = app.initialise(settings, options.edition, app.utc_now())
+    made = {
+        "origin": anchors.origin,
+        "edition": settings.city.edition,
+        "state": str(settings.at(settings.state.folder)),
+        "keys": str(settings.at(settings.keys.folder)),
+        "anchors": str(settings.at(settings.state.folder) / "anchors.json"),
+    }
+    if options.json:
+        print_json(made)
+    else:
+        print_table("甬通已建立 A new bus", ["", ""], made.items())
+        say("next: yongtong bureau enrol …, then yongtong serve")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = settings_of(options)
+    if options.role == "worker":
+        app.work(settings)
+        return 0
+    port = settings.https.port if options.https_port is None else options.https_port
+    listening = listen(settings.https.host, port)
+    url = f"https://{settings.https.host}:{listening.getsockname()[1]}"
+
+    def ready() -> None:
+        if options.json:
+            print_json({"url": url, "origin": settings.bus.origin})
+            sys.stdout.flush()
+        else:
+            say(f"甬通已就绪 {settings.bus.origin} is open at {url}   (Ctrl-C stops it)")
+
+    app.serve(settings, listening, with_worker=options.role == "all", ready=ready)
+    return 0
