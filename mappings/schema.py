@@ -69,6 +69,8 @@ OUTCOMES: Final[Schema] = {
 
 def conform(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """The frame with exactly the schema's columns, in order and type; a column it lacks is null."""
+    if not frame.columns:  # nothing but literals to select would make one row of nulls
+        return pl.DataFrame(schema=schema)
     return frame.select(
         [
             (pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name)

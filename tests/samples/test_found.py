@@ -49,6 +49,7 @@ def test_what_was_put_in_is_what_is_found(city: tuple[Path, Truth], feed_id: str
     )
     checked = validation.check(placing.placed, found, deliveries=[delivery], classes=feed.class_codes, lists=lists)
     findings = pl.concat([found, checked])
+    assert findings["code"].null_count() == 0
     register = truth.registers[name]
     for severity, seeded in (("error", register.rejected), ("warning", register.warned)):
         accepted = [] if severity == "error" else [row for rows in register.rejected.values() for row in rows]
