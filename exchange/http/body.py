@@ -15,6 +15,8 @@ from security.errors import Refusal
 from security.message import Content, Digest
 
 SPOOL_ABOVE_BYTES: Final = 1_048_576
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 4_194_304
 
 
 class BodyCutOff(Exception):
@@ -97,11 +99,13 @@ class _Body:
             Path(self._path).unlink(missing_ok=True)
 
 
-async def discard(receive: Receive, seconds: float = 2.0) -> None:
+async def discard(receive: Receive) -> None:
     """Let the client finish sending for a moment, so that it reads the refusal instead of a reset connection."""
+    left_bytes = LINGER_BYTES
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while True:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left_bytes > 0:
                 message = await receive()
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
                     return
+                left_bytes -= len(message.get("body", b""))

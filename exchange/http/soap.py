@@ -120,7 +120,8 @@ class SoapDoor:
         except Exception:  # the transport's outermost loop: one bad request must not take the door down
             reference = secrets.token_hex(4)
             log.exception("door.failed service=%s reference=%s", self._service, reference)
-            return self._failed(caller, *(sentence.format(reference) for sentence in FAILED), status=500)
+            zh, en = (sentence.format(reference) for sentence in FAILED)
+            return self._failed(caller, zh, en, status=500)
 
     async def _story(self, caller: _Caller, receive: Receive) -> _Outcome:
         now = self._bus.clock()
