@@ -1,7 +1,6 @@
 """May they: the one grant that covers an act, or a refusal. Default is no. Pure: no clock, no store."""
 
 from collections.abc import Iterable
-from datetime import date
 from typing import Literal
 
 from security.errors import Refusal
@@ -14,9 +13,9 @@ def authorise(
     target: str,
     feed_bureau: str | None,
     grants: Iterable[Grant],
-    day: date,
+    day: str,
 ) -> Grant:
-    """The grant under which principal may do `action` on `target` on `day`, a day of +08:00.
+    """The grant under which principal may do `action` on `target` on `day`, YYYY-MM-DD of +08:00.
 
     feed_bureau: the bureau that the feed belongs to; None where the target is no feed
     grants:      any grants; only those of the principal's bureau count
@@ -29,8 +28,8 @@ def authorise(
     theirs = [g for g in grants if (g.bureau, g.action, g.target) == (principal.bureau, action, target)]
     if not theirs:
         raise Refusal("auth.no_grant", f"{action} {target}")
-    in_force = [g for g in theirs if g.valid_from <= day.isoformat() <= g.valid_until]
+    in_force = [g for g in theirs if g.valid_from <= day <= g.valid_until]
     if not in_force:
-        raise Refusal("auth.grant_not_in_force", f"{action} {target} on {day.isoformat()}")
+        raise Refusal("auth.grant_not_in_force", f"{action} {target} on {day}")
     newest = max(g.valid_from for g in in_force)
     return min((g for g in in_force if g.valid_from == newest), key=lambda g: g.id)

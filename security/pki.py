@@ -4,8 +4,10 @@ Trust is by enrolment: a certificate counts because the registry holds its very 
 somewhere. The authority exists so that TLS clients and a city without its own can have certificates at all.
 """
 
+import functools
 import hashlib
 import ipaddress
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -20,6 +22,8 @@ from security.keys import PublicKey, SigningKey, generate, public_key_of
 from security.message import EnrolledCertificate, Use
 
 CA_YEARS = 10
+_AFTER_COMMA = re.compile(r"(?<!\\), +")
+_SHORT_NAMES = {"E": NameOID.EMAIL_ADDRESS, "emailAddress": NameOID.EMAIL_ADDRESS, "S": NameOID.STATE_OR_PROVINCE_NAME}
 
 
 class Authority(NamedTuple):
@@ -97,6 +101,41 @@ def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
     )
+
+
+class Names(NamedTuple):
+    """What a signature may call a certificate by. issuer: (object identifier, value) pairs, most specific first."""
+
+    issuer: tuple[tuple[str, str], ...]
+    serial: int
+    ski: bytes | None
+    sha1: bytes
+
+
+@functools.lru_cache(maxsize=1024)
+def names_of(certificate_der: bytes) -> Names:
+    """The names of a certificate. Raises ValueError when it is not readable."""
+    certificate = x509.load_der_x509_certificate(certificate_der)
+    try:
+        ski: bytes | None = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        ski = None
+    # WS-Security's thumbprint is SHA-1. It only finds an enrolled certificate, whose key then has to verify.
+    sha1 = hashlib.sha1(certificate_der, usedforsecurity=False).digest()
+    return Names(_pairs(certificate.issuer), certificate.serial_number, ski, sha1)
+
+
+def issuer_from_text(text: str) -> tuple[tuple[str, str], ...] | None:
+    """The pairs of an issuer written as RFC 4514 text, with the spaces and short names that toolkits add; else None."""
+    try:
+        return _pairs(x509.Name.from_rfc4514_string(_AFTER_COMMA.sub(",", text), _SHORT_NAMES))
+    except (ValueError, KeyError):
+        return None
+
+
+def _pairs(name: x509.Name) -> tuple[tuple[str, str], ...]:
+    pairs = [(attribute.oid.dotted_string, str(attribute.value)) for rdn in reversed(name.rdns) for attribute in rdn]
+    return tuple(pairs)
 
 
 def check_window(certificate: EnrolledCertificate, now: datetime) -> None:

@@ -1,0 +1,105 @@
+"""Who: the enrolled certificate behind a connection, and the one behind a signature.
+
+Trust is a list of octets. A certificate counts because the registry holds it, for a bureau and a use; an issuer's
+name, a serial number or a thumbprint only finds it.
+"""
+
+import hashlib
+from datetime import datetime
+
+from security.envelope import Envelope
+from security.errors import Refusal
+from security.message import EnrolledCertificate, Principal
+from security.pki import check_window, issuer_from_text, names_of
+from security.xmldsig import KeyReference
+
+
+class TrustList:
+    """The certificates that are enrolled, as they stood at one moment; never changed once made.
+
+    digest: SHA-256, lower-case hex, over the sorted lines `bureau use fingerprint revoked_at`: what was trusted, in
+            one value that an audit entry can carry
+
+    Where a bureau uses one key in two certificates, names that fit both find the signing one, then the newer one.
+    """
+
+    def __init__(self, certificates: tuple[EnrolledCertificate, ...]) -> None:
+        ordered = sorted(certificates, key=lambda c: (c.use == "signing", c.not_before, c.fingerprint))
+        self._by_fingerprint = {c.fingerprint: c for c in ordered}
+        names = [(names_of(c.der), c) for c in ordered]
+        self._by_issuer_serial = {(n.issuer, n.serial): c for n, c in names}
+        self._by_ski = {n.ski: c for n, c in names if n.ski is not None}
+        self._by_sha1 = {n.sha1: c for n, c in names}
+        lines = sorted(f"{c.bureau} {c.use} {c.fingerprint} {c.revoked_at or ''}\n" for c in certificates)
+        self.digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def by_fingerprint(self, fingerprint: str) -> EnrolledCertificate | None:
+        """The certificate with this SHA-256, lower-case hex."""
+        return self._by_fingerprint.get(fingerprint)
+
+    def by_der(self, der: bytes) -> EnrolledCertificate | None:
+        """The certificate with these very octets."""
+        return self._by_fingerprint.get(hashlib.sha256(der).hexdigest())
+
+    def by_issuer_serial(self, issuer: str, serial: int) -> EnrolledCertificate | None:
+        """The certificate of this issuer (RFC 4514 text) and serial number."""
+        pairs = issuer_from_text(issuer)
+        return None if pairs is None else self._by_issuer_serial.get((pairs, serial))
+
+    def by_ski(self, ski: bytes) -> EnrolledCertificate | None:
+        """The certificate with this subject key identifier."""
+        return self._by_ski.get(ski)
+
+    def by_thumbprint_sha1(self, thumbprint: bytes) -> EnrolledCertificate | None:
+        """The certificate with this SHA-1: a hint; its key must then verify."""
+        return self._by_sha1.get(thumbprint)
+
+    def named(self, key: KeyReference) -> EnrolledCertificate | None:
+        """The one certificate of which everything that the reference says is true."""
+        found: EnrolledCertificate | None = None
+        if key.der is not None:
+            found = self.by_der(key.der)
+        elif key.issuer is not None and key.serial is not None:
+            found = self.by_issuer_serial(key.issuer, key.serial)
+        elif key.ski is not None:
+            found = self.by_ski(key.ski)
+        elif key.thumbprint_sha1 is not None:
+            found = self.by_thumbprint_sha1(key.thumbprint_sha1)
+        return found if found is not None and key.fits(found.der) else None
+
+
+def carrier_of(der: bytes | None, trust: TrustList, now: datetime) -> Principal | None:
+    """Whose connection: the bureau of the TLS client certificate; None when none was shown or it does not count now.
+
+    A bureau's signing certificate shown in TLS maps to that bureau too: one bureau is one principal.
+    """
+    certificate = None if der is None else trust.by_der(der)
+    if certificate is None:
+        return None
+    try:
+        check_window(certificate, now)
+    except Refusal:
+        return None
+    return Principal(bureau=certificate.bureau, certificate=certificate.fingerprint)
+
+
+def signer_of(envelope: Envelope, trust: TrustList, now: datetime) -> EnrolledCertificate:
+    """Whose signature the envelope claims to bear, if that certificate may sign for the sender it names.
+
+    Nothing is verified yet: `security.wss.verify` decides whether the claim is true.
+
+    Raises Refusal: `auth.certificate_unknown`, `auth.certificate_not_for_signing`, `auth.certificate_revoked`,
+    `auth.certificate_expired`, `auth.sender_mismatch`.
+    """
+    # (1) enrolled  (2) for signing: a connection key lies on more machines than a signing key should
+    certificate = trust.named(envelope.key_reference)
+    if certificate is None:
+        raise Refusal("auth.certificate_unknown")
+    if certificate.use != "signing":
+        raise Refusal("auth.certificate_not_for_signing", certificate.fingerprint[:16])
+    # (3) in force now  (4) of the bureau that the Body names as sender
+    check_window(certificate, now)
+    sender = envelope.claimed("Sender")
+    if sender != certificate.bureau:
+        raise Refusal("auth.sender_mismatch", f"certificate of {certificate.bureau}, sender {sender}"[:120])
+    return certificate

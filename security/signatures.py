@@ -1,0 +1,98 @@
+"""Is it theirs: the content that a bureau signed. The only maker of `VerifiedPayload`.
+
+Act one makes it from an envelope just verified; act two makes it again from the evidence kept, and compares with what
+the journal wrote down: between the two acts nobody has to be believed.
+"""
+
+import base64
+import hashlib
+import re
+from datetime import datetime
+from typing import Final
+
+from lxml import etree
+
+from security.envelope import YT, open_envelope, text_of
+from security.errors import AuditBroken, Refusal
+from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
+from security.wss import VerifiedEnvelope
+
+_SPACE: Final = re.compile(r"[ \t\r\n]+")
+
+
+def payload_of(verified: VerifiedEnvelope, delivery: Delivery) -> VerifiedPayload:
+    """The content of a verified SubmitDelivery: decoded from the Body, or the MTOM part.
+
+    Raises Refusal `signature.content_digest` when the content has another digest than the signed Body states, or one
+    of another algorithm; `signature.content_not_base64`; `signature.attachment_mismatch` when the delivery's part is
+    not the one that was verified.
+    """
+    if verified.attachment != delivery.attachment:
+        raise Refusal("signature.attachment_mismatch", delivery.attachment_id[:80])
+    content = verified.attachment or _inline(verified.element)
+    declared = _declared(verified.element)
+    if content.digest != declared:
+        raise Refusal("signature.content_digest", f"stated {declared.hex[:16]}…, found {content.digest.hex[:16]}…")
+    return _payload(verified.element, content, verified.signer, verified.created, verified.form)
+
+
+def reopen(
+    envelope_octets: bytes,
+    attachment: Content | None,
+    *,
+    expected: Digest,
+    request_digest: str,
+    signer: Principal,
+    signed_at: datetime,
+    form: str,
+) -> VerifiedPayload:
+    """The same payload again from the evidence, for act two.
+
+    expected, request_digest, signer, signed_at, form: as the journal recorded them when the delivery was accepted;
+    request_digest is the SHA-256 of the envelope's SignatureValue, lower-case hex.
+
+    Raises AuditBroken when the evidence no longer holds that content under that signature.
+    """
+    try:
+        envelope = open_envelope(envelope_octets)
+        content = attachment or _inline(envelope.element)
+        declared = _declared(envelope.element)
+    except Refusal as problem:
+        raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem
+    found = hashlib.sha256(envelope.signature.value).hexdigest()
+    if (content.digest, declared, found) != (expected, expected, request_digest):
+        raise AuditBroken(f"evidence of request {request_digest[:16]} is not what was accepted")
+    return _payload(envelope.element, content, signer, signed_at, form)
+
+
+def _payload(
+    operation: etree._Element, content: Content, signer: Principal, signed_at: datetime, form: str
+) -> VerifiedPayload:
+    return VerifiedPayload(
+        content=content,
+        content_type=text_of(operation, "ContentType"),
+        sender=text_of(operation, "Sender"),
+        feed=text_of(operation, "Feed"),
+        message_id=text_of(operation, "MessageId"),
+        signer=signer,
+        signed_at=signed_at,
+        form=form,
+    )
+
+
+def _inline(operation: etree._Element) -> Content:
+    try:
+        return in_memory(base64.b64decode(_SPACE.sub("", text_of(operation, "Content")), validate=True))
+    except ValueError as problem:
+        raise Refusal("signature.content_not_base64") from problem
+
+
+def _declared(operation: etree._Element) -> Digest:
+    stated = operation.find(YT + "ContentDigest")
+    algorithm = "" if stated is None else stated.get("algorithm", "")
+    if algorithm != "SHA-256":
+        raise Refusal("signature.content_digest", f"algorithm {algorithm!r:.20}, SHA-256 was expected")
+    try:
+        return Digest(algorithm, bytes.fromhex(text_of(operation, "ContentDigest").strip()))
+    except ValueError as problem:
+        raise Refusal("signature.content_digest", "not hexadecimal") from problem

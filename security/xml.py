@@ -1,0 +1,113 @@
+"""The only way our code reads XML: no DTD, no entity, no comment, no processing instruction, no network, bounded.
+
+What cannot be there cannot hide anything: comments split text that a reader joins, entities read other files, a DTD
+gives attributes that no one signed. Only UTF-8 is read, so that a scan of the octets sees what the parser sees.
+"""
+
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from lxml import etree
+
+from security.errors import Misconfigured, Refusal
+
+MAX_ATTRIBUTES: Final = 64  # of one element: canonical form sorts them by insertion, n² of a thousand thousand is days
+MAX_NAMESPACES: Final = 1_000  # declarations in a document: canonical form of a part copies those in scope, n² again
+_DECLARED: Final = re.compile(rb"""<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._\-]+)["']""")
+_CROWDED = etree.XPath(f"boolean(//*[count(@*) > {MAX_ATTRIBUTES}])")
+_MORE_THAN = etree.XPath("boolean(count(//*) > $most)")
+_FOREIGN_NODES: Final = (etree.Comment, etree.ProcessingInstruction, etree.Entity)
+
+
+class _Parsers(threading.local):
+    """One parser a thread: a parser holds a lock while it works, and a large message must not hold up small ones."""
+
+    def __init__(self) -> None:
+        # The encoding is given: a declaration such as UTF-7 cannot make the parser read other characters than we scan.
+        self.parser = etree.XMLParser(
+            encoding="utf-8", resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False
+        )
+
+
+_parsers = _Parsers()
+_too_deep: dict[int, etree.XPath] = {}
+
+
+def parse(octets: bytes, *, max_bytes: int, max_depth: int = 64, max_elements: int = 50_000) -> etree._Element:
+    """The root element of an XML document in UTF-8.
+
+    max_bytes, max_depth, max_elements: limits of the document; a text of more than 10 MB is refused in any case.
+
+    Raises Refusal: `xml.too_large`, `xml.encoding`, `xml.dtd`, `xml.too_complex`, `xml.not_well_formed`,
+    `xml.comment_or_instruction`. A CDATA section may not hold `<!DOCTYPE`, nor more `<` than elements are allowed.
+    """
+    # (1) What the octets alone show, before any parser sees them.
+    if len(octets) > max_bytes:
+        raise Refusal("xml.too_large", f"{len(octets)} > {max_bytes}")
+    declared = _DECLARED.match(octets.removeprefix(b"\xef\xbb\xbf")[:256])
+    if b"\x00" in octets[:4] or (declared and declared[1].upper() not in (b"UTF-8", b"US-ASCII")):
+        raise Refusal("xml.encoding", declared[1].decode("ascii") if declared else "UTF-16 or UTF-32")
+    if b"<!DOCTYPE" in octets:
+        raise Refusal("xml.dtd")
+    if octets.count(b"<") > 2 * max_elements + 2:  # memory follows the number of tags, not of octets
+        raise Refusal("xml.too_complex", f"more than {max_elements} elements")
+    if octets.count(b"xmlns") > MAX_NAMESPACES:
+        raise Refusal("xml.too_complex", f"more than {MAX_NAMESPACES} namespace declarations")
+    # (2) Well-formed.
+    try:
+        root = etree.fromstring(octets, _parsers.parser)
+    except (etree.XMLSyntaxError, ValueError) as problem:
+        raise Refusal("xml.not_well_formed", _where(problem)) from problem
+    # (3) What only the tree shows.
+    outside = [node for node in (root.getprevious(), root.getnext()) if node is not None]
+    if outside or next(root.iter(*_FOREIGN_NODES), None) is not None:
+        raise Refusal("xml.comment_or_instruction")
+    if _deeper_than(max_depth)(root) or _CROWDED(root) or _MORE_THAN(root, most=max_elements):
+        raise Refusal("xml.too_complex", f"depth {max_depth}, attributes {MAX_ATTRIBUTES}, elements {max_elements}")
+    return root
+
+
+def read_own(octets: bytes) -> etree._Element:
+    """The root of XML that this program wrote itself, canonical octets among it; not for anybody else's."""
+    return etree.fromstring(octets, _parsers.parser)
+
+
+def compile_schema(path: Path) -> etree.XMLSchema:
+    """A compiled XML Schema of ours. Raises Misconfigured naming the file."""
+    try:
+        return etree.XMLSchema(etree.parse(path, etree.XMLParser(resolve_entities=False, no_network=True)))
+    except (OSError, etree.XMLSyntaxError, etree.XMLSchemaParseError) as problem:
+        raise Misconfigured(f"{path}: {problem}") from problem
+
+
+def canonical(element: etree._Element, prefixes: Sequence[str] = ()) -> bytes:
+    """The octets of an element in Exclusive XML Canonicalization 1.0 without comments.
+
+    element:  in its document, not a copy: namespaces that it inherits count where `prefixes` name them
+    prefixes: InclusiveNamespaces PrefixList; `#default` for the default namespace
+
+    Raises Refusal `xml.not_canonicalisable` (relative namespace URIs have no canonical form, C14N 1.0 §1.3).
+    """
+    try:
+        return etree.tostring(
+            element, method="c14n", exclusive=True, with_comments=False, with_tail=False,
+            inclusive_ns_prefixes=list(prefixes) or None,
+        )  # fmt: skip
+    except etree.C14NError as problem:
+        raise Refusal("xml.not_canonicalisable", etree.QName(element).localname) from problem
+
+
+def _deeper_than(depth: int) -> etree.XPath:
+    """An expression that is true where an element lies deeper: a path stops at once in a shallow document."""
+    if depth not in _too_deep:
+        _too_deep[depth] = etree.XPath("boolean(" + "/*" * (depth + 1) + ")")
+    return _too_deep[depth]
+
+
+def _where(problem: Exception) -> str:
+    """The first line of a parser's complaint, without what it quotes of the document."""
+    position = getattr(problem, "position", None)
+    return f"line {position[0]}, column {position[1]}" if position else "no element"
