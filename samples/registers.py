@@ -150,11 +150,11 @@ def _register(sent: pl.DataFrame, rejected: dict[str, list[int]], warned: dict[s
 
 def census(things: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame, Register]:
     """The urban-management census (部件普查): every class, most things; EPSG:4549."""
-    keys = rng.permutation(things.height) + 100_001
+    keys, far = rng.permutation(things.height) + 100_001, {quarter.grid_code(0, 0): quarter.grid_code(11, 9)}
     register = _surveyed(things, "EPSG:4549", CENSUS_ERROR_M, rng).with_columns(
         pl.Series("key", [f"PC{key}" for key in keys]),
         _days(things.height, rng, "%Y-%m-%d"),
-        elsewhere=pl.lit(quarter.grid_code(0, 0)),
+        elsewhere=pl.col("grid_code").replace_strict(far, default=quarter.grid_code(0, 0)),
         word=pl.col("census_word"),
         state=pl.lit("完好"),
         changed=pl.lit(""),
@@ -220,6 +220,8 @@ def water_later(whole: pl.DataFrame, told: pl.DataFrame, rng: np.random.Generato
         state=pl.when(row.is_in(rows[25:35])).then(pl.lit("破损")).otherwise("state"),
     ).filter(~row.is_in(rows[35:]))
     unheard = whole.filter(~pl.col("thing").is_in(told["thing"].implode()))
-    new = pl.concat([unheard.filter("in_water"), unheard.filter(~pl.col("in_water")).head(20)])
+    new = pl.concat(
+        [unheard.filter("in_water"), unheard.filter(~pl.col("in_water") & pl.col("twin").is_null()).head(20)]
+    )
     changed, ended = told[rows[:35]]["key"].sort().to_list(), told[rows[35:]]["key"].sort().to_list()
     return pl.concat([kept, new]), Later(new["key"].sort().to_list(), changed, ended, told.height - 50)

@@ -1,0 +1,59 @@
+"""`python -m bench [--only NAME]`: measure, print figures beside their peers, keep them in bench/results.json."""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import audit, ownership, signed_soap
+from bench.figures import Figure, Results, keep
+
+WORK: Final = (
+    Path(__file__).parents[1] / "build"
+)  # on the disk of the tree: a /tmp in memory would make durability free
+FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
+    "signed_soap_per_s": signed_soap.measure,
+    "ownership_by_id_per_s": ownership.measure,
+    "audit_appends_per_s": audit.measure,
+    "audit_appends_at_1e6_per_s": audit.measure_growth,
+}
+
+
+def _print(results: Results) -> None:
+    table = Table(title=f"commit {results.commit[:12]}", title_justify="left")
+    for heading in ("figure", "ours", "peer", "ratio", "unit"):
+        table.add_column(heading, justify="left" if heading in ("figure", "unit") else "right")
+    for each in results.figures:
+        table.add_row(each.name, f"{each.ours:,.0f}", f"{each.peer:,.0f}", f"{each.ratio:.2f}", each.unit)
+    console = Console(highlight=False)
+    console.print(table)
+    for each in results.figures:
+        console.print(f"{each.name}: {each.note}", style="dim", markup=False)
+
+
+def main() -> int:
+    """Measure all figures, or one."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "--only", choices=sorted(FIGURES), help="measure this figure; the others keep their last values"
+    )
+    options = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    fresh: list[Figure] = []
+    for name in [options.only] if options.only else FIGURES:
+        began_s = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=WORK) as folder:
+            fresh.append(FIGURES[name](Path(folder) / name))
+        print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr)
+    _print(keep(fresh))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
