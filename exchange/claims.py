@@ -2,14 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final, Literal
 
 import polars as pl
 
-from exchange.store.frames import ENDED, JUDGED, VERSIONS, BatchDelivery, Compared, Seen
+from exchange.store.frames import ENDED, VERSIONS, BatchDelivery, Compared, Seen, microseconds
 from mappings.findings import Severity
-from mappings.schema import CANDIDATES, FINDINGS, KEY, conform
+from mappings.schema import CANDIDATES, FINDINGS, KEY, OUTCOMES, conform
 
 # What a claim says: all of the candidate but its place in the delivery. Order and spelling below are the digest's
 # definition; a column added later goes to the end and is written only where something is said.
@@ -48,7 +47,7 @@ def compare(
     live = int(seen.claims["live"].sum())
     percent = 100 * gone.height / live if live else 0.0
     ended = chain.filter(outcome="ended").with_columns(valid_to_us="valid_from_us")
-    outcomes = pl.concat([conform(chain, JUDGED), set_aside])
+    outcomes = pl.concat([conform(chain, OUTCOMES), set_aside])
     return Compared(
         outcomes=outcomes.sort(list(KEY)),
         versions=conform(chain.filter(pl.col("outcome").is_in(["new", "changed"])), VERSIONS),
@@ -71,12 +70,6 @@ def claim_digests(said: pl.DataFrame, crs: str) -> pl.Series:
     return pl.Series("digest", [hashlib.sha256(text.encode()).digest() for text in texts], dtype=pl.Binary)
 
 
-def microseconds(moment: datetime) -> int:
-    """An aware moment as microseconds of UTC since 1970."""
-    span = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
-
-
 def _canonical(name: str) -> pl.Expr:
     column, kind = pl.col(name), CANDIDATES[name]
     if kind == pl.Float64:
@@ -87,14 +80,14 @@ def _canonical(name: str) -> pl.Expr:
 
 
 def _set_aside(placed: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
-    """JUDGED: records rejected or ignored, each under its first finding; an error outweighs an ignoring rule."""
+    """OUTCOMES: records rejected or ignored, each under its first finding; an error outweighs an ignoring rule."""
     rejected = pl.col("severity") == Severity.ERROR.value
     decided = findings.filter(pl.col("severity") != Severity.WARNING.value).select(
         *KEY, "code", outcome=pl.when(rejected).then(pl.lit("rejected")).otherwise(pl.lit("ignored"))
     )
     decided = decided.sort("outcome", descending=True, maintain_order=True)
     first = decided.unique(list(KEY), keep="first", maintain_order=True)
-    return conform(first.join(placed.select(*KEY, "source_key"), on=list(KEY), how="left"), JUDGED)
+    return conform(first.join(placed.select(*KEY, "source_key"), on=list(KEY), how="left"), OUTCOMES)
 
 
 def _chain(

@@ -4,13 +4,15 @@ One batch is one feed: many small deliveries, or one large one. Column `delivery
 `Batch.deliveries`, in order of acceptance. Times in frames are Int64 microseconds of UTC since 1970 (`_us`).
 """
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
 import polars as pl
 
-from mappings.schema import KEY, PLACED, Schema
+from mappings.schema import PLACED, Schema
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What the store knows of a feed's keys. A claim keeps its number for ever, ended or not, and with it its component.
 SEEN: Final[Schema] = {
@@ -39,6 +41,8 @@ ENDED: Final[Schema] = {
     "delivery": pl.UInt32,
     "record": pl.UInt32,
     "source_key": pl.String,
+    "claim": pl.Int64,
+    "component": pl.Int64,
     "valid_to_us": pl.Int64,
 }
 
@@ -54,8 +58,15 @@ NEAR: Final[Schema] = {
 # Which component a key's claim speaks of. component null: it founds one; distance_m null: not joined by position.
 LINKS: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "distance_m": pl.Float64}
 
-# Outcomes of records before the store has given components their numbers.
-JUDGED: Final[Schema] = {**KEY, "source_key": pl.String, "outcome": pl.String, "code": pl.String}
+
+def microseconds(moment: datetime) -> int:
+    """An aware moment as microseconds of UTC since 1970."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def moment(microseconds: int) -> datetime:
+    """The moment, aware, UTC, so many microseconds after 1970."""
+    return EPOCH + timedelta(microseconds=microseconds)
 
 
 class BatchDelivery(msgspec.Struct, frozen=True):
@@ -83,8 +94,9 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """What a batch changes: outcomes JUDGED (one row a record), versions VERSIONS, ended ENDED, findings FINDINGS.
+    """What a batch changes: outcomes OUTCOMES (one row a record), versions VERSIONS, ended ENDED, findings FINDINGS.
 
+    In outcomes the component is null where the store has yet to number it.
     gone_percent: share of the feed's live claims that a snapshot would end; held: more than the feed allows, so a
     person decides and nothing is stored.
     """

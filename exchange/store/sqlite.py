@@ -1,46 +1,139 @@
 """The store on SQLite: components, claims and what they were. Only act two writes it."""
 
+import fcntl
+import sqlite3
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Final
 
+import msgspec
 import polars as pl
+import sqlalchemy as sa
 
-from exchange.store.frames import Batch, Ledger, Seen, Stored, StoredDelivery
+from exchange.migrate import upgrade
+from exchange.store import ledgers
+from exchange.store.frames import NEAR, SEEN, Batch, Ledger, Seen, Stored, StoredDelivery
+from exchange.store.places import cells_in_reach
+from exchange.store.writing import decoded_outcomes, stored_delivery, stored_again, write
+from mappings.schema import Schema
+
+NAME: Final = "store.sqlite"
+BUSY_S: Final = 30.0
+CACHE_KIB: Final = 64_000  # of each connection; a million rows go in half again as fast as with SQLite's 2 MB
+
+SEEN_COLUMNS: Final = (
+    "SELECT source_key, k.id, component_id, digest, coalesce(valid_to_us, valid_from_us), valid_to_us IS NULL "
+    "FROM claims k JOIN feeds f ON f.id = k.feed_id WHERE f.code = ?"
+)
+NEAR_COLUMNS: Final = (
+    "SELECT c.id, class_code, longitude_deg, latitude_deg, accuracy_m FROM components c "
+    "WHERE c.cell IN (SELECT value FROM json_each(?)) AND c.class_code IN (SELECT value FROM json_each(?)) "
+    "AND NOT EXISTS (SELECT 1 FROM claims k JOIN feeds f ON f.id = k.feed_id "
+    "WHERE k.component_id = c.id AND f.code = ?)"
+)
+STORED: Final = (
+    "SELECT d.sender, d.message_id, d.root, d.counts, t.recorded_at_us FROM deliveries d "
+    "JOIN commits t ON t.id = d.commit_id WHERE d.sender = ? AND d.message_id = ?"
+)
+OUTCOMES_OF: Final = (
+    "SELECT t.outcomes, d.position FROM deliveries d JOIN commits t ON t.id = d.commit_id "
+    "WHERE d.sender = ? AND d.message_id = ?"
+)
 
 
 class Store:
     """`store.sqlite` in a folder, brought to today's schema when opened. Threads share it; processes each open it."""
 
     def __init__(self, folder: Path) -> None:
-        raise NotImplementedError
+        self._path = folder / NAME
+        self._threads = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        _prepare(self._path)
 
     def seen(self, feed: str, source_keys: Sequence[str] | None = None) -> Seen:
         """What the store knows of a feed: of all its keys (for a snapshot), or of those given (for changes)."""
-        raise NotImplementedError
+        connection = self.connection()
+        if source_keys is None:
+            rows = connection.execute(SEEN_COLUMNS, (feed,))
+        else:
+            wanted = SEEN_COLUMNS + " AND source_key IN (SELECT value FROM json_each(?))"
+            rows = connection.execute(wanted, (feed, msgspec.json.encode(source_keys).decode()))
+        as_of = connection.execute("SELECT as_of_us FROM feeds WHERE code = ?", (feed,)).fetchone()
+        return Seen(_frame(rows, SEEN), as_of[0] if as_of else None)
 
     def near(self, feed: str, versions: pl.DataFrame) -> pl.DataFrame:
-        """NEAR: components around the new ones among `versions`, of their classes, not yet claimed by `feed`."""
-        raise NotImplementedError
+        """NEAR: components around the new ones among `versions`, of their classes, not yet spoken of by `feed`."""
+        new = versions.filter(pl.col("component").is_null())
+        cells = cells_in_reach(new).explode().unique().drop_nulls().to_list()
+        classes = new["class_code"].unique().to_list()
+        asked = (msgspec.json.encode(cells).decode(), msgspec.json.encode(classes).decode(), feed)
+        return _frame(self.connection().execute(NEAR_COLUMNS, asked), NEAR)
 
     def commit(self, batch: Batch) -> Stored:
         """Write a batch in one transaction. All of it stored before: nothing is written, the earlier outcome returns.
 
         Raises ValueError when only some of its deliveries are stored (ask `stored` first), or when it is held.
         """
-        raise NotImplementedError
+        if batch.compared.held:
+            raise ValueError("a held delivery is not stored: a person decides first")
+        connection = self.connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            known = self.stored((one.sender, one.message_id) for one in batch.deliveries)
+            if known and len(known) < len(batch.deliveries):
+                raise ValueError(f"{len(known)} of {len(batch.deliveries)} deliveries are stored already")
+            stored = stored_again(batch, known, self.outcomes) if known else write(connection, batch)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+        return stored
 
     def stored(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], StoredDelivery]:
         """Those of (sender, message id) that the store holds."""
-        raise NotImplementedError
+        connection = self.connection()
+        rows = (connection.execute(STORED, one).fetchone() for one in ids)
+        return {(row[0], row[1]): stored_delivery(row) for row in rows if row is not None}
 
     def outcomes(self, sender: str, message_id: str) -> pl.DataFrame | None:
         """OUTCOMES of a stored delivery (column `delivery` is 0), None when it is not stored."""
-        raise NotImplementedError
+        row = self.connection().execute(OUTCOMES_OF, (sender, message_id)).fetchone()
+        return None if row is None else decoded_outcomes(*row)
 
     def ledger(self) -> Ledger:
         """The store in numbers, as of now."""
-        raise NotImplementedError
+        return ledgers.ledger(self.connection())
+
+    def connection(self) -> sqlite3.Connection:
+        """This thread's own connection, in autocommit; reads see the last commit."""
+        found: sqlite3.Connection | None = getattr(self._threads, "connection", None)
+        if found is None:
+            found = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            found.execute("PRAGMA synchronous=FULL")
+            found.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+            self._threads.connection = found
+            self._open.append(found)
+        return found
 
     def close(self) -> None:
         """Give the files back."""
-        raise NotImplementedError
+        for connection in self._open:
+            connection.close()
+        self._open.clear()
+        self._threads = threading.local()
+
+
+def _prepare(path: Path) -> None:
+    """Today's schema; two processes that start together take turns."""
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        upgrade(engine, "store")
+    engine.dispose()
+
+
+def _frame(rows: Iterable[tuple[Any, ...]], schema: Schema) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=schema, orient="row")

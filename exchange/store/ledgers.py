@@ -1,0 +1,58 @@
+"""The store in numbers."""
+
+import sqlite3
+
+from exchange.store.frames import Ledger
+from exchange.store.roles import ROLE_NAMES, RoleAnswer, unit_of, weigh
+from exchange.store.writing import ROLE_COLUMNS
+
+# Few combinations of units serve many components, so each is weighed once, by the rule that answers are given by.
+COMBINATIONS = (
+    "SELECT ids, count(*) FROM (SELECT group_concat(DISTINCT roles_id) AS ids FROM claims WHERE valid_to_us IS NULL "
+    "GROUP BY component_id) GROUP BY ids"
+)
+
+
+def ledger(connection: sqlite3.Connection) -> Ledger:
+    """Components, claims that stand, deliveries, disputes, orphans and gaps, as of now."""
+    components = _count(connection, "SELECT count(*) FROM components")
+    disputes = gaps = claimed = 0
+    for ids, count in connection.execute(COMBINATIONS).fetchall():
+        statuses = {role.status for role in _weighed(connection, ids)}
+        claimed += count
+        disputes += count if "disputed" in statuses else 0
+        gaps += count if "unknown" in statuses else 0
+    return Ledger(
+        components=components,
+        claims=_count(connection, "SELECT count(*) FROM claims WHERE valid_to_us IS NULL"),
+        deliveries=_count(connection, "SELECT count(*) FROM deliveries"),
+        disputes=disputes,
+        orphans=components - claimed,
+        gaps=gaps,
+        by_class=_by(connection, "SELECT class_code, count(*) FROM components GROUP BY class_code"),
+        by_division=_by(connection, "SELECT division_code, count(*) FROM components GROUP BY division_code"),
+        by_feed=_by(
+            connection,
+            "SELECT f.code, count(*) FROM claims k JOIN feeds f ON f.id = k.feed_id "
+            "WHERE valid_to_us IS NULL GROUP BY f.code",
+        ),
+    )
+
+
+def _weighed(connection: sqlite3.Connection, ids: str) -> list[RoleAnswer]:
+    """The three roles, by some combinations of units (keys of `roles`, comma between)."""
+    rows = [
+        connection.execute(f"SELECT {', '.join(ROLE_COLUMNS)} FROM roles WHERE id = ?", (key,)).fetchone()
+        for key in ids.split(",")
+    ]
+    return [
+        weigh(role, [unit_of(*row[3 * place : 3 * place + 3]) for row in rows]) for place, role in enumerate(ROLE_NAMES)
+    ]
+
+
+def _count(connection: sqlite3.Connection, question: str) -> int:
+    return int(connection.execute(question).fetchone()[0])
+
+
+def _by(connection: sqlite3.Connection, question: str) -> dict[str, int]:
+    return dict(connection.execute(question + " ORDER BY 1").fetchall())

@@ -1,0 +1,140 @@
+"""The store's tables, for every engine. Rows are lean: a new component costs two, its claim and itself."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from mappings.schema import ROLES
+
+metadata: Final = sa.MetaData()
+
+# Times are microseconds of UTC since 1970.
+
+feeds: Final = sa.Table(
+    "feeds",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("code", sa.Text, nullable=False, unique=True),
+    sa.Column("bureau", sa.Text, nullable=False),
+    sa.Column("as_of_us", sa.BigInteger, nullable=False),
+)
+
+# One row a transaction of act two, with the outcome of each of its records as an Arrow file.
+commits: Final = sa.Table(
+    "commits",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("recorded_at_us", sa.BigInteger, nullable=False),
+    sa.Column("outcomes", sa.LargeBinary, nullable=False),
+)
+
+deliveries: Final = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("sender", sa.Text, nullable=False),
+    sa.Column("message_id", sa.Text, nullable=False),
+    sa.Column("feed_id", sa.Integer, nullable=False),
+    sa.Column("commit_id", sa.Integer, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),  # its index in that commit
+    sa.Column("entry", sa.BigInteger, nullable=False),
+    sa.Column("evidence_class", sa.Text, nullable=False),
+    sa.Column("valid_from_us", sa.BigInteger, nullable=False),
+    sa.Column("root", sa.Text, nullable=False),
+    sa.Column("counts", sa.Text, nullable=False),
+    sa.UniqueConstraint("sender", "message_id"),
+)
+
+# A combination of units that claims state for the three roles; many claims share few.
+roles: Final = sa.Table(
+    "roles",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
+    *(sa.Column(f"{role}_{part}", sa.Text) for role in ROLES for part in ("code", "name", "basis")),
+)
+
+
+def _version() -> list[sa.Column[Any]]:
+    """What one version of a claim says, from when until when, and which deliveries said and ended it."""
+    return [
+        sa.Column("component_id", sa.BigInteger, nullable=False),
+        sa.Column("delivery_id", sa.Integer, nullable=False),
+        sa.Column("record", sa.Integer, nullable=False),
+        sa.Column("valid_from_us", sa.BigInteger, nullable=False),
+        sa.Column("valid_to_us", sa.BigInteger),
+        sa.Column("closed_by", sa.Integer),  # the delivery that replaced or ended it
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        sa.Column("class_code", sa.Text, nullable=False),
+        sa.Column("longitude_deg", sa.Double, nullable=False),
+        sa.Column("latitude_deg", sa.Double, nullable=False),
+        sa.Column("accuracy_m", sa.Double, nullable=False),
+        sa.Column("division_code", sa.Text),  # of the position
+        sa.Column("grid_code", sa.Text),
+        sa.Column("name", sa.Text),
+        sa.Column("state", sa.Text),
+        sa.Column("roles_id", sa.Integer, nullable=False),
+        sa.Column("more", sa.Text),  # JSON: what else the record said
+    ]
+
+
+# One row a key of a feed, for ever: what it says now, or said last before it ended.
+claims: Final = sa.Table(
+    "claims",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("feed_id", sa.Integer, nullable=False),
+    sa.Column("source_key", sa.Text, nullable=False),
+    sa.Column("join_distance_m", sa.Double),  # null: it founded the component
+    *_version(),
+    sa.Index("claims_key", "feed_id", "source_key", unique=True),
+    sa.Index("claims_component", "component_id"),
+)
+
+# What claims said before they changed. Written when they do, never altered.
+claims_past: Final = sa.Table(
+    "claims_past",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("claim_id", sa.BigInteger, nullable=False),
+    *_version(),
+    sa.Column("cell", sa.BigInteger, nullable=False),
+    sa.Index("claims_past_component", "component_id"),
+    sa.Index("claims_past_cell", "cell"),
+)
+
+# Class, place, division and grid are those of the claim known longest among those that stand.
+components: Final = sa.Table(
+    "components",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("identifier", sa.Text),  # null: pending
+    sa.Column("class_code", sa.Text, nullable=False),
+    sa.Column("longitude_deg", sa.Double, nullable=False),
+    sa.Column("latitude_deg", sa.Double, nullable=False),
+    sa.Column("accuracy_m", sa.Double, nullable=False),
+    sa.Column("division_code", sa.Text),
+    sa.Column("grid_code", sa.Text),
+    sa.Column("cell", sa.BigInteger, nullable=False),
+    sa.Column("change_number", sa.BigInteger, nullable=False),
+    sa.Column("change_kind", sa.Text, nullable=False),  # new | changed | orphaned: what happened to it last
+    sa.Index("components_identifier", "identifier", unique=True),
+    sa.Index("components_cell", "cell"),
+)
+
+# The last serial issued for a division and class. It only grows, so no identifier is issued twice.
+serials: Final = sa.Table(
+    "serials",
+    metadata,
+    sa.Column("division_code", sa.Text, primary_key=True),
+    sa.Column("class_code", sa.Text, primary_key=True),
+    sa.Column("last", sa.Integer, nullable=False),
+)
+
+# The last change number given out, in one row.
+change_counter: Final = sa.Table(
+    "change_counter",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("last", sa.BigInteger, nullable=False),
+)

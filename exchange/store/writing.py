@@ -1,0 +1,301 @@
+"""What one transaction of the store writes. Everything is decided as columns first, then written in bulk by the driver.
+
+Order: by delivery, then source key. So a delivery with its rows in another order leaves the same store behind.
+"""
+
+import hashlib
+import io
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+
+from exchange.store.frames import Batch, Counts, Stored, StoredDelivery, microseconds, moment
+from exchange.store.identifiers import issue
+from exchange.store.places import cell
+from mappings.schema import FINDINGS, KEY, OUTCOMES, ROLES, conform
+
+ROLE_COLUMNS: Final = tuple(f"{role}_{part}" for role in ROLES for part in ("code", "name", "basis"))
+# Kept with the claim, asked for by nobody in bulk: one JSON text, without what was not said.
+MORE: Final = (
+    "height_m", "grid_code", "division_code", "component_code", "place", "initial_date", "change_date", "data_source",
+    "note", "appurtenance",
+)  # fmt: skip
+VERSION: Final = (
+    "component_id", "delivery_id", "record", "valid_from_us", "valid_to_us", "closed_by", "digest", "class_code",
+    "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code", "name", "state", "roles_id", "more",
+)  # fmt: skip
+CLAIM: Final = ("id", "feed_id", "source_key", "join_distance_m", *VERSION)
+PAST: Final = ("claim_id", *VERSION, "cell")
+COMPONENT: Final = (
+    "id", "identifier", "class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code",
+    "cell", "change_number", "change_kind",
+)  # fmt: skip
+LEADING: Final = ("class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code")
+
+CELL_SQL: Final = "CAST(latitude_deg * 1000 AS INTEGER) * 1000000 + CAST(longitude_deg * 1000 AS INTEGER)"
+LIVE_SQL: Final = "FROM claims WHERE component_id = components.id AND valid_to_us IS NULL"
+KEEP_PAST: Final = (
+    f"INSERT INTO claims_past ({', '.join(PAST)}) "
+    "SELECT id, component_id, delivery_id, record, valid_from_us, coalesce(valid_to_us, ?), coalesce(closed_by, ?), "
+    f"{', '.join(VERSION[6:])}, {CELL_SQL} FROM claims WHERE id = ?"
+)
+REPLACE: Final = f"UPDATE claims SET {', '.join(f'{name} = ?' for name in VERSION)} WHERE id = ?"
+END: Final = "UPDATE claims SET valid_to_us = ?, closed_by = ? WHERE id = ?"
+NUMBER: Final = (
+    "UPDATE components SET change_number = ?, "
+    f"change_kind = CASE WHEN EXISTS (SELECT 1 {LIVE_SQL}) THEN 'changed' ELSE 'orphaned' END WHERE id = ?"
+)
+LEAD: Final = (
+    f"UPDATE components SET ({', '.join(LEADING)}, cell) = "
+    f"(SELECT {', '.join(LEADING)}, {CELL_SQL} {LIVE_SQL} ORDER BY id LIMIT 1) "
+    f"WHERE id = ? AND EXISTS (SELECT 1 {LIVE_SQL})"
+)
+
+
+def write(connection: sqlite3.Connection, batch: Batch) -> Stored:
+    """Everything of a batch, inside the transaction that the caller opened."""
+    feed_id = _feed(connection, batch)
+    first_delivery = _next(connection, "deliveries")
+    versions = _linked(connection, batch)
+    events = _events(versions, batch)
+    standing = versions.filter("last")
+    founded = standing.filter("founds")
+    identifiers, findings = issue(connection, founded)
+    versions_rows = _rows(connection, versions, first_delivery)
+
+    _close(connection, events, versions, first_delivery)
+    _insert(connection, "claims_past", PAST, versions_rows.filter(~pl.col("last")))
+    _put_claims(connection, versions_rows.filter("last"), feed_id)
+    numbers = _numbers(connection, events)
+    _insert(connection, "components", COMPONENT, _components(founded, identifiers, numbers))
+    _touch(connection, numbers, founded)
+    outcomes = _outcomes(batch, versions)
+    deliveries = _deliveries(connection, batch, outcomes, feed_id, first_delivery)
+    return Stored(deliveries, outcomes, findings, repeated=False)
+
+
+def stored_delivery(row: tuple[Any, ...]) -> StoredDelivery:
+    """A delivery as its row says: sender, message id, root, counts, recorded_at_us."""
+    sender, message_id, root, counts, recorded_at_us = row
+    return StoredDelivery(sender, message_id, root, msgspec.json.decode(counts, type=Counts), moment(recorded_at_us))
+
+
+def stored_again(
+    batch: Batch,
+    known: Mapping[tuple[str, str], StoredDelivery],
+    outcomes: Callable[[str, str], pl.DataFrame | None],
+) -> Stored:
+    """What the batch's deliveries came to when they were stored."""
+    parts = [conform(pl.DataFrame(), OUTCOMES)]
+    for index, one in enumerate(batch.deliveries):
+        part = outcomes(one.sender, one.message_id)
+        assert part is not None  # the caller found it stored
+        parts.append(conform(part.with_columns(delivery=pl.lit(index)), OUTCOMES))
+    deliveries = tuple(known[one.sender, one.message_id] for one in batch.deliveries)
+    return Stored(deliveries, pl.concat(parts), conform(pl.DataFrame(), FINDINGS), repeated=True)
+
+
+def decoded_outcomes(octets: bytes, position: int) -> pl.DataFrame:
+    """OUTCOMES of one delivery of a commit, as delivery 0."""
+    part = pl.read_ipc(io.BytesIO(octets)).filter(pl.col("delivery") == position)
+    return conform(part.with_columns(delivery=pl.lit(0)), OUTCOMES)
+
+
+def _feed(connection: sqlite3.Connection, batch: Batch) -> int:
+    newest_us = max(microseconds(one.valid_from) for one in batch.deliveries)
+    connection.execute(
+        "INSERT INTO feeds (code, bureau, as_of_us) VALUES (?, ?, ?) "
+        "ON CONFLICT (code) DO UPDATE SET bureau = excluded.bureau, as_of_us = max(as_of_us, excluded.as_of_us)",
+        (batch.feed, batch.bureau, newest_us),
+    )
+    return int(connection.execute("SELECT id FROM feeds WHERE code = ?", (batch.feed,)).fetchone()[0])
+
+
+def _next(connection: sqlite3.Connection, table: str) -> int:
+    """The next free key of a table; rows are never deleted, so none is used twice."""
+    return int(connection.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0])
+
+
+def _linked(connection: sqlite3.Connection, batch: Batch) -> pl.DataFrame:
+    """VERSIONS with claim and component filled, and: distance_m, added (the claim is), founds (a component), last."""
+    order = ["delivery", "source_key", "record"]
+    links = batch.links.select("source_key", "distance_m", linked="component")
+    versions = batch.compared.versions.drop("component").join(links, on="source_key", how="left").sort(order)
+    added = versions.filter(pl.col("claim").is_null()).select("source_key").unique(maintain_order=True)
+    added = added.with_row_index("claim_added", offset=_next(connection, "claims"))
+    founding = versions.filter(pl.col("linked").is_null()).select("source_key").unique(maintain_order=True)
+    founding = founding.with_row_index("component_founded", offset=_next(connection, "components"))
+    numbered = versions.join(added, on="source_key", how="left").join(founding, on="source_key", how="left")
+    latest = (
+        numbered.sort("source_key", "valid_from_us", *KEY).unique("source_key", keep="last").select(*KEY, last=True)
+    )
+    return (
+        numbered.with_columns(
+            claim=pl.coalesce("claim", "claim_added").cast(pl.Int64),
+            component=pl.coalesce("linked", "component_founded").cast(pl.Int64),
+            added=pl.col("claim_added").is_not_null(),
+            founds=pl.col("component_founded").is_not_null(),
+        )
+        .join(latest, on=list(KEY), how="left")
+        .with_columns(pl.col("last").fill_null(False))
+        .sort(order)
+    )
+
+
+def _events(versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+    """What happens to claims: delivery, record, source_key, claim, component, at_us, kept (claim was there before)."""
+    said = versions.select(*KEY, "source_key", "claim", "component", at_us="valid_from_us", kept=~pl.col("added"))
+    now = versions.unique("source_key").select(
+        "source_key", claim_now="claim", component_now="component", added="added"
+    )
+    ended = batch.compared.ended.join(now, on="source_key", how="left").select(
+        *KEY,
+        "source_key",
+        claim=pl.coalesce("claim", "claim_now"),
+        component=pl.coalesce("component", "component_now"),
+        at_us="valid_to_us",
+        kept=~pl.col("added").fill_null(False),
+    )
+    return pl.concat([said, ended]).sort("delivery", "source_key", "record")
+
+
+def _rows(connection: sqlite3.Connection, versions: pl.DataFrame, first_delivery: int) -> pl.DataFrame:
+    """The versions in the words of the tables."""
+    return versions.with_columns(
+        _roles(connection, versions),
+        _more(versions),
+        component_id="component",
+        delivery_id=pl.col("delivery") + first_delivery,
+        closed_by=pl.col("closed_by") + first_delivery,
+        division_code="division_of_position",
+        grid_code="grid_of_position",
+        claim_id="claim",
+        join_distance_m="distance_m",
+        cell=cell(pl.col("longitude_deg"), pl.col("latitude_deg")),
+    )
+
+
+def _more(versions: pl.DataFrame) -> pl.Series:
+    said = [name for name in MORE if versions[name].null_count() < versions.height]
+    if not said:
+        return pl.Series("more", [None] * versions.height, dtype=pl.String)
+    return versions.select(more=pl.struct(said).struct.json_encode())["more"]
+
+
+def _roles(connection: sqlite3.Connection, versions: pl.DataFrame) -> pl.Series:
+    """The key of each version's combination of units, entered where it is new."""
+    combinations = versions.select(ROLE_COLUMNS).unique(maintain_order=True)
+    rows = [(_roles_digest(row), *row) for row in combinations.rows()]
+    connection.executemany(
+        f"INSERT INTO roles (digest, {', '.join(ROLE_COLUMNS)}) VALUES ({_marks(1 + len(ROLE_COLUMNS))}) "
+        "ON CONFLICT (digest) DO NOTHING",
+        rows,
+    )
+    found = [connection.execute("SELECT id FROM roles WHERE digest = ?", row[:1]).fetchone()[0] for row in rows]
+    numbered = combinations.with_columns(pl.Series("roles_id", found, dtype=pl.Int64))
+    joined = versions.select(ROLE_COLUMNS).join(
+        numbered, on=ROLE_COLUMNS, how="left", nulls_equal=True, maintain_order="left"
+    )
+    return joined["roles_id"]
+
+
+def _roles_digest(row: tuple[str | None, ...]) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(row)).digest()
+
+
+def _close(connection: sqlite3.Connection, events: pl.DataFrame, versions: pl.DataFrame, first_delivery: int) -> None:
+    """What stood before the batch ends with the first event of its key; if something else stands now, it is kept."""
+    first = (
+        events.filter("kept").sort("source_key", "at_us", *KEY).unique("source_key", keep="first", maintain_order=True)
+    )
+    first = first.select("at_us", pl.col("delivery") + first_delivery, "claim")
+    replaced = first.join(versions, on="claim", how="semi")
+    connection.executemany(KEEP_PAST, replaced.iter_rows())
+    connection.executemany(END, first.join(versions, on="claim", how="anti").iter_rows())
+
+
+def _put_claims(connection: sqlite3.Connection, standing: pl.DataFrame, feed_id: int) -> None:
+    rows = standing.with_columns(id="claim", feed_id=pl.lit(feed_id))
+    _insert(connection, "claims", CLAIM, rows.filter("added"))
+    connection.executemany(REPLACE, rows.filter(~pl.col("added")).select(*VERSION, "id").iter_rows())
+
+
+def _numbers(connection: sqlite3.Connection, events: pl.DataFrame) -> pl.DataFrame:
+    """component, change_number: one number an event, in order; a component keeps its last."""
+    last = connection.execute("UPDATE change_counter SET last = last + ? RETURNING last", (events.height,)).fetchone()[
+        0
+    ]
+    numbered = events.with_columns(change_number=pl.int_range(last - events.height + 1, last + 1, dtype=pl.Int64))
+    return numbered.select("component", "change_number").unique("component", keep="last", maintain_order=True)
+
+
+def _components(founded: pl.DataFrame, identifiers: pl.Series, numbers: pl.DataFrame) -> pl.DataFrame:
+    ended = pl.col("valid_to_us").is_not_null()
+    return founded.with_columns(
+        identifiers.alias("identifier"),
+        id="component",
+        division_code="division_of_position",
+        grid_code="grid_of_position",
+        cell=cell(pl.col("longitude_deg"), pl.col("latitude_deg")),
+        change_kind=pl.when(ended).then(pl.lit("orphaned")).otherwise(pl.lit("new")),
+    ).join(numbers, on="component", how="left", maintain_order="left")
+
+
+def _touch(connection: sqlite3.Connection, numbers: pl.DataFrame, founded: pl.DataFrame) -> None:
+    """Components that were there before: their change number, and what their leading claim says now."""
+    touched = numbers.join(founded, on="component", how="anti")
+    connection.executemany(NUMBER, touched.select("change_number", "component").iter_rows())
+    connection.executemany(LEAD, touched.select("component").iter_rows())
+
+
+def _outcomes(batch: Batch, versions: pl.DataFrame) -> pl.DataFrame:
+    """OUTCOMES, now that each component has its number; none where a record was rejected."""
+    numbered = versions.unique("source_key").select("source_key", numbered="component")
+    outcomes = batch.compared.outcomes.join(numbered, on="source_key", how="left")
+    accepted = ~pl.col("outcome").is_in(["rejected", "ignored"])
+    component = pl.when(accepted).then(pl.coalesce("component", "numbered"))
+    return conform(outcomes.with_columns(component.alias("component")), OUTCOMES).sort(list(KEY))
+
+
+def _deliveries(
+    connection: sqlite3.Connection, batch: Batch, outcomes: pl.DataFrame, feed_id: int, first_delivery: int
+) -> tuple[StoredDelivery, ...]:
+    """The commit, its deliveries and their counts."""
+    commit_id, recorded_at_us = _next(connection, "commits"), microseconds(batch.recorded_at)
+    octets = io.BytesIO()
+    outcomes.write_ipc(octets, compression="zstd")
+    connection.execute("INSERT INTO commits VALUES (?, ?, ?)", (commit_id, recorded_at_us, octets.getvalue()))
+    counts, stored = _counts(batch, outcomes), []
+    for position, (one, root) in enumerate(zip(batch.deliveries, batch.roots, strict=True)):
+        text = msgspec.json.encode(counts[position]).decode()
+        connection.execute(
+            f"INSERT INTO deliveries VALUES ({_marks(11)})",
+            (
+                *(first_delivery + position, one.sender, one.message_id, feed_id, commit_id, position),
+                *(one.entry, one.evidence_class, microseconds(one.valid_from), root, text),
+            ),
+        )
+        stored.append(StoredDelivery(one.sender, one.message_id, root, counts[position], batch.recorded_at))
+    return tuple(stored)
+
+
+def _counts(batch: Batch, outcomes: pl.DataFrame) -> list[Counts]:
+    found: list[dict[str, int]] = [{} for _ in batch.deliveries]
+    for delivery, outcome, count in outcomes.group_by("delivery", "outcome").len().rows():
+        found[delivery][outcome] = count
+    gone = batch.compared.ended.filter(pl.col("record").is_null())
+    for delivery, count in gone.group_by("delivery").len().rows():
+        found[delivery]["gone"] = count
+    return [Counts(**one) for one in found]
+
+
+def _insert(connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: pl.DataFrame) -> None:
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({_marks(len(columns))})"
+    connection.executemany(statement, rows.select(columns).iter_rows())
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
