@@ -185,7 +185,7 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
         evidence=evidence,
         store=Store(state),
         city=city,
-        lists=validation.lists(settings.city.edition, city.grid.codes),
+        lists=validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes),
         schema=compile_schema(SCHEMA),
         answer_key=answer,
         answer_certificate_der=answer.certificate_der,

@@ -87,10 +87,11 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     placing = place(
         mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
     )
+    found = pl.concat([mapped.findings, placing.findings])
     checked = validation.check(
-        placing.placed, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists
+        placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists
     )
-    findings = pl.concat([mapped.findings, placing.findings, checked])
+    findings = pl.concat([found, checked])
     keys = None if feed.content == "snapshot" else placing.placed["source_key"].drop_nulls().unique().to_list()
     compared = claims.compare(
         placing.placed,
@@ -116,13 +117,14 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
 
 def _delivery(row: InboxRow, feed: Feed, bus: Bus) -> BatchDelivery:
     """What act two needs to know of a delivery. Valid from the feed's `as_of` day, or the time of signing."""
-    signed_at = datetime.fromisoformat(row.signed_at)
-    day = feed.as_of and datetime.combine(feed.as_of, time.min, CITY_TIME).astimezone(UTC)
+    valid_from = datetime.fromisoformat(row.signed_at)
+    if feed.as_of is not None:
+        valid_from = datetime.combine(feed.as_of, time.min, CITY_TIME).astimezone(UTC)
     grant = next((grant for grant in bus.registry.grants(row.sender) if grant.id == row.grant), None)
     return BatchDelivery(
         sender=row.sender,
         message_id=row.message_id,
-        valid_from=day or signed_at,
+        valid_from=valid_from,
         received_at=datetime.fromisoformat(row.received_at),
         entry=row.entry_index,
         evidence_class=row.evidence_class,

@@ -1,0 +1,37 @@
+"""A delivery's content, taken once more out of the evidence: what act two decodes is what the bureau signed."""
+
+from datetime import datetime
+
+from exchange.bus import Bus
+from exchange.entry import InboxRow
+from exchange.http.mtom import MediaType, take_apart
+from security.errors import AuditBroken, Refusal
+from security.message import Content, Digest, Principal, VerifiedPayload
+from security.signatures import reopen
+
+
+def reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
+    """The payload of an accepted delivery. Raises AuditBroken when the evidence is not what was accepted."""
+    raw = bus.evidence.read(row.evidence)
+    envelope, attachment = _parts(raw, bus.limits.max_envelope_bytes) if row.form != "inline" else (raw.read(), None)
+    return reopen(
+        envelope,
+        attachment,
+        expected=Digest("SHA-256", bytes.fromhex(row.content_digest)),
+        request_digest=row.request_digest,
+        signer=Principal(row.sender, row.signer),
+        signed_at=datetime.fromisoformat(row.signed_at),
+        form=row.form,
+    )
+
+
+def _parts(raw: Content, max_envelope_bytes: int) -> tuple[bytes, Content]:
+    """Envelope and attachment of a kept multipart body, whose first line names its own boundary."""
+    with raw.open() as stream:
+        boundary = stream.readline(80).strip() or stream.readline(80).strip()
+    declared = MediaType("multipart/related", {"boundary": boundary.removeprefix(b"--").decode("ascii", "replace")})
+    try:
+        related = take_apart(raw, declared, max_envelope_bytes=max_envelope_bytes)
+    except Refusal as problem:
+        raise AuditBroken(f"evidence of a multipart message cannot be taken apart again: {problem}") from problem
+    return related.envelope, related.attachment
