@@ -1,31 +1,30 @@
 """Whose is it, on that day, and how do we know? Answered from the claims, which are never flattened."""
 
-from datetime import date, datetime
-from typing import Literal
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta, timezone
+from typing import Final
 
 import msgspec
+import numpy as np
 
+from exchange.store import asking
+from exchange.store.frames import microseconds, moment
+from exchange.store.places import cell_ranges, distance_m
+from exchange.store.roles import Role as Role
+from exchange.store.roles import RoleAnswer as RoleAnswer
+from exchange.store.roles import Status as Status
+from exchange.store.roles import Unit as Unit
+from exchange.store.roles import Verdict as Verdict
+from exchange.store.roles import unit_of, verdict, weigh
 from exchange.store.sqlite import Store
+from security.errors import Refusal
 
-Role = Literal["authority", "owner", "maintainer"]  # 主管部门, 权属单位, 养护单位
-Status = Literal["stated", "defaulted", "disputed", "unknown"]
-Verdict = Literal["one owner", "two bureaus claim this", "role unknown", "nobody claims this"]
-
-
-class Unit(msgspec.Struct, frozen=True):
-    """A unit as a bureau names it. basis: `stated` in the record, or `default` of the feed's file."""
-
-    code: str | None
-    name: str | None
-    basis: Literal["stated", "default"]
+CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
+LARGEST_RADIUS_M: Final = 500.0
+IDENTIFIER_DIGITS: Final = 16  # the least that a published identifier has; an internal number never has so many
 
 
-class RoleAnswer(msgspec.Struct, frozen=True):
-    """Who holds one role. units: those the status rests on, distinct; none when unknown, several when disputed."""
-
-    role: Role
-    status: Status
-    units: tuple[Unit, ...]
+Place = tuple[float, float]  # longitude, latitude, degrees
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -61,8 +60,8 @@ class Claim(msgspec.Struct, frozen=True):
 class Component(msgspec.Struct, frozen=True):
     """A component as its claims make it. identifier None: pending. `key` is the internal number, never reused.
 
-    Position, class, accuracy, division and grid come from the claim known longest; name and state from the one recorded
-    last that has them.
+    Class, position, accuracy, division and grid come from the claim known longest; name and state from the one
+    recorded last that has them. With no claim, from the one that ended last, and without name and state.
     """
 
     key: int
@@ -96,16 +95,20 @@ class NearAnswer(msgspec.Struct, frozen=True):
 
 
 def ownership(store: Store, component: str, on: date | None = None) -> OwnershipAnswer:
-    """Whose a component is, now or at the end of a day (+08:00).
+    """Whose a component is, now or at the end of a day (+08:00), by what is known today.
 
     component: its published identifier, or the internal number in digits. Raises Refusal component.unknown.
     """
-    raise NotImplementedError
+    question = asking.BY_KEY if len(component) < IDENTIFIER_DIGITS else asking.BY_IDENTIFIER
+    rows = asking.ask(store.connection(), question, component, None if on is None else _end_of(on))
+    if not rows:
+        raise Refusal("component.unknown", component)
+    return _answer(rows, on)
 
 
 def component(store: Store, component: str) -> Component:
     """A component as it stands. Raises Refusal component.unknown."""
-    raise NotImplementedError
+    return ownership(store, component).component
 
 
 def nearest(
@@ -119,6 +122,105 @@ def nearest(
 ) -> tuple[NearAnswer, ...]:
     """Components within radius_m of a place, nearest first, ties by number; on a past day, where they were then.
 
-    Raises Refusal component.radius_too_large above 500 m.
+    A component that nobody had named by that day is left out. Raises Refusal component.radius_too_large above 500 m.
     """
-    raise NotImplementedError
+    if not 0 < radius_m <= LARGEST_RADIUS_M:
+        raise Refusal("component.radius_too_large", f"{radius_m} m")
+    place = (longitude_deg, latitude_deg)
+    if on is None:
+        return _near_now(store, place, radius_m, class_code, limit)
+    return _near_then(store, place, radius_m, class_code, on)[:limit]
+
+
+def _near_now(
+    store: Store, place: Place, radius_m: float, class_code: str | None, limit: int
+) -> tuple[NearAnswer, ...]:
+    """Chosen by where components stand; only those that are answered are asked for their claims."""
+    found = asking.around(store.connection(), cell_ranges(*place, radius_m))
+    wanted = [(key, at) for key, kind, *at in found if class_code in (None, kind)]
+    distances_m = _distances_m(place, [at for _, at in wanted])
+    chosen = sorted((far, key) for far, (key, _) in zip(distances_m, wanted, strict=True) if far <= radius_m)[:limit]
+    return tuple(NearAnswer(far, ownership(store, str(key))) for far, key in chosen)
+
+
+def _near_then(store: Store, place: Place, radius_m: float, class_code: str | None, on: date) -> tuple[NearAnswer, ...]:
+    """Chosen by where each stood on that day, which its claims of that day say."""
+    keys = asking.around_then(store.connection(), cell_ranges(*place, radius_m), _end_of(on))
+    answers = [ownership(store, str(key), on) for key in keys]
+    stood = [(one.component.longitude_deg, one.component.latitude_deg) for one in answers]
+    near = [
+        NearAnswer(far, one)
+        for far, one in zip(_distances_m(place, stood), answers, strict=True)
+        if far <= radius_m and class_code in (None, one.component.class_code)
+    ]
+    return tuple(sorted(near, key=lambda one: (one.distance_m, one.answer.component.key)))
+
+
+def _distances_m(place: Place, others: Sequence[Sequence[float]]) -> list[float]:
+    """Metres from a place to each of the others (longitude, latitude)."""
+    there = np.array(others, dtype=np.float64).reshape(-1, 2)
+    longitude, latitude = (np.full(len(there), axis) for axis in place)
+    far: list[float] = distance_m(longitude, latitude, there[:, 0], there[:, 1]).tolist()
+    return far
+
+
+def _end_of(on: date) -> int:
+    """The moment a day ends in the city, as microseconds."""
+    return microseconds(datetime.combine(on, time(), CITY_TIME) + timedelta(days=1))
+
+
+def _answer(rows: Sequence[asking.Row], on: date | None) -> OwnershipAnswer:
+    """One answer from its rows: the component on each, and a claim on each unless nobody claims it."""
+    said = [row for row in rows if row.claim is not None]
+    claims = tuple(_claim(row) for row in said)
+    roles = (
+        weigh("authority", [claim.authority for claim in claims]),
+        weigh("owner", [claim.owner for claim in claims]),
+        weigh("maintainer", [claim.maintainer for claim in claims]),
+    )
+    return OwnershipAnswer(_component(rows[0], said), on, verdict(bool(claims), roles), roles, claims)
+
+
+def _component(row: asking.Row, said: Sequence[asking.Row]) -> Component:
+    """The component as the claims of the moment make it; where there are none, as it was left."""
+    leading = said[0] if said else None
+    latest = sorted(said, key=lambda one: one.recorded_at_us, reverse=True)
+    return Component(
+        key=row.key,
+        identifier=row.identifier,
+        class_code=leading.claimed_class if leading else row.class_code,
+        name=next((one.name for one in latest if one.name is not None), None),
+        state=next((one.state for one in latest if one.state is not None), None),
+        longitude_deg=leading.claimed_longitude_deg if leading else row.longitude_deg,
+        latitude_deg=leading.claimed_latitude_deg if leading else row.latitude_deg,
+        accuracy_m=leading.claimed_accuracy_m if leading else row.accuracy_m,
+        division_code=leading.claimed_division if leading else row.division_code,
+        grid_code=leading.claimed_grid if leading else row.grid_code,
+        change_number=row.change_number,
+    )
+
+
+def _claim(row: asking.Row) -> Claim:
+    return Claim(
+        bureau=row.bureau,
+        feed=row.feed,
+        source_key=row.source_key,
+        sender=row.sender,
+        message_id=row.message_id,
+        record=row.record,
+        entry=row.entry,
+        evidence_class=row.evidence_class,
+        valid_from=moment(row.valid_from_us),
+        valid_to=None if row.valid_to_us is None else moment(row.valid_to_us),
+        recorded_at=moment(row.recorded_at_us),
+        class_code=row.claimed_class,
+        longitude_deg=row.claimed_longitude_deg,
+        latitude_deg=row.claimed_latitude_deg,
+        accuracy_m=row.claimed_accuracy_m,
+        join_distance_m=row.join_distance_m,
+        name=row.name,
+        state=row.state,
+        authority=unit_of(row.authority_code, row.authority_name, row.authority_basis),
+        owner=unit_of(row.owner_code, row.owner_name, row.owner_basis),
+        maintainer=unit_of(row.maintainer_code, row.maintainer_name, row.maintainer_basis),
+    )

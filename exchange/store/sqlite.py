@@ -15,7 +15,7 @@ from exchange.migrate import upgrade
 from exchange.store import ledgers
 from exchange.store.frames import NEAR, SEEN, Batch, Ledger, Seen, Stored, StoredDelivery
 from exchange.store.places import cells_in_reach
-from exchange.store.writing import decoded_outcomes, stored_delivery, stored_again, write
+from exchange.store.writing import decoded_outcomes, stored_again, stored_delivery, write
 from mappings.schema import Schema
 
 NAME: Final = "store.sqlite"

@@ -1,5 +1,7 @@
 """The store as it begins: claims and what they were, components, identifiers, deliveries and their outcomes."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -68,7 +70,7 @@ def _deliveries() -> None:
     )
 
 
-def _version() -> list[sa.Column]:
+def _version() -> list[sa.Column[Any]]:
     return [sa.Column(name, kind, nullable=nullable) for name, kind, nullable in VERSION]
 
 

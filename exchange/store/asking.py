@@ -1,0 +1,122 @@
+"""What is asked of the store about one component or one place: each a single prepared statement."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+
+class Row(NamedTuple):
+    """A component and one of its claims; the claim's columns are all null where there is none."""
+
+    key: int
+    identifier: str | None
+    class_code: str
+    longitude_deg: float
+    latitude_deg: float
+    accuracy_m: float
+    division_code: str | None
+    grid_code: str | None
+    change_number: int
+    claim: int | None
+    bureau: str
+    feed: str
+    source_key: str
+    sender: str
+    message_id: str
+    record: int
+    entry: int
+    evidence_class: str
+    valid_from_us: int
+    valid_to_us: int | None
+    recorded_at_us: int
+    claimed_class: str
+    claimed_longitude_deg: float
+    claimed_latitude_deg: float
+    claimed_accuracy_m: float
+    claimed_division: str | None
+    claimed_grid: str | None
+    join_distance_m: float | None
+    name: str | None
+    state: str | None
+    authority_code: str | None
+    authority_name: str | None
+    authority_basis: str | None
+    owner_code: str | None
+    owner_name: str | None
+    owner_basis: str | None
+    maintainer_code: str | None
+    maintainer_name: str | None
+    maintainer_basis: str | None
+
+
+_SAID: Final = (
+    "delivery_id, record, valid_from_us, valid_to_us, class_code, longitude_deg, latitude_deg, accuracy_m, "
+    "division_code, grid_code, name, state, roles_id"
+)
+_PAST_SAID: Final = ", ".join(f"p.{name}" for name in _SAID.split(", "))
+_ROW: Final = (
+    "SELECT c.id, c.identifier, c.class_code, c.longitude_deg, c.latitude_deg, c.accuracy_m, c.division_code, "
+    "c.grid_code, c.change_number, k.id, f.bureau, f.code, k.source_key, d.sender, d.message_id, k.record, d.entry, "
+    "d.evidence_class, k.valid_from_us, k.valid_to_us, t.recorded_at_us, k.class_code, k.longitude_deg, "
+    "k.latitude_deg, k.accuracy_m, k.division_code, k.grid_code, k.join_distance_m, k.name, k.state, "
+    "r.authority_code, r.authority_name, r.authority_basis, r.owner_code, r.owner_name, r.owner_basis, "
+    "r.maintainer_code, r.maintainer_name, r.maintainer_basis FROM c LEFT JOIN k ON k.component_id = c.id "
+    "LEFT JOIN feeds f ON f.id = k.feed_id LEFT JOIN deliveries d ON d.id = k.delivery_id "
+    "LEFT JOIN commits t ON t.id = d.commit_id LEFT JOIN roles r ON r.id = k.roles_id ORDER BY k.id"
+)
+_NOW: Final = (
+    f"k AS (SELECT k.id, feed_id, source_key, join_distance_m, component_id, {_SAID} FROM claims k "
+    "WHERE component_id IN (SELECT id FROM c) AND valid_to_us IS NULL AND ? IS NULL)"
+)
+_THEN: Final = (
+    f"at(us) AS (VALUES (?)), k AS (SELECT k.id, feed_id, source_key, join_distance_m, component_id, {_SAID} "
+    "FROM claims k, at WHERE component_id IN (SELECT id FROM c) "
+    "AND valid_from_us < at.us AND (valid_to_us IS NULL OR valid_to_us >= at.us) "
+    f"UNION ALL SELECT o.id, o.feed_id, o.source_key, o.join_distance_m, p.component_id, {_PAST_SAID} "
+    "FROM claims_past p JOIN claims o ON o.id = p.claim_id, at WHERE p.component_id IN (SELECT id FROM c) "
+    "AND p.valid_from_us < at.us AND p.valid_to_us >= at.us)"
+)
+_BY: Final = "WITH c AS (SELECT * FROM components WHERE {} = ?), "
+
+
+class Question(NamedTuple):
+    """One way to name a component: what to ask for now, and for a past moment."""
+
+    now: str
+    then: str
+
+
+BY_KEY: Final = Question(*(f"{_BY.format('id')}{claims} {_ROW}" for claims in (_NOW, _THEN)))
+BY_IDENTIFIER: Final = Question(*(f"{_BY.format('identifier')}{claims} {_ROW}" for claims in (_NOW, _THEN)))
+
+_RANGES: Final = "WITH r AS (SELECT value ->> 0 AS first, value ->> 1 AS last FROM json_each(?)) "
+_AROUND_NOW: Final = (
+    f"{_RANGES} SELECT c.id, class_code, longitude_deg, latitude_deg FROM r JOIN components c "
+    "ON c.cell BETWEEN r.first AND r.last"
+)
+# Where it is today or was before; whoever named it by then. Claims that moved left their old cell in claims_past.
+_AROUND_THEN: Final = (
+    f"{_RANGES}, k AS (SELECT id FROM r JOIN components ON cell BETWEEN first AND last "
+    "UNION SELECT component_id FROM r JOIN claims_past ON cell BETWEEN first AND last), at(us) AS (VALUES (?)) "
+    "SELECT k.id FROM k, at WHERE EXISTS (SELECT 1 FROM claims WHERE component_id = k.id AND valid_from_us < at.us) "
+    "OR EXISTS (SELECT 1 FROM claims_past WHERE component_id = k.id AND valid_from_us < at.us)"
+)
+
+
+def ask(connection: sqlite3.Connection, question: Question, component: str | int, until_us: int | None) -> list[Row]:
+    """A component with the claims valid at a moment (None: now), known longest first; no row where it is unknown."""
+    statement = question.now if until_us is None else question.then
+    return [Row._make(row) for row in connection.execute(statement, (component, until_us))]
+
+
+def around(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, str, float, float]]:
+    """Key, class, longitude and latitude of every component in ranges of cells, as they stand."""
+    return connection.execute(_AROUND_NOW, (msgspec.json.encode(ranges).decode(),)).fetchall()
+
+
+def around_then(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]], until_us: int) -> list[int]:
+    """Keys of the components that are or ever were in ranges of cells, and that somebody had named by a moment."""
+    rows = connection.execute(_AROUND_THEN, (msgspec.json.encode(ranges).decode(), until_us))
+    return [row[0] for row in rows]
