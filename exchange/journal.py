@@ -52,7 +52,7 @@ from security.keys import SigningKey
 
 __all__ = ["Acceptance", "Accepted", "Entry", "EntryProof", "InboxRow", "Journal", "LoggedEntry", "Sequenced", "Status"]
 
-MOST_IN_GROUP: Final = 2000  # bounds how long the other process waits for its turn
+MOST_IN_GROUP: Final = 500  # bounds how long the other process waits for its turn
 PACE_S: Final = 0.008  # groups begin at least this far apart: a lone message does not wait, a stream shares its commits
 MOST_STAGED: Final = 20_000  # reads not yet sequenced; beyond this reads are refused
 MOST_STRANGERS: Final = 1_000  # addresses a minute that are counted singly

@@ -31,7 +31,7 @@ from exchange.entry import (
     instant,
 )
 from exchange.faults import durable_step
-from exchange.journal_file import Turn, connect
+from exchange.journal_file import Turn, connect, insert
 from security import merkle
 from security.checkpoint import sign_checkpoint
 from security.errors import AuditBroken, Refusal
@@ -95,14 +95,24 @@ class _Edge(msgspec.Struct, frozen=True):
 
 
 class _Group(msgspec.Struct):
-    """What one group comes to. nodes: those it made, and those at hand that its proofs go through."""
+    """What one group comes to.
 
+    start: size of the log before it; size: after it
+    nodes: those it made, and those at hand that its proofs go through
+    known: deliveries of its arrivals that are in the inbox, by (message id, sender)
+    """
+
+    start: int
     size: int
     time: str
-    root: bytes = merkle.EMPTY_ROOT
+    root: bytes
+    checkpoint: str = ""
     entries: list[tuple[int, bytes]] = []
     details: list[tuple[int, bytes, bytes]] = []
     nodes: dict[tuple[int, int], bytes] = {}
+    inbox: list[tuple[object, ...]] = []
+    known: dict[tuple[str, str], InboxRow] = {}
+    next_id: int = 0
     notes: list[tuple[Note, int]] = []
     arrivals: list[tuple[Arrival, InboxRow, bool]] = []
     closings: list[tuple[Closing, int]] = []
@@ -177,18 +187,18 @@ class Sequencer:
         """Sign heads and issue documents that a crash left out; gives how many documents."""
         with self._transaction() as cursor:
             edge = self._edge(cursor)
-            size = edge.size
-            if not size:
+            if not edge.size:
                 return 0
             self._sign_heads(cursor)
-            checkpoint = sign_checkpoint(self._origin, size, edge.root, self._log_key)
+            group = _Group(edge.size, edge.size, edge.time, edge.root)
+            group.checkpoint = sign_checkpoint(self._origin, edge.size, edge.root, self._log_key)
             owed = [inbox_row(row) for row in cursor.execute(f"{SELECT_INBOX} WHERE octets IS NULL")]
             for row in owed:
-                receipt = self._issue_receipt(row, self._proof(row.entry_index, size, checkpoint, {}))
+                receipt = self._issue_receipt(row, self._proof(row.entry_index, group))
                 cursor.execute("INSERT INTO receipts VALUES (?, ?)", (row.id, receipt))
             reports = cursor.execute("SELECT entry_index FROM reports WHERE octets IS NULL").fetchall()
             for (index,) in reports:
-                self._keep_report(cursor, index, size, checkpoint, {})
+                self._keep_report(cursor, index, group)
             return len(owed) + len(reports)
 
     @contextmanager
@@ -209,7 +219,8 @@ class Sequencer:
 
     def _sequence(self, cursor: sqlite3.Cursor, works: list[Work]) -> _Group:
         edge = self._edge(cursor)
-        group = _Group(edge.size, max(instant(self._clock()), edge.time))
+        group = _Group(edge.size, edge.size, max(instant(self._clock()), edge.time), edge.root)
+        group.known = self._known_arrivals(cursor, works)
         for work in works:
             try:
                 if self._place(cursor, work, group):
@@ -223,9 +234,10 @@ class Sequencer:
         group.nodes = dict(zip(merkle.peaks_of(edge.size), edge.peaks, strict=True))
         group.nodes |= {(level, index): value for level, index, value in nodes}
         if hashes:
-            cursor.executemany("INSERT INTO entries VALUES (?, ?)", group.entries)
-            cursor.executemany("INSERT INTO details VALUES (?, ?, ?)", group.details)
-            cursor.executemany("INSERT INTO nodes VALUES (?, ?, ?)", nodes)
+            insert(cursor, f"inbox ({INBOX_COLUMNS})", group.inbox)
+            insert(cursor, "entries", group.entries)
+            insert(cursor, "details", group.details)
+            insert(cursor, "nodes", nodes)
             cursor.execute("INSERT INTO heads VALUES (?, ?, ?, NULL)", (self._origin, group.size, group.root))
             self._known = _Edge(group.size, group.root, group.time, tuple(peaks))
         return group
@@ -275,10 +287,8 @@ class Sequencer:
 
     def _place_arrival(self, cursor: sqlite3.Cursor, work: Arrival, group: _Group) -> bool:
         a = work.acceptance
-        query = f"{SELECT_INBOX} WHERE message_id = ? AND sender = ?"
-        known = cursor.execute(query, (a.message_id, a.sender)).fetchone()
-        if known is not None:
-            row = inbox_row(known)
+        row = group.known.get((a.message_id, a.sender))
+        if row is not None:
             if (row.feed, row.content_type, row.content_digest) != (a.feed, a.content_type, a.content_digest):
                 raise Refusal("delivery.id_reused", a.message_id)
             group.arrivals.append((work, row, True))
@@ -288,10 +298,22 @@ class Sequencer:
             *(a.signer, a.carrier, a.evidence_class, a.form, a.grant, instant(a.received_at), instant(a.signed_at)),
             *(a.evidence, group.size, "waiting"),
         )
-        marks = ", ".join("?" * len(values))
-        cursor.execute(f"INSERT INTO inbox ({INBOX_COLUMNS}) VALUES (NULL, {marks})", values)
-        group.arrivals.append((work, inbox_row((cursor.lastrowid, *values, None)), False))
+        if not group.next_id:
+            group.next_id = cursor.execute("SELECT coalesce(max(id), 0) + 1 FROM inbox").fetchone()[0]
+        row = group.known[a.message_id, a.sender] = inbox_row((group.next_id, *values, None))
+        group.inbox.append((group.next_id, *values))
+        group.arrivals.append((work, row, False))
+        group.next_id += 1
         return True
+
+    def _known_arrivals(self, cursor: sqlite3.Cursor, works: list[Work]) -> dict[tuple[str, str], InboxRow]:
+        keys = [(w.acceptance.message_id, w.acceptance.sender) for w in works if isinstance(w, Arrival)]
+        if not keys:
+            return {}
+        pairs = ", ".join(["(?, ?)"] * len(keys))
+        query = f"{SELECT_INBOX} WHERE (message_id, sender) IN (VALUES {pairs})"
+        rows = map(inbox_row, cursor.execute(query, [part for key in keys for part in key]).fetchall())
+        return {(row.message_id, row.sender): row for row in rows}
 
     def _place_closing(self, cursor: sqlite3.Cursor, work: Closing, group: _Group) -> bool:
         found = cursor.execute("SELECT status FROM inbox WHERE id = ?", (work.inbox_id,)).fetchone()
@@ -312,27 +334,25 @@ class Sequencer:
 
     def _answer(self, group: _Group) -> None:
         durable_step("journal.sign:before")
-        checkpoint = sign_checkpoint(self._origin, group.size, group.root, self._log_key)
+        group.checkpoint = sign_checkpoint(self._origin, group.size, group.root, self._log_key)
         durable_step("journal.sign:after")
         receipts = {
-            row.id: self._issue_receipt(row, self._proof(row.entry_index, group.size, checkpoint, group.nodes))
+            row.id: self._issue_receipt(row, self._proof(row.entry_index, group))
             for _, row, _ in group.arrivals
             if row.receipt is None
         }
         durable_step("journal.keep:before")
         with self._transaction() as cursor:
-            self._keep_head(cursor, group.size, checkpoint)
+            self._keep_head(cursor, group.size, group.checkpoint)
             # First kept wins: where another process resumed in between, its receipt is the one receipt.
-            cursor.executemany("INSERT INTO receipts VALUES (?, ?) ON CONFLICT DO NOTHING", receipts.items())
-            reports = [
-                self._keep_report(cursor, index, group.size, checkpoint, group.nodes) for _, index in group.closings
-            ]
-            kept = {row.id: self._receipt(cursor, row) for _, row, _ in group.arrivals}
+            if insert(cursor, "receipts", list(receipts.items()), "ON CONFLICT DO NOTHING") < len(receipts):
+                receipts = {id: self._receipt(cursor, id) for id in receipts}
+            reports = [self._keep_report(cursor, index, group) for _, index in group.closings]
         durable_step("journal.keep:after")
         for note, index in group.notes:
             note.future.set_result(Sequenced(index, group.time))
         for arrival, row, repeated in group.arrivals:
-            whole = msgspec.structs.replace(row, receipt=kept[row.id])
+            whole = msgspec.structs.replace(row, receipt=row.receipt or receipts[row.id])
             arrival.future.set_result(Accepted(whole, repeated))
         for (closing, _), octets in zip(group.closings, reports, strict=True):
             closing.future.set_result(octets)
@@ -341,20 +361,18 @@ class Sequencer:
         query = "UPDATE heads SET note = ? WHERE origin = ? AND size = ? AND note IS NULL"
         cursor.execute(query, (checkpoint, self._origin, size))
 
-    def _receipt(self, cursor: sqlite3.Cursor, row: InboxRow) -> bytes:
-        octets: bytes = cursor.execute("SELECT octets FROM receipts WHERE inbox_id = ?", (row.id,)).fetchone()[0]
+    def _receipt(self, cursor: sqlite3.Cursor, inbox_id: int) -> bytes:
+        octets: bytes = cursor.execute("SELECT octets FROM receipts WHERE inbox_id = ?", (inbox_id,)).fetchone()[0]
         return octets
 
-    def _keep_report(
-        self, cursor: sqlite3.Cursor, index: int, size: int, checkpoint: str, nodes: dict[tuple[int, int], bytes]
-    ) -> bytes:
+    def _keep_report(self, cursor: sqlite3.Cursor, index: int, group: _Group) -> bytes:
         """The report under entry `index`, signed now if it was not yet."""
         query = "SELECT inbox_id, document, octets FROM reports WHERE entry_index = ?"
         inbox_id, document, octets = cursor.execute(query, (index,)).fetchone()
         if octets is None:
             row = inbox_row(cursor.execute(f"{SELECT_INBOX} WHERE id = ?", (inbox_id,)).fetchone())
-            proof = self._proof(index, size, checkpoint, nodes)
-            octets = self._issue_report(row, proof, msgspec.json.decode(document, type=dict[str, Any]))
+            report = msgspec.json.decode(document, type=dict[str, Any])
+            octets = self._issue_report(row, self._proof(index, group), report)
             cursor.execute("UPDATE reports SET octets = ? WHERE entry_index = ?", (octets, index))
         return bytes(octets)
 
@@ -373,17 +391,19 @@ class Sequencer:
             raise AuditBroken(f"node {level}, {index} of the log is missing")
         return bytes(found[0])
 
-    def _proof(
-        self, index: int, size: int, checkpoint: str, nodes: dict[tuple[int, int], bytes]
-    ) -> EntryProof:
-        """The proof of an entry in the tree of `size`; nodes: those at hand, and the rest is read and put there."""
+    def _proof(self, index: int, group: _Group) -> EntryProof:
+        """The proof of an entry under the group's head; what is at hand is not read again."""
 
         def read(level: int, index: int) -> bytes:
-            if (level, index) not in nodes:
-                nodes[level, index] = self._node(level, index)
-            return nodes[level, index]
+            if (level, index) not in group.nodes:
+                group.nodes[level, index] = self._node(level, index)
+            return group.nodes[level, index]
 
-        query = "SELECT leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
-        leaf, salt, detail = self._connection.execute(query, (index,)).fetchone()
-        path = merkle.inclusion_proof(read, index, size)
-        return EntryProof(index, leaf, salt, detail, size, path, checkpoint)
+        if index >= group.start:
+            leaf = group.entries[index - group.start][1]
+            _, salt, detail = group.details[index - group.start]
+        else:
+            query = "SELECT leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
+            leaf, salt, detail = self._connection.execute(query, (index,)).fetchone()
+        path = merkle.inclusion_proof(read, index, group.size)
+        return EntryProof(index, leaf, salt, detail, group.size, path, group.checkpoint)
