@@ -9,7 +9,7 @@ from lxml import etree
 from exchange.bus import Bus
 from exchange.http.answers import put_component, put_near, put_ownership
 from exchange.http.envelopes import Version, answer_to, put, put_consistency
-from exchange.http.proofs import checkpoint_size, receipt_tree_size
+from exchange.http.proofs import checkpoint_size, document_tree_size
 from exchange.http.reads import component_within, nearest_within, ownership_within
 from exchange.intake import Admitted, admit, receive
 from security.errors import Refusal
@@ -27,7 +27,7 @@ async def submit_delivery(delivery: Delivery, version: Version, bus: Bus) -> etr
     receipt = received.inbox.receipt
     assert receipt is not None  # `receive` waits for it
     put(answer, "Receipt", receipt.decode("ascii"))
-    _put_consistency(answer, verified, receipt_tree_size(receipt), bus)
+    _put_consistency(answer, verified, document_tree_size(receipt), bus)
     return answer
 
 
@@ -40,7 +40,7 @@ async def get_receipt(delivery: Delivery, version: Version, bus: Bus) -> etree._
         raise Refusal("delivery.unknown", message_id)
     answer = answer_to(verified, version, now=bus.clock(), recipient=admitted.principal.bureau)
     put(answer, "Receipt", receipt.decode("ascii"))
-    _put_consistency(answer, verified, receipt_tree_size(receipt), bus)
+    _put_consistency(answer, verified, document_tree_size(receipt), bus)
     return answer
 
 
@@ -56,6 +56,7 @@ async def get_report(delivery: Delivery, version: Version, bus: Bus) -> etree._E
     report = bus.journal.report(sender, message_id)
     if report is not None:
         put(answer, "Report", report.decode("ascii"))
+        _put_consistency(answer, verified, document_tree_size(report), bus)
     return answer
 
 

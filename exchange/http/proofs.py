@@ -15,12 +15,12 @@ class _Envelope(msgspec.Struct):
     payload: str
 
 
-class _Receipt(msgspec.Struct):
+class _Document(msgspec.Struct):
     checkpoint: str
 
 
-def receipt_tree_size(receipt: bytes) -> int:
-    """The tree size of the checkpoint in one of our own receipts (flattened JWS)."""
-    payload = msgspec.json.decode(receipt, type=_Envelope).payload
+def document_tree_size(signed: bytes) -> int:
+    """The tree size of the checkpoint in one of our own receipts or reports (flattened JWS)."""
+    payload = msgspec.json.decode(signed, type=_Envelope).payload
     document = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-    return checkpoint_size(msgspec.json.decode(document, type=_Receipt).checkpoint)
+    return checkpoint_size(msgspec.json.decode(document, type=_Document).checkpoint)

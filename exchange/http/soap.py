@@ -197,9 +197,7 @@ class SoapDoor:
         log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, caller.remote)
         detail = envelopes.refusal_element(told, reference, precise=precise)
         sentence = told.sentence
-        envelope = envelopes.fault(
-            caller.version, sender_at_fault=True, zh=sentence.zh, en=sentence.en, detail=detail
-        )
+        envelope = envelopes.fault(caller.version, sender_at_fault=True, zh=sentence.zh, en=sentence.en, detail=detail)
         octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
         return _Outcome(_status(told, caller.version), caller.version, octets, linger=not caller.heard_out)
 
@@ -252,5 +250,3 @@ def _declared(headers: Mapping[str, str]) -> MediaType:
 def _status(refusal: Refusal, version: envelopes.Version) -> int:
     """HTTP's word for the fault: 413 and 408 where HTTP has one, else SOAP 1.1 §6.2 and SOAP 1.2 part 2 §7.5.2.2."""
     return {"size.too_large": 413, "http.body_slow": 408}.get(refusal.code, 500 if version == "1.1" else 400)
-
-

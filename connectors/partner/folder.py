@@ -1,0 +1,114 @@
+"""A partner's own folder: its keys, what it trusts, the last head of the log it saw, and every receipt it got."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from security import pki
+from security.errors import Misconfigured
+from security.keys import SigningKey, der_of_pem
+from security.message import EnrolledCertificate
+
+Kind = Literal["receipt", "report"]
+
+
+class Anchors(msgspec.Struct, frozen=True):
+    """What a partner trusts of a bus: its name, its log's key (hex), its answer certificates (PEM)."""
+
+    origin: str
+    log_key: str
+    receipt_certificates: list[str]
+
+
+class PartnerFolder:
+    """Files of one bureau in a folder named by its code.
+
+    `signing.key`, `signing.pem`, `connection.key`, `connection.pem`, `ca.pem` (which the bus's TLS certificate is
+    checked against), `anchors.json`; written here: `checkpoint`, `receipts/`, `reports/`, `forks/`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.bureau = path, path.name
+
+    @classmethod
+    def make(
+        cls, path: Path, *, signing: SigningKey, connection: SigningKey, ca_pem: bytes, anchors_json: bytes
+    ) -> "PartnerFolder":
+        """A new folder of these keys (each with its certificate), private keys readable by their owner alone."""
+        path.mkdir(parents=True, mode=0o700, exist_ok=True)
+        for name, key in (("signing", signing), ("connection", connection)):
+            if key.certificate_der is None:
+                raise Misconfigured(f"{name} key without a certificate")
+            (path / f"{name}.pem").write_bytes(pki.pem_of(key.certificate_der))
+            descriptor = os.open(path / f"{name}.key", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(key.pem())
+        (path / "ca.pem").write_bytes(ca_pem)
+        (path / "anchors.json").write_bytes(anchors_json)
+        return cls(path)
+
+    @property
+    def signing(self) -> SigningKey:
+        """The signing key with its certificate. Raises Misconfigured naming the file."""
+        return SigningKey.load(self.path / "signing.key", certificate_path=self.path / "signing.pem")
+
+    @property
+    def anchors(self) -> Anchors:
+        """What is trusted of the bus. Raises Misconfigured naming the file."""
+        try:
+            return msgspec.json.decode((self.path / "anchors.json").read_bytes(), type=Anchors)
+        except (OSError, msgspec.MsgspecError) as problem:
+            raise Misconfigured(f"{self.path / 'anchors.json'}: {problem}") from problem
+
+    def log_key(self) -> Ed25519PublicKey:
+        """The key that signs the log's heads."""
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.anchors.log_key))
+
+    def answerers(self) -> tuple[EnrolledCertificate, ...]:
+        """The certificates that the bus may sign answers with."""
+        anchors = self.anchors
+        ders = (der_of_pem(pem.encode("ascii")) for pem in anchors.receipt_certificates)
+        return tuple(pki.enrolled(der, anchors.origin, "signing") for der in ders)
+
+    def file(self, name: str) -> str:
+        """The path of a file that must be there. Raises Misconfigured naming it."""
+        path = self.path / name
+        if not path.is_file():
+            raise Misconfigured(f"{path}: missing")
+        return str(path)
+
+    def remembered(self) -> str:
+        """The text of the last head of the log that was taken; empty before the first."""
+        path = self.path / "checkpoint"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def remember(self, checkpoint: str) -> None:
+        """Keep a head of the log in place of the last one."""
+        self._write(self.path / "checkpoint", checkpoint.encode("utf-8"))
+
+    def keep(self, kind: Kind, message_id: str, document: bytes) -> Path:
+        """Keep a receipt or report under its delivery's message id; gives the file."""
+        path = self.path / f"{kind}s" / f"{message_id}.{kind}.json"
+        self._write(path, document)
+        return path
+
+    def keep_fork(self, ours: str, theirs: str, now: datetime) -> Path:
+        """Keep two heads that cannot both be of one log; gives the folder."""
+        folder = self.path / "forks" / now.strftime("%Y%m%dT%H%M%S.%fZ")
+        self._write(folder / "remembered.checkpoint", ours.encode("utf-8"))
+        self._write(folder / "offered.checkpoint", theirs.encode("utf-8"))
+        return folder
+
+    def _write(self, path: Path, octets: bytes) -> None:
+        """Whole or not at all, and on disk: it is evidence."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        with beside.open("wb") as file:
+            file.write(octets)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)

@@ -1,0 +1,222 @@
+"""What a partner does with a bus: push and keep the receipt, fetch the report, ask whose it is. All signed."""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+import requests
+
+from connectors.partner.answers import Component, Near, Ownership, typed
+from connectors.partner.folder import Kind, PartnerFolder
+from connectors.partner.heads import Consistency, Heads
+from connectors.transports.soap_client import SoapClient, Version, Wsse
+from security.checkpoint import Checkpoint
+from security.errors import Refusal
+from security.jws import Document
+from security.message import Content
+
+INLINE_UP_TO_BYTES: Final = 65_536  # larger content travels by MTOM: a third smaller, and never held as text
+POLL_SECONDS: Final = 0.5
+Status = Literal["waiting", "processed", "held", "refused"]
+
+
+class HoldingDocument(Protocol):
+    """A receipt or report whose signature, leaf and inclusion proof hold."""
+
+    @property
+    def document(self) -> Document:
+        """Its members."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The head that its proof leads to."""
+
+
+Check = Callable[[bytes], HoldingDocument]  # raises Refusal when anything of the document does not hold
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A receipt or report that was checked and kept. octets: as the bus signed it."""
+
+    octets: bytes
+    document: Document
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """What became of a delivery; received is None while it waits."""
+
+    status: Status
+    received: Received | None
+
+
+class Partner:
+    """One bureau's side of the exchange.
+
+    url:   of the bus, `https://host:port`
+    check: verifies a receipt or report offline against the anchors
+    """
+
+    def __init__(
+        self,
+        folder: PartnerFolder,
+        url: str,
+        check: Check,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        version: Version = "1.1",
+    ) -> None:
+        self._folder, self._url, self._check, self._clock, self._version = folder, url, check, clock, version
+        self._origin = folder.anchors.origin
+        self._heads = Heads(folder, clock)
+        self._clients: dict[str, SoapClient] = {}
+
+    def push(self, feed: str, content: Content, content_type: str, message_id: str) -> Received:
+        """Sign and send one delivery; its receipt, once all of it holds. The same again gives the same receipt.
+
+        Raises Refusal with the bus's code, `audit.*` where the receipt or the log does not hold; Unavailable.
+        """
+        by_mtom = content.size > INLINE_UP_TO_BYTES
+        answer = self._feeds.call(
+            "SubmitDelivery",
+            {
+                **self._names(message_id),
+                "Feed": feed,
+                "ContentType": content_type,
+                "ContentDigest": {"_value_1": content.digest.hex, "algorithm": content.digest.algorithm},
+                "KnownTreeSize": self._heads.known_size(),
+                "Content": b"" if by_mtom else content.read(),
+            },
+            attachment=content if by_mtom else None,
+        )
+        said = {
+            "sender": self._folder.bureau,
+            "feed": feed,
+            "message_id": message_id,
+            "content_digest": content.digest.hex,
+            "content_length": content.size,
+        }
+        return self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
+
+    def receipt(self, message_id: str) -> Received:
+        """The receipt of an earlier delivery of one's own."""
+        answer = self._feeds.call("GetReceipt", {**self._asked("receipt"), **self._delivery(message_id)})
+        said = {"sender": self._folder.bureau, "message_id": message_id}
+        return self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
+
+    def report(
+        self, message_id: str, *, wait_s: float = 0.0, progress: Callable[[Status], None] = lambda status: None
+    ) -> Reported:
+        """What became of a delivery of one's own. Asks again for wait_s seconds while it waits for act two."""
+        until = time.monotonic() + wait_s
+        while True:
+            answer = self._feeds.call("GetReport", {**self._asked("report"), **self._delivery(message_id)})
+            progress(answer.Status)
+            if answer.Report is not None:
+                said = {"sender": self._folder.bureau, "message_id": message_id}
+                received = self._kept("report", message_id, answer.Report, answer.ConsistencyProof, said)
+                return Reported(answer.Status, received)
+            if time.monotonic() >= until:
+                return Reported(answer.Status, None)
+            time.sleep(POLL_SECONDS)
+
+    def checkpoint(self) -> Checkpoint:
+        """The log's newest head, once it continues the one remembered."""
+        known = {"KnownTreeSize": self._heads.known_size()}
+        answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **known})
+        return self._heads.follow(answer.Checkpoint, _consistency(answer.ConsistencyProof))
+
+    def ownership(
+        self, component: str, on: date | None = None, *, purpose: str, case_number: str | None = None
+    ) -> Ownership:
+        """Whose a component is, now or at the end of a day. component: identifier, or internal number in digits."""
+        asked = self._asked(purpose, case_number)
+        answer = self._components.call("GetOwnership", {**asked, "ComponentId": component, **_on(on)})
+        return typed(answer.Ownership, Ownership)
+
+    def component(self, component: str, *, purpose: str, case_number: str | None = None) -> Component:
+        """One component."""
+        asked = self._asked(purpose, case_number)
+        answer = self._components.call("GetComponent", {**asked, "ComponentId": component})
+        return typed(answer.Component, Component)
+
+    def nearest(
+        self,
+        longitude_deg: float,
+        latitude_deg: float,
+        radius_m: float,
+        class_code: str | None = None,
+        on: date | None = None,
+        *,
+        purpose: str,
+        case_number: str | None = None,
+    ) -> tuple[Near, ...]:
+        """Components around a place, nearest first, and whose they are."""
+        answer = self._components.call(
+            "FindNearest",
+            {
+                **self._asked(purpose, case_number),
+                "LongitudeDeg": longitude_deg,
+                "LatitudeDeg": latitude_deg,
+                "RadiusM": radius_m,
+                **({"ClassCode": class_code} if class_code else {}),
+                **_on(on),
+            },
+        )
+        return tuple(typed(near, Near) for near in answer.Near)
+
+    @property
+    def _feeds(self) -> SoapClient:
+        return self._client("feeds")
+
+    @property
+    def _components(self) -> SoapClient:
+        return self._client("components")
+
+    def _client(self, service: Literal["feeds", "components"]) -> SoapClient:
+        if service not in self._clients:
+            key = self._folder.signing
+            assert key.certificate_der is not None  # the folder loads it with its certificate
+            wsse = Wsse(key, key.certificate_der, self._folder.answerers(), self._clock)
+            self._clients[service] = SoapClient(self._url, service, self._session(), wsse, self._version)
+        return self._clients[service]
+
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        session.trust_env = False  # no proxy and no other CA than ours comes between by an environment variable
+        session.cert = (self._folder.file("connection.pem"), self._folder.file("connection.key"))
+        session.verify = self._folder.file("ca.pem")
+        return session
+
+    def _names(self, message_id: str) -> dict[str, str]:
+        return {"Sender": self._folder.bureau, "Recipient": self._origin, "MessageId": message_id}
+
+    def _asked(self, purpose: str, case_number: str | None = None) -> dict[str, str]:
+        names = self._names(f"read-{secrets.token_hex(12)}")
+        return {**names, "Purpose": purpose, **({"CaseNumber": case_number} if case_number else {})}
+
+    def _delivery(self, message_id: str) -> dict[str, str | int]:
+        return {"DeliveryMessageId": message_id, "KnownTreeSize": self._heads.known_size()}
+
+    def _kept(self, kind: Kind, message_id: str, text: str, proof: Any, said: Mapping[str, object]) -> Received:
+        """A document once it holds, says what we sent, and stands in the log that we know; only then it is kept."""
+        octets = text.encode("ascii")
+        holding = self._check(octets)
+        other = [name for name, value in said.items() if holding.document.get(name) != value]
+        if other:
+            raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")
+        self._heads.follow(str(holding.document["checkpoint"]), _consistency(proof))
+        self._folder.keep(kind, message_id, octets)
+        return Received(octets, holding.document)
+
+
+def _consistency(proof: Any) -> Consistency | None:
+    """A `ConsistencyProof` element as zeep read it."""
+    if proof is None:
+        return None
+    return Consistency(int(proof.first), int(proof.second), tuple(bytes.fromhex(node) for node in proof.Node))
+
+
+def _on(on: date | None) -> dict[str, date]:
+    return {"On": on} if on else {}
