@@ -1,57 +1,128 @@
-"""Mapping, placing and checking find the faults of the made-up quarter: all of them, and no other."""
+"""What act two makes of the made-up quarter: every fault found and no other, every pair joined and no other."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
 from connectors.formats import table
-from exchange import validation
-from exchange.placing import load_city, place
-from exchange.store.frames import BatchDelivery
+from exchange import claims, joining, validation
+from exchange.ownership import OwnershipAnswer, ownership
+from exchange.placing import City, load_city, place
+from exchange.store.frames import Batch, BatchDelivery, Stored
+from exchange.store.sqlite import Store
 from mappings.apply import map_records, take
+from mappings.feed import Feed
 from mappings.load import load_feeds
 from samples.generate import Truth, generate
 from security.message import in_memory
 
 ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 6, 30, 4, tzinfo=UTC)
+LATER = NOON + timedelta(days=365)
+FEEDS = load_feeds([ROOT / "mappings/feeds"])
+
+
+class Quarter(msgspec.Struct, frozen=True):
+    """The generated files with their truth, and the city that they lie in."""
+
+    folder: Path
+    truth: Truth
+    city: City
+
+
+class Read(msgspec.Struct, frozen=True):
+    """One register as far as checking: its placed candidates and every finding."""
+
+    feed: Feed
+    delivery: BatchDelivery
+    placed: pl.DataFrame
+    findings: pl.DataFrame
 
 
 @pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
+def quarter(tmp_path_factory: pytest.TempPathFactory) -> Quarter:
     folder = tmp_path_factory.mktemp("city")
-    return folder, generate(folder, 2007)
+    truth = generate(folder, 2007)
+    return Quarter(folder, truth, load_city(folder / "districts.geojson", folder / "grid.geojson", truth.extent))
+
+
+def read(quarter: Quarter, feed_id: str, name: str, signed_at: datetime = NOON) -> Read:
+    feed, content = FEEDS[feed_id], in_memory((quarter.folder / name).read_bytes())
+    mapped = map_records(pl.concat([take(batch.frame, feed, 0) for batch in table.decode(content, feed.options)]), feed)
+    placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=quarter.city, limit_m=1.0)
+    found = pl.concat([mapped.findings, placing.findings])
+    lists = validation.lists("2007", grid=quarter.city.grid.codes, districts=quarter.city.districts.codes)
+    delivery = BatchDelivery(
+        sender=feed.bureau,
+        message_id=name,
+        valid_from=signed_at,
+        received_at=signed_at,
+        entry=0,
+        evidence_class="signed",
+    )
+    checked = validation.check(placing.placed, found, deliveries=[delivery], classes=feed.class_codes, lists=lists)
+    return Read(feed, delivery, placing.placed, pl.concat([found, checked]))
+
+
+def stored(store: Store, told: Read) -> Stored:
+    feed = told.feed
+    compared = claims.compare(
+        told.placed,
+        told.findings,
+        store.seen(feed.id),
+        [told.delivery],
+        content=feed.content,
+        crs=feed.crs,
+        gone_limit_percent=feed.gone_limit_percent,
+    )
+    links = joining.join(compared.versions, store.near(feed.id, compared.versions))
+    moment = told.delivery.received_at
+    return store.commit(Batch(feed.id, feed.bureau, moment, (told.delivery,), ("00" * 32,), compared, links))
 
 
 @pytest.mark.parametrize(
     ("feed_id", "name"),
     [("urban-census", "census.csv"), ("water-register", "water.csv"), ("water-register", "water-later.csv")],
 )
-def test_what_was_put_in_is_what_is_found(city: tuple[Path, Truth], feed_id: str, name: str) -> None:
-    folder, truth = city
-    feed = load_feeds([ROOT / "mappings/feeds"])[feed_id]
-    content = in_memory((folder / name).read_bytes())
-    records = pl.concat([take(batch.frame, feed, 0) for batch in table.decode(content, feed.options)])
-    mapped = map_records(records, feed)
-    places = load_city(folder / "districts.geojson", folder / "grid.geojson", truth.extent)
-    placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=places, limit_m=1.0)
-    found = pl.concat([mapped.findings, placing.findings])
-    lists = validation.lists("2007", grid=places.grid.codes, districts=places.districts.codes)
-    delivery = BatchDelivery(
-        sender=feed.bureau,
-        message_id="m-1",
-        valid_from=NOON,
-        received_at=NOON,
-        entry=0,
-        evidence_class="signed",
-    )
-    checked = validation.check(placing.placed, found, deliveries=[delivery], classes=feed.class_codes, lists=lists)
-    findings = pl.concat([found, checked])
+def test_what_was_put_in_is_what_is_found(quarter: Quarter, feed_id: str, name: str) -> None:
+    findings, register = read(quarter, feed_id, name).findings, quarter.truth.registers[name]
     assert findings["code"].null_count() == 0
-    register = truth.registers[name]
-    for severity, seeded in (("error", register.rejected), ("warning", register.warned)):
-        accepted = [] if severity == "error" else [row for rows in register.rejected.values() for row in rows]
-        told = findings.filter((pl.col("severity") == severity) & ~pl.col("record").is_in(accepted))
+    rejected = [row for rows in register.rejected.values() for row in rows]
+    for severity, seeded, apart in (("error", register.rejected, []), ("warning", register.warned, rejected)):
+        told = findings.filter((pl.col("severity") == severity) & ~pl.col("record").is_in(apart))
         assert {code: told.filter(code=code)["record"].sort().to_list() for code in told["code"].unique()} == seeded
+
+
+def test_the_registers_become_the_components_that_are_true(quarter: Quarter, tmp_path: Path) -> None:
+    truth, store = quarter.truth, Store(tmp_path)
+    stored(store, read(quarter, "urban-census", "census.csv"))
+    stored(store, read(quarter, "water-register", "water.csv"))
+    answers = [ownership(store, str(key)) for (key,) in store.connection().execute("SELECT id FROM components")]
+    assert len(answers) == truth.components
+    by_feed = [{claim.feed: claim.source_key for claim in answer.claims} for answer in answers]
+    joined = {keys["urban-census"]: keys["water-register"] for keys in by_feed if len(keys) == 2}
+    assert joined == truth.pairs
+    assert named(answers, "two bureaus claim this") == sorted(truth.disputes)
+    assert named(answers, "role unknown", "nobody claims this") == sorted([*truth.gaps, *truth.orphans])
+
+
+def named(answers: list[OwnershipAnswer], *verdicts: str) -> list[str]:
+    """The components of these verdicts, by census key before water key."""
+    return sorted(
+        min((claim.feed, claim.source_key) for claim in answer.claims)[1]
+        for answer in answers
+        if answer.verdict in verdicts
+    )
+
+
+def test_a_year_on_the_water_register_is_compared_key_by_key(quarter: Quarter, tmp_path: Path) -> None:
+    later, store = quarter.truth.later, Store(tmp_path)
+    stored(store, read(quarter, "water-register", "water.csv"))
+    done = stored(store, read(quarter, "water-register", "water-later.csv", LATER))
+    outcomes = dict(done.outcomes.group_by("outcome").agg(pl.col("source_key").sort()).rows())
+    assert (outcomes["new"], outcomes["changed"]) == (later.new, later.changed)
+    assert len(outcomes["unchanged"]) == later.unchanged
+    assert done.deliveries[0].counts.gone == len(later.ended)
