@@ -139,7 +139,7 @@ def authority(settings: Settings) -> pki.Authority:
 
 def anchors_of(settings: Settings) -> Anchors:
     """The public trust anchors that `init` wrote."""
-    return msgspec.json.decode((_state(settings) / "anchors.json").read_bytes(), type=Anchors)
+    return msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
 
 
 def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
@@ -159,12 +159,12 @@ def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda:
 
 def open_registry(settings: Settings, journal: Journal) -> Registry:
     """Bureaus, certificates and grants."""
-    return Registry(_state(settings), journal, utc_now)
+    return Registry(state_of(settings), journal, utc_now)
 
 
 def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus:
     """Everything the stories work with. Raises Misconfigured naming what is missing."""
-    state, folder = _state(settings), settings.at(settings.keys.folder)
+    state, folder = state_of(settings), settings.at(settings.keys.folder)
     origin = msgspec.json.decode((state / "origin.json").read_bytes(), type=Origin)
     if (origin.origin, origin.edition) != (settings.bus.origin, settings.city.edition):
         raise Misconfigured(f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}")
@@ -198,7 +198,8 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
     )
 
 
-def _state(settings: Settings) -> Path:
+def state_of(settings: Settings) -> Path:
+    """The state folder. Raises Misconfigured when no bus stands there yet."""
     state = settings.at(settings.state.folder)
     if not (state / "origin.json").exists():
         raise Misconfigured(f"{state}: no bus here yet; make one with: yongtong init --edition 2007")
@@ -211,7 +212,7 @@ def _state(settings: Settings) -> Path:
 def serve(settings: Settings, listening: socket.socket, *, with_worker: bool, ready: Callable[[], None]) -> None:
     """Open the doors until SIGTERM or SIGINT; with_worker also keeps one worker process alive beside them."""
     with ExitStack() as stack:
-        _alone(_state(settings) / "serve.lock", stack, "another serve runs on this state folder")
+        _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder")
         broker = settings.at(settings.state.folder) / "queue"
         celery = make_celery(broker)
         woken = threading.Event()
@@ -267,7 +268,7 @@ def work(settings: Settings) -> None:
         limit = settings.worker.memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # a hostile workbook ends this process, not the machine
         threading.Thread(target=_end_with, args=(os.getppid(),), name="parent watch", daemon=True).start()
-        _wait_alone(_state(settings) / "worker.lock", stack)
+        _wait_alone(state_of(settings) / "worker.lock", stack)
         bus = open_bus(settings)
         stack.callback(bus.close)
         bus.journal.resume()

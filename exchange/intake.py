@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 
 import msgspec
+from lxml import etree
 
 from exchange.bus import Bus
 from exchange.journal import Acceptance, Entry, InboxRow
@@ -170,9 +171,10 @@ def _theirs(
 
 def _for_us(verified: VerifiedEnvelope, bus: Bus) -> None:
     """The signed part has the published shape and names this bus: what was signed for another bus is not ours."""
-    if not bus.schema.validate(verified.element):
-        problems = "; ".join(str(problem.message) for problem in bus.schema.error_log)
-        raise Refusal("soap.schema_invalid", problems[:200])
+    try:
+        bus.schema.assertValid(verified.element)
+    except etree.DocumentInvalid as problem:
+        raise Refusal("soap.schema_invalid", str(problem)[:200]) from problem
     recipient = verified.text("Recipient")
     if recipient != bus.origin:
         raise Refusal("auth.wrong_recipient", f"{recipient} != {bus.origin}")

@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from mappings.findings import sentence_of
 from security.errors import Refusal, Sentence
 
 STDERR = Console(stderr=True, highlight=False)
@@ -63,3 +64,14 @@ def print_refusal(refusal: Refusal) -> None:
     STDERR.print(f"[bold red]{refusal.code}[/]{about}", markup=True)
     for line in (sentence.zh, sentence.en, "→ " + sentence.next_zh, "→ " + sentence.next_en):
         STDERR.print("  " + line, markup=False)
+
+
+def finding_rows(findings: Iterable[dict[str, Any]]) -> list[list[object]]:
+    """Findings of a report as table rows: severity, code, field, how many records, the first, sentence and next step."""
+    rows: list[list[object]] = []
+    for finding in findings:
+        sentence = sentence_of(finding["code"])
+        first = ", ".join(str(number) for number in finding["first_records"])
+        words = f"{sentence.zh} {sentence.next_zh}\n{sentence.en} {sentence.next_en}"
+        rows.append([finding["severity"], finding["code"], finding["field"], finding["count"], first, words])
+    return rows

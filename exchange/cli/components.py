@@ -1,0 +1,139 @@
+"""Whose is it: `component`, `near`, `ownership`. Here on the bus's own machine, or over SOAP with --as."""
+
+import argparse
+from contextlib import closing
+from datetime import date
+from typing import Any
+
+from exchange import app, ownership
+from exchange.cli.output import print_json, print_table
+from exchange.cli.parsing import Commands, add_command, settings_of
+from exchange.cli.partner import add_partner_options, partner_of
+from exchange.journal import Entry
+from exchange.store.sqlite import Store
+
+ROLE_WORDS = {"authority": "主管部门 authority", "owner": "权属单位 owner", "maintainer": "养护单位 maintainer"}
+
+
+def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """component, near, ownership."""
+    component = add_command(
+        commands, common, "component", _component, says="one component", example="yongtong component 3302030101000001"
+    )
+    component.add_argument("id", metavar="ID", help="its identifier, or the internal number")
+    near = add_command(
+        commands,
+        common,
+        "near",
+        _near,
+        says="components around a place, and whose they are",
+        example="yongtong near 121.549 29.874 --radius 20 --class 0102",
+    )
+    near.add_argument("longitude", metavar="LON", type=float, help="degrees of CGCS2000")
+    near.add_argument("latitude", metavar="LAT", type=float)
+    near.add_argument("--class", dest="class_code", metavar="C", help="class code of the master edition")
+    near.add_argument("--radius", type=float, default=20.0, metavar="M", help="metres (20)")
+    asked = add_command(
+        commands,
+        common,
+        "ownership",
+        _ownership,
+        says="whose a component is, now or on a past day, and how we know",
+        example="yongtong ownership 3302030101000001 --on 2026-11-01 --purpose 案件处置",
+    )
+    asked.add_argument("id", metavar="ID")
+    for parser in (near, asked):
+        parser.add_argument("--on", type=date.fromisoformat, metavar="DATE", help="at the end of that day (+08:00)")
+    for parser in (component, near, asked):
+        parser.add_argument("--purpose", default="enquiry", help="stands in the audit (enquiry)")
+        parser.add_argument("--case", metavar="NUMBER", help="case number; stands in the audit")
+        add_partner_options(parser, required=False)
+
+
+def _component(options: argparse.Namespace) -> int:
+    found: Any
+    if options.bureau:
+        found = partner_of(options).component(options.id, purpose=options.purpose, case_number=options.case)
+    else:
+        found = _here(options, lambda store: ownership.component(store, options.id))
+    print_json(found) if options.json else _print_component(found)
+    return 0
+
+
+def _near(options: argparse.Namespace) -> int:
+    place = (options.longitude, options.latitude, options.radius, options.class_code, options.on)
+    found: Any
+    if options.bureau:
+        near = partner_of(options).nearest(*place, purpose=options.purpose, case_number=options.case)
+        found = [(one.distance_m, one.ownership) for one in near]
+    else:
+        found = [(one.distance_m, one.answer) for one in _here(options, lambda store: ownership.nearest(store, *place))]
+    if options.json:
+        print_json({"near": [{"distance_m": distance, "ownership": answer} for distance, answer in found]})
+        return 0
+    rows = [
+        (f"{distance:.2f}", one.component.identifier or f"pending #{one.component.key}", one.component.class_code,
+         one.component.name, one.verdict, _units(one, "owner"), len(one.claims))
+        for distance, one in found
+    ]  # fmt: skip
+    print_table("附近部件 Near", ["m", "identifier", "class", "name", "verdict", "owner", "claims"], rows)
+    return 0
+
+
+def _ownership(options: argparse.Namespace) -> int:
+    answer: Any
+    if options.bureau:
+        answer = partner_of(options).ownership(
+            options.id, options.on, purpose=options.purpose, case_number=options.case
+        )
+    else:
+        answer = _here(options, lambda store: ownership.ownership(store, options.id, options.on))
+    print_json(answer) if options.json else print_ownership(answer)
+    return 0
+
+
+def _here(options: argparse.Namespace, ask: Any) -> Any:
+    """Ask the store on this machine; the operator's question stands in the audit like anybody's."""
+    settings = settings_of(options)
+    with closing(app.open_journal(settings)) as journal, closing(Store(app.state_of(settings))) as store:
+        detail: dict[str, str | int] = {"purpose": options.purpose, "case_number": options.case or ""}
+        journal.note(Entry(type="read", outcome="answered", actor="operator", detail=detail)).result()
+        return ask(store)
+
+
+def _print_component(component: Any) -> None:
+    rows = [
+        ("标识码 identifier", component.identifier or f"pending #{component.key}"),
+        ("类别 class", component.class_code),
+        ("名称 name", component.name),
+        ("状态 state", component.state),
+        ("位置 position", f"{component.longitude_deg:.7f}, {component.latitude_deg:.7f} ± {component.accuracy_m} m"),
+        ("行政区划 division", component.division_code),
+        ("单元网格 grid", component.grid_code),
+        ("变更号 change", component.change_number),
+    ]
+    print_table("管理部件 Component", ["", ""], rows)
+
+
+def print_ownership(answer: Any) -> None:
+    """An ownership answer for a person: verdict, roles, and every claim with where its proof lies."""
+    _print_component(answer.component)
+    day = f" on {answer.on}" if answer.on else ""
+    rows = [(ROLE_WORDS[role.role], role.status, _unit_words(role.units)) for role in answer.roles]
+    print_table(f"权属 Ownership{day}: {answer.verdict}", ["", "status", "unit"], rows)
+    claims = [
+        (claim.bureau, claim.feed, claim.source_key, claim.owner.name or claim.owner.code if claim.owner else None,
+         claim.valid_from.date(), claim.valid_to.date() if claim.valid_to else None, claim.record, claim.entry,
+         claim.evidence_class)
+        for claim in answer.claims
+    ]  # fmt: skip
+    columns = ["bureau", "feed", "key", "owner", "from", "until", "record", "entry", "evidence"]
+    print_table("单位申报 Claims", columns, claims)
+
+
+def _units(answer: Any, role: str) -> str:
+    return next((_unit_words(one.units) or one.status for one in answer.roles if one.role == role), "")
+
+
+def _unit_words(units: Any) -> str:
+    return " / ".join(f"{unit.name or unit.code} ({unit.basis})" for unit in units)

@@ -1,0 +1,178 @@
+"""The bureau's side: push a file, keep the receipt, fetch the report."""
+
+import argparse
+import mimetypes
+import secrets
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from connectors.partner.folder import PartnerFolder
+from connectors.partner.partner import Partner, Received, Reported
+from exchange.cli.output import finding_rows, print_json, print_table, say
+from exchange.cli.parsing import Commands, add_command, settings_of
+from exchange.receipts import Anchors, verify_receipt
+from mappings import findings as finding_catalogue
+from security.errors import Misconfigured, sentences
+from security.message import Content, file_content
+
+REPORT_WAIT_S = 600.0
+
+
+def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """push, receipt, report."""
+    push = add_command(
+        commands,
+        common,
+        "push",
+        _push,
+        says="sign and send a file to a feed, wait, print receipt then report",
+        example="yongtong push water-register water.csv --as water",
+    )
+    push.add_argument("feed", metavar="FEED")
+    push.add_argument("file", metavar="FILE", type=Path)
+    push.add_argument("--message-id", help="instead of a new one; the same again gives the same receipt")
+    push.add_argument("--over", choices=["soap"], default="soap")
+    add_partner_options(push, required=True)
+    for name, run, says in (
+        ("receipt", _receipt, "the receipt of an earlier delivery, the same bytes for ever"),
+        ("report", _report, "what became of an earlier delivery"),
+    ):
+        command = add_command(
+            commands, common, name, run, says=says, example=f"yongtong {name} 20261122-7f3a9c --as water"
+        )
+        command.add_argument("message_id", metavar="MESSAGE_ID")
+        add_partner_options(command, required=True)
+
+
+def add_partner_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """--as, --url, --partners: who asks, whom, and where the keys lie."""
+    parser.add_argument("--as", dest="bureau", metavar="BUREAU", required=required, help="whose keys sign")
+    parser.add_argument("--url", help="of the bus (from the settings when not given)")
+    parser.add_argument("--partners", default="partners", metavar="DIR", help="folder of partner folders (partners)")
+
+
+def partner_of(options: argparse.Namespace) -> Partner:
+    """The partner that --as names, speaking to the bus at --url."""
+    folder = Path(options.partners) / options.bureau
+    if not folder.is_dir():
+        raise Misconfigured(f"{folder}: no keys of {options.bureau} here; name their folder with --partners")
+    return open_partner(folder, options.url or url_of(options))
+
+
+def open_partner(path: Path, url: str) -> Partner:
+    """A partner by its folder; receipts are checked against the anchors that lie in it."""
+    folder = PartnerFolder(path)
+    known = folder.anchors
+    anchors = Anchors(known.origin, known.log_key, list(known.receipt_certificates))
+    return Partner(folder, url, partial(verify_receipt, anchors=anchors))
+
+
+def url_of(options: argparse.Namespace) -> str:
+    """Where the settings say that the bus is."""
+    https = settings_of(options).https
+    return f"https://{https.host}:{https.port}"
+
+
+def read_file(path: Path) -> Content:
+    """A file to send. Raises Misconfigured when it cannot be read."""
+    try:
+        return file_content(path)
+    except OSError as problem:
+        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+
+
+def _push(options: argparse.Namespace) -> int:
+    content = read_file(options.file)
+    partner = partner_of(options)
+    message_id = options.message_id or f"{options.feed}-{secrets.token_hex(8)}"
+    kind = mimetypes.guess_type(options.file.name)[0] or "application/octet-stream"
+    say(f"报送 {options.file} → {options.feed}   message id {message_id}")
+    received = partner.push(options.feed, content, kind, message_id)
+    if not options.json:
+        _print_receipt(received)
+    reported = partner.report(message_id, wait_s=REPORT_WAIT_S, progress=_progress())
+    return _show(options, reported, {"receipt": received.document})
+
+
+def _receipt(options: argparse.Namespace) -> int:
+    received = partner_of(options).receipt(options.message_id)
+    if options.json:
+        print_json(received.document)
+    else:
+        _print_receipt(received)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    return _show(options, partner_of(options).report(options.message_id), {})
+
+
+def _progress() -> Any:
+    said: list[str] = []
+
+    def progress(status: str) -> None:
+        if status not in said:
+            said.append(status)
+            say({"waiting": "等待处理 waiting for act two …"}.get(status, f"处理结果 {status}"))
+
+    return progress
+
+
+def _show(options: argparse.Namespace, reported: Reported, also: dict[str, Any]) -> int:
+    document = reported.received.document if reported.received else None
+    if options.json:
+        print_json({**also, "status": reported.status, "report": document and with_sentences(document)})
+    elif document is None:
+        say("尚未处理 Not processed yet; ask again with: yongtong report MESSAGE_ID --as BUREAU")
+    else:
+        _print_report(document)
+    return 0 if reported.status in ("processed", "waiting") else 1
+
+
+def with_sentences(document: dict[str, Any]) -> dict[str, Any]:
+    """A report's document with, beside each code, what it says and the next step."""
+    report = dict(document["report"])
+    if "code" in report:
+        report["sentence"] = sentences()[report["code"]]
+    report["findings"] = [
+        {**finding, "sentence": finding_catalogue.sentence_of(finding["code"])} for finding in report.get("findings", [])
+    ]
+    return {**document, "report": report}
+
+
+def _print_receipt(received: Received) -> None:
+    document = received.document
+    rows = [
+        ("报文标识 message id", document["message_id"]),
+        ("内容 content", f"{document['content_length']} octets, SHA-256 {str(document['content_digest'])[:16]}…"),
+        ("证据类别 evidence", f"{document['evidence_class']}, {document['form']}"),
+        ("审计记录 audit entry", document["index"]),
+        ("接收时间 received at", document["received_at"]),
+    ]
+    print_table("回执 Receipt: signature, entry and proof hold", ["", ""], rows)
+
+
+def _print_report(document: dict[str, Any]) -> None:
+    report = document["report"]
+    if "code" in report:
+        sentence = sentences()[report["code"]]
+        print_table(
+            f"处理结果回执 Report: {document['outcome']}",
+            ["", ""],
+            [
+                (report["code"], report.get("detail", "")),
+                ("", sentence.zh),
+                ("", sentence.en),
+                ("→", sentence.next_zh),
+                ("→", sentence.next_en),
+            ],
+        )
+        return
+    names = ("records", "new", "changed", "unchanged", "ended", "rejected", "ignored", "gone")
+    print_table("处理结果回执 Report", names, [[report[name] for name in names]])
+    if report["tallies"]:
+        print_table("计数 Counted in the source", ["", ""], sorted(report["tallies"].items()))
+    rows = finding_rows(report["findings"])
+    if rows:
+        print_table("质检意见 Findings", ["", "code", "field", "records", "first", "what, and the next step"], rows)
