@@ -1,5 +1,6 @@
 """归并 Which claims speak of the same thing. Pure: no store, no clock, no chance."""
 
+import numpy as np
 import polars as pl
 
 from exchange.store.frames import LINKS, NEAR
@@ -30,19 +31,20 @@ def join(versions: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
 def _pairs(claims: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
     """source_key, component_near, distance_m: every pair that may be, found through the cells within reach."""
     found = conform(near, NEAR).rename({name: f"{name}_near" for name in NEAR if name != "class_code"})
-    found = found.with_columns(cells=cell(pl.col("longitude_deg_near"), pl.col("latitude_deg_near")))
-    wanted = claims.select(
-        "source_key", "class_code", "longitude_deg", "latitude_deg", "accuracy_m", cells_in_reach(claims)
-    ).explode("cells")
-    pairs = wanted.join(found, on=["cells", "class_code"], how="inner")
-    places = [pairs[f"{axis}_deg{of}"].to_numpy() for of in ("", "_near") for axis in ("longitude", "latitude")]
-    return (
-        pairs.with_columns(pl.Series("distance_m", distance_m(*places)))
-        .filter(
-            pl.col("distance_m") <= pl.min_horizontal(pl.col("accuracy_m") + pl.col("accuracy_m_near"), pl.lit(REACH_M))
-        )
-        .select("source_key", "component_near", "distance_m")
+    found = found.with_columns(cell=cell(pl.col("longitude_deg_near"), pl.col("latitude_deg_near")))
+    reach_m = float(
+        np.sum([claims["accuracy_m"].to_numpy().max(initial=0), found["accuracy_m_near"].to_numpy().max(initial=0)])
     )
+    wanted = claims.select("source_key", "class_code", "longitude_deg", "latitude_deg", "accuracy_m")
+    pairs = (
+        wanted.with_row_index("place")
+        .join(cells_in_reach(claims, reach_m), on="place")
+        .join(found, on=["cell", "class_code"])
+    )
+    places = [pairs[f"{axis}_deg{of}"].to_numpy() for of in ("", "_near") for axis in ("longitude", "latitude")]
+    pairs = pairs.with_columns(pl.Series("distance_m", distance_m(*places)))
+    limit_m = pl.min_horizontal(pl.col("accuracy_m") + pl.col("accuracy_m_near"), pl.lit(REACH_M))
+    return pairs.filter(pl.col("distance_m") <= limit_m).select("source_key", "component_near", "distance_m")
 
 
 def _one_to_one(pairs: pl.DataFrame) -> pl.DataFrame:

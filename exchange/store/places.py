@@ -33,13 +33,23 @@ def cell(longitude_deg: pl.Expr, latitude_deg: pl.Expr) -> pl.Expr:
     return row * ROW + column
 
 
-def cells_in_reach(places: pl.DataFrame) -> pl.Series:
-    """For each place (longitude_deg, latitude_deg) the distinct cells within REACH_M, a list each."""
-    east, north = (REACH_M / scale for scale in metres_per_degree(places["latitude_deg"].to_numpy()))
-    around = places.select("longitude_deg", "latitude_deg", pl.Series("east", east), pl.Series("north", north))
-    longitude, latitude = pl.col("longitude_deg"), pl.col("latitude_deg")
-    corners = [cell(longitude + x * pl.col("east"), latitude + y * pl.col("north")) for x in (-1, 1) for y in (-1, 1)]
-    return around.select(cells=pl.concat_list(corners).list.unique().list.sort())["cells"]
+def cells_in_reach(places: pl.DataFrame, reach_m: float = REACH_M) -> pl.DataFrame:
+    """place (row of places, UInt32), cell: the one to four cells within reach_m, at most REACH_M, of each place.
+
+    places: longitude_deg, latitude_deg
+    """
+    reach = [min(reach_m, REACH_M) / scale for scale in metres_per_degree(places["latitude_deg"].to_numpy())]
+    around = places.select("longitude_deg", "latitude_deg", east=pl.Series(reach[0]), north=pl.Series(reach[1]))
+    corners = around.with_row_index("place").select(
+        "place",
+        *(
+            cell(pl.col("longitude_deg") + x * pl.col("east"), pl.col("latitude_deg") + y * pl.col("north")).alias(name)
+            for name, x, y in (("sw", -1, -1), ("se", 1, -1), ("nw", -1, 1), ("ne", 1, 1))
+        ),
+    )
+    wider, higher = pl.col("se") != pl.col("sw"), pl.col("nw") != pl.col("sw")
+    parts = (("sw", pl.lit(True)), ("se", wider), ("nw", higher), ("ne", wider & higher))
+    return pl.concat([corners.filter(which).select("place", cell=name) for name, which in parts])
 
 
 def cell_ranges(longitude_deg: float, latitude_deg: float, radius_m: float) -> list[tuple[int, int]]:

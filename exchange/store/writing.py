@@ -36,7 +36,6 @@ COMPONENT: Final = (
 LEADING: Final = ("class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code")
 
 CELL_SQL: Final = "CAST(latitude_deg * 1000 AS INTEGER) * 1000000 + CAST(longitude_deg * 1000 AS INTEGER)"
-LIVE_SQL: Final = "FROM claims WHERE component_id = components.id AND valid_to_us IS NULL"
 KEEP_PAST: Final = (
     f"INSERT INTO claims_past ({', '.join(PAST)}) "
     "SELECT id, component_id, delivery_id, record, valid_from_us, coalesce(valid_to_us, ?), coalesce(closed_by, ?), "
@@ -44,14 +43,15 @@ KEEP_PAST: Final = (
 )
 REPLACE: Final = f"UPDATE claims SET {', '.join(f'{name} = ?' for name in VERSION)} WHERE id = ?"
 END: Final = "UPDATE claims SET valid_to_us = ?, closed_by = ? WHERE id = ?"
-NUMBER: Final = (
-    "UPDATE components SET change_number = ?, "
-    f"change_kind = CASE WHEN EXISTS (SELECT 1 {LIVE_SQL}) THEN 'changed' ELSE 'orphaned' END WHERE id = ?"
-)
+LIVE: Final = "FROM claims WHERE component_id = ?2 AND valid_to_us IS NULL"
+# (change number, component), for components that were there before.
 LEAD: Final = (
-    f"UPDATE components SET ({', '.join(LEADING)}, cell) = "
-    f"(SELECT {', '.join(LEADING)}, {CELL_SQL} {LIVE_SQL} ORDER BY id LIMIT 1) "
-    f"WHERE id = ? AND EXISTS (SELECT 1 {LIVE_SQL})"
+    f"UPDATE components SET change_number = ?1, change_kind = 'changed', cell = k.cell, "
+    f"{', '.join(f'{name} = k.{name}' for name in LEADING)} "
+    f"FROM (SELECT {', '.join(LEADING)}, {CELL_SQL} AS cell {LIVE} ORDER BY id LIMIT 1) k WHERE components.id = ?2"
+)
+ORPHAN: Final = (
+    f"UPDATE components SET change_number = ?1, change_kind = 'orphaned' WHERE id = ?2 AND NOT EXISTS (SELECT 1 {LIVE})"
 )
 
 
@@ -245,10 +245,10 @@ def _components(founded: pl.DataFrame, identifiers: pl.Series, numbers: pl.DataF
 
 
 def _touch(connection: sqlite3.Connection, numbers: pl.DataFrame, founded: pl.DataFrame) -> None:
-    """Components that were there before: their change number, and what their leading claim says now."""
-    touched = numbers.join(founded, on="component", how="anti")
-    connection.executemany(NUMBER, touched.select("change_number", "component").iter_rows())
-    connection.executemany(LEAD, touched.select("component").iter_rows())
+    """Components that were there before: their change number, and what their leading claim says now, if any stands."""
+    touched = numbers.join(founded, on="component", how="anti").select("change_number", "component")
+    connection.executemany(LEAD, touched.iter_rows())
+    connection.executemany(ORPHAN, touched.iter_rows())
 
 
 def _outcomes(batch: Batch, versions: pl.DataFrame) -> pl.DataFrame:
