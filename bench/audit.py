@@ -177,7 +177,7 @@ def per_s(folder: Path, what: str, count: int) -> float:
     both = [_start(folder, what, count) for _ in range(2)]
     for process in both:
         _go(process)
-    spans = [json.loads(process.communicate()[0]) for process in both]
+    spans: list[list[float]] = [json.loads(process.communicate()[0]) for process in both]
     return 2 * count / (max(span[1] for span in spans) - min(span[0] for span in spans))
 
 

@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from lxml import etree
-from security.wss import sign
 
 from samples import quarter
 from security.keys import SigningKey
+from security.wss import sign
 
 FEED: Final = "bench-covers"
 ROWS: Final = 25
@@ -60,7 +60,7 @@ def envelope(content: bytes, message_id: str, sender: Sender, now: datetime, fee
     """One signed SOAP 1.1 SubmitDelivery with its content inline; it is fresh for nine minutes."""
     root = etree.Element(etree.QName(SOAP, "Envelope"), nsmap={"s": SOAP})
     body = etree.SubElement(root, etree.QName(SOAP, "Body"))
-    operation = etree.SubElement(body, etree.QName(OURS, "SubmitDelivery"), nsmap={None: OURS})
+    operation = etree.SubElement(body, etree.QName(OURS, "SubmitDelivery"), nsmap={"yt": OURS})
     for name, text in (
         ("Sender", sender.bureau),
         ("Recipient", sender.recipient),
