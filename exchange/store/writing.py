@@ -71,7 +71,7 @@ def write(connection: sqlite3.Connection, batch: Batch) -> Stored:
     _put_claims(connection, versions_rows.filter("last"), feed_id)
     numbers = _numbers(connection, events)
     _insert(connection, "components", COMPONENT, _components(founded, identifiers, numbers))
-    _touch(connection, numbers, founded)
+    _touch(connection, numbers, founded, events.filter("ends"))
     outcomes = _outcomes(batch, versions)
     deliveries = _deliveries(connection, batch, outcomes, feed_id, first_delivery)
     return Stored(deliveries, outcomes, findings, repeated=False)
@@ -146,8 +146,10 @@ def _linked(connection: sqlite3.Connection, batch: Batch) -> pl.DataFrame:
 
 
 def _events(versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
-    """What happens to claims: delivery, record, source_key, claim, component, at_us, kept (claim was there before)."""
-    said = versions.select(*KEY, "source_key", "claim", "component", at_us="valid_from_us", kept=~pl.col("added"))
+    """What happens to claims: KEY, source_key, claim, component, at_us, kept (the claim was there before), ends (it)."""
+    said = versions.select(
+        *KEY, "source_key", "claim", "component", at_us="valid_from_us", kept=~pl.col("added"), ends=pl.lit(False)
+    )
     now = versions.unique("source_key").select(
         "source_key", claim_now="claim", component_now="component", added="added"
     )
@@ -158,6 +160,7 @@ def _events(versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
         component=pl.coalesce("component", "component_now"),
         at_us="valid_to_us",
         kept=~pl.col("added").fill_null(False),
+        ends=pl.lit(True),
     )
     return pl.concat([said, ended]).sort("delivery", "source_key", "record")
 
@@ -244,11 +247,11 @@ def _components(founded: pl.DataFrame, identifiers: pl.Series, numbers: pl.DataF
     ).join(numbers, on="component", how="left", maintain_order="left")
 
 
-def _touch(connection: sqlite3.Connection, numbers: pl.DataFrame, founded: pl.DataFrame) -> None:
+def _touch(connection: sqlite3.Connection, numbers: pl.DataFrame, founded: pl.DataFrame, ended: pl.DataFrame) -> None:
     """Components that were there before: their change number, and what their leading claim says now, if any stands."""
     touched = numbers.join(founded, on="component", how="anti").select("change_number", "component")
     connection.executemany(LEAD, touched.iter_rows())
-    connection.executemany(ORPHAN, touched.iter_rows())
+    connection.executemany(ORPHAN, touched.join(ended, on="component", how="semi").iter_rows())
 
 
 def _outcomes(batch: Batch, versions: pl.DataFrame) -> pl.DataFrame:
