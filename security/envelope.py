@@ -250,7 +250,9 @@ def _include(root: etree._Element, operation: etree._Element) -> tuple[etree._El
     content = operation.find(YT + "Content")
     if content is None or list(content) != found or found[0].tag != XOP + "Include":
         raise Refusal("signature.include_refused", "only as the one child of Content")
-    (include,) = found
+    if len(found) > 1:
+        raise Refusal("signature.include_refused", "more than one")
+    include = found[0]
     href = include.get("href", "")
     if content.text or include.tail or include.text or len(include) or set(include.attrib) != {"href"}:
         raise Refusal("signature.include_refused", "text or attributes beside it")

@@ -22,6 +22,7 @@ from security.keys import PublicKey, SigningKey, generate, public_key_of
 from security.message import EnrolledCertificate, Use
 
 CA_YEARS = 10
+LONGEST_ISSUER = 1_000  # characters; the text comes from strangers
 _AFTER_COMMA = re.compile(r"(?<!\\), +")
 _SHORT_NAMES = {"E": NameOID.EMAIL_ADDRESS, "emailAddress": NameOID.EMAIL_ADDRESS, "S": NameOID.STATE_OR_PROVINCE_NAME}
 
@@ -127,6 +128,8 @@ def names_of(certificate_der: bytes) -> Names:
 
 def issuer_from_text(text: str) -> tuple[tuple[str, str], ...] | None:
     """The pairs of an issuer written as RFC 4514 text, with the spaces and short names that toolkits add; else None."""
+    if len(text) > LONGEST_ISSUER:
+        return None
     try:
         return _pairs(x509.Name.from_rfc4514_string(_AFTER_COMMA.sub(",", text), _SHORT_NAMES))
     except (ValueError, KeyError):

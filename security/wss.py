@@ -33,7 +33,9 @@ class VerifiedEnvelope(msgspec.Struct, frozen=True):
 
     element:          the operation element as a document of its own, without xop:Include
     created, expires: of the signed Timestamp, aware, UTC
-    signature_digest: SHA-256 of SignatureValue's octets, lower-case hex; names this one envelope
+    signature_digest: SHA-256 of SignatureValue's octets, lower-case hex; names this one envelope in answers
+    signed_digest:    SHA-256 of SignedInfo's canonical octets, lower-case hex. By it a repeated envelope is known:
+                      anybody can turn an ECDSA signature (r, s) into (r, n - s), which holds and has another digest
     form:             `inline`; `mtom`, signed as sent; `mtom-expanded`, signed with the part's base64 in place
     attachment:       the part that the Include named; `security.signatures` compares it with the declared digest
     """
@@ -44,6 +46,7 @@ class VerifiedEnvelope(msgspec.Struct, frozen=True):
     created: datetime
     expires: datetime
     signature_digest: str
+    signed_digest: str
     form: Form
     attachment: Content | None = None
 
@@ -91,6 +94,7 @@ def verify(
         created=envelope.created,
         expires=envelope.expires,
         signature_digest=hashlib.sha256(signature.value).hexdigest(),
+        signed_digest=hashlib.sha256(signed_info).hexdigest(),
         form=form,
         attachment=attachment,
     )
