@@ -1,0 +1,122 @@
+"""A journal with real keys in a folder, and things to put in it; also run as a program by the tests of two processes."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from exchange.evidence import Evidence
+from exchange.journal import Acceptance, Entry, Journal
+from exchange.receipts import Anchors, issue_receipt, issue_report
+from security import pki
+from security.checkpoint import log_key_octets
+from security.keys import SigningKey, generate
+from security.message import in_memory
+
+ORIGIN = "yongtong.example/log"
+NOON = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
+DIGEST = "5e" * 32
+
+
+class JournalFolder:
+    """Keys, anchors, evidence and journal of one made-up bus; opened again, it has the same keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not (folder / "log.key").exists():
+            self._make_keys()
+        self.log_key = SigningKey.load(folder / "log.key")
+        self.receipt_key = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
+        certificate = (folder / "answer.pem").read_text()
+        self.anchors = Anchors(ORIGIN, log_key_octets(self.log_key.public_key).hex(), [certificate])
+        self.evidence = Evidence(folder / "evidence")
+
+    def _make_keys(self) -> None:
+        ca, key = pki.make_ca("test CA", NOON), generate("ES256")
+        der = pki.issue(ca, "answer", key.public_key, "signing", NOON, NOON + timedelta(days=3650))
+        (self.folder / "answer.key").write_bytes(key.pem())
+        (self.folder / "answer.pem").write_bytes(pki.pem_of(der))
+        (self.folder / "log.key").write_bytes(generate("EdDSA").pem())
+
+    def open(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Journal:
+        return Journal(
+            self.folder,
+            ORIGIN,
+            self.log_key,
+            clock,
+            functools.partial(issue_receipt, key=self.receipt_key),
+            functools.partial(issue_report, key=self.receipt_key),
+            self.evidence.sync,
+        )
+
+    def acceptance(self, message_id: str, content: bytes = b"a,b\n1,2\n", feed: str = "covers") -> Acceptance:
+        """A delivery whose evidence is kept."""
+        raw = in_memory(content)
+        return Acceptance(
+            sender="water",
+            message_id=message_id,
+            feed=feed,
+            content_type="text/csv",
+            content_digest=raw.digest.hex,
+            content_length=raw.size,
+            request_digest=DIGEST,
+            signer="a1" * 32,
+            carrier="b2" * 32,
+            evidence_class="signed",
+            form="inline",
+            grant="g-1",
+            received_at=NOON,
+            signed_at=NOON,
+            evidence=self.evidence.keep("water", raw),
+            entry=Entry(
+                type="delivery",
+                outcome="accepted",
+                actor="water",
+                carrier="b2" * 32,
+                signer="a1" * 32,
+                sender="water",
+                feed=feed,
+                feed_digest="c3" * 32,
+                grant="g-1",
+                trust_digest="d4" * 32,
+                detail={"evidence_digest": raw.digest.hex},
+            ),
+        )
+
+
+def an_entry(**stated: str) -> Entry:
+    """An audited read, or what is stated."""
+    members = {"type": "read", "outcome": "answered", "actor": "case-system", "sender": "case-system", **stated}
+    return Entry(**members, detail={"purpose": "井盖破损 case", "case_number": "2026-0042", "found": 1})  # type: ignore[arg-type]  # strings
+
+
+def finished(journal: Journal, inbox_id: int) -> bytes:
+    """The report of a delivery that is now processed."""
+    entry = an_entry(type="processing", outcome="processed", sender="water", feed="covers")
+    return journal.finish(inbox_id, "processed", entry, {"records": 1, "outcomes": {"new": 1}}).result(30)
+
+
+def main(folder: Path, first: int, count: int) -> None:
+    """Accept `count` deliveries one after the other, finishing each; one line a receipt, one a report."""
+    bus = JournalFolder(folder)
+    journal = bus.open()
+    for number in range(first, first + count):
+        accepted = journal.accept(bus.acceptance(f"m-{number}", b"row %d" % number)).result(30)
+        assert accepted.inbox.receipt is not None
+        _say({"id": f"m-{number}", "receipt": accepted.inbox.receipt.decode()})
+        report = finished(journal, accepted.inbox.id)
+        _say({"id": f"m-{number}", "report": report.decode()})
+    journal.close()
+
+
+def _say(line: dict[str, str]) -> None:
+    """A line in one write: what was said before a SIGKILL is read whole."""
+    os.write(1, msgspec.json.encode(line) + b"\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
