@@ -15,7 +15,8 @@ from typing import Final
 import polars as pl
 
 from connectors.formats.records import CARRIED, RECORD, RECORDS_PER_BATCH, SHEET, Options, RecordBatch
-from connectors.formats.workbook import COLUMNS, Corner, Sheet, is_workbook, sheets_of
+from connectors.formats.workbook import Sheet, is_workbook, sheets_of
+from connectors.formats.workbook_process import Corner
 from security.errors import Refusal
 from security.message import Content
 
@@ -29,6 +30,7 @@ OPTIONS: Final = {
 }
 ENCODINGS: Final = ("utf-8", "gbk", "gb18030")
 ROWS: Final = 2_000_000
+COLUMNS: Final = 500
 CELL_CHARACTERS: Final = 32_767  # what a cell of Excel holds
 HEADER_WITHIN: Final = 50  # rows
 _BOM: Final = b"\xef\xbb\xbf"
