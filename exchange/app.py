@@ -79,7 +79,7 @@ def initialise(settings: Settings, edition: str, now: datetime) -> Anchors:
     state, folder = settings.at(settings.state.folder), settings.at(settings.keys.folder)
     if (state / "origin.json").exists():
         raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
-    if edition_of(edition).name != settings.city.edition:
+    if edition_of(edition) != edition_of(settings.city.edition):
         raise Misconfigured(f"{settings.source}: city.edition is {settings.city.edition!r}, not that of {edition!r}")
     state.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -167,7 +167,9 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
     state, folder = state_of(settings), settings.at(settings.keys.folder)
     origin = msgspec.json.decode((state / "origin.json").read_bytes(), type=Origin)
     if (origin.origin, origin.edition) != (settings.bus.origin, settings.city.edition):
-        raise Misconfigured(f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}")
+        raise Misconfigured(
+            f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}"
+        )
     evidence = Evidence(state / "evidence")
     journal = open_journal(settings, evidence.sync)
     feeds = load_feeds(settings.at(path) for path in settings.feeds.folders)

@@ -132,9 +132,7 @@ async def turn_away(refusal: Refusal, door: str, carrier_der: bytes | None, remo
     return await _entered(refusal, standing, bus)
 
 
-def _who(
-    delivery: Delivery, bus: Bus, standing: _Standing, now: datetime
-) -> tuple[Envelope, EnrolledCertificate]:
+def _who(delivery: Delivery, bus: Bus, standing: _Standing, now: datetime) -> tuple[Envelope, EnrolledCertificate]:
     trust = bus.registry.trust()
     standing.carrier = carrier_of(delivery.carrier_der, trust, now)
     if standing.carrier is None:

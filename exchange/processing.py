@@ -15,12 +15,12 @@ from connectors.formats.catalogue import formats
 from exchange import claims, joining, validation
 from exchange.bus import Bus
 from exchange.faults import durable_step
-from exchange.journal import Entry, InboxRow, Status
+from exchange.journal import Entry, InboxRow
 from exchange.outcomes import keep_outcomes, root_of, secret_of
 from exchange.placing import place
 from exchange.reading import reopened
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
-from mappings.apply import map_records
+from mappings.apply import map_records, take
 from mappings.feed import Feed
 from security.errors import ExchangeError, Refusal
 
@@ -88,9 +88,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
     )
     found = pl.concat([mapped.findings, placing.findings])
-    checked = validation.check(
-        placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists
-    )
+    checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists)
     findings = pl.concat([found, checked])
     keys = None if feed.content == "snapshot" else placing.placed["source_key"].drop_nulls().unique().to_list()
     compared = claims.compare(
@@ -136,7 +134,7 @@ def _decoded(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> pl.DataFrame:
     """All records of a batch, text as the sources spell it, with the index of their delivery."""
     decode = formats()[feed.format].decode
     frames = [
-        batch.frame.select(pl.lit(index, pl.UInt32).alias("delivery"), pl.all())
+        take(batch.frame, feed, index)
         for index, row in enumerate(rows)
         for batch in decode(reopened(row, bus).content, feed.options)
     ]

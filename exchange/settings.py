@@ -84,7 +84,9 @@ def load_settings(path: Path) -> Settings:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         settings = msgspec.convert(document, Settings)
     except FileNotFoundError as problem:
-        raise Misconfigured(f"{path}: no settings file; run in the folder of settings.toml or give --settings") from problem
+        raise Misconfigured(
+            f"{path}: no settings file; run in the folder of settings.toml or give --settings"
+        ) from problem
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as problem:
         raise Misconfigured(f"{path}: {problem}") from problem
     return msgspec.structs.replace(settings, source=str(path.resolve()))

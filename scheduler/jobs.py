@@ -13,13 +13,23 @@ PROCESS: Final = "yongtong.process_feed"
 def register(app: Celery, process_feed: Callable[[str], object]) -> None:
     """Let the worker call process_feed(feed id) when told that a feed has work."""
 
-    app.task(name=PROCESS)(process_feed)
+    @app.task(name=PROCESS)  # type: ignore[untyped-decorator]  # celery says no types
+    def run(feed: str) -> None:
+        process_feed(feed)
 
 
 def run_worker(app: Celery) -> None:
     """Work on the queue in this process, one task at a time, until told to stop."""
     app.worker_main(
-        ["--quiet", "worker", "--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING"]
+        [
+            "--quiet",
+            "worker",
+            "--pool=solo",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--loglevel=WARNING",
+        ]
     )
 
 

@@ -46,10 +46,13 @@ def say(line: str) -> None:
 
 def refusal_document(refusal: Refusal) -> dict[str, object]:
     """A refusal as every door words it: code, sentences, next step, which one, number of its audit entry."""
-    return {"refused": sentence_document(refusal.code, refusal.sentence) | {
-        "detail": refusal.detail,
-        "reference": refusal.reference,
-    }}
+    return {
+        "refused": sentence_document(refusal.code, refusal.sentence)
+        | {
+            "detail": refusal.detail,
+            "reference": refusal.reference,
+        }
+    }
 
 
 def sentence_document(code: str, sentence: Sentence) -> dict[str, object]:

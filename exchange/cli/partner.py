@@ -136,7 +136,8 @@ def with_sentences(document: dict[str, Any]) -> dict[str, Any]:
     if "code" in report:
         report["sentence"] = sentences()[report["code"]]
     report["findings"] = [
-        {**finding, "sentence": finding_catalogue.sentence_of(finding["code"])} for finding in report.get("findings", [])
+        {**finding, "sentence": finding_catalogue.sentence_of(finding["code"])}
+        for finding in report.get("findings", [])
     ]
     return {**document, "report": report}
 

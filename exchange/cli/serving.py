@@ -13,7 +13,12 @@ from exchange.http.server import listen
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     """init, serve."""
     init = add_command(
-        commands, common, "init", _init, says="make a new bus: keys, journal, store", example="yongtong init --edition 2007"
+        commands,
+        common,
+        "init",
+        _init,
+        says="make a new bus: keys, journal, store",
+        example="yongtong init --edition 2007",
     )
     init.add_argument("--edition", required=True, choices=["2007"], help="master class list, fixed for the bus's life")
     serve = add_command(

@@ -1,0 +1,219 @@
+"""Who takes part and what they may do: `bureau` and `grant`."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+
+import msgspec
+
+from connectors.partner.folder import PartnerFolder
+from exchange import app
+from exchange.cli.output import print_json, print_table, say
+from exchange.cli.parsing import Commands, add_command, add_group, settings_of
+from exchange.registry import Bureau, Officer, Registry
+from exchange.settings import Settings
+from security import pki
+from security.errors import Misconfigured
+from security.keys import SigningKey, der_of_pem, generate
+from security.message import EnrolledCertificate, Use
+
+TRIAL_DAYS = 365
+
+
+def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """bureau enrol|list|revoke, grant propose|approve|list|revoke."""
+    bureau = add_group(commands, "bureau", says="partner organisations and their certificates")
+    enrol = add_command(
+        bureau,
+        common,
+        "enrol",
+        _enrol,
+        says="enter a bureau with its two certificates, or make a trial bureau's keys here",
+        example='yongtong bureau enrol water --title "Water bureau" --title-zh 水务局 --new-keys partners --by 张三',
+    )
+    enrol.add_argument("code", metavar="BUREAU", help="lower-case letters, digits, -_.")
+    enrol.add_argument("--title", required=True)
+    enrol.add_argument("--title-zh", required=True)
+    enrol.add_argument("--role", default="supplier", help="supplier, case-system, officer … (supplier)")
+    enrol.add_argument("--signing", type=Path, metavar="PEM", help="the bureau's signing certificate")
+    enrol.add_argument("--connection", type=Path, metavar="PEM", help="its TLS client certificate")
+    enrol.add_argument(
+        "--new-keys", type=Path, metavar="DIR", help="make keys and certificates in DIR/BUREAU (a trial)"
+    )
+    _list = add_command(bureau, common, "list", _bureaus, says="who is enrolled", example="yongtong bureau list")
+    revoke = add_command(
+        bureau,
+        common,
+        "revoke",
+        _revoke_certificate,
+        says="end a certificate now; its bureau stays",
+        example="yongtong bureau revoke 3f1c… --by 李四",
+    )
+    revoke.add_argument("fingerprint", help="SHA-256 of the certificate, hex")
+
+    grant = add_group(commands, "grant", says="who may push or pull what; default is no")
+    propose = add_command(
+        grant,
+        common,
+        "propose",
+        _propose,
+        says="put a grant before a second person",
+        example="yongtong grant propose water push water-register --purpose 部件更新 --basis 甬政办〔2026〕1号 --by 张三",
+    )
+    propose.add_argument("bureau", metavar="BUREAU")
+    propose.add_argument("action", choices=["push", "pull"])
+    propose.add_argument("target", metavar="TARGET", help="a feed to push into; ownership or components to pull")
+    propose.add_argument("--class", dest="classes", action="append", default=[], metavar="C", help="class code; repeat")
+    propose.add_argument("--from", dest="valid_from", type=date.fromisoformat, help="first day (today)")
+    propose.add_argument("--until", dest="valid_until", type=date.fromisoformat, help="last day (a year from now)")
+    propose.add_argument("--purpose", required=True)
+    propose.add_argument("--basis", required=True, help="the rule or paper it rests on")
+    approve = add_command(
+        grant,
+        common,
+        "approve",
+        _approve,
+        says="put a proposed grant in force; not by who proposed it",
+        example="yongtong grant approve g-1f2e3d --by 李四",
+    )
+    end = add_command(
+        grant, common, "revoke", _revoke, says="end a grant now", example="yongtong grant revoke g-1f2e3d --by 李四"
+    )
+    for parser in (approve, end):
+        parser.add_argument("id", metavar="GRANT")
+    add_command(
+        grant, common, "list", _grants, says="all grants and how far they have come", example="yongtong grant list"
+    )
+    for parser in (enrol, revoke, propose, approve, end):
+        parser.add_argument("--by", required=True, metavar="NAME", help="the person who decides; stands in the audit")
+        parser.add_argument("--of", default="operator", metavar="BUREAU", help="whom that person acts for (operator)")
+
+
+@contextmanager
+def registry(settings: Settings) -> Iterator[Registry]:
+    """The registry, opened beside whatever runs."""
+    with closing(app.open_journal(settings)) as journal, closing(app.open_registry(settings, journal)) as opened:
+        yield opened
+
+
+def make_partner(settings: Settings, code: str, folder: Path) -> tuple[PartnerFolder, list[EnrolledCertificate]]:
+    """Keys and certificates of a bureau, issued by the bus's own CA, in a folder of its own. For trials and the demo."""
+    now, ca = app.utc_now(), app.authority(settings)
+    until = now + timedelta(days=TRIAL_DAYS)
+    keys: dict[Use, SigningKey] = {}
+    for use in ("signing", "connection"):
+        key = generate("ES256")
+        der = pki.issue(ca, f"{code} {use}", key.public_key, use, now - timedelta(hours=1), until)
+        keys[use] = key.with_certificate(der)
+    made = PartnerFolder.make(
+        folder / code,
+        signing=keys["signing"],
+        connection=keys["connection"],
+        ca_pem=pki.pem_of(ca.certificate_der),
+        anchors_json=msgspec.json.encode(app.anchors_of(settings)),
+    )
+    return made, [pki.enrolled(key.certificate_der or b"", code, use) for use, key in keys.items()]
+
+
+def _enrol(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    certificates: list[EnrolledCertificate]
+    if options.new_keys:
+        _, certificates = make_partner(settings, options.code, options.new_keys)
+    elif options.signing and options.connection:
+        certificates = [
+            pki.enrolled(_der(options.signing), options.code, "signing"),
+            pki.enrolled(_der(options.connection), options.code, "connection"),
+        ]
+    else:
+        raise Misconfigured("give both --signing and --connection, or --new-keys DIR for a trial")
+    bureau = Bureau(options.code, options.title, options.title_zh, options.role)
+    with registry(settings) as opened:
+        opened.enrol(bureau, certificates, Officer(options.by, options.of))
+    enrolled = {"bureau": options.code, "certificates": {c.use: c.fingerprint for c in certificates}}
+    if options.json:
+        print_json(enrolled)
+    else:
+        rows = [(c.use, c.fingerprint, c.not_after.date()) for c in certificates]
+        print_table(
+            f"已入册 Enrolled: {options.code} {options.title_zh}", ["use", "certificate SHA-256", "until"], rows
+        )
+        say(f"next: yongtong grant propose {options.code} push FEED …")
+    return 0
+
+
+def _der(path: Path) -> bytes:
+    try:
+        return der_of_pem(path.read_bytes())
+    except (OSError, ValueError) as problem:
+        raise Misconfigured(f"{path}: not a certificate in PEM: {problem}") from problem
+
+
+def _bureaus(options: argparse.Namespace) -> int:
+    with registry(settings_of(options)) as opened:
+        bureaus, certificates = opened.bureaus(), opened.certificates()
+    if options.json:
+        without_der = [{n: getattr(c, n) for n in c.__struct_fields__ if n != "der"} for c in certificates]
+        print_json({"bureaus": bureaus, "certificates": without_der})
+        return 0
+    print_table("单位 Bureaus", ["code", "title", "", "role"], [(b.code, b.title_zh, b.title, b.role) for b in bureaus])
+    rows = [(c.bureau, c.use, c.fingerprint, c.not_after.date(), c.revoked_at) for c in certificates]
+    print_table("证书 Certificates", ["bureau", "use", "SHA-256", "until", "revoked"], rows)
+    return 0
+
+
+def _revoke_certificate(options: argparse.Namespace) -> int:
+    with registry(settings_of(options)) as opened:
+        opened.revoke_certificate(options.fingerprint, Officer(options.by, options.of))
+    return _done(options, {"certificate": options.fingerprint, "state": "revoked"})
+
+
+def _propose(options: argparse.Namespace) -> int:
+    today = app.utc_now().date()
+    with registry(settings_of(options)) as opened:
+        grant = opened.propose_grant(
+            bureau=options.bureau,
+            action=options.action,
+            target=options.target,
+            classes=options.classes,
+            valid_from=(options.valid_from or today).isoformat(),
+            valid_until=(options.valid_until or today + timedelta(days=TRIAL_DAYS)).isoformat(),
+            purpose=options.purpose,
+            basis=options.basis,
+            by=Officer(options.by, options.of),
+        )
+    say("next: a second person runs yongtong grant approve")
+    return _done(options, {"grant": grant, "state": "proposed"})
+
+
+def _approve(options: argparse.Namespace) -> int:
+    with registry(settings_of(options)) as opened:
+        opened.approve_grant(options.id, Officer(options.by, options.of))
+    return _done(options, {"grant": options.id, "state": "approved"})
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    with registry(settings_of(options)) as opened:
+        opened.revoke_grant(options.id, Officer(options.by, options.of))
+    return _done(options, {"grant": options.id, "state": "revoked"})
+
+
+def _grants(options: argparse.Namespace) -> int:
+    with registry(settings_of(options)) as opened:
+        rows = opened.all_grants()
+    if options.json:
+        print_json({"grants": rows})
+        return 0
+    columns = ["grant", "bureau", "may", "target", "from", "until", "state", "proposed", "approved", "purpose"]
+    print_table("授权 Grants", columns, [
+        (g.id, g.bureau, g.action, g.target, g.valid_from, g.valid_until, row.state, g.proposed_by, g.approved_by, g.purpose)
+        for row in rows for g in [row.grant]
+    ])  # fmt: skip
+    return 0
+
+
+def _done(options: argparse.Namespace, said: dict[str, str]) -> int:
+    print_json(said) if options.json else print_table("", ["", ""], said.items())
+    return 0

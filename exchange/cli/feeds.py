@@ -1,0 +1,116 @@
+"""What bureaus declare: `feeds`, `feed check`, `feed preview`."""
+
+import argparse
+from pathlib import Path
+
+import polars as pl
+
+from connectors.formats.catalogue import formats
+from exchange import app, validation
+from exchange.cli.output import finding_rows, print_json, print_table
+from exchange.cli.parsing import Commands, add_command, add_group, settings_of
+from exchange.cli.partner import read_file
+from exchange.placing import load_city, place
+from exchange.processing import findings_of
+from exchange.settings import Settings
+from exchange.store.frames import BatchDelivery
+from mappings.apply import check_examples, map_records, take
+from mappings.feed import Feed
+from mappings.findings import sentence_of
+from mappings.load import load_feeds
+from security.errors import Refusal
+
+SHOWN = ("record", "source_key", "class_code", "longitude_deg", "latitude_deg", "division_of_position", "grid_of_position",
+         "owner_name", "appurtenance")  # fmt: skip
+
+
+def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """feeds, feed check, feed preview."""
+    add_command(
+        commands, common, "feeds", _feeds, says="the feeds that bureaus have declared", example="yongtong feeds"
+    )
+    feed = add_group(commands, "feed", says="one feed's file")
+    check = add_command(
+        feed,
+        common,
+        "check",
+        _check,
+        says="run the examples in a feed's file",
+        example="yongtong feed check water-register",
+    )
+    preview = add_command(
+        feed,
+        common,
+        "preview",
+        _preview,
+        says="what a file would become: nothing is sent, nothing kept",
+        example="yongtong feed preview water-register water.csv --limit 5",
+    )
+    for parser in (check, preview):
+        parser.add_argument("feed", metavar="FEED")
+    preview.add_argument("file", metavar="FILE", type=Path)
+    preview.add_argument("--limit", type=int, default=10, help="how many candidates to show (10)")
+
+
+def _all(settings: Settings) -> dict[str, Feed]:
+    return load_feeds(settings.at(path) for path in settings.feeds.folders)
+
+
+def _one(settings: Settings, feed: str) -> Feed:
+    feeds = _all(settings)
+    if feed not in feeds:
+        raise Refusal("feed.unknown", feed)
+    return feeds[feed]
+
+
+def _feeds(options: argparse.Namespace) -> int:
+    feeds = _all(settings_of(options)).values()
+    if options.json:
+        names = ("id", "title", "title_zh", "bureau", "format", "content", "crs", "classes", "digest")
+        print_json({"feeds": [{name: getattr(feed, name) for name in names} for feed in feeds]})
+        return 0
+    rows = [(f.id, f.title_zh, f.title, f.bureau, f.format, f.content, f.crs) for f in feeds]
+    print_table("供数任务 Feeds", ["id", "", "title", "bureau", "format", "content", "CRS"], rows)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    feed = _one(settings_of(options), options.feed)
+    unmet = check_examples(feed)
+    if options.json:
+        print_json({"feed": feed.id, "examples": len(feed.example), "unmet": list(unmet)})
+    else:
+        rows = [(line,) for line in unmet] or [("all hold",)]
+        print_table(f"{feed.id} {feed.title_zh}: {len(feed.example)} examples", [""], rows)
+    return 1 if unmet else 0
+
+
+def _preview(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    feed = _one(settings, options.feed)
+    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
+    batches = formats()[feed.format].decode(read_file(options.file), feed.options)
+    records = pl.concat([take(batch.frame, feed, 0) for batch in batches], how="diagonal")
+    mapped = map_records(records, feed)
+    placing = place(
+        mapped.candidates,
+        crs=feed.crs,
+        accuracy_m=feed.accuracy_m,
+        city=city,
+        limit_m=settings.tolerances.transformation_m,
+    )
+    lists = validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes)
+    now = app.utc_now()
+    deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
+    found = pl.concat([mapped.findings, placing.findings])
+    checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
+    findings = findings_of(pl.concat([found, checked]))
+    shown = placing.placed.select(SHOWN).head(options.limit)
+    if options.json:
+        words = [{**finding, "sentence": sentence_of(finding["code"])} for finding in findings]
+        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": words})
+        return 0
+    print_table(f"{feed.id}: {records.height} records, first {shown.height} candidates", SHOWN, shown.rows())
+    columns = ["", "code", "field", "records", "first", "what, and the next step"]
+    print_table("质检意见 Findings", columns, finding_rows(findings))
+    return 0

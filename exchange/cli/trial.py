@@ -1,0 +1,170 @@
+"""A whole bus of one's own for a while: fresh state in a folder, real processes, free port. The demo and tests use it."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from connectors.partner.partner import Partner
+from exchange import app
+from exchange.cli.bureaus import make_partner, registry
+from exchange.cli.partner import open_partner
+from exchange.registry import Bureau, Officer
+from exchange.settings import Settings, load_settings
+from security.errors import Misconfigured
+
+ORIGIN = "yongtong.demo.invalid"
+PROPOSER, APPROVER = Officer("示范员甲", "operator"), Officer("示范员乙", "operator")
+STOP_S = 30.0
+
+
+class City(msgspec.Struct, frozen=True):
+    """Where a trial plays. districts, grid: GeoJSON files; feeds: folders of feed files; extent in degrees."""
+
+    extent: tuple[float, float, float, float]
+    districts: Path
+    grid: Path
+    feeds: tuple[Path, ...]
+
+
+class Trial:
+    """A bus in `folder`, made anew, with bureaus' own folders under `partners/`. `start` and `stop` its processes."""
+
+    def __init__(self, folder: Path, city: City, *, edition: str = "2007", worker: dict[str, Any] | None = None) -> None:
+        self.folder = folder
+        self.settings = _write_settings(folder, city, edition, worker or {})
+        app.initialise(self.settings, edition, app.utc_now())
+        self.url = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def state(self) -> Path:
+        """Journal, store and evidence."""
+        return self.folder / "state"
+
+    @property
+    def partners(self) -> Path:
+        """One folder a bureau: what lies there never lies on a bus."""
+        return self.folder / "partners"
+
+    def enrol(self, code: str, title: str, title_zh: str, role: str = "supplier") -> None:
+        """A bureau with new keys of its own."""
+        _, certificates = make_partner(self.settings, code, self.partners)
+        with registry(self.settings) as opened:
+            opened.enrol(Bureau(code, title, title_zh, role), certificates, PROPOSER)
+
+    def grant(self, bureau: str, action: Literal["push", "pull"], target: str, classes: Sequence[str] = ()) -> str:
+        """A grant for a month, proposed by one person and approved by another."""
+        today = app.utc_now().date()
+        with registry(self.settings) as opened:
+            grant = opened.propose_grant(
+                bureau=bureau,
+                action=action,
+                target=target,
+                classes=classes,
+                valid_from=(today - timedelta(days=1)).isoformat(),
+                valid_until=(today + timedelta(days=30)).isoformat(),
+                purpose="示范 demonstration",
+                basis="示范 demonstration",
+                by=PROPOSER,
+            )
+            opened.approve_grant(grant, APPROVER)
+        return grant
+
+    def start(self, environment: dict[str, str] | None = None) -> str:
+        """Start `serve` with its worker; gives the address once the doors are open."""
+        command = [sys.executable, "-m", "exchange.cli.main", "serve", "--json"]
+        command += ["--https-port", self.url.rpartition(":")[2] or "0", "--settings", self.settings.source]
+        with (self.folder / "serve.log").open("a") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        assert self._process.stdout is not None
+        said = ""
+        for line in self._process.stdout:
+            said += line
+            if line.rstrip() == "}":
+                self.url = str(json.loads(said)["url"])
+                return self.url
+        raise Misconfigured(f"serve did not start; it said, in {self.folder}/serve.log: {self._tail()}")
+
+    def stop(self) -> None:
+        """Let it finish what it is answering, then end it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._forget()
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+        self._forget()
+
+    def wait(self) -> None:
+        """Wait until it ends by itself."""
+        if self._process is not None:
+            self._process.wait()
+        self._forget()
+
+    def partner(self, bureau: str) -> Partner:
+        """The bureau's own side, speaking to this bus."""
+        return open_partner(self.partners / bureau, self.url)
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+            self._process = None
+
+    def _tail(self) -> str:
+        return (self.folder / "serve.log").read_text()[-2000:]
+
+
+def _write_settings(folder: Path, city: City, edition: str, worker: dict[str, Any]) -> Settings:
+    """The trial's own settings.toml, and copies of the city's polygons in its state folder."""
+    (folder / "city").mkdir(parents=True)
+    for source in (city.districts, city.grid):
+        shutil.copy(source, folder / "city" / source.name)
+    document: dict[str, dict[str, Any]] = {
+        "bus": {"origin": ORIGIN},
+        "city": {
+            "edition": edition,
+            "extent": list(city.extent),
+            "districts": f"city/{city.districts.name}",
+            "grid": f"city/{city.grid.name}",
+        },
+        "https": {"host": "127.0.0.1", "port": 8443, "names": ["localhost", "127.0.0.1"]},
+        "state": {"folder": "state"},
+        "keys": {"folder": "keys"},
+        "feeds": {"folders": [str(path) for path in city.feeds]},
+        "worker": worker,
+    }
+    # JSON's strings, numbers and lists are TOML's too.
+    lines = [
+        line
+        for name, table in document.items()
+        for line in (f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()))
+    ]
+    path = folder / "settings.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return load_settings(path)
+
+
+def city_of(settings_file: Path) -> City:
+    """The city that a sample's settings file describes: its [city] and [feeds], relative to the file."""
+    document = tomllib.loads(settings_file.read_text(encoding="utf-8"))
+    at, city = settings_file.parent, document["city"]
+    west, south, east, north = city["extent"]
+    feeds = tuple(at / folder for folder in document["feeds"]["folders"])
+    return City((west, south, east, north), at / city["districts"], at / city["grid"], feeds)
