@@ -47,10 +47,9 @@ _PLAIN: Final = frozenset({(EXCLUSIVE_C14N,)})
 _PLAIN_OR_ENVELOPED: Final = _PLAIN | {(ENVELOPED, EXCLUSIVE_C14N)}
 _PLAIN_OR_TOKEN: Final = _PLAIN | {(STR_TRANSFORM,)}
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)")
-_NAMESPACES: Final = {"ds": DS[1:-1], "wsu": WSU[1:-1], "xop": XOP[1:-1]}
-_with_id = etree.XPath("//*[@wsu:Id or @Id or @ID or @id or @xml:id]", namespaces=_NAMESPACES)
-_signatures = etree.XPath("//*[self::ds:Signature or self::ds:Object or self::ds:Manifest]", namespaces=_NAMESPACES)
-_of_xop = etree.XPath("//xop:*", namespaces=_NAMESPACES)
+_every_id = etree.XPath(
+    "//@wsu:Id | //@Id | //@ID | //@id | //@xml:id", namespaces={"wsu": WSU[1:-1]}, smart_strings=False
+)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -114,12 +113,13 @@ def open_envelope(octets: bytes, limits: Limits | None = None) -> Envelope:
     # (4) One Security header, for us; nothing for another role, nothing else that must be understood.
     security = _security(header)
     # (5) Ids: the five spellings are one set, unique in the document. Doubled ids let two readers see two parts.
-    ids = [value for element in _elements(_with_id(root)) for value in ids_of(element)]
+    ids = _every_id(root)
+    assert isinstance(ids, list)
     if len(set(ids)) != len(ids):
         raise Refusal("signature.ids_doubled")
     # (6) One Signature in the whole document; no Object, no Manifest, whose references nobody need verify.
     timestamp, token, signature_element = _security_children(security)
-    if _elements(_signatures(root)) != [signature_element]:
+    if list(root.iter(DS + "Signature", DS + "Object", DS + "Manifest")) != [signature_element]:
         raise Refusal("signature.shape", "one Signature, without Object and Manifest")
     signature = read_signature(signature_element)
     # (7) Which key; (8) which parts, by position; (9) an Include in its one place; (10) the stated time.
@@ -149,11 +149,6 @@ def text_of(operation: etree._Element, name: str) -> str:
     if len(found) > 1 or any(len(child) for child in found):
         raise Refusal("signature.envelope", f"{name} given twice, or not plain text")
     return (found[0].text or "") if found else ""
-
-
-def _elements(found: object) -> list[etree._Element]:
-    assert isinstance(found, list)
-    return found
 
 
 def _operation(body: etree._Element, soap: str) -> etree._Element:
@@ -244,7 +239,7 @@ def _parts(
 
 def _include(root: etree._Element, operation: etree._Element) -> tuple[etree._Element | None, str]:
     """The xop:Include and its Content-ID. Anywhere else, or beside text, an Include replaces what was not looked at."""
-    found = _elements(_of_xop(root))
+    found = list(root.iter(XOP + "*"))
     if not found:
         return None, ""
     content = operation.find(YT + "Content")

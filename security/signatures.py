@@ -4,11 +4,8 @@ Act one makes it from an envelope just verified; act two makes it again from the
 the journal wrote down: between the two acts nobody has to be believed.
 """
 
-import base64
 import hashlib
-import re
 from datetime import datetime
-from typing import Final
 
 from lxml import etree
 
@@ -16,8 +13,7 @@ from security.envelope import YT, open_envelope, text_of
 from security.errors import AuditBroken, Refusal
 from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
 from security.wss import VerifiedEnvelope
-
-_SPACE: Final = re.compile(r"[ \t\r\n]+")
+from security.xmldsig import unbase64
 
 
 def payload_of(verified: VerifiedEnvelope, delivery: Delivery) -> VerifiedPayload:
@@ -82,7 +78,7 @@ def _payload(
 
 def _inline(operation: etree._Element) -> Content:
     try:
-        return in_memory(base64.b64decode(_SPACE.sub("", text_of(operation, "Content")), validate=True))
+        return in_memory(unbase64(text_of(operation, "Content")))
     except ValueError as problem:
         raise Refusal("signature.content_not_base64") from problem
 

@@ -37,7 +37,6 @@ THUMBPRINT: Final = "http://docs.oasis-open.org/wss/oasis-wss-soap-message-secur
 MAX_REFERENCES: Final = 12
 MAX_PREFIXES: Final = 32
 _ID_ATTRIBUTES: Final = (WSU + "Id", "Id", "ID", "id", "{http://www.w3.org/XML/1998/namespace}id")
-_SPACE: Final = re.compile(r"[ \t\r\n]+")
 
 
 class KeyReference(msgspec.Struct, frozen=True):
@@ -140,12 +139,17 @@ def ids_of(element: etree._Element) -> list[str]:
     return [value for name in _ID_ATTRIBUTES if (value := element.get(name)) is not None]
 
 
+def unbase64(text: str) -> bytes:
+    """The octets of xs:base64Binary, which may be broken by white space. Raises ValueError for anything else."""
+    return base64.b64decode(b"".join(text.encode("ascii").split()), validate=True)
+
+
 def octets_of(element: etree._Element) -> bytes:
     """The octets of an element that holds base64 and nothing else. Raises Refusal `signature.shape`."""
     if len(element):
         raise Refusal("signature.shape", etree.QName(element).localname)
     try:
-        return base64.b64decode(_SPACE.sub("", element.text or ""), validate=True)
+        return unbase64(element.text or "")
     except ValueError as problem:
         raise Refusal("signature.shape", etree.QName(element).localname) from problem
 
