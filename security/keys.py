@@ -87,9 +87,7 @@ class SigningKey:
 
     def public_pem(self) -> bytes:
         """The public key as PEM SubjectPublicKeyInfo."""
-        return self.public_key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        return self.public_key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
     def issuing_key(self) -> PrivateKey:
         """The private key itself, for signing a certificate; used by `security.pki` only."""

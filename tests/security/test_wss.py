@@ -161,7 +161,9 @@ def test_a_signature_turned_over_is_known_to_be_the_same_envelope() -> None:
 
 
 @pytest.mark.parametrize("key", [WATER, WATER_RSA], ids=["ES256", "RS256"])
-@pytest.mark.parametrize("soap", ["http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope"])
+@pytest.mark.parametrize(
+    "soap", ["http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope"]
+)
 @pytest.mark.parametrize("header", ["", "<e:Header/>", '<e:Header><x xmlns="urn:x"/></e:Header>'])
 def test_what_we_sign_verifies(key: Any, soap: str, header: str) -> None:
     """Prefixes are chosen to collide with those that the signer writes."""
@@ -250,7 +252,7 @@ def test_evidence_that_says_something_else_stops_act_two(octets: bytes, spoil: d
 # Properties
 
 
-@given(st.text(alphabet=st.sampled_from("CN=Test ,O+#04\\\"A1.5甬\x00;<>"), max_size=40))
+@given(st.text(alphabet=st.sampled_from('CN=Test ,O+#04\\"A1.5甬\x00;<>'), max_size=40))
 @settings(deadline=None)
 def test_an_issuer_written_anyhow_finds_its_certificate_or_nobody(issuer: str) -> None:
     assert TRUST.by_issuer_serial(issuer, names_of(ENROLLED.der).serial) in (None, ENROLLED)
