@@ -1,0 +1,63 @@
+"""Code lists are data: each line says where it comes from and how sure that is."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mappings import codelists
+from mappings.findings import Severity, sentence_of, sentences
+from security.errors import Misconfigured
+
+FOLDER = Path(codelists.__file__).parent / "codelists"
+
+
+def test_the_2007_list_has_its_85_classes_in_six_majors() -> None:
+    classes = codelists.classes("2007")
+    assert (classes.height, classes["major"].n_unique()) == (85, 6)
+    assert classes.equals(codelists.classes("CJ/T 214-2007"))
+    assert classes.filter(pl.col("code") == "0101").row(0) == (
+        "0101",
+        "上水井盖",
+        "water-supply manhole cover",
+        "01",
+        "P",
+    )
+    assert classes["code"].is_unique().all()
+
+
+def test_class_and_component_codes_have_the_edition_s_length() -> None:
+    edition = codelists.edition("2007")
+    division, major, minor, serial = edition.component_code_parts
+    assert codelists.classes("2007")["code"].str.len_chars().unique().to_list() == [edition.class_digits]
+    assert (major + minor, division + major + minor + serial) == (edition.class_digits, 16)
+
+
+def test_divisions_keep_abolished_codes_with_their_years() -> None:
+    divisions = codelists.divisions()
+    assert dict(divisions.select("code", "status").iter_rows())["330204"] == "abolished"
+    assert divisions.columns == ["code", "name_zh", "name_en", "level", "status", "valid_from", "valid_to"]
+
+
+def test_the_attribute_table_names_the_base_fields() -> None:
+    attributes = codelists.attributes("2007")
+    assert attributes["field"].to_list()[:3] == ["ObjID", "ObjName", "DeptCode1"]
+    assert attributes.height == 15
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.csv")), ids=lambda path: str(path.name))
+def test_every_line_of_every_list_names_source_and_confidence(path: Path) -> None:
+    table = pl.read_csv(path, infer_schema=False)
+    assert table.select(pl.col("source", "confidence").is_not_null().all()).row(0) == (True, True)
+
+
+def test_an_unknown_edition_is_refused() -> None:
+    with pytest.raises(Misconfigured, match="2013"):
+        codelists.classes("2013")
+
+
+def test_every_finding_has_all_four_sentences() -> None:
+    for code, sentence in sentences().items():
+        assert all((sentence.zh, sentence.en, sentence.next_zh, sentence.next_en)), code
+    assert sentence_of("ignored.repeated_point") is sentences()["ignored"]
+    assert [severity.value for severity in Severity] == ["error", "ignored", "warning"]
