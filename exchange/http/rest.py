@@ -15,6 +15,7 @@ from starlette.routing import Route
 from exchange.bus import Bus
 from exchange.http.proofs import checkpoint_size
 from exchange.http.reads import component_within, nearest_within, ownership_within
+from exchange.http.soap import MESSAGE_ID
 from exchange.http.tls import client_certificate
 from exchange.intake import Admitted, admit_carrier, turn_away
 from security.errors import AuditBroken, Refusal, Unavailable
@@ -23,7 +24,6 @@ JSON: Final = "application/json"
 UNSIGNED: Final = {"yongtong-signed-request": "false"}
 MAX_RADIUS_M: Final = 500.0
 _KEY: Final = re.compile(r"[0-9]{1,18}")
-_MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:@+\-]{1,128}")
 _ALWAYS: Final = ("purpose", "case_number")
 _STATUS: Final = {"component.unknown": 404, "delivery.unknown": 404, "report.not_ready": 404}
 
@@ -121,7 +121,7 @@ class RestDoor:
 
     async def _own_delivery(self, request: Request) -> tuple[Admitted, str]:
         message_id: str = request.path_params["message_id"]
-        if not _MESSAGE_ID.fullmatch(message_id):
+        if not MESSAGE_ID.fullmatch(message_id):
             raise Refusal("http.parameter", "message id")
         query = _query(request)
         return await self._admitted(request, "deliveries", query, delivery=message_id), message_id

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import hashlib
 import logging
 import re
 import secrets
@@ -11,7 +12,6 @@ from typing import Final, Literal
 
 import msgspec
 from lxml import etree
-from security.authenticate import carrier_of
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -22,6 +22,7 @@ from exchange.http.body import BodyCutOff, discard, read_body
 from exchange.http.mtom import MediaType, media_type, take_apart
 from exchange.http.tls import client_certificate
 from exchange.intake import LARGE_BYTES, turn_away
+from security.authenticate import carrier_of
 from security.errors import AuditBroken, Refusal, Unavailable
 from security.message import Content, Delivery
 from security.wss import open_envelope
@@ -33,6 +34,7 @@ ACTION_PREFIX: Final = f"{envelopes.NAMESPACE}/"
 VERSIONS: Final[Mapping[str, envelopes.Version]] = {"text/xml": "1.1", "application/soap+xml": "1.2"}
 UNAVAILABLE: Final = ("平台暂时不可用，请稍后重发原报文。", "Temporarily unavailable; send the same again later.")
 FAILED: Final = ("平台内部错误，参考号 {}。", "The platform failed; reference {}.")
+MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:@+\-]{1,128}")  # as the XSD has it
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
 
 log = logging.getLogger("yongtong.door")
@@ -59,6 +61,7 @@ class _Caller(msgspec.Struct):
     version: envelopes.Version = "1.1"
     enrolled: bool = False
     heard_out: bool = False
+    envelope: bytes = b""
 
 
 class SoapDoor:
@@ -142,6 +145,7 @@ class SoapDoor:
         async with body as raw:
             caller.heard_out = True
             delivery, action = await self._delivery(raw, declared, caller)
+            caller.envelope = delivery.envelope
             # (3) what is asked, (4) the story
             name = self._operation(action, delivery)
             answer = await self._operations[name](delivery, caller.version, self._bus)
@@ -196,6 +200,8 @@ class SoapDoor:
         reference = told.reference or told.detail
         log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, caller.remote)
         detail = envelopes.refusal_element(told, reference, precise=precise)
+        if precise:
+            _put_claimed_request(detail, caller.envelope)
         sentence = told.sentence
         envelope = envelopes.fault(caller.version, sender_at_fault=True, zh=sentence.zh, en=sentence.en, detail=detail)
         octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
@@ -204,6 +210,17 @@ class SoapDoor:
     def _failed(self, caller: _Caller, zh: str, en: str, status: int = 503) -> _Outcome:
         envelope = envelopes.fault(caller.version, sender_at_fault=False, zh=zh, en=en)
         return _Outcome(status, caller.version, envelopes.unsigned(envelope), linger=not caller.heard_out)
+
+
+def _put_claimed_request(detail: etree._Element, envelope: bytes) -> None:
+    """Which request the fault answers, as that request names itself: refused, so nothing of it is believed."""
+    try:
+        opened = open_envelope(envelope)
+        message_id = opened.claimed("MessageId")
+    except Refusal:
+        return
+    if MESSAGE_ID.fullmatch(message_id):
+        envelopes.put_in_reply_to(detail, message_id, hashlib.sha256(opened.signature.value).hexdigest())
 
 
 @functools.lru_cache(64)
