@@ -89,7 +89,7 @@ def _decoded(octets: bytes, declared: str | None) -> str:
 
 def _delimiter(text: str) -> str:
     """Comma, semicolon or tab: the one that stands in most of the first 20 lines; then the more frequent one."""
-    lines = list(itertools.islice(io.StringIO(text), 20))
+    lines = list(itertools.islice(io.StringIO(text[:20_000]), 20))
     return max(",;\t", key=lambda mark: (sum(mark in line for line in lines), sum(line.count(mark) for line in lines)))
 
 
