@@ -146,7 +146,7 @@ def _linked(connection: sqlite3.Connection, batch: Batch) -> pl.DataFrame:
 
 
 def _events(versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
-    """What happens to claims: KEY, source_key, claim, component, at_us, kept (the claim was there before), ends (it)."""
+    """What happens to claims: KEY, source_key, claim, component, at_us, kept (it was there before), ends (it)."""
     said = versions.select(
         *KEY, "source_key", "claim", "component", at_us="valid_from_us", kept=~pl.col("added"), ends=pl.lit(False)
     )
@@ -227,24 +227,27 @@ def _put_claims(connection: sqlite3.Connection, standing: pl.DataFrame, feed_id:
 
 
 def _numbers(connection: sqlite3.Connection, events: pl.DataFrame) -> pl.DataFrame:
-    """component, change_number: one number an event, in order; a component keeps its last."""
+    """component, change_number, once: a number for each event, in order; a component keeps its last."""
     last = connection.execute("UPDATE change_counter SET last = last + ? RETURNING last", (events.height,)).fetchone()[
         0
     ]
     numbered = events.with_columns(change_number=pl.int_range(last - events.height + 1, last + 1, dtype=pl.Int64))
-    return numbered.select("component", "change_number").unique("component", keep="last", maintain_order=True)
+    numbered = numbered.with_columns(once=~pl.col("component").is_duplicated())
+    last_of_each = numbered.unique("component", keep="last", maintain_order=True)
+    return last_of_each.select("component", "change_number", "once")
 
 
 def _components(founded: pl.DataFrame, identifiers: pl.Series, numbers: pl.DataFrame) -> pl.DataFrame:
-    ended = pl.col("valid_to_us").is_not_null()
-    return founded.with_columns(
+    kind = pl.when(pl.col("valid_to_us").is_not_null()).then(pl.lit("orphaned"))
+    numbered = founded.join(numbers, on="component", how="left", maintain_order="left")
+    return numbered.with_columns(
         identifiers.alias("identifier"),
         id="component",
         division_code="division_of_position",
         grid_code="grid_of_position",
         cell=cell(pl.col("longitude_deg"), pl.col("latitude_deg")),
-        change_kind=pl.when(ended).then(pl.lit("orphaned")).otherwise(pl.lit("new")),
-    ).join(numbers, on="component", how="left", maintain_order="left")
+        change_kind=kind.when("once").then(pl.lit("new")).otherwise(pl.lit("changed")),
+    )
 
 
 def _touch(connection: sqlite3.Connection, numbers: pl.DataFrame, founded: pl.DataFrame, ended: pl.DataFrame) -> None:

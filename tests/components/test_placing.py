@@ -1,0 +1,134 @@
+"""Positions, edges, swapped axes, and transformations that must not be guessed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from exchange.placing import Placing, load_city, place
+from security.errors import Misconfigured, Refusal
+from tests.components.builders import CITY, EAST, LIMIT_M, WEST, a_row, areas, candidates
+
+
+def placed(*rows: dict[str, Any], crs: str = "EPSG:4490") -> Placing:
+    return place(candidates(rows), crs=crs, accuracy_m=0.5, city=CITY, limit_m=LIMIT_M)
+
+
+def test_a_projected_position_comes_out_at_the_published_place() -> None:
+    # domain/maps-and-crs.md: two independent computations agree to the centimetre
+    row = placed(a_row("K", x=649654.95, y=3307153.91), crs="EPSG:4549").placed.row(0, named=True)
+    assert abs(row["longitude_deg"] - 121.549) < 2e-7
+    assert abs(row["latitude_deg"] - 29.874) < 2e-7
+    assert (row["division_of_position"], row["grid_of_position"]) == (WEST, "330203001001002")
+    assert row["accuracy_m"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "x, y, division, grid",
+    [
+        (121.55, 29.865, WEST, "330203001001001"),  # on the edge of two districts
+        (121.55, 29.87, WEST, "330203001001001"),  # on the corner of four grids
+        (121.545, 29.87, WEST, "330203001001001"),  # on the edge of two grids of one district
+        (121.5500001, 29.87, EAST, "330205001001001"),
+    ],
+)
+def test_a_place_on_an_edge_belongs_to_the_lowest_code(x: float, y: float, division: str, grid: str) -> None:
+    row = placed(a_row("K", x=x, y=y)).placed.row(0, named=True)
+    assert (row["division_of_position"], row["grid_of_position"]) == (division, grid)
+
+
+def test_the_tie_rule_does_not_hang_on_the_order_of_the_file() -> None:
+    boxes = {"B": (0.0, 0.0, 1.0, 1.0), "A": (1.0, 0.0, 2.0, 1.0)}
+    for order in (boxes, dict(reversed(boxes.items()))):
+        found = areas(order).at(pl.Series([1.0, 0.5]).to_numpy(), pl.Series([0.5, 0.5]).to_numpy())
+        assert found.to_list() == ["A", "B"]
+
+
+def test_swapped_axes_are_noticed_and_the_place_outside_the_city_is_called_so() -> None:
+    good, swapped, far = a_row("A"), a_row("B", x=29.865, y=121.541), a_row("C", x=120.0, y=30.0)
+    result = placed(good, swapped, far)
+    assert result.findings.select("record", "code", "severity").rows() == [
+        (1, "position.axes_swapped", "error"),
+        (2, "position.outside_city", "error"),
+    ]
+    assert result.placed["longitude_deg"].is_null().to_list() == [False, True, True]
+
+
+def test_swapped_axes_of_metres_are_noticed() -> None:
+    result = placed(a_row("A", x=3307153.91, y=649654.95), crs="EPSG:4549")
+    assert result.findings["code"].to_list() == ["position.axes_swapped"]
+
+
+def test_inside_the_extent_but_in_no_district_is_outside_the_city() -> None:
+    assert placed(a_row("A", x=121.565)).findings["code"].to_list() == ["position.outside_city"]
+
+
+def test_a_candidate_without_coordinates_is_placed_nowhere_and_no_finding_here() -> None:
+    result = placed(a_row("A", x=None), a_row("B", y=None))
+    assert result.findings.is_empty()
+    assert result.placed["division_of_position"].to_list() == [None, None]
+
+
+def test_an_empty_batch_is_placed() -> None:
+    assert placed().placed.is_empty()
+
+
+@pytest.mark.parametrize(
+    "crs, code",
+    [
+        ("EPSG:99999", "placing.crs_unknown"),
+        ("EPSG:2437", "placing.no_transformation"),  # Beijing 1954: local parameters would be needed
+        ("EPSG:2385", "placing.no_transformation"),  # Xian 1980: likewise
+    ],
+)
+def test_a_transformation_that_would_be_a_guess_is_refused(crs: str, code: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        placed(a_row("K", x=649654.95, y=3307153.91), crs=crs)
+    assert refused.value.code == code
+
+
+def test_a_transformation_less_accurate_than_the_limit_is_refused() -> None:
+    with pytest.raises(Refusal) as refused:
+        place(candidates([a_row("K")]), crs="EPSG:4490", accuracy_m=0.5, city=CITY, limit_m=-0.1)
+    assert refused.value.code == "placing.transformation_too_coarse"
+
+
+def geojson(path: Path, features: list[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    return path
+
+
+def a_feature(code: str, ring: list[list[float]]) -> dict[str, Any]:
+    return {"type": "Feature", "properties": {"code": code}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+
+
+SQUARE = [[121.54, 29.86], [121.55, 29.86], [121.55, 29.87], [121.54, 29.87], [121.54, 29.86]]
+BOW_TIE = [[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+
+
+def test_a_city_is_loaded_from_geojson(tmp_path: Path) -> None:
+    file = geojson(tmp_path / "a.geojson", [a_feature("B", SQUARE), a_feature("A", SQUARE)])
+    city = load_city(file, file, (121.53, 29.85, 121.57, 29.89))
+    assert city.districts.codes == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        [a_feature("A", SQUARE), a_feature("A", SQUARE)],
+        [a_feature("A", BOW_TIE)],
+        [{"type": "Feature", "properties": {}, "geometry": None}],
+    ],
+)
+def test_a_bad_city_file_stops_the_start_and_is_named(tmp_path: Path, features: list[dict[str, Any]]) -> None:
+    file = geojson(tmp_path / "bad.geojson", features)
+    with pytest.raises(Misconfigured, match=r"bad\.geojson"):
+        load_city(file, file, (121.53, 29.85, 121.57, 29.89))
+
+
+def test_an_extent_the_wrong_way_round_stops_the_start(tmp_path: Path) -> None:
+    file = geojson(tmp_path / "a.geojson", [a_feature("A", SQUARE)])
+    with pytest.raises(Misconfigured, match="extent"):
+        load_city(file, file, (29.85, 121.53, 29.89, 121.57))
