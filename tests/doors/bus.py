@@ -1,0 +1,139 @@
+"""A bus for the doors' tests: journal, evidence, store and signatures are real, its registry is a list in memory."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+
+from connectors.partner.folder import PartnerFolder
+from exchange.bus import Bus, Limits
+from exchange.evidence import Evidence
+from exchange.journal import Journal
+from exchange.receipts import Anchors, issue_receipt, issue_report
+from exchange.replays import Replays
+from exchange.store.sqlite import Store
+from security import pki
+from security.authenticate import TrustList
+from security.checkpoint import log_key_octets
+from security.keys import SigningKey, generate
+from security.message import EnrolledCertificate, Grant
+from security.xml import compile_schema
+from tests.doors.conftest import NOW, City
+
+ORIGIN = "bus.test.example"
+SCHEMA = Path(__file__).parents[2] / "exchange/contracts/yongtong.xsd"
+
+
+class ListedRegistry:
+    """Bureaus, certificates and grants as the doors ask for them."""
+
+    def __init__(self) -> None:
+        self.certificates: list[EnrolledCertificate] = []
+        self.granted: list[Grant] = []
+        self._trust: TrustList | None = None
+
+    def trust(self) -> TrustList:
+        self._trust = self._trust or TrustList(tuple(self.certificates))
+        return self._trust
+
+    def grants(self, bureau: str) -> tuple[Grant, ...]:
+        return tuple(grant for grant in self.granted if grant.bureau == bureau)
+
+    def enrol(self, bureau: str, signing: SigningKey, connection: SigningKey) -> None:
+        for use, key in (("signing", signing), ("connection", connection)):
+            assert key.certificate_der is not None
+            self.certificates.append(pki.enrolled(key.certificate_der, bureau, use))  # type: ignore[arg-type]
+        self._trust = None
+
+    def grant(self, bureau: str, action: str, target: str, classes: Sequence[str] = ()) -> None:
+        self.granted.append(
+            Grant(
+                id=f"g{len(self.granted)}",
+                bureau=bureau,
+                action=action,  # type: ignore[arg-type]
+                target=target,
+                classes=tuple(classes),
+                valid_from="2020-01-01",
+                valid_until="2099-12-31",
+                purpose="test",
+                basis="test",
+                proposed_by="a",
+                approved_by="b",
+            )
+        )
+
+
+class TestBus:
+    """A bus in a folder, and bureaus enrolled with it."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path, city: City, limits: Limits | None = None) -> None:
+        self.folder, self.city = folder, city
+        self.registry = ListedRegistry()
+        answer, log = self._certified("answer"), generate("EdDSA")
+        assert answer.certificate_der is not None
+        evidence = Evidence(folder / "evidence")
+        journal = Journal(
+            folder,
+            ORIGIN,
+            log,
+            lambda: datetime.now(UTC),
+            partial(issue_receipt, key=answer),
+            partial(issue_report, key=answer),
+            evidence.sync,
+        )
+        self.anchors = Anchors(ORIGIN, log_key_octets(log.public_key).hex(), [pki.pem_of(answer.certificate_der).decode()])
+        self.woken = 0
+        fields: dict[str, Any] = {
+            "origin": ORIGIN,
+            "folder": folder,
+            "limits": limits or Limits(),
+            "feeds": {"covers": SimpleNamespace(id="covers", bureau="water")},
+            "feed_digests": {"covers": "00" * 32},
+            "registry": self.registry,
+            "journal": journal,
+            "evidence": evidence,
+            "store": Store(folder),
+            "city": None,
+            "lists": None,
+            "schema": compile_schema(SCHEMA),
+            "answer_key": answer,
+            "answer_certificate_der": answer.certificate_der,
+            "outcome_secret": b"0" * 32,
+            "replays": Replays(),
+            "wake": self._wake,
+            "clock": lambda: datetime.now(UTC),
+        }
+        self.bus = Bus(**fields)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def _certified(self, name: str) -> SigningKey:
+        key = generate("ES256")
+        until = NOW + timedelta(days=30)
+        return key.with_certificate(
+            pki.issue(self.city.ca, name, key.public_key, "signing", NOW - timedelta(days=1), until)
+        )
+
+    def bureau(self, name: str, *, enrolled: bool = True) -> PartnerFolder:
+        """A partner's folder with fresh keys; enrolled with the bus unless told otherwise."""
+        signing, connection = self._certified(f"{name} signing"), self.city.certificate(name)
+        if enrolled:
+            self.registry.enrol(name, signing, connection)
+        return PartnerFolder.make(
+            self.folder / "partners" / name,
+            signing=signing,
+            connection=connection,
+            ca_pem=self.city.ca_file.read_bytes(),
+            anchors_json=msgspec.json.encode(self.anchors),
+        )
+
+    def entries(self, kind: str) -> list[tuple[str, dict[str, str | int]]]:
+        """Outcome and detail of the audit's entries of a kind, newest first."""
+        return [(entry.leaf.outcome, entry.detail or {}) for entry in self.bus.journal.search(type=kind)]
