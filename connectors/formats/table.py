@@ -104,19 +104,22 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def _records(sheet: Sheet, options: Options, first: int) -> Iterator[RecordBatch]:
-    """The sheet's records, numbered from `first`, in batches."""
+    """The sheet's records, numbered from `first`, in batches; one batch without records if there is only a header."""
     top = list(itertools.islice(sheet.rows, HEADER_WITHIN))
     at = _header_row(top, str(options["header"]) if "header" in options else None, sheet.name)
     rows = _header_rows(at, sheet.merged, options)
     names = _column_names([_filled(top, row, at + rows, sheet.merged) for row in range(at, at + rows)], sheet.name)
     body = (row for row in itertools.chain(top[at + rows :], sheet.rows) if any(map(str.strip, row)))
     above: str | None = None
-    while batch := list(itertools.islice(body, RECORDS_PER_BATCH)):
+    batch = list(itertools.islice(body, RECORDS_PER_BATCH))
+    while True:
         frame = _frame(batch, names, sheet.name, first)
         if "carry_down" in options:
             frame, above = _carried(frame, str(options["carry_down"]), above, sheet.name)
         first += len(batch)
         yield RecordBatch(frame)
+        if not (batch := list(itertools.islice(body, RECORDS_PER_BATCH))):
+            return
 
 
 def _plain(cell: str) -> str:
@@ -184,7 +187,7 @@ def _column_names(header: list[list[str]], sheet: str) -> list[str]:
 def _frame(rows: list[list[str]], names: list[str], sheet: str, first: int) -> pl.DataFrame:
     """Rows as columns of text, null where a cell is empty; columns without a name are left out."""
     width = len(names)
-    if max(map(len, itertools.chain.from_iterable(rows))) > CELL_CHARACTERS:
+    if max(map(len, itertools.chain.from_iterable(rows)), default=0) > CELL_CHARACTERS:
         raise Refusal("decode.too_large", f"{sheet} a cell of more than {CELL_CHARACTERS} characters".strip())
     for number, row in enumerate(rows, first):
         if len(row) > width and any(cell.strip() for cell in row[width:]):
@@ -211,4 +214,4 @@ def _carried(frame: pl.DataFrame, column: str, above: str | None, sheet: str) ->
     filled = frame.with_columns(
         said.forward_fill().fill_null(pl.lit(above, pl.String)).alias(column), said.is_null().alias(CARRIED)
     ).with_columns(pl.col(CARRIED) & pl.col(column).is_not_null())
-    return filled, filled[column][-1]
+    return filled, filled[column][-1] if filled.height else above

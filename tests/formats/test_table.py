@@ -134,6 +134,12 @@ def test_too_many_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(b"a\n1\n2\n3\n4\n", {}) == "decode.too_large"
 
 
+@pytest.mark.parametrize("options", [{}, {"carry_down": "编号"}])
+def test_a_header_alone_is_a_batch_without_records(options: Options) -> None:
+    (batch,) = table.decode(in_memory("编号,类型\n".encode()), options)
+    assert (batch.frame.height, batch.frame.columns[3:]) == (0, ["编号", "类型"])
+
+
 def test_quotes_hold_delimiters_and_line_breaks() -> None:
     assert decode('编号,位置\nLD1,"甲路,\n乙路"\n'.encode())["位置"].to_list() == ["甲路,\n乙路"]
 
