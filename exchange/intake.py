@@ -16,7 +16,7 @@ from security.authorise import authorise
 from security.errors import Refusal
 from security.message import Delivery, EnrolledCertificate, Grant, Principal, VerifiedPayload
 from security.signatures import payload_of
-from security.wss import Envelope, VerifiedEnvelope, open_envelope, verify
+from security.wss import SKEW, Envelope, VerifiedEnvelope, open_envelope, verify
 
 CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
 OWN_DELIVERIES: Final = "deliveries"
@@ -101,7 +101,7 @@ async def admit(delivery: Delivery, bus: Bus, view: str) -> Admitted:
         )
         standing.signer, standing.grant = principal, grant.id
         _for_us(verified, bus)
-        bus.replays.refuse_again(verified.signature_digest, verified.expires, now)
+        bus.replays.refuse_again(verified.signed_digest, verified.expires + SKEW, now)
     except Refusal as refusal:
         raise await _entered(refusal, standing, bus) from refusal
     bus.journal.stage_read(_read_entry(standing, view, verified, bus))

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic.script import ScriptDirectory
-from alembic.runtime.environment import EnvironmentContext
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
 
 
 def upgrade(engine: sa.Engine, history: str) -> None:
@@ -16,8 +16,11 @@ def upgrade(engine: sa.Engine, history: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations" / history))
     scripts = ScriptDirectory.from_config(config)
-    with engine.begin() as connection, EnvironmentContext(
-        config, scripts, fn=lambda revision, _: scripts._upgrade_revs("head", revision)
-    ) as environment:
+    with (
+        engine.begin() as connection,
+        EnvironmentContext(
+            config, scripts, fn=lambda revision, _: scripts._upgrade_revs("head", revision)
+        ) as environment,
+    ):
         environment.configure(connection=connection, target_metadata=None)
         environment.run_migrations()

@@ -38,12 +38,21 @@ class City(msgspec.Struct, frozen=True):
 class Trial:
     """A bus in `folder`, made anew, with bureaus' own folders under `partners/`. `start` and `stop` its processes."""
 
-    def __init__(self, folder: Path, city: City, *, edition: str = "2007", worker: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, city: City, *, edition: str = "2007", worker: dict[str, Any] | None = None
+    ) -> None:
         self.folder = folder
         self.settings = _write_settings(folder, city, edition, worker or {})
         app.initialise(self.settings, edition, app.utc_now())
         self.url = ""
         self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "Trial":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def state(self) -> Path:

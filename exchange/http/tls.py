@@ -99,6 +99,13 @@ class Protocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             raise ValueError("head too large")  # httptools stops parsing; uvicorn then calls send_400_response
 
+    def shutdown(self) -> None:
+        """End at once when idle: a polite TLS close would wait for a client who has nothing to say."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
 
