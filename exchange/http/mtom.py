@@ -20,6 +20,7 @@ _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\
 _HEADER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e]*?)[ \t]*")
 _IDENTIFIER: Final = re.compile(r"<([!-;=?-~]{1,250})>")
 _ENCODINGS: Final = ("binary", "8bit")
+Octets = bytes | mmap.mmap
 
 
 class MediaType(msgspec.Struct, frozen=True):
@@ -62,14 +63,19 @@ def take_apart(body: Content, declared: MediaType, *, max_envelope_bytes: int) -
     Raises Refusal `mtom.boundary`, `mtom.parts`, `mtom.part_header`, `mtom.encoding`, `mtom.root`, `size.too_large`.
     """
     if body.octets is not None:
-        return _take_apart(body.octets, body, declared, max_envelope_bytes)
+        return _take_apart(body.octets, 0, body, declared, max_envelope_bytes)
     assert body.path is not None
-    with body.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        return _take_apart(mapped, body, declared, max_envelope_bytes)
+    before = body.offset % mmap.ALLOCATIONGRANULARITY  # a map begins at a page, the body perhaps after it
+    begin = body.offset - before
+    with (
+        body.path.open("rb") as file,
+        mmap.mmap(file.fileno(), before + body.size, access=mmap.ACCESS_READ, offset=begin) as mapped,
+    ):
+        return _take_apart(mapped, before, body, declared, max_envelope_bytes)
 
 
-def _take_apart(octets: bytes | mmap.mmap, body: Content, declared: MediaType, max_envelope_bytes: int) -> Related:
-    (root_from, root_to), (part_from, part_to) = _two_parts(octets, _boundary(declared))
+def _take_apart(octets: Octets, start: int, body: Content, declared: MediaType, max_envelope_bytes: int) -> Related:
+    (root_from, root_to), (part_from, part_to) = _two_parts(octets, start, _boundary(declared))
     root_head, root_from = _head(octets, root_from, root_to)
     part_head, part_from = _head(octets, part_from, part_to)
     if root_to - root_from > max_envelope_bytes:
@@ -79,7 +85,7 @@ def _take_apart(octets: bytes | mmap.mmap, body: Content, declared: MediaType, m
         envelope=octets[root_from:root_to],
         envelope_type=envelope_type,
         action=action,
-        attachment=_slice(octets, body, part_from, part_to),
+        attachment=_slice(octets, body, part_from, part_to, body.offset - start),
         attachment_id=_identifier(part_head),
     )
 
@@ -91,10 +97,10 @@ def _boundary(declared: MediaType) -> bytes:
     return boundary.encode("ascii")
 
 
-def _two_parts(octets: bytes | mmap.mmap, boundary: bytes) -> list[tuple[int, int]]:
+def _two_parts(octets: Octets, start: int, boundary: bytes) -> list[tuple[int, int]]:
     """Where the two parts lie, their headers included. No preamble and no epilogue but one line end."""
     opening, delimiter = b"--" + boundary, b"\r\n--" + boundary
-    at = 2 if octets[:2] == b"\r\n" else 0
+    at = start + 2 if octets[start : start + 2] == b"\r\n" else start
     if octets[at : at + len(opening) + 2] != opening + b"\r\n":
         raise Refusal("mtom.boundary", "the body does not begin with it")
     begin, parts = at + len(opening) + 2, []
@@ -116,7 +122,7 @@ def _two_parts(octets: bytes | mmap.mmap, boundary: bytes) -> list[tuple[int, in
     return parts
 
 
-def _head(octets: bytes | mmap.mmap, begin: int, end: int) -> tuple[dict[str, str], int]:
+def _head(octets: Octets, begin: int, end: int) -> tuple[dict[str, str], int]:
     """Headers of one part, names lower case, and where its content begins."""
     blank = octets.find(b"\r\n\r\n", begin, min(end + 2, begin + MAX_PART_HEAD_BYTES))
     if blank < 0 or blank + 4 > end:
@@ -153,10 +159,11 @@ def _identifier(head: dict[str, str]) -> str:
     return match[1]
 
 
-def _slice(octets: bytes | mmap.mmap, body: Content, begin: int, end: int) -> Content:
+def _slice(octets: Octets, body: Content, begin: int, end: int, shift: int) -> Content:
+    """The attachment. shift: where in the file octets begins."""
     if body.path is None:
         part = octets[begin:end]
         return Content(end - begin, sha256(part), octets=part)
     with memoryview(octets) as view, view[begin:end] as part_view:
         digest = hashlib.sha256(part_view).digest()
-    return Content(end - begin, Digest("SHA-256", digest), path=body.path, offset=body.offset + begin)
+    return Content(end - begin, Digest("SHA-256", digest), path=body.path, offset=shift + begin)

@@ -87,7 +87,9 @@ class TestBus:
             partial(issue_report, key=answer),
             evidence.sync,
         )
-        self.anchors = Anchors(ORIGIN, log_key_octets(log.public_key).hex(), [pki.pem_of(answer.certificate_der).decode()])
+        self.anchors = Anchors(
+            ORIGIN, log_key_octets(log.public_key).hex(), [pki.pem_of(answer.certificate_der).decode()]
+        )
         self.woken = 0
         fields: dict[str, Any] = {
             "origin": ORIGIN,

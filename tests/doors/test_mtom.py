@@ -60,6 +60,17 @@ def test_the_attachment_of_a_spooled_message_is_a_slice_of_its_file(tmp_path: Pa
     assert related.attachment.digest == sha256(CONTENT)
 
 
+@pytest.mark.parametrize("offset", [1, 4095, 4096, 70_000])
+def test_a_message_kept_within_a_longer_file_is_read_where_it_lies(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "segment"
+    path.write_bytes(b"x" * offset + message() + b"--b-1\r\nthe next message")
+    body = Content(len(message()), sha256(message()), path=path, offset=offset)
+    related = take_apart(body, media_type(TYPE), max_envelope_bytes=1000)
+    assert (related.envelope, related.attachment.size) == (b"<envelope/>", len(CONTENT))
+    with related.attachment.open() as stream:
+        assert stream.read(related.attachment.size) == CONTENT
+
+
 def test_soap_1_2_carries_its_action_in_the_root_part() -> None:
     head = ROOT_HEAD.replace(b'type="text/xml"', b'type="application/soap+xml"; action="urn:a"')
     related = apart(message(root_head=head))

@@ -40,14 +40,19 @@ class Exchange:
         test.registry.grant("water", "pull", "deliveries")
 
     def partner(self, folder: PartnerFolder | None = None, version: Version = "1.1") -> Partner:
-        return Partner(folder or self.water, self.url, partial(verify_receipt, anchors=self.test.anchors), version=version)
+        return Partner(
+            folder or self.water, self.url, partial(verify_receipt, anchors=self.test.anchors), version=version
+        )
 
     def post(
         self, octets: bytes, folder: PartnerFolder | None = None, service: str = "feeds", **headers: str
     ) -> requests.Response:
         """POST octets as they are, with the certificate of a partner or, with None, of nobody."""
         certificate = (folder.file("connection.pem"), folder.file("connection.key")) if folder else None
-        all_headers = {"Content-Type": "text/xml; charset=utf-8", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        all_headers = {
+            "Content-Type": "text/xml; charset=utf-8",
+            **{k.replace("_", "-"): v for k, v in headers.items()},
+        }
         return requests.post(
             f"{self.url}/soap/{service}",
             data=octets,
