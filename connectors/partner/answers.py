@@ -1,7 +1,8 @@
 """Answers about components as the partner reads them: the contract's elements as frozen, checked types."""
 
+import re
 from datetime import date, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import zeep.helpers
@@ -9,13 +10,16 @@ import zeep.helpers
 T = TypeVar("T")
 Verdict = Literal["one owner", "two bureaus claim this", "role unknown", "nobody claims this"]
 
+_MANY: Final = {"Role": "roles", "Claim": "claims", "Unit": "units"}  # elements that may repeat
+_WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
 
 class Unit(msgspec.Struct, frozen=True):
     """A unit as a bureau names it: stated in the record, or the default of the feed's file."""
 
+    code: str | None
+    name: str | None
     basis: Literal["stated", "default"]
-    code: str | None = msgspec.field(name="Code", default=None)
-    name: str | None = msgspec.field(name="Name", default=None)
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -23,10 +27,10 @@ class Role(msgspec.Struct, frozen=True):
 
     role: Literal["authority", "owner", "maintainer"]
     status: Literal["stated", "defaulted", "disputed", "unknown"]
-    units: tuple[Unit, ...] = msgspec.field(name="Unit", default=())
+    units: tuple[Unit, ...]
 
 
-class Claim(msgspec.Struct, frozen=True, rename="pascal"):
+class Claim(msgspec.Struct, frozen=True):
     """What one bureau said, and where the proof lies. entry: index in the audit log; times aware, UTC."""
 
     bureau: str
@@ -43,8 +47,8 @@ class Claim(msgspec.Struct, frozen=True, rename="pascal"):
     class_code: str
     longitude_deg: float
     latitude_deg: float
-    accuracy_m: float = msgspec.field(name="AccuracyM")
-    join_distance_m: float | None = msgspec.field(name="JoinDistanceM")
+    accuracy_m: float
+    join_distance_m: float | None
     name: str | None
     state: str | None
     authority: Unit | None
@@ -52,7 +56,7 @@ class Claim(msgspec.Struct, frozen=True, rename="pascal"):
     maintainer: Unit | None
 
 
-class Component(msgspec.Struct, frozen=True, rename="pascal"):
+class Component(msgspec.Struct, frozen=True):
     """A component. identifier None: pending; positions in degrees of EPSG:4490."""
 
     key: int
@@ -62,30 +66,39 @@ class Component(msgspec.Struct, frozen=True, rename="pascal"):
     state: str | None
     longitude_deg: float
     latitude_deg: float
-    accuracy_m: float = msgspec.field(name="AccuracyM")
+    accuracy_m: float
     division_code: str | None
     grid_code: str | None
     change_number: int
 
 
-class Ownership(msgspec.Struct, frozen=True, rename="pascal"):
+class Ownership(msgspec.Struct, frozen=True):
     """Whose a component is. on: the day asked for, None for now."""
 
     component: Component
     on: date | None
     verdict: Verdict
-    roles: tuple[Role, ...] = msgspec.field(name="Role")
-    claims: tuple[Claim, ...] = msgspec.field(name="Claim")
+    roles: tuple[Role, ...]
+    claims: tuple[Claim, ...]
 
 
-class Near(msgspec.Struct, frozen=True, rename="pascal"):
+class Near(msgspec.Struct, frozen=True):
     """A component around a place, and how far it lies from it, metres on the ground."""
 
-    distance_m: float = msgspec.field(name="DistanceM")
+    distance_m: float
     ownership: Ownership
 
 
 def typed(answer: object, kind: type[T]) -> T:
     """What zeep read, as one of the types above."""
     plain: Any = zeep.helpers.serialize_object(answer, dict)  # type: ignore[no-untyped-call]  # zeep says no types
-    return msgspec.convert(plain, kind)
+    return msgspec.convert(_named(plain), kind)
+
+
+def _named(value: Any) -> Any:
+    """The contract's names as Python spells them: `JoinDistanceM` is `join_distance_m`."""
+    if isinstance(value, list):
+        return [_named(one) for one in value]
+    if isinstance(value, dict):
+        return {_MANY.get(name) or _WORD.sub("_", name).lower(): _named(one) for name, one in value.items()}
+    return value

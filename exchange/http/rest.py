@@ -73,7 +73,8 @@ class RestDoor:
         on, class_code = _day(query), query.get("class")
         admitted = await self._admitted(request, "ownership", query)
         found = nearest_within(admitted.grant, longitude_deg, latitude_deg, radius_m, class_code, on, self._bus)
-        return self._answer(admitted, {"near": found})
+        near = [{"distance_m": one.distance_m, "ownership": one.answer} for one in found]
+        return self._answer(admitted, {"near": near})
 
     async def receipt(self, request: Request) -> Response:
         """One's own receipt: the signed document itself, bit for bit."""
