@@ -23,15 +23,17 @@ def compare(
     seen: Seen,
     deliveries: Sequence[BatchDelivery],
     *,
+    unread: pl.DataFrame,
     content: Literal["snapshot", "changes"],
     crs: str,
     gone_limit_percent: float,
 ) -> Compared:
     """What a batch of one feed changes.
 
-    placed:   PLACED of the whole batch, rejected rows included: a key that was refused is not gone
+    placed:   PLACED of the whole batch, records that the rules reject included
     findings: FINDINGS of mapping, placing and checking together; a record with an error is rejected, one that a
               named rule left out is ignored, whether or not it is among `placed`
+    unread:   delivery, record, source_key of what mapping rejected: a key that was said badly was said, and is not gone
     content:  `changes`: many deliveries, later rows of a key compare with earlier ones; `snapshot`: exactly one
 
     A claim stands from its delivery's `valid_from`. What is older than what is known already is not news: ignored,
@@ -40,10 +42,11 @@ def compare(
     if content == "snapshot" and len(deliveries) != 1:
         raise ValueError("a snapshot is compared alone: each says all there is")
     whole = content == "snapshot"
-    set_aside = _set_aside(placed, findings)
+    said = pl.concat([frame.select(*KEY, "source_key") for frame in (placed, unread)])
+    set_aside = _set_aside(said, findings)
     accepted = placed.join(set_aside, on=list(KEY), how="anti")
     chain = _chain(accepted, seen, deliveries, crs, seen.as_of_us if whole else None)
-    gone = _gone(placed, seen, deliveries) if whole else conform(pl.DataFrame(), ENDED)
+    gone = _gone(said, seen, deliveries) if whole else conform(pl.DataFrame(), ENDED)
     live = int(seen.claims["live"].sum())
     percent = 100 * gone.height / live if live else 0.0
     ended = chain.filter(outcome="ended").with_columns(valid_to_us="valid_from_us")
@@ -79,7 +82,7 @@ def _canonical(name: str) -> pl.Expr:
     return (pl.lit("=") + column.cast(pl.String)).fill_null("")
 
 
-def _set_aside(placed: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
+def _set_aside(said: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
     """OUTCOMES: records rejected or ignored, each under its first finding; an error outweighs an ignoring rule."""
     rejected = pl.col("severity") == Severity.ERROR.value
     decided = findings.filter(pl.col("severity") != Severity.WARNING.value).select(
@@ -87,7 +90,7 @@ def _set_aside(placed: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
     )
     decided = decided.sort("outcome", descending=True, maintain_order=True)
     first = decided.unique(list(KEY), keep="first", maintain_order=True)
-    return conform(first.join(placed.select(*KEY, "source_key"), on=list(KEY), how="left"), OUTCOMES)
+    return conform(first.join(said, on=list(KEY), how="left"), OUTCOMES)
 
 
 def _chain(
@@ -150,12 +153,12 @@ def _code() -> pl.Expr:
     return pl.when(pl.col("outcome") == "ignored").then(ignored)
 
 
-def _gone(placed: pl.DataFrame, seen: Seen, deliveries: Sequence[BatchDelivery]) -> pl.DataFrame:
+def _gone(said: pl.DataFrame, seen: Seen, deliveries: Sequence[BatchDelivery]) -> pl.DataFrame:
     """ENDED: live claims that a snapshot, no older than the last, does not name, not even in a rejected record."""
     since_us = microseconds(deliveries[0].valid_from)
     if seen.as_of_us is not None and since_us < seen.as_of_us:
         return conform(pl.DataFrame(), ENDED)
-    missing = seen.claims.filter("live", pl.col("known_us") <= since_us).join(placed, on="source_key", how="anti")
+    missing = seen.claims.filter("live", pl.col("known_us") <= since_us).join(said, on="source_key", how="anti")
     return conform(missing.sort("source_key").with_columns(delivery=pl.lit(0), valid_to_us=pl.lit(since_us)), ENDED)
 
 

@@ -96,6 +96,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         findings,
         bus.store.seen(feed.id, keys),
         deliveries,
+        unread=mapped.unread,
         content=feed.content,
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,

@@ -11,11 +11,12 @@ from connectors.formats.records import CARRIED, RECORD, SHEET
 from mappings.feed import Feed, FieldRule, IgnoreRule, Tally
 from mappings.findings import Severity
 from mappings.functions import FUNCTIONS
-from mappings.schema import CANDIDATES, FINDINGS, ROLES, conform
+from mappings.schema import CANDIDATES, FINDINGS, ROLES, Schema, conform
 from security.errors import Refusal
 
 X_AXES: Final = ("easting_m", "longitude_deg")
 Y_AXES: Final = ("northing_m", "latitude_deg")
+UNREAD: Final[Schema] = {"delivery": pl.UInt32, "record": pl.UInt32, "source_key": pl.String}
 TALLIES: Final = {"delivery": pl.UInt32, "name": pl.String, "count": pl.UInt32}
 _VALUE_CHARACTERS: Final = 80
 _RULE: Final = "#rule"
@@ -27,11 +28,13 @@ class Mapped(msgspec.Struct, frozen=True):
     candidates: CANDIDATES, in the order of the records
     findings:   FINDINGS; a record left out has exactly one, `ignored.RULE`; a rejected one at least one of severity
                 error, one for each field that cannot be read; a candidate has none
+    unread:     UNREAD, the rejected records: a key that was said badly was said, and is not gone
     tallies:    delivery, name, count: one row a delivery and `[[tally]]` of the feed
     """
 
     candidates: pl.DataFrame
     findings: pl.DataFrame
+    unread: pl.DataFrame
     tallies: pl.DataFrame
 
 
@@ -64,12 +67,14 @@ def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
     kept = ruled.filter(pl.col(_RULE).is_null()) if ignored.height else ruled
     read = _read(kept, feed)
     rejected = pl.concat([pl.DataFrame(schema=FINDINGS), *_failures(read, feed)])
+    unread = pl.DataFrame(schema=UNREAD)
     if rejected.height:
-        read = read.join(
-            rejected.select("delivery", "record"), on=["delivery", "record"], how="anti", maintain_order="left"
-        )
+        bad = rejected.select("delivery", "record")
+        unread = conform(read.join(bad, on=["delivery", "record"], how="semi", maintain_order="left"), UNREAD)
+        read = read.join(bad, on=["delivery", "record"], how="anti", maintain_order="left")
     findings = pl.concat([ignored, rejected])
-    return Mapped(_candidates(read, feed), findings.sort("delivery", "record", maintain_order=True), tallies)
+    findings = findings.sort("delivery", "record", maintain_order=True)
+    return Mapped(_candidates(read, feed), findings, unread, tallies)
 
 
 def _said(column: str) -> pl.Expr:

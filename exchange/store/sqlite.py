@@ -65,6 +65,8 @@ class Store:
     def near(self, feed: str, versions: pl.DataFrame) -> pl.DataFrame:
         """NEAR: components around the new ones among `versions`, of their classes, not yet spoken of by `feed`."""
         new = versions.filter(pl.col("component").is_null())
+        if new.is_empty():
+            return pl.DataFrame(schema=NEAR)
         cells = cells_in_reach(new)["cell"].unique().to_list()
         classes = new["class_code"].unique().to_list()
         asked = (msgspec.json.encode(cells).decode(), msgspec.json.encode(classes).decode(), feed)

@@ -16,6 +16,7 @@ from exchange.placing import Areas, City, place
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
 from exchange.store.sqlite import Store
 from exchange.validation import check, lists
+from mappings.apply import UNREAD
 from mappings.schema import CANDIDATES, FINDINGS, conform
 
 WEST, EAST = "330203", "330205"
@@ -109,17 +110,25 @@ CITY = a_city()
 LISTS = lists("2007", grid=CITY.grid.codes, districts=CITY.districts.codes)
 
 
-def compared(store: Store, feed: Feed, rows: Sequence[dict[str, Any]], deliveries: Sequence[BatchDelivery]) -> Compared:
-    """Place, check and compare a batch, as act two does."""
+def compared(
+    store: Store,
+    feed: Feed,
+    rows: Sequence[dict[str, Any]],
+    deliveries: Sequence[BatchDelivery],
+    found: Sequence[tuple[Any, ...]] = (),
+    unread: Sequence[tuple[Any, ...]] = (),
+) -> Compared:
+    """Place, check and compare a batch, as act two does; found and unread: what mapping said of other records."""
     placing = place(candidates(rows), crs=feed.crs, accuracy_m=feed.accuracy_m, city=CITY, limit_m=LIMIT_M)
-    nothing = conform(pl.DataFrame(), FINDINGS)
+    mapped = pl.DataFrame(list(found), FINDINGS, orient="row")
     checked = check(placing.placed, placing.findings, deliveries=deliveries, classes=(), lists=LISTS)
     keys = None if feed.content == "snapshot" else placing.placed["source_key"].drop_nulls().unique().to_list()
     return compare(
         placing.placed,
-        pl.concat([nothing, placing.findings, checked]),
+        pl.concat([mapped, placing.findings, checked]),
         store.seen(feed.id, keys),
         deliveries,
+        unread=pl.DataFrame(list(unread), UNREAD, orient="row"),
         content=feed.content,
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,

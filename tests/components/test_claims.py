@@ -135,6 +135,22 @@ def test_a_snapshot_ends_what_it_no_longer_names_but_not_what_it_names_badly(sto
     assert sorted(live) == ["A", "B"]
 
 
+def test_a_key_that_mapping_could_not_read_is_rejected_by_name_and_not_gone(store: Store) -> None:
+    deliver(store, [a_row(key, n) for n, key in enumerate("AB")], a_delivery("1"), feed=SNAPSHOT)
+    found = [
+        (0, 1, "value.not_readable", "initial_date", "error", "soon"),
+        (0, 2, "ignored.carried", None, "ignored", ""),
+    ]
+    second = a_delivery("2", MONDAY + DAY)
+    result = compared(store, SNAPSHOT, [a_row("A")], [second], found=found, unread=[(0, 1, "B")])
+    assert result.ended.is_empty()
+    assert result.outcomes.select("source_key", "outcome", "code").rows() == [
+        ("A", "unchanged", None),
+        ("B", "rejected", "value.not_readable"),
+        (None, "ignored", "ignored.carried"),
+    ]
+
+
 def test_an_older_snapshot_changes_nothing(store: Store) -> None:
     deliver(store, [a_row("A")], a_delivery("2", MONDAY + DAY), feed=SNAPSHOT)
     late = deliver(store, [a_row("A", state="破损"), a_row("B", 1)], a_delivery("1", MONDAY), feed=SNAPSHOT)

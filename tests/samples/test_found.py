@@ -40,6 +40,7 @@ class Read(msgspec.Struct, frozen=True):
     delivery: BatchDelivery
     placed: pl.DataFrame
     findings: pl.DataFrame
+    unread: pl.DataFrame
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def read(quarter: Quarter, feed_id: str, name: str, signed_at: datetime = NOON) 
         evidence_class="signed",
     )
     checked = validation.check(placing.placed, found, deliveries=[delivery], classes=feed.class_codes, lists=lists)
-    return Read(feed, delivery, placing.placed, pl.concat([found, checked]))
+    return Read(feed, delivery, placing.placed, pl.concat([found, checked]), mapped.unread)
 
 
 def stored(store: Store, told: Read) -> Stored:
@@ -74,6 +75,7 @@ def stored(store: Store, told: Read) -> Stored:
         told.findings,
         store.seen(feed.id),
         [told.delivery],
+        unread=told.unread,
         content=feed.content,
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,
