@@ -90,6 +90,7 @@ class TestBus:
         self.anchors = Anchors(
             ORIGIN, log_key_octets(log.public_key).hex(), [pki.pem_of(answer.certificate_der).decode()]
         )
+        self.log_key = log
         self.woken = 0
         fields: dict[str, Any] = {
             "origin": ORIGIN,

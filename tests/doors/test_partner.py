@@ -1,0 +1,208 @@
+"""The partner believes nothing that it has not checked, and remembers the log it has seen."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+from lxml import etree
+from starlette.types import ASGIApp
+
+from connectors.partner.folder import PartnerFolder
+from connectors.partner.heads import Consistency, Heads
+from connectors.partner.partner import Partner
+from connectors.transports.soap_client import Wsse
+from exchange.http.app import make_app
+from exchange.receipts import verify_receipt
+from security import merkle
+from security.checkpoint import sign_checkpoint
+from security.errors import Misconfigured, Refusal, Unavailable
+from security.keys import SigningKey, generate
+from security.message import in_memory
+from security.wss import sign
+from security.xml import read_own
+from tests.doors.bus import ORIGIN, TestBus
+from tests.doors.conftest import City, Running
+
+CSV = b"id\n1\n"
+
+
+class Log:
+    """A log of made-up leaves, its heads and proofs."""
+
+    def __init__(self, leaves: list[bytes]) -> None:
+        self.key = generate("EdDSA")
+        self.hashes = [merkle.leaf_hash(leaf) for leaf in leaves]
+        self._nodes = {(level, index): value for level, index, value in merkle.grow(0, [], self.hashes)}
+
+    def head(self, size: int) -> str:
+        return sign_checkpoint(ORIGIN, size, merkle.root_of(self.hashes[:size]), self.key)
+
+    def proof(self, first: int, second: int) -> Consistency:
+        nodes = merkle.consistency_proof(lambda level, index: self._nodes[level, index], first, second)
+        return Consistency(first, second, nodes)
+
+
+@pytest.fixture
+def test_bus(tmp_path: Path, city: City) -> Iterator[TestBus]:
+    test = TestBus(tmp_path, city)
+    yield test
+    test.bus.close()
+
+
+@pytest.fixture
+def folder(test_bus: TestBus) -> PartnerFolder:
+    return test_bus.bureau("water")
+
+
+def watching(folder: PartnerFolder, log: Log) -> Heads:
+    """Heads of a partner whose anchors name this log."""
+    anchors = msgspec.structs.replace(folder.anchors, log_key=_hex(log.key))
+    (folder.path / "anchors.json").write_bytes(msgspec.json.encode(anchors))
+    return Heads(folder, lambda: datetime.now(UTC))
+
+
+def _hex(key: SigningKey) -> str:
+    from security.checkpoint import log_key_octets
+
+    return log_key_octets(key.public_key).hex()
+
+
+def test_the_first_head_is_taken_and_a_later_one_with_its_proof(folder: PartnerFolder) -> None:
+    log = Log([b"%d" % i for i in range(9)])
+    heads = watching(folder, log)
+    assert heads.known_size() == 0
+    heads.follow(log.head(4), None)
+    heads.follow(log.head(9), log.proof(4, 9))
+    assert heads.known_size() == 9
+    assert Heads(folder, lambda: datetime.now(UTC)).known_size() == 9, "it is remembered on disk"
+
+
+def test_an_older_head_is_taken_with_its_proof_and_the_newer_stays_remembered(folder: PartnerFolder) -> None:
+    log = Log([b"%d" % i for i in range(9)])
+    heads = watching(folder, log)
+    heads.follow(log.head(9), None)
+    heads.follow(log.head(4), log.proof(4, 9))
+    assert heads.known_size() == 9
+
+
+def test_a_fork_is_refused_and_both_heads_are_kept(folder: PartnerFolder) -> None:
+    log = Log([b"%d" % i for i in range(9)])
+    forked = Log([b"%d" % i for i in range(3)] + [b"rewritten"] + [b"%d" % i for i in range(4, 9)])
+    forked.key = log.key
+    heads = watching(folder, log)
+    heads.follow(log.head(4), None)
+    with pytest.raises(Refusal, match=r"audit\.log_forked"):
+        heads.follow(forked.head(9), forked.proof(4, 9))
+    (kept,) = (folder.path / "forks").iterdir()
+    assert (kept / "remembered.checkpoint").read_text() == log.head(4)
+    assert (kept / "offered.checkpoint").read_text() == forked.head(9)
+    assert heads.known_size() == 4
+
+
+@pytest.mark.parametrize("first, second", [(3, 9), (4, 8)])
+def test_a_head_without_the_proof_between_the_two_is_refused(folder: PartnerFolder, first: int, second: int) -> None:
+    log = Log([b"%d" % i for i in range(9)])
+    heads = watching(folder, log)
+    heads.follow(log.head(4), None)
+    for proof in (None, log.proof(first, second)):
+        with pytest.raises(Refusal, match=r"audit\.log_forked"):
+            heads.follow(log.head(9), proof)
+
+
+def test_two_heads_of_one_size_must_be_one_head(folder: PartnerFolder) -> None:
+    log, other = Log([b"a", b"b"]), Log([b"a", b"c"])
+    other.key = log.key
+    heads = watching(folder, log)
+    heads.follow(log.head(2), None)
+    heads.follow(log.head(2), None)
+    with pytest.raises(Refusal, match=r"audit\.log_forked"):
+        heads.follow(other.head(2), None)
+
+
+def test_a_head_signed_by_another_key_is_refused(folder: PartnerFolder) -> None:
+    with pytest.raises(Refusal, match=r"audit\.checkpoint_invalid"):
+        watching(folder, Log([b"a"])).follow(Log([b"a"]).head(1), None)
+
+
+def test_private_keys_are_readable_by_their_owner_alone(folder: PartnerFolder) -> None:
+    for name in ("signing.key", "connection.key"):
+        assert (folder.path / name).stat().st_mode & 0o077 == 0
+
+
+def test_a_missing_file_is_named(folder: PartnerFolder) -> None:
+    (folder.path / "anchors.json").unlink()
+    with pytest.raises(Misconfigured, match=r"anchors\.json"):
+        _ = folder.anchors
+
+
+def test_a_bus_that_does_not_answer_is_unavailable(folder: PartnerFolder, test_bus: TestBus) -> None:
+    check = partial(verify_receipt, anchors=test_bus.anchors)
+    with pytest.raises(Unavailable):
+        Partner(folder, "https://127.0.0.1:1", check).push("covers", in_memory(CSV), "text/csv", "m-1")
+
+
+def answer(key: SigningKey, digest: str) -> etree._Element:
+    soap, yt = "http://schemas.xmlsoap.org/soap/envelope/", "urn:yongtong:v1"
+    envelope = etree.Element(f"{{{soap}}}Envelope", nsmap={"s": soap})
+    response = etree.SubElement(etree.SubElement(envelope, f"{{{soap}}}Body"), f"{{{yt}}}GetReportResponse")
+    reply = etree.SubElement(response, f"{{{yt}}}InReplyTo")
+    etree.SubElement(reply, f"{{{yt}}}RequestSignature").text = digest
+    assert key.certificate_der is not None
+    created = datetime.now(UTC)
+    return read_own(sign(envelope, key, key.certificate_der, created=created, expires=created + timedelta(minutes=5)))
+
+
+@pytest.fixture
+def wsse(folder: PartnerFolder) -> Wsse:
+    key = folder.signing
+    assert key.certificate_der is not None
+    plugin = Wsse(key, key.certificate_der, folder.answerers(), lambda: datetime.now(UTC))
+    plugin.request_digest = "ab" * 32
+    return plugin
+
+
+def test_an_answer_of_the_bus_to_this_request_is_taken(wsse: Wsse, test_bus: TestBus) -> None:
+    wsse.verify(answer(test_bus.bus.answer_key, "ab" * 32))
+
+
+def test_an_answer_to_another_request_is_refused(wsse: Wsse, test_bus: TestBus) -> None:
+    with pytest.raises(Refusal, match=r"answer\.not_signed"):
+        wsse.verify(answer(test_bus.bus.answer_key, "cd" * 32))
+
+
+def test_an_answer_signed_by_anybody_else_is_refused(wsse: Wsse, folder: PartnerFolder) -> None:
+    with pytest.raises(Refusal, match=r"answer\.not_signed"):
+        wsse.verify(answer(folder.signing, "ab" * 32))
+
+
+def test_an_altered_answer_is_refused(wsse: Wsse, test_bus: TestBus) -> None:
+    envelope = answer(test_bus.bus.answer_key, "ab" * 32)
+    envelope[1][0].append(etree.Element("{urn:yongtong:v1}Status"))
+    with pytest.raises(Refusal, match=r"signature\.invalid"):
+        wsse.verify(envelope)
+
+
+def test_an_answer_without_a_signature_is_refused(wsse: Wsse, test_bus: TestBus) -> None:
+    envelope = answer(test_bus.bus.answer_key, "ab" * 32)
+    envelope.remove(envelope[0])
+    with pytest.raises(Refusal):
+        wsse.verify(envelope)
+
+
+def test_a_bus_whose_log_has_shrunk_is_found_out(
+    start: Callable[[ASGIApp], Running], folder: PartnerFolder, test_bus: TestBus, tmp_path: Path
+) -> None:
+    """The operator restores an old copy: entries that the partner has seen are gone."""
+    test_bus.registry.grant("water", "push", "covers")
+    running = start(make_app(test_bus.bus, tmp_path / "spool"))
+    check = partial(verify_receipt, anchors=test_bus.anchors)
+    seen = Log([b"%d" % i for i in range(50)])
+    seen.key = test_bus.log_key
+    folder.remember(seen.head(50))
+    with pytest.raises(Refusal, match=r"audit\.log_forked"):
+        Partner(folder, f"https://localhost:{running.port}", check).push("covers", in_memory(CSV), "text/csv", "m-1")
+    assert not (folder.path / "receipts").exists()
+    running.stop()
