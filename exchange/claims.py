@@ -46,7 +46,7 @@ def compare(
     set_aside = _set_aside(said, findings)
     accepted = placed.join(set_aside, on=list(KEY), how="anti")
     chain = _chain(accepted, seen, deliveries, crs, seen.as_of_us if whole else None)
-    gone = _gone(said, seen, deliveries) if whole else conform(pl.DataFrame(), ENDED)
+    gone = _gone(said, seen, deliveries) if whole else pl.DataFrame(schema=ENDED)
     live = int(seen.claims["live"].sum())
     percent = 100 * gone.height / live if live else 0.0
     ended = chain.filter(outcome="ended").with_columns(valid_to_us="valid_from_us")
@@ -157,7 +157,7 @@ def _gone(said: pl.DataFrame, seen: Seen, deliveries: Sequence[BatchDelivery]) -
     """ENDED: live claims that a snapshot, no older than the last, does not name, not even in a rejected record."""
     since_us = microseconds(deliveries[0].valid_from)
     if seen.as_of_us is not None and since_us < seen.as_of_us:
-        return conform(pl.DataFrame(), ENDED)
+        return pl.DataFrame(schema=ENDED)
     missing = seen.claims.filter("live", pl.col("known_us") <= since_us).join(said, on="source_key", how="anti")
     return conform(missing.sort("source_key").with_columns(delivery=pl.lit(0), valid_to_us=pl.lit(since_us)), ENDED)
 

@@ -122,7 +122,7 @@ def check(
         for number, one in enumerate(RULES)
         if marks[str(number)].any()
     ]
-    findings = pl.concat([conform(pl.DataFrame(), FINDINGS), *broken])
+    findings = pl.concat([pl.DataFrame(schema=FINDINGS), *broken])
     return findings.join(found.filter(severity=Severity.ERROR.value), on=[*KEY, "field"], how="anti")
 
 

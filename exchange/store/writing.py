@@ -89,13 +89,13 @@ def stored_again(
     outcomes: Callable[[str, str], pl.DataFrame | None],
 ) -> Stored:
     """What the batch's deliveries came to when they were stored."""
-    parts = [conform(pl.DataFrame(), OUTCOMES)]
+    parts = [pl.DataFrame(schema=OUTCOMES)]
     for index, one in enumerate(batch.deliveries):
         part = outcomes(one.sender, one.message_id)
         assert part is not None  # the caller found it stored
         parts.append(conform(part.with_columns(delivery=pl.lit(index)), OUTCOMES))
     deliveries = tuple(known[one.sender, one.message_id] for one in batch.deliveries)
-    return Stored(deliveries, pl.concat(parts), conform(pl.DataFrame(), FINDINGS), repeated=True)
+    return Stored(deliveries, pl.concat(parts), pl.DataFrame(schema=FINDINGS), repeated=True)
 
 
 def decoded_outcomes(octets: bytes, position: int) -> pl.DataFrame:
