@@ -192,16 +192,22 @@ class Journal:
         while going:
             works, going = self._gather()
             self._stage_strangers(everything=not going)
-            reads = [self._staged[i] for i in range(min(len(self._staged), MOST_IN_GROUP))]
-            group = [work for work in works if not isinstance(work, _Resume)]
-            # A read leaves the stage once it is durable, and not before.
-            if (group or reads) and self._commit(group + [Note(read, Future()) for read in reads]):
-                for _ in reads:
-                    self._staged.popleft()
-            for work in works:
-                if isinstance(work, _Resume):
-                    self._resume(work)
-            going = going or bool(self._staged)
+            self._write_group(works)
+        while self._staged and self._write_group([]):
+            pass
+
+    def _write_group(self, works: "list[Work | _Resume]") -> bool:
+        """Write one group with what is staged; false when the disk would not have it."""
+        reads = [self._staged[i] for i in range(min(len(self._staged), MOST_IN_GROUP))]
+        group = [work for work in works if not isinstance(work, _Resume)] + [Note(read, Future()) for read in reads]
+        written = not group or self._commit(group)
+        # A read leaves the stage once it is durable, and not before.
+        for _ in reads if written else ():
+            self._staged.popleft()
+        for work in works:
+            if isinstance(work, _Resume):
+                self._resume(work)
+        return written
 
     def _gather(self) -> "tuple[list[Work | _Resume], bool]":
         """What has come in, at most one group of it; waits a tick for the first. False once closing."""
