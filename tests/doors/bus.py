@@ -19,7 +19,7 @@ from exchange.store.sqlite import Store
 from security import pki
 from security.authenticate import TrustList
 from security.checkpoint import log_key_octets
-from security.keys import SigningKey, generate
+from security.keys import Kind, SigningKey, generate
 from security.message import EnrolledCertificate, Grant
 from security.xml import compile_schema
 from tests.doors.conftest import NOW, City
@@ -117,16 +117,16 @@ class TestBus:
     def _wake(self) -> None:
         self.woken += 1
 
-    def _certified(self, name: str) -> SigningKey:
-        key = generate("ES256")
+    def _certified(self, name: str, kind: Kind = "ES256") -> SigningKey:
+        key = generate(kind)
         until = NOW + timedelta(days=30)
         return key.with_certificate(
             pki.issue(self.city.ca, name, key.public_key, "signing", NOW - timedelta(days=1), until)
         )
 
-    def bureau(self, name: str, *, enrolled: bool = True) -> PartnerFolder:
+    def bureau(self, name: str, kind: Kind = "ES256", *, enrolled: bool = True) -> PartnerFolder:
         """A partner's folder with fresh keys; enrolled with the bus unless told otherwise."""
-        signing, connection = self._certified(f"{name} signing"), self.city.certificate(name)
+        signing, connection = self._certified(f"{name} signing", kind), self.city.certificate(name)
         if enrolled:
             self.registry.enrol(name, signing, connection)
         return PartnerFolder.make(
