@@ -212,6 +212,56 @@ def test_each_spoiled_request_is_refused_by_name_and_audited(
     assert exchange.test.bus.journal.inbox("water", "m-1") is None
 
 
+def as_mtom(folder: PartnerFolder, content: bytes, cid: str) -> tuple[bytes, bytes]:
+    """A signed SubmitDelivery by MTOM whose Include names cid: the root part, and the attachment part."""
+    envelope = submission(folder, "m-1", content)
+    element = next(envelope.iter(f"{YT}Content"))
+    element.text = None
+    xop = "http://www.w3.org/2004/08/xop/include"
+    etree.SubElement(element, f"{{{xop}}}Include", {"href": f"cid:{cid}"}, {"xop": xop})
+    head = b'Content-Type: application/xop+xml; charset=UTF-8; type="text/xml"\r\n'
+    head += b"Content-Transfer-Encoding: binary\r\nContent-ID: <root@x>\r\n\r\n"
+    part = b"Content-Type: text/csv\r\nContent-Transfer-Encoding: binary\r\nContent-ID: <part@x>\r\n\r\n"
+    return head + signed(envelope, folder), part + content
+
+
+LINE, END = b"\r\n--b\r\n", b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize(
+    "cid, build, code",
+    [
+        ("part@x", lambda root, part: root + END, "mtom.parts"),
+        ("part@x", lambda root, part: root + LINE + part + LINE + part + END, "mtom.parts"),
+        ("other@x", lambda root, part: root + LINE + part + END, "signature.attachment_mismatch"),
+        ("part@x", lambda root, part: root + LINE + part, "mtom.boundary"),
+        (
+            "part@x",
+            lambda root, part: root + LINE + part.replace(b"binary", b"quoted-printable") + END,
+            "mtom.encoding",
+        ),
+        ("part@x", lambda root, part: root + LINE + part.replace(b"csv\r\n", b"csv\n") + END, "mtom.part_header"),
+        ("part@x", lambda root, part: root + LINE + part + b"x" + END, "signature.content_digest"),
+    ],
+    ids=["missing part", "three parts", "wrong cid", "cut short", "quoted-printable", "bare LF", "one octet more"],
+)
+@pytest.mark.parametrize("size", [100, 1_500_000], ids=["small", "spooled"])
+def test_a_broken_mtom_message_is_refused_and_nothing_is_kept(
+    exchange: Exchange, cid: str, build: Callable[[bytes, bytes], bytes], code: str, size: int
+) -> None:
+    root, part = as_mtom(exchange.water, b"y" * size, cid)
+    response = exchange.post(
+        b"--b\r\n" + build(root, part),
+        exchange.water,
+        Content_Type='multipart/related; type="application/xop+xml"; boundary=b',
+        SOAPAction='"urn:yongtong:v1/SubmitDelivery"',
+    )
+    assert code_of(response) == code
+    assert exchange.test.entries("refusal")[0][0] == code
+    assert exchange.test.bus.journal.inbox("water", "m-1") is None
+    assert list((exchange.test.folder / "spool").iterdir()) == []
+
+
 def test_soap_1_2_faults_speak_1_2(exchange: Exchange) -> None:
     response = exchange.post(b"<a/>", exchange.water, Content_Type="application/soap+xml; charset=utf-8")
     assert response.status_code == 400
