@@ -38,21 +38,26 @@ def process(feed_id: str, bus: Bus) -> int:
     """
     feed, finished = bus.feeds[feed_id], 0
     while waiting := bus.journal.waiting(feed_id, bus.batch_deliveries):
-        together = _together(waiting, feed)
+        together = _together(waiting, feed, bus)
         _finish_all(together, feed, bus)
         finished += len(together)
     return finished
 
 
-def _together(waiting: Sequence[InboxRow], feed: Feed) -> Sequence[InboxRow]:
-    """The first deliveries that may share a batch: of a snapshot feed one, of a changes feed several small ones."""
+def _together(waiting: Sequence[InboxRow], feed: Feed, bus: Bus) -> Sequence[InboxRow]:
+    """The first deliveries that may share a batch: of a snapshot feed one, of a changes feed several small ones.
+
+    All of them are in the store already (a crash came before their report), or none is.
+    """
     if feed.content == "snapshot":
         return waiting[:1]
+    stored = bus.store.stored((row.sender, row.message_id) for row in waiting)
+    known = [(row.sender, row.message_id) in stored for row in waiting]
     size = 0
     for index, row in enumerate(waiting):
         size += row.content_length
-        if size > TOGETHER_BYTES:
-            return waiting[: max(index, 1)]
+        if index and (size > TOGETHER_BYTES or known[index] != known[0]):
+            return waiting[:index]
     return waiting
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from mappings.findings import sentence_of
 from security.errors import Refusal, Sentence
 
-STDERR = Console(stderr=True, highlight=False)
+STDERR = Console(stderr=True, highlight=False, soft_wrap=True)
 STDOUT = Console(highlight=False)
 
 

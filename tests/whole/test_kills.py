@@ -1,0 +1,189 @@
+"""25 seeded kills over both processes and every durable step: what was receipted is applied, once, and the log is whole."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from exchange import app, audit
+from exchange.cli.demo_quarter import FEEDS
+from exchange.cli.trial import City, Trial
+from exchange.store.sqlite import Store
+from samples import city as sample_city
+from security.errors import Unavailable
+from security.message import in_memory
+
+SAMPLE = Path(sample_city.__file__).parent
+EXTENT = (121.54, 29.862, 121.56, 29.877)
+
+# What a made-up bureau sends: one TOML file, and nothing else, makes it a feed.
+FEED = """
+id = "made-up-lamps"
+title = "Lamps of a made-up bureau"
+title_zh = "某单位路灯台账"
+bureau = "made-up"
+format = "table"
+content = "changes"
+crs = "EPSG:4490"
+accuracy = 0.5
+classes = ["CJ/T 214-2007:0118"]
+
+[defaults]
+class_code = "0118"
+owner_name = "某单位"
+
+[fields]
+source_key = { from = "编号" }
+longitude_deg = { from = "经度", parse = "degrees" }
+latitude_deg = { from = "纬度", parse = "degrees" }
+
+[[example]]
+source = { "编号" = "L1", "经度" = "121.55", "纬度" = "29.87" }
+expect = { source_key = "L1", class_code = "0118", longitude_deg = 121.55, latitude_deg = 29.87 }
+"""
+
+SERVE_STEPS = ["evidence.sync", "journal.group", "journal.sign", "journal.keep"]
+WORKER_STEPS = ["journal.group", "journal.sign", "journal.keep", "store.commit"]
+# Every durable step before and after it takes effect, in each process that takes it; the rest at seeded moments.
+KILLS = [
+    *((role, f"{step}:{side}") for role, steps in (("http", SERVE_STEPS), ("worker", WORKER_STEPS))
+      for step in steps for side in ("before", "after")),
+    *(("http" if n % 2 else "worker", "") for n in range(9)),
+]  # fmt: skip
+DELIVERIES_A_KILL = 4
+ROWS = 5
+
+
+class TwoProcesses:
+    """Doors and worker of one trial, each its own process, so that a fault can be set in one alone."""
+
+    def __init__(self, trial: Trial, port: int) -> None:
+        self._trial, self._port = trial, port
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, role: str, fault: str = "") -> None:
+        command = [sys.executable, "-m", "exchange.cli.main", "serve", "--role", role]
+        command += ["--https-port", str(self._port), "--settings", self._trial.settings.source]
+        log = (self._trial.folder / f"{role}.log").open("ab")
+        environment = {**os.environ, "YONGTONG_FAULT": fault}
+        self._running[role] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+    def dead(self, role: str) -> bool:
+        return self._running[role].poll() is not None
+
+    def kill(self, role: str) -> None:
+        self._running[role].kill()
+        self._running[role].wait()
+
+    def stop(self) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def a_bus(folder: Path) -> Iterator[tuple[Trial, TwoProcesses]]:
+    feeds = folder / "feeds"
+    feeds.mkdir()
+    (feeds / "made-up-lamps.toml").write_text(FEED, encoding="utf-8")
+    trial = Trial(folder / "bus", City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (FEEDS, feeds)))
+    trial.enrol("made-up", "Made-up bureau", "某单位")
+    trial.grant("made-up", "push", "made-up-lamps")
+    port = _free_port()
+    trial.url = f"https://127.0.0.1:{port}"
+    processes = TwoProcesses(trial, port)
+    try:
+        yield trial, processes
+    finally:
+        processes.stop()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _content(number: int) -> bytes:
+    rows = [f"L{number}-{row},{121.547 + number * 1e-5:.6f},{29.868 + row * 1e-4:.6f}" for row in range(ROWS)]
+    return "\n".join(["编号,经度,纬度", *rows, ""]).encode()
+
+
+def _push_until_receipted(trial: Trial, processes: TwoProcesses, number: int) -> bytes:
+    """What a careful sender does: the same delivery again until a receipt comes. Whatever died is started again."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        for role in ("http", "worker"):
+            if processes.dead(role):
+                processes.start(role)
+        try:
+            received = trial.partner("made-up").push(
+                "made-up-lamps", in_memory(_content(number)), "text/csv", f"d-{number}"
+            )
+        except (Unavailable, requests.RequestException):
+            time.sleep(0.2)
+        else:
+            return received.octets
+    raise AssertionError(f"no receipt for d-{number} in a minute")
+
+
+def test_25_seeded_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    assert len(KILLS) == 25
+    chance = random.Random(20261122)
+    receipts: dict[int, bytes] = {}
+    deaths = 0
+    with a_bus(tmp_path) as (trial, processes):
+        for role, step in KILLS:
+            for each in ("http", "worker"):
+                # The worker takes many deliveries in one step, so only its first pass is sure to come.
+                passes = chance.randint(1, 3) if role == "http" else 1
+                fault = f"{step}:{passes}" if each == role and step else ""
+                processes.start(each, fault)
+            began, moment = time.monotonic(), chance.uniform(0.0, 2.0)
+            for _ in range(DELIVERIES_A_KILL):
+                receipts[len(receipts)] = _push_until_receipted(trial, processes, len(receipts))
+                if not step and time.monotonic() - began > moment:
+                    processes.kill(role)
+            _wait_for(lambda: processes.dead(role) or _drained(trial))
+            deaths += processes.dead(role)
+            processes.kill("http")
+            processes.kill("worker")
+        processes.start("http")
+        processes.start("worker")
+        _wait_for(lambda: _drained(trial))
+        partner = trial.partner("made-up")
+        again = {number: partner.receipt(f"d-{number}").octets for number in receipts}
+        reports = {number: partner.report(f"d-{number}").received for number in receipts}
+    assert again == receipts
+    told = {number: report and report.document["report"] for number, report in reports.items()}
+    assert {number: report for number, report in told.items() if report is None or report["new"] != ROWS} == {}
+    with closing(Store(trial.state)) as store:
+        ledger = store.ledger()
+    assert (ledger.deliveries, ledger.claims, ledger.components) == (len(receipts), *([len(receipts) * ROWS] * 2))
+    verdict = audit.verify(trial.state, app.anchors_of(trial.settings))
+    assert verdict.ok, json.dumps([problem.what for problem in verdict.problems], ensure_ascii=False)
+    assert (verdict.receipts, verdict.reports) == (len(receipts), len(receipts))
+    assert deaths >= 16, f"only {deaths} of the kills at named steps came to pass"
+
+
+def _drained(trial: Trial) -> bool:
+    with closing(app.open_journal(trial.settings)) as journal:
+        return not journal.feeds_waiting()
+
+
+def _wait_for(condition: "object", seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > until:
+            pytest.fail("it did not come to pass in a minute")
+        time.sleep(0.2)
