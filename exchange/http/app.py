@@ -1,7 +1,6 @@
 """All doors of the one HTTPS port as one application."""
 
 from pathlib import Path
-from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -10,22 +9,19 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from exchange.bus import Bus
+from exchange.http.body import Spool
 from exchange.http.rest import RestDoor
 from exchange.http.soap import CONTRACTS, SoapDoor, schema
 from security.errors import ExchangeError
 
-SPOOLED: Final = "body-*"
-
 
 def make_app(bus: Bus, spool: Path) -> Starlette:
-    """The doors onto a bus. spool: folder for bodies above 1 MiB; what a crash left in it is removed."""
-    spool.mkdir(parents=True, exist_ok=True)
-    for left_over in spool.glob(SPOOLED):
-        left_over.unlink(missing_ok=True)
+    """The doors onto a bus. spool: folder for bodies above 1 MiB."""
+    large = Spool(spool)
     return Starlette(
         routes=[
-            Route("/soap/feeds", SoapDoor("feeds", bus, spool)),
-            Route("/soap/components", SoapDoor("components", bus, spool)),
+            Route("/soap/feeds", SoapDoor("feeds", bus, large)),
+            Route("/soap/components", SoapDoor("components", bus, large)),
             Route("/soap/yongtong.xsd", schema),
             *RestDoor(bus).routes(),
             Route("/api/openapi.json", _openapi),

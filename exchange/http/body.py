@@ -11,12 +11,38 @@ from typing import IO, Final
 
 from starlette.types import Message, Receive
 
-from security.errors import Refusal
+from security.errors import Refusal, Unavailable
 from security.message import Content, Digest
 
 SPOOL_ABOVE_BYTES: Final = 1_048_576
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 4_194_304
+
+
+class Spool:
+    """The folder for bodies above 1 MiB, and how many may lie in it at a time: a disk is not to be filled from outside.
+
+    What a crash left in the folder is removed.
+    """
+
+    def __init__(self, folder: Path, most_at_once: int = 16) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob("body-*"):
+            left_over.unlink(missing_ok=True)
+        self._folder, self._free = folder, most_at_once
+
+    def take(self) -> tuple[IO[bytes], Path]:
+        """A new file. Raises Unavailable when too many lie there."""
+        if self._free == 0:
+            raise Unavailable("too many large bodies at once")
+        handle, path = tempfile.mkstemp(prefix="body-", dir=self._folder)
+        self._free -= 1
+        return os.fdopen(handle, "wb"), Path(path)
+
+    def give_back(self, path: Path) -> None:
+        """Remove a file, unless the evidence took it over."""
+        self._free += 1
+        path.unlink(missing_ok=True)
 
 
 class BodyCutOff(Exception):
@@ -25,14 +51,13 @@ class BodyCutOff(Exception):
 
 @contextlib.asynccontextmanager
 async def read_body(
-    receive: Receive, declared_bytes: int | None, *, max_bytes: int, seconds: float, spool: Path
+    receive: Receive, declared_bytes: int | None, *, max_bytes: int, seconds: float, spool: Spool
 ) -> AsyncIterator[Content]:
     """The whole body, hashed as it came; its spool file is removed when the block is left.
 
     declared_bytes: Content-Length, if there was one; only ever a reason to refuse early
-    spool:          folder for bodies above 1 MiB
 
-    Raises Refusal `size.too_large`, `http.body_slow`; BodyCutOff.
+    Raises Refusal `size.too_large`, `http.body_slow`; Unavailable; BodyCutOff.
     """
     if declared_bytes is not None and declared_bytes > max_bytes:
         raise Refusal("size.too_large", f"{declared_bytes} > {max_bytes}")
@@ -51,7 +76,7 @@ async def read_body(
 class _Body:
     """Octets on their way in. The last step before a file is the limit, so no more than it is ever on disk."""
 
-    def __init__(self, spool: Path, max_bytes: int) -> None:
+    def __init__(self, spool: Spool, max_bytes: int) -> None:
         self._spool, self._max_bytes = spool, max_bytes
         self._pieces: list[bytes] = []
         self._file: IO[bytes] | None = None
@@ -81,8 +106,7 @@ class _Body:
             self._begin_file()
 
     def _begin_file(self) -> None:
-        handle, self._path = tempfile.mkstemp(prefix="body-", dir=self._spool)
-        self._file = os.fdopen(handle, "wb")
+        self._file, self._path = self._spool.take()
         self._file.write(b"".join(self._pieces))
         self._pieces = []
 
@@ -91,12 +115,12 @@ class _Body:
         if self._file is None:
             return Content(self._size, digest, octets=b"".join(self._pieces))
         self._file.flush()
-        return Content(self._size, digest, path=Path(self._path))
+        return Content(self._size, digest, path=self._path)
 
     def remove(self) -> None:
         if self._file is not None:
             self._file.close()
-            Path(self._path).unlink(missing_ok=True)
+            self._spool.give_back(self._path)
 
 
 async def discard(receive: Receive) -> None:

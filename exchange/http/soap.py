@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from exchange.bus import Bus
 from exchange.http import envelopes, operations
-from exchange.http.body import BodyCutOff, discard, read_body
+from exchange.http.body import BodyCutOff, Spool, discard, read_body
 from exchange.http.mtom import MediaType, media_type, take_apart
 from exchange.http.tls import client_certificate
 from exchange.intake import LARGE_BYTES, turn_away
@@ -67,7 +67,7 @@ class _Caller(msgspec.Struct):
 class SoapDoor:
     """One SOAP service as an ASGI endpoint: POST an envelope, or GET ?wsdl."""
 
-    def __init__(self, service: Literal["feeds", "components"], bus: Bus, spool: Path) -> None:
+    def __init__(self, service: Literal["feeds", "components"], bus: Bus, spool: Spool) -> None:
         self._service, self._bus, self._spool = service, bus, spool
         self._operations = operations.OPERATIONS[service]
 
@@ -239,7 +239,12 @@ async def schema(_: Request) -> Response:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    """Names lower case. A header given twice becomes one list (RFC 9110 §5.3), which no single value equals."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
 
 
 @functools.lru_cache(256)

@@ -1,6 +1,8 @@
 """HTTPS that asks for a client certificate and hands it to the doors, and a head that cannot grow without end."""
 
 import asyncio
+import itertools
+import logging
 import ssl
 from asyncio.events import TimerHandle
 from pathlib import Path
@@ -16,12 +18,17 @@ HEAD_SECONDS: Final = 10.0  # a request line and headers that take longer are cu
 TOO_LARGE: Final = b"request head or chunk framing too large"
 
 
+log = logging.getLogger("yongtong.door")
+_handshakes_failed = itertools.count(1)
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's httptools protocol with the peer's certificate in the scope, and limits on everything before the body.
 
     uvicorn promises none of the methods overridden here, so its version is pinned and the tests read the subject.
     """
 
+    _connected = False
     _certificate_der: bytes | None = None
     _head_timer: TimerHandle | None = None
     _in_head = True
@@ -32,9 +39,15 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         """Take the certificate once a connection: every request on it is carried by the same peer."""
         super().connection_made(transport)
+        self._connected = True
         tls = transport.get_extra_info("ssl_object")
         self._certificate_der = tls.getpeercert(True) if tls is not None else None
         self._start_head_timer()
+
+    def __del__(self) -> None:
+        """A connection that was accepted and never made: its handshake failed. Python tells neither whose nor why."""
+        if not self._connected:
+            log.info("door.handshake_failed total=%d", next(_handshakes_failed))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exchange.http.body import SPOOL_ABOVE_BYTES, BodyCutOff, discard, read_body
-from security.errors import Refusal
+from exchange.http.body import SPOOL_ABOVE_BYTES, BodyCutOff, Spool, discard, read_body
+from security.errors import Refusal, Unavailable
 from security.message import Content, sha256
 from tests.doors.conftest import Running, read_all
 
@@ -20,7 +20,7 @@ class Door:
     """Reads one body within limits and says what it was, or why it was refused."""
 
     def __init__(self, spool: Path, seconds: float = 5.0) -> None:
-        self.spool, self.seconds = spool, seconds
+        self.spool, self.seconds, self.large = spool, seconds, Spool(spool, 1)
         self.seen: list[Content] = []
         self.on_disk: list[int] = []
         self.cut_off = threading.Event()
@@ -33,7 +33,7 @@ class Door:
                 int(length) if length else None,
                 max_bytes=MAX_BYTES,
                 seconds=self.seconds,
-                spool=self.spool,
+                spool=self.large,
             )
             async with body as content:
                 self.seen.append(content)
@@ -139,3 +139,15 @@ def test_a_body_that_trickles_is_refused_in_time(start: Start, tmp_path: Path) -
         stop.set()
         sender.join()
     assert b"http.body_slow" in answer
+
+
+def test_only_so_many_large_bodies_lie_in_the_spool_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "body-of-a-crash").write_bytes(b"x")
+    spool = Spool(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == [], "what a crash left is removed"
+    file, path = spool.take()
+    with pytest.raises(Unavailable):
+        spool.take()
+    file.close()
+    spool.give_back(path)
+    spool.take()[0].close()

@@ -1,6 +1,8 @@
 """HTTPS over real sockets: whose certificate, how the socket is made, and how much an outsider may send."""
 
+import gc
 import json
+import logging
 import socket
 import ssl
 import time
@@ -60,7 +62,10 @@ def test_a_client_without_a_certificate_reaches_the_application_as_nobody(start:
         assert ask(connection)["subject"] is None
 
 
-def test_a_certificate_of_another_authority_fails_in_the_handshake(start: Start, tmp_path: Path) -> None:
+def test_a_certificate_of_another_authority_fails_in_the_handshake_which_is_logged(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "yongtong.door")
     other = City(tmp_path, pki.make_ca("Other CA", NOW))
     other.certificate("imposter")
     server = start(who)
@@ -72,6 +77,9 @@ def test_a_certificate_of_another_authority_fails_in_the_handshake(start: Start,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         ask(connection)
+    server.stop()
+    gc.collect()
+    assert "door.handshake_failed" in caplog.text
 
 
 def test_tls_below_1_2_is_not_spoken(start: Start) -> None:
@@ -81,6 +89,17 @@ def test_tls_below_1_2_is_not_spoken(start: Start) -> None:
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionResetError)), socket.create_connection(("127.0.0.1", server.port)) as p:
         context.wrap_socket(p, server_hostname="localhost")
+
+
+def test_a_good_connection_is_no_failed_handshake(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    gc.collect()  # what other tests left
+    caplog.set_level(logging.INFO, "yongtong.door")
+    server = start(who)
+    with server.connect() as connection:
+        ask(connection)
+    server.stop()
+    gc.collect()
+    assert "handshake" not in caplog.text
 
 
 def test_accepted_sockets_send_without_delay() -> None:
