@@ -265,7 +265,7 @@ class WorkerKeeper:
 
 
 def work(settings: Settings) -> None:
-    """Be the worker: act two for every feed the queue names, until told to stop. Ends with the process that started it."""
+    """Be the worker: act two for every feed the queue names, until told to stop or the process that started it ends."""
     with ExitStack() as stack:
         limit = settings.worker.memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # a hostile workbook ends this process, not the machine

@@ -285,7 +285,10 @@ class _Reading:
         return next(self._rows(query, *values), otherwise)
 
     def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        yield from self._connection.execute(query, values)
+        try:
+            yield from self._connection.execute(query, values)
+        except (UnicodeDecodeError, MemoryError) as problem:  # a damaged schema gives names and sizes that are none
+            raise sqlite3.DatabaseError(str(problem)) from problem
 
 
 def _leaf(octets: Any) -> Leaf | None:

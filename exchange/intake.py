@@ -127,7 +127,7 @@ async def admit_carrier(
 
 
 async def turn_away(refusal: Refusal, door: str, carrier_der: bytes | None, remote: str, bus: Bus) -> Refusal:
-    """The refusal of what never became a delivery (too large, broken parts), entered in the audit, as it may be heard."""
+    """The refusal of what never became a delivery (too large, broken parts), once audited, as it may be heard."""
     standing = _Standing(door, remote, carrier=carrier_of(carrier_der, bus.registry.trust(), bus.clock()))
     return await _entered(refusal, standing, bus)
 

@@ -24,7 +24,7 @@ def root_of(outcomes: pl.DataFrame, secret: bytes) -> str:
 
 
 def keep_outcomes(folder: Path, outcomes: pl.DataFrame) -> str:
-    """Write OUTCOMES with the message id of each delivery as an Arrow file; gives its SHA-256, which names it. Durable."""
+    """Write OUTCOMES, with each delivery's message id, as a durable Arrow file; gives its SHA-256, which names it."""
     buffer = io.BytesIO()
     outcomes.write_ipc(buffer)
     octets = buffer.getvalue()

@@ -310,9 +310,9 @@ class Sequencer:
         keys = [(w.acceptance.message_id, w.acceptance.sender) for w in works if isinstance(w, Arrival)]
         if not keys:
             return {}
-        pairs = ", ".join(["(?, ?)"] * len(keys))
-        query = f"{SELECT_INBOX} WHERE (message_id, sender) IN (VALUES {pairs})"
-        rows = map(inbox_row, cursor.execute(query, [part for key in keys for part in key]).fetchall())
+        # Not by pairs: SQLite reads the whole inbox for `(message_id, sender) IN (VALUES …)` of more than one pair.
+        query = f"{SELECT_INBOX} WHERE message_id IN ({', '.join('?' * len(keys))})"
+        rows = map(inbox_row, cursor.execute(query, [message_id for message_id, _ in keys]).fetchall())
         return {(row.message_id, row.sender): row for row in rows}
 
     def _place_closing(self, cursor: sqlite3.Cursor, work: Closing, group: _Group) -> bool:

@@ -84,9 +84,10 @@ def _search(options: argparse.Namespace) -> int:
         print_json({"entries": found})
         return 0
     rows = [
-        (entry.index, entry.leaf.time, entry.leaf.type, entry.leaf.outcome, entry.leaf.sender, entry.leaf.feed, entry.leaf.actor)
+        (entry.index, leaf.time, leaf.type, leaf.outcome, leaf.sender, leaf.feed, leaf.actor)
         for entry in found
-    ]  # fmt: skip
+        for leaf in [entry.leaf]
+    ]
     print_table("审计记录 Entries", ["entry", "time", "type", "outcome", "sender", "feed", "actor"], rows)
     return 0
 

@@ -60,7 +60,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         "propose",
         _propose,
         says="put a grant before a second person",
-        example="yongtong grant propose water push water-register --purpose 部件更新 --basis 甬政办〔2026〕1号 --by 张三",
+        example="yongtong grant propose water push water-register --purpose 部件更新 --basis 1号文 --by 张三",
     )
     propose.add_argument("bureau", metavar="BUREAU")
     propose.add_argument("action", choices=["push", "pull"])
@@ -99,7 +99,7 @@ def registry(settings: Settings) -> Iterator[Registry]:
 
 
 def make_partner(settings: Settings, code: str, folder: Path) -> tuple[PartnerFolder, list[EnrolledCertificate]]:
-    """Keys and certificates of a bureau, issued by the bus's own CA, in a folder of its own. For trials and the demo."""
+    """Keys and certificates of a bureau, issued by the bus's own CA, in a folder of its own: for trials, the demo."""
     now, ca = app.utc_now(), app.authority(settings)
     until = now + timedelta(days=TRIAL_DAYS)
     keys: dict[Use, SigningKey] = {}
@@ -207,10 +207,16 @@ def _grants(options: argparse.Namespace) -> int:
         print_json({"grants": rows})
         return 0
     columns = ["grant", "bureau", "may", "target", "from", "until", "state", "proposed", "approved", "purpose"]
-    print_table("授权 Grants", columns, [
-        (g.id, g.bureau, g.action, g.target, g.valid_from, g.valid_until, row.state, g.proposed_by, g.approved_by, g.purpose)
-        for row in rows for g in [row.grant]
-    ])  # fmt: skip
+    stated = [(row.state, row.grant) for row in rows]
+    print_table(
+        "授权 Grants",
+        columns,
+        [
+            (g.id, g.bureau, g.action, g.target, g.valid_from, g.valid_until, state)
+            + (g.proposed_by, g.approved_by, g.purpose)
+            for state, g in stated
+        ],
+    )
     return 0
 
 

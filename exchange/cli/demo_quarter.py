@@ -1,4 +1,4 @@
-"""The made-up quarter: two bureaus' overlapping registers become components, a case gets its answer, the log its proof."""
+"""The made-up quarter: two overlapping registers become components, a case gets its answer, the log its proof."""
 
 import random
 import sqlite3

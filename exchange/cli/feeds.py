@@ -20,8 +20,10 @@ from mappings.findings import sentence_of
 from mappings.load import load_feeds
 from security.errors import Refusal
 
-SHOWN = ("record", "source_key", "class_code", "longitude_deg", "latitude_deg", "division_of_position", "grid_of_position",
-         "owner_name", "appurtenance")  # fmt: skip
+SHOWN = (
+    *("record", "source_key", "class_code", "longitude_deg", "latitude_deg"),
+    *("division_of_position", "grid_of_position", "owner_name", "appurtenance"),
+)
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--settings", default="settings.toml", metavar="FILE", help="settings file (settings.toml)")
     parser = argparse.ArgumentParser(
         prog="yongtong",
-        description="甬通 Yongtong: the exchange bus of a city's bureaus. Whose is it, on that day, and how do we know?",
+        description="甬通 Yongtong, a city's exchange bus. Whose is it, on that day, and how do we know?",
         epilog="example: yongtong demo --json",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

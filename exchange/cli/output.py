@@ -70,7 +70,7 @@ def print_refusal(refusal: Refusal) -> None:
 
 
 def finding_rows(findings: Iterable[dict[str, Any]]) -> list[list[object]]:
-    """Findings of a report as table rows: severity, code, field, how many records, the first, sentence and next step."""
+    """Findings of a report as table rows: severity, code, field, how many, the first ones, sentence and next step."""
     rows: list[list[object]] = []
     for finding in findings:
         sentence = sentence_of(finding["code"])

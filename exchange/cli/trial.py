@@ -1,4 +1,4 @@
-"""A whole bus of one's own for a while: fresh state in a folder, real processes, free port. The demo and tests use it."""
+"""A whole bus of one's own for a while: fresh state, real processes, a free port. The demo and tests use it."""
 
 import json
 import shutil
