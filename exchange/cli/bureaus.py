@@ -206,17 +206,9 @@ def _grants(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"grants": rows})
         return 0
-    columns = ["grant", "bureau", "may", "target", "from", "until", "state", "proposed", "approved", "purpose"]
-    stated = [(row.state, row.grant) for row in rows]
-    print_table(
-        "授权 Grants",
-        columns,
-        [
-            (g.id, g.bureau, g.action, g.target, g.valid_from, g.valid_until, state)
-            + (g.proposed_by, g.approved_by, g.purpose)
-            for state, g in stated
-        ],
-    )
+    names = ("id", "bureau", "action", "target", "valid_from", "valid_until", "proposed_by", "approved_by", "purpose")
+    stated = [[*(getattr(row.grant, name) for name in names), row.state] for row in rows]
+    print_table("授权 Grants", [*names, "state"], stated)
     return 0
 
 
