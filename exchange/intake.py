@@ -2,8 +2,9 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 from lxml import etree
@@ -17,6 +18,10 @@ from security.errors import Refusal
 from security.message import Delivery, EnrolledCertificate, Grant, Principal, VerifiedPayload
 from security.signatures import payload_of
 from security.wss import SKEW, Envelope, VerifiedEnvelope, open_envelope, verify
+from security.wss import Limits as EnvelopeLimits
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
 OWN_DELIVERIES: Final = "deliveries"
@@ -57,25 +62,12 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
 
     Raises Refusal, already entered in the audit; Unavailable when nothing was kept and the sender should try again.
     """
-    now = bus.clock()
     standing = _Standing(delivery.door, delivery.remote)
     try:
-        # 1 who – both certificates enrolled for the same bureau; the signing one in force
-        envelope, certificate = _who(delivery, bus, standing, now)
-        signer = Principal(certificate.bureau, certificate.fingerprint)
-        # 2 which – the feed named in the part that will have to be signed
-        feed = _feed_named(envelope, bus, standing)
-        # 3 may they – default is no
-        grants = bus.registry.grants(signer.bureau)
-        grant = authorise(signer, "push", feed.id, feed.bureau, grants, _day(now))
-        # 4 is it theirs – nothing but the envelope was parsed up to here
-        if delivery.raw.size > LARGE_BYTES:
-            verified, payload = await asyncio.to_thread(_theirs, envelope, certificate, delivery, bus, now)
-        else:
-            verified, payload = _theirs(envelope, certificate, delivery, bus, now)
-        standing.signer, standing.grant = signer, grant.id
+        # 1 who, 2 which, 3 may they, 4 is it theirs
+        verified, payload, grant = await _beside(delivery, _checked, delivery, bus, standing)
         # 5 keep – the request as it came, on disk before the journal's group commits
-        evidence = bus.evidence.keep(signer.bureau, delivery.raw)
+        evidence = bus.evidence.keep(payload.sender, delivery.raw)
         # 6 accept – inbox row and audit entry in one group; 7 answer – the receipt waits for its checkpoint
         acceptance = _acceptance(delivery, payload, verified, grant, evidence, standing, bus)
         accepted = await asyncio.wrap_future(bus.journal.accept(acceptance))
@@ -83,6 +75,31 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
         raise await _entered(refusal, standing, bus) from refusal
     bus.wake()
     return Received(accepted.inbox, verified, accepted.repeated)
+
+
+def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[VerifiedEnvelope, VerifiedPayload, Grant]:
+    now = bus.clock()
+    # 1 who – both certificates enrolled for the same bureau; the signing one in force
+    envelope, certificate = _who(delivery, bus, standing, now)
+    signer = Principal(certificate.bureau, certificate.fingerprint)
+    # 2 which – the feed named in the part that will have to be signed
+    feed = _feed_named(envelope, bus, standing)
+    # 3 may they – default is no
+    grant = authorise(signer, "push", feed.id, feed.bureau, bus.registry.grants(signer.bureau), _day(now))
+    # 4 is it theirs – nothing but the envelope was parsed up to here
+    verified = _theirs(envelope, certificate, delivery, bus, now)
+    payload = payload_of(verified, delivery)
+    if payload.form == "inline" and payload.content.size > bus.limits.max_inline_bytes:
+        raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
+    standing.signer, standing.grant = signer, grant.id
+    return verified, payload, grant
+
+
+async def _beside(delivery: Delivery, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Do the work: of a large delivery in a thread, so that small ones do not wait behind it."""
+    if delivery.raw.size > LARGE_BYTES:
+        return await asyncio.to_thread(work, *arguments, **named)
+    return work(*arguments, **named)
 
 
 async def admit(delivery: Delivery, bus: Bus, view: str) -> Admitted:
@@ -96,11 +113,8 @@ async def admit(delivery: Delivery, bus: Bus, view: str) -> Admitted:
         envelope, certificate = _who(delivery, bus, standing, now)
         principal = Principal(certificate.bureau, certificate.fingerprint)
         grant = _may_read(principal, view, bus, now)
-        verified = verify(
-            envelope, certificate, now=now, attachment=delivery.attachment, attachment_id=delivery.attachment_id
-        )
+        verified = _theirs(envelope, certificate, delivery, bus, now)
         standing.signer, standing.grant = principal, grant.id
-        _for_us(verified, bus)
         bus.replays.refuse_again(verified.signed_digest, verified.expires + SKEW, now)
     except Refusal as refusal:
         raise await _entered(refusal, standing, bus) from refusal
@@ -137,7 +151,7 @@ def _who(delivery: Delivery, bus: Bus, standing: _Standing, now: datetime) -> tu
     standing.carrier = carrier_of(delivery.carrier_der, trust, now)
     if standing.carrier is None:
         raise Refusal("auth.no_certificate")
-    envelope = open_envelope(delivery.envelope)
+    envelope = open_envelope(delivery.envelope, EnvelopeLimits(max_bytes=bus.limits.max_envelope_bytes))
     standing.claimed_sender = envelope.claimed("Sender")[:64]
     standing.message_id = envelope.claimed("MessageId")[:128]
     certificate = signer_of(envelope, trust, now)
@@ -156,19 +170,11 @@ def _feed_named(envelope: Envelope, bus: Bus, standing: _Standing) -> Feed:
 
 def _theirs(
     envelope: Envelope, certificate: EnrolledCertificate, delivery: Delivery, bus: Bus, now: datetime
-) -> tuple[VerifiedEnvelope, VerifiedPayload]:
+) -> VerifiedEnvelope:
+    """The signature holds, the signed part has the published shape, and it names this bus as its recipient."""
     verified = verify(
         envelope, certificate, now=now, attachment=delivery.attachment, attachment_id=delivery.attachment_id
     )
-    _for_us(verified, bus)
-    payload = payload_of(verified, delivery)
-    if payload.form == "inline" and payload.content.size > bus.limits.max_inline_bytes:
-        raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
-    return verified, payload
-
-
-def _for_us(verified: VerifiedEnvelope, bus: Bus) -> None:
-    """The signed part has the published shape and names this bus: what was signed for another bus is not ours."""
     try:
         bus.schema.assertValid(verified.element)
     except etree.DocumentInvalid as problem:
@@ -176,6 +182,7 @@ def _for_us(verified: VerifiedEnvelope, bus: Bus) -> None:
     recipient = verified.text("Recipient")
     if recipient != bus.origin:
         raise Refusal("auth.wrong_recipient", f"{recipient} != {bus.origin}")
+    return verified
 
 
 def _may_read(principal: Principal, view: str, bus: Bus, now: datetime) -> Grant:

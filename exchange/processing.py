@@ -29,6 +29,7 @@ log = logging.getLogger("yongtong.processing")
 CITY_TIME: Final = timezone(timedelta(hours=8))
 TOGETHER_BYTES: Final = 8_000_000  # deliveries of a `changes` feed go through together up to this much content
 NAMED_RECORDS: Final = 5  # record numbers named in a report for each finding
+NAMED_VALUES: Final = 10
 
 
 def process(feed_id: str, bus: Bus) -> int:
@@ -185,19 +186,22 @@ def _report(
 
 
 def findings_of(findings: pl.DataFrame) -> list[dict[str, Any]]:
-    """Findings of one delivery by code and field: how many records, and the first few of them by number."""
+    """Findings of one delivery by code and field: how many records, the first few by number, the commonest values."""
     if findings.is_empty():
         return []
-    grouped = (
-        findings.sort("record")
-        .group_by("severity", "code", "field", maintain_order=True)
-        .agg(pl.len().alias("count"), pl.col("record").head(NAMED_RECORDS).alias("first_records"))
-        .sort("severity", "count", "code", descending=[False, True, False])
+    kinds = ["severity", "code", "field"]
+    grouped = findings.sort("record").group_by(kinds, maintain_order=True)
+    counted = grouped.agg(pl.len().alias("count"), pl.col("record").head(NAMED_RECORDS).alias("first_records"))
+    values = (
+        findings.group_by(*kinds, "value")
+        .agg(pl.len().alias("times"))
+        .sort("times", "value", descending=[True, False])
+        .group_by(kinds, maintain_order=True)
+        .agg(pl.struct(value=pl.col("value").fill_null(""), count="times").head(NAMED_VALUES).alias("values"))
     )
-    return [
-        {"severity": severity, "code": code, "field": field or "", "count": count, "first_records": first}
-        for severity, code, field, count, first in grouped.rows()
-    ]
+    joined = counted.join(values, on=kinds, nulls_equal=True, maintain_order="left")
+    ordered = joined.sort("severity", "count", "code", descending=[False, True, False])
+    return [{**finding, "field": finding["field"] or ""} for finding in ordered.to_dicts()]
 
 
 def _too_much_gone(compared: Compared, feed: Feed) -> dict[str, str | int]:

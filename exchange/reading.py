@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
+from connectors.transports.multipart import MediaType, take_apart
 from exchange.bus import Bus
 from exchange.entry import InboxRow
-from exchange.http.mtom import MediaType, take_apart
 from security.errors import AuditBroken, Refusal
 from security.message import Content, Digest, Principal, VerifiedPayload
 from security.signatures import reopen

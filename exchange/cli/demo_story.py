@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from connectors.partner.partner import Partner, Reported
-from exchange.cli.output import STDERR, finding_rows, print_table
+from exchange.cli.output import STDERR, print_findings, print_table
 from exchange.cli.partner import REPORT_WAIT_S
 from exchange.store.frames import Ledger
 from security.errors import ExchangeError, Refusal
@@ -120,9 +120,8 @@ class Story:
                 for d in self.deliveries
             ],
         )  # fmt: skip
-        rows = [[d.feed, *row] for d in self.deliveries for row in finding_rows(d.findings)]
-        columns = ["feed", "", "code", "field", "records", "first", "what, and the next step"]
-        print_table("质检意见 Findings", columns, rows)
+        for told in self.deliveries:
+            print_findings(f"质检意见 Findings: {told.feed}", told.findings)
         total = self._ledger()
         components = ("components", "claims", "disputes", "orphans", "gaps")
         print_table("总账 Ledger", list(total["records"]), [list(total["records"].values())])
@@ -138,9 +137,8 @@ class Story:
         )
 
     def _ledger(self) -> dict[str, Any]:
-        names = ("records", "accepted", "rejected", "ignored")
-        records = {name: sum(getattr(told, name) for told in self.deliveries) for name in names}
-        records["in"], records["out"] = records.pop("records"), records.pop("accepted")
+        names = {"in": "records", "out": "accepted", "rejected": "rejected", "ignored": "ignored"}
+        records = {name: sum(getattr(told, of) for told in self.deliveries) for name, of in names.items()}
         balanced = records["in"] == records["out"] + records["rejected"] + records["ignored"]
         stored = msgspec.to_builtins(self.ledger) if self.ledger else {}
         return {"records": records, "balanced": balanced, **stored}

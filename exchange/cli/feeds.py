@@ -7,7 +7,7 @@ import polars as pl
 
 from connectors.formats.catalogue import formats
 from exchange import app, validation
-from exchange.cli.output import finding_rows, print_json, print_table
+from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import read_file
 from exchange.placing import load_city, place
@@ -113,6 +113,5 @@ def _preview(options: argparse.Namespace) -> int:
         print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": words})
         return 0
     print_table(f"{feed.id}: {records.height} records, first {shown.height} candidates", SHOWN, shown.rows())
-    columns = ["", "code", "field", "records", "first", "what, and the next step"]
-    print_table("质检意见 Findings", columns, finding_rows(findings))
+    print_findings("质检意见 Findings", findings)
     return 0

@@ -69,12 +69,17 @@ def print_refusal(refusal: Refusal) -> None:
         STDERR.print("  " + line, markup=False)
 
 
-def finding_rows(findings: Iterable[dict[str, Any]]) -> list[list[object]]:
-    """Findings of a report as table rows: severity, code, field, how many, the first ones, sentence and next step."""
-    rows: list[list[object]] = []
-    for finding in findings:
+def print_findings(title: str, findings: Iterable[dict[str, Any]]) -> None:
+    """Findings of a report, a paragraph each: how many, where, what it says, the next step."""
+    for number, finding in enumerate(findings):
+        if number == 0:
+            STDOUT.print(title, style="bold")
         sentence = sentence_of(finding["code"])
-        first = ", ".join(str(number) for number in finding["first_records"])
-        words = f"{sentence.zh} {sentence.next_zh}\n{sentence.en} {sentence.next_en}"
-        rows.append([finding["severity"], finding["code"], finding["field"], finding["count"], first, words])
-    return rows
+        first = ", ".join(str(record) for record in finding["first_records"])
+        more = ", …" if finding["count"] > len(finding["first_records"]) else ""
+        values = "; ".join(f"{value['value'] or '—'} × {value['count']}" for value in finding.get("values", []))
+        head = f"{finding['severity']:8}{finding['count']:>6} × {finding['code']}  ({finding['field']})"
+        for line in (head, f"        records {first}{more}   {values}"):
+            STDOUT.print(line, markup=False, soft_wrap=True)
+        for line in (f"{sentence.zh}{sentence.next_zh}", f"{sentence.en} {sentence.next_en}"):
+            STDOUT.print("        " + line, markup=False, style="dim", soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.partner import Partner, Received, Reported
-from exchange.cli.output import finding_rows, print_json, print_table, say
+from exchange.cli.output import print_findings, print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.receipts import Anchors, verify_receipt
 from mappings import findings as finding_catalogue
@@ -174,6 +174,4 @@ def _print_report(document: dict[str, Any]) -> None:
     print_table("处理结果回执 Report", names, [[report[name] for name in names]])
     if report["tallies"]:
         print_table("计数 Counted in the source", ["", ""], sorted(report["tallies"].items()))
-    rows = finding_rows(report["findings"])
-    if rows:
-        print_table("质检意见 Findings", ["", "code", "field", "records", "first", "what, and the next step"], rows)
+    print_findings("质检意见 Findings", report["findings"])

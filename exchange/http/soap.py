@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from connectors.transports.multipart import MediaType, media_type, take_apart
 from exchange.bus import Bus
 from exchange.http import envelopes, operations
 from exchange.http.body import BodyCutOff, Spool, discard, read_body
-from exchange.http.mtom import MediaType, media_type, take_apart
 from exchange.http.tls import client_certificate
 from exchange.intake import LARGE_BYTES, turn_away
 from security.authenticate import carrier_of

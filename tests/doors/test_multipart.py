@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.http.mtom import Related, media_type, take_apart
+from connectors.transports.multipart import Related, media_type, take_apart
 from security.errors import Refusal
 from security.message import Content, in_memory, sha256
 
