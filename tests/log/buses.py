@@ -1,4 +1,4 @@
-"""A journal with real keys in a folder, and things to put in it; also run as a program by the tests of two processes."""
+"""A journal with real keys in a folder, and what goes into it; also a program, for the tests of two processes."""
 
 import functools
 import os
@@ -91,7 +91,7 @@ class JournalFolder:
 def an_entry(**stated: str) -> Entry:
     """An audited read, or what is stated."""
     members = {"type": "read", "outcome": "answered", "actor": "case-system", "sender": "case-system", **stated}
-    return Entry(**members, detail={"purpose": "井盖破损 case", "case_number": "2026-0042", "found": 1})  # type: ignore[arg-type]  # strings
+    return Entry(**members, detail={"purpose": "井盖破损 case", "case_number": "2026-0042", "found": 1})
 
 
 def finished(journal: Journal, inbox_id: int) -> bytes:

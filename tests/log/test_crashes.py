@@ -1,4 +1,4 @@
-"""SIGKILL before and after each durable step: nothing visible, or one delivery with one receipt, the same ever after."""
+"""SIGKILL before and after each durable step: nothing visible, or one delivery with one receipt for ever."""
 
 import os
 import signal
