@@ -1,11 +1,13 @@
 """When act two runs: at once when a delivery is accepted, and again for whatever was lost."""
 
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 
 PROCESS: Final = "yongtong.process_feed"
 
@@ -20,6 +22,8 @@ def register(app: Celery, process_feed: Callable[[str], object]) -> None:
 
 def run_worker(app: Celery) -> None:
     """Work on the queue in this process, one task at a time, until told to stop."""
+    # Its reason, that pickled tasks could run code, does not hold: JSON alone is taken, from a folder of our own.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     app.worker_main(
         [
             "--quiet",

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from exchange import app, ownership
-from exchange.cli.output import print_json, print_table
+from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.cli.partner import add_partner_options, partner_of
 from exchange.journal import Entry
@@ -70,6 +70,9 @@ def _near(options: argparse.Namespace) -> int:
         found = [(one.distance_m, one.answer) for one in _here(options, lambda store: ownership.nearest(store, *place))]
     if options.json:
         print_json({"near": [{"distance_m": distance, "ownership": answer} for distance, answer in found]})
+        return 0
+    if not found:
+        say(f"{options.radius:g} 米内没有部件 Nothing within {options.radius:g} m; widen it with --radius")
         return 0
     rows = [
         (f"{distance:.2f}", one.component.identifier or f"pending #{one.component.key}", one.component.class_code,
