@@ -45,7 +45,7 @@ from exchange.sequencer import (
     prepare_entry,
 )
 from security import merkle
-from security.checkpoint import note_name, open_checkpoint
+from security.checkpoint import log_key_octets, note_name, open_checkpoint
 from security.errors import AuditBroken, Refusal, Unavailable
 from security.jws import jcs
 from security.keys import SigningKey
@@ -90,6 +90,7 @@ class Journal:
     ) -> None:
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
         self._before_commit = before_commit
+        log_key_octets(log_key.public_key)  # stops the start if it is not Ed25519
         turn = Turn(folder)
         prepare(folder, turn)
         turn.close()
