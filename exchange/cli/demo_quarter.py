@@ -175,8 +175,8 @@ def _questions(trial: Trial, story: Story, truth: Truth) -> None:
     story.check("whose is it: one owner, two bureaus' claims, each with its audit entry",
                 now.verdict == "one owner" and len(now.claims) == 2, f"{identifier}: {words}")  # fmt: skip
     between = case.ownership(identifier, BETWEEN, purpose=PURPOSE, case_number="2026-0001")
-    story.check("whose was it on a past day: the claim of that day alone",
-                [claim.feed for claim in between.claims] == ["urban-census"], f"on {BETWEEN}: {between.verdict}")  # fmt: skip
+    alone = [claim.feed for claim in between.claims] == ["urban-census"]
+    story.check("whose was it on a past day: the claim of that day alone", alone, f"on {BETWEEN}: {between.verdict}")
     before = case.ownership(identifier, BEFORE, purpose=PURPOSE, case_number="2026-0001")
     story.check("before anybody spoke: nobody claims this", before.verdict == "nobody claims this", f"on {BEFORE}")
     address = f"{trial.url}/api/v1/components/{identifier}/ownership"
