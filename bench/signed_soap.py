@@ -40,15 +40,20 @@ def measure(folder: Path) -> Figure:
             _drained(bus)
             theirs.append(_peer_per_s(folder, peer_port, requests))
         requests = deliveries.requests(sent, int(STEADY_S * STEADY_PER_S), bus.sender)
+        before_s = bus.processor_s()
         steady, backlog = _run(bus, requests, STEADY_S, STEADY_PER_S)
         drain_s = _drained(bus)
+        serve_ms, worker_ms = (
+            (after - before) / steady.sent * 1000 for before, after in zip(before_s, bus.processor_s(), strict=True)
+        )
     octets = np.mean([len(request) for request in requests])
     note = (
         f"{CLIENTS} keep-alive TLS clients with certificates; request {octets:,.0f} octets, content 25 records; "
         f"backlog of act two at the end {_said(backlogs_s)} s of input (most allowed {ALLOWED_BACKLOG_S:.0f}); "
         f"{STEADY_S:.0f} s open loop at {STEADY_PER_S}/s: {steady.per_s:.0f}/s answered, p50 {steady.p50_ms:.1f}, "
         f"p95 {steady.p95_ms:.1f}, p99 {steady.p99_ms:.1f} ms, backlog {backlog / STEADY_PER_S:.1f} s of input, "
-        f"drained in {drain_s:.1f} s; peer: parse and XSD of the same requests on uvicorn, the same TLS"
+        f"drained in {drain_s:.1f} s; processor a delivery: serve {serve_ms:.2f}, worker {worker_ms:.2f} ms; "
+        "peer: parse and XSD of the same requests on uvicorn, the same TLS"
     )
     return figure("signed_soap_per_s", ours, theirs, "deliveries/s", note)
 

@@ -1,6 +1,7 @@
 """A whole bus for the time of a measurement: new keys, two bureaus with grants, a `serve` process and its worker."""
 
 import contextlib
+import os
 import sqlite3
 import sys
 import time
@@ -49,10 +50,12 @@ DONE_S: Final = 60.0
 class Standing(msgspec.Struct, frozen=True):
     """A bus that serves. certificate, key, authority: PEM files of the water bureau's connection.
 
+    process: id of `serve`, whose child is the worker
     senders: who signs, by bureau; sender: the water bureau
     """
 
     port: int
+    process: int
     state: Path
     certificate: str
     key: str
@@ -67,6 +70,11 @@ class Standing(msgspec.Struct, frozen=True):
         """Deliveries that act two has not finished."""
         return int(self._asked("journal.sqlite", "SELECT count(*) FROM inbox WHERE status = 'waiting'")[0])
 
+    def processor_s(self) -> tuple[float, float]:
+        """Processor time that `serve` and its worker have used so far, seconds."""
+        children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split()
+        return _processor_s(self.process), sum(_processor_s(int(child)) for child in children)
+
     def components(self) -> list[str]:
         """Published identifiers."""
         return self._asked("store.sqlite", "SELECT identifier FROM components WHERE identifier IS NOT NULL ORDER BY 1")
@@ -74,6 +82,11 @@ class Standing(msgspec.Struct, frozen=True):
     def _asked(self, file: str, query: str) -> list[str]:
         with contextlib.closing(sqlite3.connect(f"file:{self.state / file}?mode=ro", uri=True, timeout=30)) as reader:
             return [row[0] for row in reader.execute(query)]
+
+
+def _processor_s(process: int) -> float:
+    ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
@@ -84,17 +97,18 @@ def standing(folder: Path) -> Iterator[Standing]:
     file.write_text(SETTINGS.format(origin=ORIGIN, extent=list(quarter.EXTENT_DEG), root=ROOT, port=port))
     settings = load_settings(file)
     app.initialise(settings, "2007", now)
-    bus = Standing(
-        port=port,
-        state=folder / "state",
-        certificate=str(folder / "water.pem"),
-        key=str(folder / "water.key"),
-        authority=str(folder / "keys" / "ca.pem"),
-        senders=_enrolled(settings, folder, now),
-    )
+    senders = _enrolled(settings, folder, now)
     command = [sys.executable, "-m", "exchange.cli.main", "serve", "--settings", str(file), "--https-port", str(port)]
-    with serving(command, port, folder / "serve.log"):
-        yield bus
+    with serving(command, port, folder / "serve.log") as process:
+        yield Standing(
+            port=port,
+            process=process.pid,
+            state=folder / "state",
+            certificate=str(folder / "water.pem"),
+            key=str(folder / "water.key"),
+            authority=str(folder / "keys" / "ca.pem"),
+            senders=senders,
+        )
 
 
 def _enrolled(settings: Settings, folder: Path, now: datetime) -> dict[str, Sender]:
