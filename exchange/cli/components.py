@@ -6,11 +6,12 @@ from datetime import date
 from typing import Any
 
 from exchange import app, ownership
-from exchange.cli.output import print_json, print_table, say
+from exchange.cli.output import STDOUT, print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.cli.partner import add_partner_options, partner_of
 from exchange.journal import Entry
 from exchange.store.sqlite import Store
+from mappings.codelists import classes, editions
 
 ROLE_WORDS = {"authority": "主管部门 authority", "owner": "权属单位 owner", "maintainer": "养护单位 maintainer"}
 
@@ -75,11 +76,12 @@ def _near(options: argparse.Namespace) -> int:
         say(f"{options.radius:g} 米内没有部件 Nothing within {options.radius:g} m; widen it with --radius")
         return 0
     rows = [
-        (f"{distance:.2f}", one.component.identifier or f"pending #{one.component.key}", one.component.class_code,
-         one.component.name, one.verdict, _units(one, "owner"), len(one.claims))
+        (f"{distance:.2f}", one.component.identifier or f"pending #{one.component.key}",
+         " ".join(_class_words(one.component.class_code).split()[:2]),
+         one.verdict, _units(one, "owner"))
         for distance, one in found
     ]  # fmt: skip
-    print_table("附近部件 Near", ["m", "identifier", "class", "name", "verdict", "owner", "claims"], rows)
+    print_table("附近部件 Near", ["m", "identifier", "class", "verdict", "owner"], rows)
     return 0
 
 
@@ -107,7 +109,7 @@ def _here(options: argparse.Namespace, ask: Any) -> Any:
 def _print_component(component: Any) -> None:
     rows = [
         ("标识码 identifier", component.identifier or f"pending #{component.key}"),
-        ("类别 class", component.class_code),
+        ("类别 class", _class_words(component.class_code)),
         ("名称 name", component.name),
         ("状态 state", component.state),
         ("位置 position", f"{component.longitude_deg:.7f}, {component.latitude_deg:.7f} ± {component.accuracy_m} m"),
@@ -124,14 +126,30 @@ def print_ownership(answer: Any) -> None:
     day = f" on {answer.on}" if answer.on else ""
     rows = [(ROLE_WORDS[role.role], role.status, _unit_words(role.units)) for role in answer.roles]
     print_table(f"权属 Ownership{day}: {answer.verdict}", ["", "status", "unit"], rows)
-    claims = [
-        (claim.bureau, claim.feed, claim.source_key, claim.owner.name or claim.owner.code if claim.owner else None,
-         claim.valid_from.date(), claim.valid_to.date() if claim.valid_to else None, claim.record, claim.entry,
-         claim.evidence_class)
-        for claim in answer.claims
-    ]  # fmt: skip
-    columns = ["bureau", "feed", "key", "owner", "from", "until", "record", "entry", "evidence"]
-    print_table("单位申报 Claims", columns, claims)
+    STDOUT.print("单位申报 Claims", style="bold")
+    for claim in answer.claims:
+        until = f" – {claim.valid_to:%Y-%m-%d}" if claim.valid_to else " –"
+        proof = f"{claim.evidence_class}, record {claim.record} of {claim.message_id}, audit entry {claim.entry}"
+        said = ", ".join(
+            f"{ROLE_WORDS[role].split()[0]} {unit.name or unit.code} ({unit.basis})"
+            for role in ROLE_WORDS
+            if (unit := getattr(claim, role)) is not None
+        )
+        for line in (
+            f"  {claim.bureau} / {claim.feed} / {claim.source_key}   {claim.valid_from:%Y-%m-%d}{until}",
+            f"      {said}",
+            f"      {proof}",
+        ):
+            STDOUT.print(line, markup=False, soft_wrap=True)
+
+
+def _class_words(code: str) -> str:
+    """A class code with its name, from the edition whose codes have this length."""
+    for edition in editions().values():
+        if len(code) == edition.class_digits:
+            found = classes(edition.name).filter(code=code)
+            return f"{code} {found['name_zh'][0]} {found['name_en'][0]}" if found.height else code
+    return code
 
 
 def _units(answer: Any, role: str) -> str:

@@ -20,6 +20,7 @@ from exchange.cli.trial import City, Trial
 from exchange.receipts import verify_receipt
 from exchange.store.sqlite import Store
 from samples.generate import Truth, generate
+from security.checkpoint import Checkpoint
 from security.message import Content, file_content, in_memory
 
 FEEDS = Path(mappings.feed.__file__).parent / "feeds"
@@ -30,7 +31,7 @@ PURPOSE = "井盖缺失案件 a missing cover"
 
 
 def prepared(folder: Path) -> Trial:
-    """A bus for the quarter, its parties enrolled: two suppliers, a case system, and one that may do nothing yet."""
+    """A bus for the quarter, its parties enrolled each with keys; the water bureau has no grant yet."""
     truth = generate(folder / "quarter", SEED)
     files = folder / "quarter"
     city = City(truth.extent, files / "districts.geojson", files / "grid.geojson", (FEEDS,))
@@ -38,7 +39,10 @@ def prepared(folder: Path) -> Trial:
     trial.enrol("urban-management", "Urban management bureau", "城市管理局")
     trial.enrol("water", "Water bureau", "水务局")
     trial.enrol("case-system", "Case system of the supervision centre", "监督中心案件系统", "case system")
+    trial.enrol("haishu-centre", "Haishu district centre", "海曙区监督中心", "district centre")
+    trial.enrol("security-office", "Security office", "安全审计岗", "officer")
     trial.grant("urban-management", "push", "urban-census")
+    trial.grant("haishu-centre", "pull", "components")
     trial.grant("case-system", "pull", "ownership")
     trial.grant("case-system", "pull", "components")
     return trial
@@ -49,6 +53,7 @@ def play(trial: Trial, story: Story) -> None:
     files = trial.folder.parent / "quarter"
     truth = generate(files, SEED)
     census, water = file_content(files / "census.csv"), file_content(files / "water.csv")
+    earlier = trial.partner("security-office").checkpoint()
     _refusals(trial, story, water)
     trial.grant("water", "push", "water-register")
     story.deliver(trial.partner("urban-management"), "urban-management", "urban-census", census, "census-2026")
@@ -60,7 +65,7 @@ def play(trial: Trial, story: Story) -> None:
         trial.partner("water"), "water", "water-register", file_content(files / "water-later.csv"), "water-2026-12"
     )
     story.check("a later register: what it no longer names has ended", told.gone == len(truth.later.ended), told.gone)
-    _audit(trial, story)
+    _audit(trial, story, earlier)
     with closing(Store(trial.state)) as store:
         story.ledger = store.ledger()
 
@@ -180,13 +185,23 @@ def _questions(trial: Trial, story: Story, truth: Truth) -> None:
     before = case.ownership(identifier, BEFORE, purpose=PURPOSE, case_number="2026-0001")
     story.check("before anybody spoke: nobody claims this", before.verdict == "nobody claims this", f"on {BEFORE}")
     address = f"{trial.url}/api/v1/components/{identifier}/ownership"
+    component = trial.partner("haishu-centre").component(identifier, purpose=PURPOSE)
+    story.check("the district centre reads the component", component.identifier == identifier, component.grid_code)
+    story.refused(
+        "and may not ask whose it is: its grant does not say so",
+        "auth.no_grant",
+        lambda: trial.partner("haishu-centre").ownership(identifier, purpose=PURPOSE),
+    )
     with _session(PartnerFolder(trial.partners / "case-system")) as session:
         answer = session.get(address, params={"purpose": PURPOSE}, timeout=30).json()["ownership"]
     story.check("the same answer over REST", answer["verdict"] == now.verdict, f"{answer['verdict']}")
 
 
-def _audit(trial: Trial, story: Story) -> None:
+def _audit(trial: Trial, story: Story, earlier: Checkpoint) -> None:
     """An officer proves the log and a receipt with nothing of the operator's but the anchors."""
+    later = trial.partner("security-office").checkpoint()
+    grown = f"{earlier.size} → {later.size} entries, consistent"
+    story.check("the officer's own client remembered the log and follows it", later.size > earlier.size > 0, grown)
     folder = trial.partners / "water"
     anchors = read_anchors(folder / "anchors.json")
     verdict = audit.verify(trial.state, anchors)

@@ -5,11 +5,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
 from mappings.findings import sentence_of
 from security.errors import Refusal, Sentence
+
+NEVER_FOLDED = 17  # characters: an identifier, a grid code, a day are read whole
 
 STDERR = Console(stderr=True, highlight=False, soft_wrap=True)
 STDOUT = Console(highlight=False)
@@ -33,7 +36,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     body = [list(row) for row in rows]
     for index, name in enumerate(columns):
         right = bool(body) and all(isinstance(row[index], int | float) for row in body)
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        widest = max([cell_len(str(row[index])) for row in body], default=0)
+        least = widest if widest <= NEVER_FOLDED else None
+        table.add_column(name, justify="right" if right else "left", overflow="fold", min_width=least)
     for row in body:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     STDOUT.print(table)
