@@ -5,6 +5,7 @@ payload digest stands in it; those lie in the detail, beside a salt, and the lea
 """
 
 import hashlib
+import secrets
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -173,3 +174,35 @@ def commitment(salt: bytes, detail: bytes) -> str:
 def canonical_detail(detail: Detail) -> bytes:
     """JCS of a detail: names sorted, no space. Names are ours and ASCII, so code point order is UTF-16 order."""
     return msgspec.json.encode(detail, order="deterministic")
+
+
+class Prepared(msgspec.Struct):
+    """An entry ready to be sequenced: all of it but its time."""
+
+    leaf: Leaf
+    salt: bytes
+    detail: bytes
+
+
+def prepare_entry(entry: Entry, origin: str) -> Prepared:
+    """Salt and commit an entry. Raises ValueError for what JSON cannot hold, before it could spoil a group."""
+    salt = secrets.token_bytes(SALT_SIZE)
+    detail = canonical_detail(entry.detail)
+    leaf = Leaf(
+        actor=entry.actor,
+        carrier=entry.carrier,
+        detail=commitment(salt, detail),
+        feed=entry.feed,
+        feed_digest=entry.feed_digest,
+        grant=entry.grant,
+        origin=origin,
+        outcome=entry.outcome,
+        sender=entry.sender,
+        signer=entry.signer,
+        time="",
+        trust_digest=entry.trust_digest,
+        type=entry.type,
+        v=1,
+    )
+    msgspec.json.encode(leaf)
+    return Prepared(leaf, salt, detail)

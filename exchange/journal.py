@@ -26,9 +26,11 @@ from exchange.entry import (
     InboxRow,
     Leaf,
     LoggedEntry,
+    Prepared,
     Sequenced,
     Status,
     instant,
+    prepare_entry,
 )
 from exchange.journal_file import Turn, connect, prepare
 from exchange.sequencer import (
@@ -38,11 +40,9 @@ from exchange.sequencer import (
     IssueReceipt,
     IssueReport,
     Note,
-    Prepared,
     Sequencer,
     Work,
     inbox_row,
-    prepare_entry,
 )
 from security import merkle
 from security.checkpoint import log_key_octets, note_name, open_checkpoint

@@ -5,7 +5,6 @@ Order on disk (architecture.md): evidence durable → inbox rows, entries, nodes
 leaves either nothing, or rows whose documents `resume` issues. Used by one thread only.
 """
 
-import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -17,17 +16,14 @@ from typing import Any
 import msgspec
 
 from exchange.entry import (
-    SALT_SIZE,
     Acceptance,
     Accepted,
-    Entry,
     EntryProof,
     InboxRow,
     Leaf,
+    Prepared,
     Sequenced,
     Status,
-    canonical_detail,
-    commitment,
     instant,
 )
 from exchange.faults import durable_step
@@ -46,14 +42,6 @@ INBOX_COLUMNS = (
 )
 _INBOX_FIELDS = [name.strip().replace("grant_id", "grant") for name in INBOX_COLUMNS.split(",")] + ["receipt"]
 SELECT_INBOX = f"SELECT {INBOX_COLUMNS}, octets FROM inbox LEFT JOIN receipts ON inbox_id = id"
-
-
-class Prepared(msgspec.Struct):
-    """An entry ready to be sequenced: all of it but its time."""
-
-    leaf: Leaf
-    salt: bytes
-    detail: bytes
 
 
 class Note(msgspec.Struct):
@@ -122,30 +110,6 @@ class _Group(msgspec.Struct):
 def inbox_row(values: tuple[Any, ...]) -> InboxRow:
     """A row of `SELECT_INBOX` as its type."""
     return InboxRow(**dict(zip(_INBOX_FIELDS, values, strict=True)))
-
-
-def prepare_entry(entry: Entry, origin: str) -> Prepared:
-    """Salt and commit an entry. Raises ValueError for what JSON cannot hold, before it could spoil a group."""
-    salt = secrets.token_bytes(SALT_SIZE)
-    detail = canonical_detail(entry.detail)
-    leaf = Leaf(
-        actor=entry.actor,
-        carrier=entry.carrier,
-        detail=commitment(salt, detail),
-        feed=entry.feed,
-        feed_digest=entry.feed_digest,
-        grant=entry.grant,
-        origin=origin,
-        outcome=entry.outcome,
-        sender=entry.sender,
-        signer=entry.signer,
-        time="",
-        trust_digest=entry.trust_digest,
-        type=entry.type,
-        v=1,
-    )
-    msgspec.json.encode(leaf)
-    return Prepared(leaf, salt, detail)
 
 
 class Sequencer:
