@@ -46,10 +46,10 @@ def alternating(
     return [mine for mine, _ in pairs], [theirs for _, theirs in pairs]
 
 
-def keep(fresh: list[Figure], path: Path = RESULTS) -> Results:
-    """Write these figures over the last ones of the same name; the others stay."""
+def keep(fresh: Figure, path: Path = RESULTS) -> Results:
+    """Write this figure over the last one of the same name; the others stay."""
     known = msgspec.json.decode(path.read_bytes(), type=Results).figures if path.exists() else []
-    by_name = {each.name: each for each in [*known, *fresh]}
+    by_name = {each.name: each for each in [*known, fresh]}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     results = Results(commit, sorted(by_name.values(), key=lambda each: each.name))
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")

@@ -28,8 +28,11 @@ def serving(command: Sequence[str], port: int, log: Path) -> Iterator[subprocess
     with log.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
     try:
-        _wait(process, port, log)
+        _wait(process, port)
         yield process
+    except RuntimeError as problem:
+        problem.add_note(f"{log}:\n{log.read_text()[-4000:]}")  # the folder is gone when the reader wants to look
+        raise
     finally:
         process.terminate()
         try:
@@ -39,13 +42,13 @@ def serving(command: Sequence[str], port: int, log: Path) -> Iterator[subprocess
             process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], port: int) -> None:
     ends_s = time.monotonic() + START_S
     while time.monotonic() < ends_s and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.1)
-    raise RuntimeError(f"{process.args!r} does not listen on {port}:\n{log.read_text()[-4000:]}")
+    raise RuntimeError(f"{process.args!r} does not listen on {port}")
 
 
 def make_tls(folder: Path) -> None:
