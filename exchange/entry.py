@@ -15,6 +15,7 @@ from security.message import EvidenceClass
 
 Detail = dict[str, str | int]
 Status = Literal["waiting", "held", "processed", "refused"]
+Decision = Literal["", "release", "refuse"]
 
 SALT_SIZE = 32  # octets; 256 bits, so that a short detail cannot be guessed from its commitment
 
@@ -100,6 +101,7 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
 
     entry_index: of the entry that accepted it
     receipt:     the one receipt, or None when a crash came before it was kept (`resume` issues it)
+    decision:    of a person, on a delivery that was held; act two then carries it out
     """
 
     id: int
@@ -121,6 +123,7 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     entry_index: int
     status: Status
     receipt: bytes | None = None
+    decision: Decision = ""
 
 
 class Accepted(msgspec.Struct, frozen=True):

@@ -269,6 +269,10 @@ class Journal:
         query = f"{SELECT_INBOX} WHERE feed = ? AND status = 'waiting' ORDER BY id LIMIT ?"
         return [inbox_row(row) for row in self._read(query, feed, limit)]
 
+    def held(self) -> list[InboxRow]:
+        """Deliveries that wait for a person, oldest first."""
+        return [inbox_row(row) for row in self._read(f"{SELECT_INBOX} WHERE status = 'held' ORDER BY id")]
+
     def feeds_waiting(self) -> list[str]:
         """Feeds that have work, by name."""
         query = "SELECT DISTINCT feed FROM inbox WHERE status = 'waiting' ORDER BY feed"

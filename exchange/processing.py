@@ -65,6 +65,8 @@ def _together(waiting: Sequence[InboxRow], feed: Feed, bus: Bus) -> Sequence[Inb
 def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """Apply the rows as one batch; if the batch holds one that must be refused, each on its own, in order."""
     try:
+        if any(row.decision == "refuse" for row in rows):
+            raise Refusal("delivery.refused_by_person")
         _apply(rows, feed, bus)
     except Refusal as refusal:
         if len(rows) == 1:
@@ -107,7 +109,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,
     )
-    if compared.held:
+    if compared.held and rows[0].decision != "release":
         _hold(rows[0], _too_much_gone(compared, feed), feed, bus)
         return
     links = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))

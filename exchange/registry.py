@@ -63,7 +63,7 @@ class Registry:
     """What is enrolled and granted, as of now in any process. folder: that of the journal, by which all changes go."""
 
     def __init__(self, folder: Path, journal: Journal, clock: Callable[[], datetime]) -> None:
-        self._journal, self._clock = journal, clock
+        self.journal, self._clock = journal, clock
         self._connection, self._lock = connect(folder), threading.Lock()
         self._snapshot = _Snapshot(-1, TrustList(()), {})
 
@@ -205,6 +205,16 @@ class Registry:
 
         self._change("grant", "revoked", id, {}, by, change)
 
+    def decide_delivery(self, inbox_id: int, decision: Literal["release", "refuse"], by: Officer) -> None:
+        """Let a held delivery through, or end it; act two carries it out. Raises Refusal `delivery.not_held`."""
+
+        def change(cursor: sqlite3.Cursor, _: str) -> None:
+            query = "UPDATE inbox SET status = 'waiting', decision = ? WHERE id = ? AND status = 'held'"
+            if not cursor.execute(query, (decision, inbox_id)).rowcount:
+                raise Refusal("delivery.not_held", str(inbox_id))
+
+        self._change("decision", decision, "", {"inbox": inbox_id}, by, change)
+
     def _change(self, type: str, outcome: str, grant: str, detail: Detail, by: Officer, change: Change) -> None:
         """Make a change together with its entry; a change refused gets an entry of its own."""
         if not by.name.strip() or not by.bureau:
@@ -221,10 +231,10 @@ class Registry:
         digest = self.trust().digest
         entry = Entry(type=type, outcome=outcome, actor=actor, grant=grant, trust_digest=digest, detail=detail)
         try:
-            self._journal.note(entry, also).result()
+            self.journal.note(entry, also).result()
         except Refusal as refusal:
             refused = msgspec.structs.replace(entry, outcome=refusal.code, detail={**detail, "wanted": outcome})
-            self._journal.note(refused).result()
+            self.journal.note(refused).result()
             raise
 
     def _current(self) -> _Snapshot:

@@ -40,8 +40,11 @@ INBOX_COLUMNS = (
     "id, sender, message_id, feed, content_type, content_digest, content_length, request_digest, signer, carrier, "
     "evidence_class, form, grant_id, received_at, signed_at, evidence, entry_index, status"
 )
-_INBOX_FIELDS = [name.strip().replace("grant_id", "grant") for name in INBOX_COLUMNS.split(",")] + ["receipt"]
-SELECT_INBOX = f"SELECT {INBOX_COLUMNS}, octets FROM inbox LEFT JOIN receipts ON inbox_id = id"
+_INBOX_FIELDS = [name.strip().replace("grant_id", "grant") for name in INBOX_COLUMNS.split(",")] + [
+    "receipt",
+    "decision",
+]
+SELECT_INBOX = f"SELECT {INBOX_COLUMNS}, octets, decision FROM inbox LEFT JOIN receipts ON inbox_id = id"
 
 
 class Note(msgspec.Struct):
@@ -264,7 +267,7 @@ class Sequencer:
         )
         if not group.next_id:
             group.next_id = cursor.execute("SELECT coalesce(max(id), 0) + 1 FROM inbox").fetchone()[0]
-        row = group.known[a.message_id, a.sender] = inbox_row((group.next_id, *values, None))
+        row = group.known[a.message_id, a.sender] = inbox_row((group.next_id, *values, None, ""))
         group.inbox.append((group.next_id, *values))
         group.arrivals.append((work, row, False))
         group.next_id += 1

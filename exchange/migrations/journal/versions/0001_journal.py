@@ -60,6 +60,7 @@ def _inbox() -> None:
         sa.Column("evidence", sa.Text, nullable=False),
         sa.Column("entry_index", sa.Integer, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
+        sa.Column("decision", sa.Text, nullable=False, server_default=""),  # of a person, on a held delivery
         sa.UniqueConstraint("message_id", "sender"),
     )
     op.create_index("inbox_waiting", "inbox", ["feed", "id"], sqlite_where=sa.text("status = 'waiting'"))
