@@ -15,41 +15,11 @@ import pytest
 import requests
 
 from exchange import app, audit
-from exchange.cli.demo_quarter import FEEDS
-from exchange.cli.trial import City, Trial
+from exchange.cli.trial import Trial
 from exchange.store.sqlite import Store
-from samples import city as sample_city
 from security.errors import Unavailable
 from security.message import in_memory
-
-SAMPLE = Path(sample_city.__file__).parent
-EXTENT = (121.54, 29.862, 121.56, 29.877)
-
-# What a made-up bureau sends: one TOML file, and nothing else, makes it a feed.
-FEED = """
-id = "made-up-lamps"
-title = "Lamps of a made-up bureau"
-title_zh = "某单位路灯台账"
-bureau = "made-up"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-classes = ["CJ/T 214-2007:0118"]
-
-[defaults]
-class_code = "0118"
-owner_name = "某单位"
-
-[fields]
-source_key = { from = "编号" }
-longitude_deg = { from = "经度", parse = "degrees" }
-latitude_deg = { from = "纬度", parse = "degrees" }
-
-[[example]]
-source = { "编号" = "L1", "经度" = "121.55", "纬度" = "29.87" }
-expect = { source_key = "L1", class_code = "0118", longitude_deg = 121.55, latitude_deg = 29.87 }
-"""
+from tests.whole.real_bus import LAMPS, a_trial
 
 SERVE_STEPS = ["evidence.sync", "journal.group", "journal.sign", "journal.keep"]
 WORKER_STEPS = ["journal.group", "journal.sign", "journal.keep", "store.commit"]
@@ -92,10 +62,7 @@ class TwoProcesses:
 
 @contextmanager
 def a_bus(folder: Path) -> Iterator[tuple[Trial, TwoProcesses]]:
-    feeds = folder / "feeds"
-    feeds.mkdir()
-    (feeds / "made-up-lamps.toml").write_text(FEED, encoding="utf-8")
-    trial = Trial(folder / "bus", City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (FEEDS, feeds)))
+    trial = a_trial(folder, LAMPS)
     trial.enrol("made-up", "Made-up bureau", "某单位")
     trial.grant("made-up", "push", "made-up-lamps")
     port = _free_port()
