@@ -8,7 +8,7 @@ from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any, Final
 
 import polars as pl
-from msgspec.structs import asdict
+from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.formats.catalogue import formats
@@ -18,7 +18,7 @@ from exchange.faults import durable_step
 from exchange.journal import Entry, InboxRow
 from exchange.outcomes import keep_outcomes, root_of, secret_of
 from exchange.placing import place
-from exchange.reading import reopened
+from exchange.reading import EvidenceBroken, reopened
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
 from mappings.apply import map_records, take
 from mappings.feed import Feed
@@ -73,6 +73,12 @@ def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
             _refuse(rows[0], refusal, feed, bus)
         else:
             _one_by_one(rows, feed, bus)
+    except EvidenceBroken as problem:
+        if len(rows) > 1:
+            _one_by_one(rows, feed, bus)
+        else:
+            log.critical("delivery.audit_broken feed=%s message_id=%s %s", feed.id, rows[0].message_id, problem)
+            _hold(rows[0], {"code": "delivery.evidence_broken"}, feed, bus)
     except (ExchangeError, OSError, SQLAlchemyError, sqlite3.Error):
         raise  # nobody's content is at fault: the deliveries stay waiting, and the sweep comes back to them
     except Exception:  # act two's outermost loop: one delivery that trips us must not hold up the feed for ever
@@ -109,7 +115,9 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,
     )
-    if compared.held and rows[0].decision != "release":
+    if compared.held and rows[0].decision == "release":
+        compared = structs.replace(compared, held=False)
+    if compared.held:
         _hold(rows[0], _too_much_gone(compared, feed), feed, bus)
         return
     links = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
@@ -127,7 +135,7 @@ def _delivery(row: InboxRow, feed: Feed, bus: Bus) -> BatchDelivery:
     valid_from = datetime.fromisoformat(row.signed_at)
     if feed.as_of is not None:
         valid_from = datetime.combine(feed.as_of, time.min, CITY_TIME).astimezone(UTC)
-    grant = next((grant for grant in bus.registry.grants(row.sender) if grant.id == row.grant), None)
+    grant = bus.registry.grant(row.grant)
     return BatchDelivery(
         sender=row.sender,
         message_id=row.message_id,
@@ -135,7 +143,7 @@ def _delivery(row: InboxRow, feed: Feed, bus: Bus) -> BatchDelivery:
         received_at=datetime.fromisoformat(row.received_at),
         entry=row.entry_index,
         evidence_class=row.evidence_class,
-        classes=grant.classes if grant else (),
+        classes=tuple(code.rpartition(":")[2] for code in grant.classes),
     )
 
 
@@ -172,7 +180,7 @@ def _report(
     finding_parts, tally_parts = (_by_delivery(frame, len(rows)) for frame in (findings, tallies))
     promised: list[Future[bytes]] = []
     for index, (row, done, secret) in enumerate(zip(rows, stored.deliveries, secrets, strict=True)):
-        counts: dict[str, Any] = {"records": done.counts.records, **asdict(done.counts)}
+        counts: dict[str, Any] = {"records": done.counts.records, **structs.asdict(done.counts)}
         report = {
             **counts,
             "findings": findings_of(finding_parts[index]),
