@@ -10,10 +10,22 @@ from security.message import Content, Digest, Principal, VerifiedPayload
 from security.signatures import reopen
 
 
+class EvidenceBroken(AuditBroken):
+    """The evidence of one delivery is lost, or is not what was accepted. The log itself may be whole."""
+
+
 def reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
-    """The payload of an accepted delivery. Raises AuditBroken when the evidence is not what was accepted."""
+    """The payload of an accepted delivery. Raises EvidenceBroken."""
+    try:
+        return _reopened(row, bus)
+    except (AuditBroken, FileNotFoundError, ValueError) as problem:
+        raise EvidenceBroken(str(problem)) from problem
+
+
+def _reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
     raw = bus.evidence.read(row.evidence)
-    envelope, attachment = _parts(raw, bus.limits.max_envelope_bytes) if row.form != "inline" else (raw.read(), None)
+    # No limit of today's settings: what was accepted under another one is evidence all the same.
+    envelope, attachment = _parts(raw) if row.form != "inline" else (raw.read(), None)
     return reopen(
         envelope,
         attachment,
@@ -25,13 +37,13 @@ def reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
     )
 
 
-def _parts(raw: Content, max_envelope_bytes: int) -> tuple[bytes, Content]:
+def _parts(raw: Content) -> tuple[bytes, Content]:
     """Envelope and attachment of a kept multipart body, whose first line names its own boundary."""
     with raw.open() as stream:
         boundary = stream.readline(80).strip() or stream.readline(80).strip()
     declared = MediaType("multipart/related", {"boundary": boundary.removeprefix(b"--").decode("ascii", "replace")})
     try:
-        related = take_apart(raw, declared, max_envelope_bytes=max_envelope_bytes)
+        related = take_apart(raw, declared, max_envelope_bytes=raw.size)
     except Refusal as problem:
         raise AuditBroken(f"evidence of a multipart message cannot be taken apart again: {problem}") from problem
     return related.envelope, related.attachment

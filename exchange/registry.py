@@ -19,7 +19,7 @@ from exchange.entry import Detail, instant
 from exchange.journal import Entry, Journal
 from exchange.journal_file import connect
 from security.authenticate import TrustList
-from security.errors import Refusal
+from security.errors import AuditBroken, Refusal
 from security.message import EnrolledCertificate, Grant
 from security.pki import enrolled
 
@@ -80,6 +80,16 @@ class Registry:
     def grants(self, bureau: str) -> tuple[Grant, ...]:
         """The approved grants of a bureau that are not revoked; their days are for `authorise` to judge."""
         return self._current().grants.get(bureau, ())
+
+    def grant(self, id: str) -> Grant:
+        """A grant as it was approved, revoked since or not: what it covered, an accepted delivery may still say.
+
+        Raises AuditBroken when there is none: no grant is ever removed.
+        """
+        rows = self._read(f"SELECT {_GRANT} FROM grants WHERE id = ?", id)
+        if not rows:
+            raise AuditBroken(f"a delivery was accepted under grant {id}, which is not in the registry")
+        return _grant(rows[0])
 
     def bureaus(self) -> list[Bureau]:
         """All bureaus, by code."""

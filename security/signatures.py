@@ -9,7 +9,7 @@ from datetime import datetime
 
 from lxml import etree
 
-from security.envelope import YT, open_envelope, text_of
+from security.envelope import YT, Limits, open_envelope, text_of
 from security.errors import AuditBroken, Refusal
 from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
 from security.wss import VerifiedEnvelope
@@ -50,7 +50,7 @@ def reopen(
     Raises AuditBroken when the evidence no longer holds that content under that signature.
     """
     try:
-        envelope = open_envelope(envelope_octets)
+        envelope = open_envelope(envelope_octets, Limits(max_bytes=len(envelope_octets)))  # it was within them once
         content = attachment or _inline(envelope.element)
         declared = _declared(envelope.element)
     except Refusal as problem:

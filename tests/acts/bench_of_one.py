@@ -1,0 +1,142 @@
+"""Both acts in one process: a bus as `init` makes it, deliveries signed with real keys, no socket and no worker."""
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from lxml import etree
+
+from connectors.partner.folder import PartnerFolder
+from exchange import app
+from exchange.bus import Bus
+from exchange.cli.trial import City, Trial
+from exchange.intake import Received, receive
+from samples import city as sample_city
+from security.keys import SigningKey
+from security.message import Delivery, in_memory
+from security.wss import sign
+
+SAMPLE = Path(sample_city.__file__).parent
+EXTENT = (121.54, 29.862, 121.56, 29.877)
+FEED = "made-up-covers"
+REGISTER = """
+id = "made-up-covers"
+title = "Covers of a made-up bureau"
+title_zh = "某单位井盖台账"
+bureau = "made-up"
+format = "table"
+content = "changes"
+crs = "EPSG:4490"
+accuracy = 0.5
+
+[defaults]
+owner_name = "某单位"
+
+[fields]
+source_key = { from = "编号" }
+class_code = { from = "类别" }
+longitude_deg = { from = "经度", parse = "degrees" }
+latitude_deg = { from = "纬度", parse = "degrees" }
+"""
+YT = "{urn:yongtong:v1}"
+SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
+
+
+class Acts:
+    """A bus that `made-up` may push to, and the two acts as calls."""
+
+    def __init__(self, trial: Trial, bus: Bus) -> None:
+        self.trial, self.bus = trial, bus
+
+    @property
+    def folder(self) -> PartnerFolder:
+        """The keys of `made-up`."""
+        return PartnerFolder(self.trial.partners / "made-up")
+
+    def with_(self, **changed: Any) -> "Acts":
+        """The same, with members of the bus changed."""
+        return Acts(self.trial, msgspec.structs.replace(self.bus, **changed))
+
+    def delivery(
+        self, message_id: str, content: bytes, feed: str = FEED, key: SigningKey | None = None, **spoiled: str
+    ) -> Delivery:
+        """A SubmitDelivery as it arrives, signed now by the bus's clock; members may be spoiled by name."""
+        members = {
+            "Sender": "made-up",
+            "Recipient": self.bus.origin,
+            "MessageId": message_id,
+            "Feed": feed,
+            "ContentType": "text/csv",
+            "ContentDigest": in_memory(content).digest.hex,
+            "Content": base64.b64encode(content).decode(),
+            **spoiled,
+        }
+        octets = self._signed("SubmitDelivery", members, key or self.folder.signing)
+        return self._arrived(octets)
+
+    def push(self, message_id: str, content: bytes, feed: str = FEED, key: SigningKey | None = None) -> Received:
+        """Act one. Raises what `receive` raises."""
+        return self.receive(self.delivery(message_id, content, feed, key))
+
+    def receive(self, *deliveries: Delivery) -> Received:
+        """Act one for deliveries that arrive at once; gives what the first one got."""
+
+        async def together() -> list[Received]:
+            return await asyncio.gather(*(receive(delivery, self.bus) for delivery in deliveries))
+
+        return asyncio.run(together())[0]
+
+    def evidence(self, received: Received) -> Path:
+        """The file in which a delivery's evidence lies."""
+        return self.bus.folder / "evidence" / received.inbox.evidence.partition(":")[0]
+
+    def _arrived(self, octets: bytes) -> Delivery:
+        carrier = SigningKey.load(
+            self.folder.path / "connection.key", certificate_path=self.folder.path / "connection.pem"
+        )
+        return Delivery("soap", carrier.certificate_der, "127.0.0.1", octets, in_memory(octets), self.bus.clock())
+
+    def _signed(self, operation: str, members: dict[str, str], key: SigningKey) -> bytes:
+        envelope = etree.Element(f"{{{SOAP}}}Envelope", nsmap={"s": SOAP})
+        body = etree.SubElement(envelope, f"{{{SOAP}}}Body")
+        element = etree.SubElement(body, f"{YT}{operation}", nsmap={None: YT[1:-1]})
+        for name, text in members.items():
+            child = etree.SubElement(element, YT + name)
+            child.text = text
+            if name == "ContentDigest":
+                child.set("algorithm", "SHA-256")
+        assert key.certificate_der is not None
+        created = self.bus.clock()
+        return sign(envelope, key, key.certificate_der, created=created, expires=created + timedelta(minutes=5))
+
+
+def covers(key: str, count: int = 3) -> bytes:
+    """A CSV file of covers that are right in every respect, some ten metres apart; their keys begin with `key`."""
+    places = ((121.547 + n // 50 * 1e-4, 29.868 + n % 50 * 1e-4) for n in range(count))
+    rows = [f"{key}-{n},0101,{east:.6f},{north:.6f}" for n, (east, north) in enumerate(places)]
+    return "\n".join(["编号,类别,经度,纬度", *rows, ""]).encode()
+
+
+@contextmanager
+def both_acts(folder: Path) -> Iterator[Acts]:
+    """A bus with one feed of the bureau `made-up`, which is enrolled and holds no grant yet."""
+    (folder / "feeds").mkdir(parents=True)
+    (folder / "feeds" / f"{FEED}.toml").write_text(REGISTER, encoding="utf-8")
+    city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (folder / "feeds",))
+    trial = Trial(folder / "bus", city)
+    trial.enrol("made-up", "Made-up bureau", "某单位")
+    bus = app.open_bus(trial.settings)
+    try:
+        yield Acts(trial, bus)
+    finally:
+        bus.close()
+
+
+def at(moment: datetime) -> Any:
+    """A clock that stands still."""
+    return lambda: moment

@@ -1,0 +1,76 @@
+"""What happens between the acts must neither widen a right nor stop a feed."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exchange.cli.bureaus import registry
+from exchange.cli.trial import PROPOSER
+from exchange.processing import process
+from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
+
+
+@pytest.fixture
+def acts(tmp_path: Path) -> Iterator[Acts]:
+    with both_acts(tmp_path) as acts:
+        yield acts
+
+
+def report_of(acts: Acts, message_id: str) -> dict[str, Any]:
+    octets = acts.bus.journal.report("made-up", message_id)
+    assert octets is not None
+    payload = json.loads(octets)["payload"]
+    report: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=="))["report"]
+    return report
+
+
+def status_of(acts: Acts, message_id: str) -> str:
+    row = acts.bus.journal.inbox("made-up", message_id)
+    assert row is not None
+    return row.status
+
+
+@pytest.mark.parametrize("code", ["0102", "CJ/T 214-2007:0102"], ids=["bare", "with its edition"])
+def test_a_narrow_grant_narrows_also_after_it_was_revoked(acts: Acts, code: str) -> None:
+    grant = acts.trial.grant("made-up", "push", FEED, classes=[code])
+    acts.push("m-1", covers("A"))
+    with registry(acts.trial.settings) as opened:
+        opened.revoke_grant(grant, PROPOSER)
+    process(FEED, acts.bus)
+    report = report_of(acts, "m-1")
+    assert (report["new"], report["rejected"]) == (0, 3)
+    assert "class.not_granted" in {finding["code"] for finding in report["findings"]}
+
+
+def test_a_narrow_grant_lets_its_own_classes_in(acts: Acts) -> None:
+    acts.trial.grant("made-up", "push", FEED, classes=["CJ/T 214-2007:0101"])
+    acts.push("m-1", covers("A"))
+    process(FEED, acts.bus)
+    assert report_of(acts, "m-1")["new"] == 3
+
+
+@pytest.mark.parametrize("spoil", ["altered", "lost"])
+def test_broken_evidence_stops_its_delivery_says_so_and_no_other(
+    acts: Acts, spoil: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    acts.trial.grant("made-up", "push", FEED)
+    first, second = acts.push("m-1", covers("A")), acts.push("m-2", covers("B", 2000))
+    acts.push("m-3", covers("C"))
+    path = acts.evidence(second)
+    assert path != acts.evidence(first), "a larger payload lies alone"
+    if spoil == "lost":
+        path.unlink()
+    else:
+        octets = bytearray(path.read_bytes())
+        octets[-1000] ^= 1
+        path.write_bytes(octets)
+    assert process(FEED, acts.bus) == 3
+    assert [status_of(acts, f"m-{n}") for n in (1, 2, 3)] == ["processed", "held", "processed"]
+    assert report_of(acts, "m-2")["code"] == "delivery.evidence_broken"
+    assert acts.bus.journal.search(type="processing", outcome="held")[0].detail["message_id"] == "m-2"  # type: ignore[index]
+    assert "audit_broken" in caplog.text
+    assert acts.bus.journal.feeds_waiting() == [], "nothing goes round and round"
