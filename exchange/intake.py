@@ -66,8 +66,8 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
     try:
         # 1 who, 2 which, 3 may they, 4 is it theirs
         verified, payload, grant = await _beside(delivery, _checked, delivery, bus, standing)
-        # 5 keep – the request as it came, on disk before the journal's group commits; of a known id, what is kept already:
-        # neither a retry nor a message id used twice may fill the disk
+        # 5 keep – the request as it came, on disk before the journal's group commits. Nothing more of a known id:
+        # neither retries nor an id used twice may fill the disk
         known = bus.journal.inbox(payload.sender, payload.message_id)
         evidence = known.evidence if known else bus.evidence.keep(payload.sender, delivery.raw)
         # 6 accept – inbox row and audit entry in one group; 7 answer – the receipt waits for its checkpoint
