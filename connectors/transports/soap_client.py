@@ -58,9 +58,9 @@ class Wsse:
 
         A fault may come unsigned, from a door that does not know us; it only ever means no.
         """
-        opened = etree.tostring(envelope)
-        if next(envelope.iter("{*}Fault"), None) is not None and next(envelope.iter("{*}Security"), None) is None:
+        if next(envelope.iter("{*}Security"), None) is None and _is_fault(envelope):
             return
+        opened = etree.tostring(envelope)
         answer = open_envelope(opened)
         certificate = next((known for known in self._answerers if answer.key_reference.fits(known.der)), None)
         if certificate is None:
@@ -167,6 +167,12 @@ class SoapClient:
             raise _refusal_of(fault) from fault
         except (requests.RequestException, zeep.exceptions.TransportError) as problem:
             raise Unavailable(f"{operation}: {problem}") from problem
+
+
+def _is_fault(envelope: etree._Element) -> bool:
+    """Whether the Body holds a Fault and nothing else: elsewhere in an answer the word excuses nothing."""
+    bodies = [child for child in envelope if etree.QName(child).localname == "Body"]
+    return [etree.QName(child) for body in bodies for child in body] == [etree.QName(envelope, "Fault")]
 
 
 def _part_head(boundary: str, content_type: str, content_id: str) -> bytes:

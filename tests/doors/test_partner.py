@@ -192,6 +192,18 @@ def test_an_answer_without_a_signature_is_refused(wsse: Wsse, test_bus: TestBus)
         wsse.verify(envelope)
 
 
+def test_only_a_fault_in_the_body_may_come_unsigned(wsse: Wsse, test_bus: TestBus) -> None:
+    soap = "{http://schemas.xmlsoap.org/soap/envelope/}"
+    fault = etree.fromstring(f'<s:Envelope xmlns:s="{soap[1:-1]}"><s:Body><s:Fault/></s:Body></s:Envelope>')
+    wsse.verify(fault)
+    for place in (0, 1):
+        envelope = answer(test_bus.bus.answer_key, "ab" * 32)
+        envelope[0].clear()
+        etree.SubElement(envelope[place], f"{soap}Fault")
+        with pytest.raises(Refusal):
+            wsse.verify(envelope)
+
+
 def test_a_bus_whose_log_has_shrunk_is_found_out(
     start: Callable[[ASGIApp], Running], folder: PartnerFolder, test_bus: TestBus, tmp_path: Path
 ) -> None:
