@@ -26,7 +26,8 @@ soak: $(VENV)/.test
 
 # From Debian's packages, as root; what is missing is skipped by name in `make test`.
 servers:
-	@apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm xmlsec1 openssl php-cli php-soap php-xml >/dev/null
+	@apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm xmlsec1 openssl curl php-cli php-soap php-xml >/dev/null
+	@npm install --prefix .node --no-save --no-audit --no-fund --silent soap@1.13.0
 
 # New locks, with hashes and no addresses. Needs `uv`.
 lock:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import requests
-import zeep
 from lxml import etree
 from starlette.types import ASGIApp
 
@@ -282,66 +281,3 @@ def test_the_wsdl_is_served_with_the_address_that_was_asked(exchange: Exchange, 
 def test_a_host_header_cannot_write_into_the_wsdl(exchange: Exchange) -> None:
     octets = b'GET /soap/feeds?wsdl HTTP/1.1\r\nHost: a"/><evil/>\r\nConnection: close\r\n\r\n'
     assert b"evil" not in exchange.running.exchange(octets)
-
-
-@pytest.mark.parametrize("version", ["Soap11", "Soap12"])
-def test_zeeps_stock_signer_is_understood(exchange: Exchange, version: str) -> None:
-    """The documented lines: zeep signs a Timestamp that is there, so a plug-in before it puts one there."""
-    import hashlib
-
-    import xmlsec
-    from zeep.wsse import utils
-    from zeep.wsse.signature import BinarySignature
-
-    class Timestamp:
-        def apply(self, envelope: etree._Element, headers: dict[str, str]) -> tuple[etree._Element, dict[str, str]]:
-            security = utils.get_security_header(envelope)
-            created = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
-            expires = created + timedelta(minutes=5)
-            security.append(
-                utils.WSU.Timestamp(
-                    utils.WSU.Created(created.isoformat() + "Z"), utils.WSU.Expires(expires.isoformat() + "Z")
-                )
-            )
-            return envelope, headers
-
-        def verify(self, envelope: etree._Element) -> None: ...
-
-    class Signer(BinarySignature):  # type: ignore[misc,unused-ignore]
-        def verify(self, envelope: etree._Element) -> etree._Element:
-            return envelope
-
-    folder = exchange.water
-    signer = Signer(
-        folder.file("signing.key"),
-        folder.file("signing.pem"),
-        signature_method=xmlsec.Transform.ECDSA_SHA256,
-        digest_method=xmlsec.Transform.SHA256,
-    )
-    session = requests.Session()
-    session.cert = (folder.file("connection.pem"), folder.file("connection.key"))
-    session.verify = folder.file("ca.pem")
-    session.trust_env = False
-
-    class Both:
-        def apply(self, envelope: etree._Element, headers: dict[str, str]) -> tuple[etree._Element, dict[str, str]]:
-            return signer.apply(*Timestamp().apply(envelope, headers))
-
-        def verify(self, envelope: etree._Element) -> None: ...
-
-    client = zeep.Client(
-        f"{exchange.url}/soap/feeds?wsdl",
-        wsse=Both(),
-        transport=zeep.Transport(session=session),
-        port_name=f"Feeds{version}",
-    )
-    answer = client.service.SubmitDelivery(
-        Sender="water",
-        Recipient=ORIGIN,
-        MessageId="m-1",
-        Feed="covers",
-        ContentType="text/csv",
-        ContentDigest={"_value_1": hashlib.sha256(CSV).hexdigest(), "algorithm": "SHA-256"},
-        Content=CSV,
-    )
-    verify_receipt(answer.Receipt.encode(), exchange.test.anchors)

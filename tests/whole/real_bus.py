@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import ssl
 import tomllib
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -32,7 +33,6 @@ from security.message import Use
 
 SAMPLE: Final = Path(sample_city.__file__).parent
 EXTENT: Final = (121.54, 29.862, 121.56, 29.877)
-PLACE: Final = (121.5470, 29.8680)  # longitude, latitude of the first record of every made-up file
 LIMITS: Final = Limits(max_envelope_bytes=1_500_000, max_inline_bytes=900_000, max_mtom_bytes=2_000_000, body_s=2.0)
 
 # What made-up bureaus send: one TOML file each, and nothing else, makes it a feed.
@@ -79,6 +79,7 @@ latitude_deg = { from = "纬度", parse = "degrees" }
 grid_code = { from = "网格" }
 authority_name = { from = "主管部门" }
 owner_name = { from = "权属单位" }
+maintainer_name = { from = "养护单位" }
 
 [[ignore]]
 rule = "scrapped"
@@ -88,13 +89,19 @@ from = "状态"
 values = ["报废"]
 """
 FEED: Final = "made-up-register"
-COLUMNS: Final = ("编号", "类别", "经度", "纬度", "网格", "主管部门", "权属单位", "状态")
+COLUMNS: Final = ("编号", "类别", "经度", "纬度", "网格", "主管部门", "权属单位", "养护单位", "状态")
 Row = dict[str, str]
 
 
+def place(key: str) -> tuple[float, float]:
+    """Longitude and latitude of a key's first record, in degrees: each key has a place of its own."""
+    number = zlib.crc32(key.encode())
+    return round(121.546 + number % 800 * 1e-5, 6), round(29.867 + number // 800 % 400 * 1e-5, 6)
+
+
 def rows(key: str, count: int = 3) -> list[Row]:
-    """Records that are right in every respect, a metre apart; their keys begin with `key`."""
-    longitude, latitude = PLACE
+    """Records that are right in every respect, eleven metres apart; their keys begin with `key`."""
+    longitude, latitude = place(key)
     return [
         {
             "编号": f"{key}-{number}",
@@ -104,6 +111,7 @@ def rows(key: str, count: int = 3) -> list[Row]:
             "网格": grid_at(longitude, latitude + number * 1e-4),
             "主管部门": "某主管部门",
             "权属单位": "某权属单位",
+            "养护单位": "某养护单位",
             "状态": "在用",
         }
         for number in range(count)
