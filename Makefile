@@ -22,7 +22,7 @@ bench: $(VENV)/.test
 	@$(RUN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
 soak: $(VENV)/.test
-	@$(RUN)/python -m pytest -n 0 tests/soak --soak
+	@$(RUN)/python -m bench.soak && YONGTONG_KILL_ROUNDS=4 $(RUN)/python -m pytest -n 0 tests/whole/test_kills.py
 
 # From Debian's packages, as root; what is missing is skipped by name in `make test`.
 servers:

@@ -75,6 +75,11 @@ class Standing(msgspec.Struct, frozen=True):
         children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split()
         return _processor_s(self.process), sum(_processor_s(int(child)) for child in children)
 
+    def memory_mb(self) -> tuple[float, float]:
+        """Resident memory of `serve` and of its worker now."""
+        children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split()
+        return _resident_mb(self.process), sum(_resident_mb(int(child)) for child in children)
+
     def components(self) -> list[str]:
         """Published identifiers."""
         return self._asked("store.sqlite", "SELECT identifier FROM components WHERE identifier IS NOT NULL ORDER BY 1")
@@ -82,6 +87,11 @@ class Standing(msgspec.Struct, frozen=True):
     def _asked(self, file: str, query: str) -> list[str]:
         with contextlib.closing(sqlite3.connect(f"file:{self.state / file}?mode=ro", uri=True, timeout=30)) as reader:
             return [row[0] for row in reader.execute(query)]
+
+
+def _resident_mb(process: int) -> float:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
 def _processor_s(process: int) -> float:

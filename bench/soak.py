@@ -1,0 +1,104 @@
+"""`python -m bench.soak`: ten minutes at a steady rate over real sockets, then the whole log read again.
+
+What decays shows here: latency minute by minute, backlog of act two, memory of both processes. The last result is
+committed beside this file.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench import deliveries
+from bench.__main__ import WORK
+from bench.load import Plan, drive
+from bench.standing import Standing, standing
+from exchange import audit
+from exchange.cli.audit import read_anchors
+
+RESULT: Final = Path(__file__).parent / "soak.json"
+CLIENTS: Final = 16
+RATE_PER_S: Final = 250
+DRAIN_S: Final = 120.0
+
+
+class Minute(msgspec.Struct, frozen=True):
+    """One minute. backlog_s: deliveries act two had still before it, in seconds of input; memory in MB, resident."""
+
+    answered: int
+    failures: int
+    p50_ms: float
+    p99_ms: float
+    backlog_s: float
+    serve_mb: float
+    worker_mb: float
+
+
+class Soak(msgspec.Struct, frozen=True):
+    """The whole run. processed: deliveries that act two finished; log_holds: the audit's word on the whole log."""
+
+    commit: str
+    rate_per_s: int
+    minutes: list[Minute]
+    sent: int
+    processed: int
+    log_holds: bool
+    entries: int
+    verify_s: float
+
+
+def main() -> int:
+    """Run, print a line a minute, keep the result. Exit 1 when anything was lost or the log does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser.add_argument("--minutes", type=int, default=10)
+    options = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=WORK) as folder, standing(Path(folder) / "bus") as bus:
+        minutes, sent = [], 0
+        for number in range(options.minutes):
+            requests = deliveries.requests(sent, RATE_PER_S * 60, bus.sender)
+            sent += len(requests)
+            minutes.append(_minute(bus, requests))
+            print(f"minute {number + 1}: {minutes[-1]}", file=sys.stderr)
+        _drain(bus)
+        began_s = time.monotonic()
+        verdict = audit.verify(bus.state, read_anchors(bus.state / "anchors.json"))
+        verify_s = round(time.monotonic() - began_s, 1)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    soak = Soak(commit, RATE_PER_S, minutes, sent, verdict.reports, verdict.ok, verdict.entries, verify_s)
+    RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(soak), indent=2) + b"\n")
+    whole = verdict.ok and verdict.receipts == verdict.reports == sent and not any(one.failures for one in minutes)
+    print(f"{sent} sent, {verdict.receipts} receipts, {verdict.reports} reports; the log holds: {verdict.ok}")
+    return 0 if whole else 1
+
+
+def _minute(bus: Standing, requests: list[bytes]) -> Minute:
+    plan = Plan(
+        "localhost", bus.port, requests, CLIENTS, 60.0, bus.certificate, bus.key, bus.authority, rate=RATE_PER_S
+    )
+    measured = drive(plan)
+    serve_mb, worker_mb = bus.memory_mb()
+    return Minute(
+        answered=measured.sent - measured.failures,
+        failures=measured.failures,
+        p50_ms=round(measured.p50_ms, 1),
+        p99_ms=round(measured.p99_ms, 1),
+        backlog_s=round(bus.waiting() / RATE_PER_S, 2),
+        serve_mb=serve_mb,
+        worker_mb=worker_mb,
+    )
+
+
+def _drain(bus: Standing) -> None:
+    until_s = time.monotonic() + DRAIN_S
+    while bus.waiting() and time.monotonic() < until_s:
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
