@@ -28,6 +28,9 @@ Nodes = dict[tuple[int, int], bytes]
 # Columns of the inbox that leaf or detail say as well.
 _OF_INBOX: Final = tuple(name for name in (*IN_LEAF, *IN_DETAIL) if name not in ("origin", "outcome"))
 
+# A head's checkpoint is kept together with the documents of its group: where it stands, none of them may be missing.
+_OWED: Final = "octets IS NULL AND (SELECT note NOT NULL FROM heads WHERE size > entry_index ORDER BY size LIMIT 1)"
+
 
 class Problem(msgspec.Struct, frozen=True):
     """What is wrong. entry: the first entry that it touches; None when the file itself is damaged."""
@@ -101,6 +104,7 @@ class _Reading:
     def __init__(self, connection: sqlite3.Connection, verdict: AuditVerdict, anchors: Anchors) -> None:
         self._connection, self._verdict, self._anchors = connection, verdict, anchors
         self._time = ""
+        self._without_row: dict[str, set[int]] = {"delivery": set(), "processing": set()}
         self._read_node = lru_cache(65_536)(self._stored_node)
 
     def all(self) -> None:
@@ -158,6 +162,8 @@ class _Reading:
         if leaf.time < self._time:
             self._verdict.add(index, f"log time goes back, from {self._time} to {leaf.time!r:.40}")
         self._time = max(self._time, leaf.time)
+        if leaf.type in self._without_row:
+            self._without_row[leaf.type].add(index)
         if detail_index is None:
             self._verdict.add(index, "the detail's row is missing")
         elif salt is None and detail is None:
@@ -240,10 +246,11 @@ class _Reading:
         """Each accepted delivery against the entry that accepted it, and against its receipt."""
         names = ", ".join(f"{'grant_id' if name == 'grant' else name}" for name in _OF_INBOX)
         query = (
-            f"SELECT entry_index, leaf, detail, octets, {names} FROM inbox LEFT JOIN receipts ON inbox_id = id "
-            "LEFT JOIN entries ON entries.idx = entry_index LEFT JOIN details ON details.idx = entry_index"
+            f"SELECT entry_index, leaf, detail, octets, {_OWED}, {names} FROM inbox "
+            "LEFT JOIN receipts ON inbox_id = id LEFT JOIN entries ON entries.idx = entry_index LEFT JOIN details ON details.idx = entry_index"
         )
-        for index, leaf, detail, octets, *values in self._rows(query):
+        for index, leaf, detail, octets, owed, *values in self._rows(query):
+            self._without_row["delivery"].discard(index)
             row = {name: _text(value) for name, value in zip(_OF_INBOX, values, strict=True)}
             entry = index if isinstance(index, int) else None
             said = {name: value for part in (leaf, detail) for name, value in _members(part).items()}
@@ -254,17 +261,29 @@ class _Reading:
             if octets is not None:
                 self._verdict.receipts += 1
                 self._document("receipt", entry, octets, leaf)
+            elif owed:
+                self._verdict.add(entry, "the receipt is missing")
+        for index in sorted(self._without_row["delivery"]):
+            self._verdict.add(index, "the delivery is missing from the inbox")
 
     def _reports(self) -> None:
         """Each signed report against its entry, and against the document that was to be signed."""
-        query = "SELECT entry_index, leaf, document, octets FROM reports LEFT JOIN entries ON entries.idx = entry_index"
-        for index, leaf, stated, octets in self._rows(query):
+        query = (
+            f"SELECT entry_index, leaf, document, octets, {_OWED} FROM reports "
+            "LEFT JOIN entries ON entries.idx = entry_index"
+        )
+        for index, leaf, stated, octets, owed in self._rows(query):
+            self._without_row["processing"].discard(index)
             if octets is None:
+                if owed:
+                    self._verdict.add(index, "the report is missing")
                 continue
             self._verdict.reports += 1
             document = self._document("report", index, octets, leaf)
             if document is not None and document.get("report") != _members(stated):
                 self._verdict.add(index, "the report's document is not what was signed")
+        for index in sorted(self._without_row["processing"]):
+            self._verdict.add(index, "the report is missing")
 
     def _document(self, kind: str, entry: int | None, octets: Any, leaf: Any) -> dict[str, Any] | None:
         """A receipt or report, if it holds and stands on this very entry."""

@@ -130,6 +130,10 @@ def test_any_stored_octet_changed_is_noticed_and_its_entry_named(
         ("INSERT INTO entries SELECT 28, leaf FROM entries WHERE idx = 27", 28),
         ("UPDATE receipts SET octets = (SELECT octets FROM receipts WHERE inbox_id = 1) WHERE inbox_id = 2", 2),
         ("UPDATE inbox SET entry_index = 1 WHERE id = 1", 1),
+        ("DELETE FROM inbox WHERE id = 1", 0),
+        ("DELETE FROM receipts WHERE inbox_id = 1", 0),
+        ("DELETE FROM reports WHERE inbox_id = 1", 1),
+        ("UPDATE reports SET octets = NULL WHERE inbox_id = 1", 1),
     ],
 )
 def test_rows_lost_added_or_moved_are_named(
