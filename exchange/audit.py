@@ -247,7 +247,8 @@ class _Reading:
         names = ", ".join(f"{'grant_id' if name == 'grant' else name}" for name in _OF_INBOX)
         query = (
             f"SELECT entry_index, leaf, detail, octets, {_OWED}, {names} FROM inbox "
-            "LEFT JOIN receipts ON inbox_id = id LEFT JOIN entries ON entries.idx = entry_index LEFT JOIN details ON details.idx = entry_index"
+            "LEFT JOIN receipts ON inbox_id = id LEFT JOIN entries ON entries.idx = entry_index "
+            "LEFT JOIN details ON details.idx = entry_index"
         )
         for index, leaf, detail, octets, owed, *values in self._rows(query):
             self._without_row["delivery"].discard(index)
