@@ -51,6 +51,7 @@ log = logging.getLogger("yongtong.app")
 
 RESTART_S: Final = 1.0
 PARENT_LOOK_S: Final = 0.5
+EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept at a later start
 KEY_YEARS: Final = 10
 SCHEMA: Final = Path(__file__).parent / "contracts" / "yongtong.xsd"
 
@@ -221,6 +222,7 @@ def serve(settings: Settings, listening: socket.socket, *, with_worker: bool, re
         bus = open_bus(settings, woken.set)
         stack.callback(bus.close)
         bus.journal.resume()
+        bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
         announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
         stack.callback(announcer.stop)
         if with_worker:

@@ -90,14 +90,14 @@ class Evidence:
             raise AuditBroken(f"evidence {location} is not what was kept")
         return content
 
-    def sweep(self, known_locations: Collection[str], older_than: datetime) -> int:
-        """Remove files that no known location lies in and that nobody wrote to since; gives how many.
+    def sweep(self, known_files: Collection[str], older_than: datetime) -> int:
+        """Remove files, `bureau/name`, that are not known and that nobody wrote to since; gives how many.
 
         A payload without an inbox row that shares its segment with others goes when the segment does.
         """
-        known = {location.partition(":")[0] for location in known_locations}
         removed = 0
         with self._lock:
+            known = set(known_files)
             known |= {f"{path.parent.name}/{path.name}" for path in self._unsynced}
             known |= {f"{bureau}/{segment.path.name}" for bureau, segment in self._segments.items()}
             for path in self._folder.glob("*/*-*"):
@@ -136,7 +136,8 @@ class Evidence:
         return _Segment(path, descriptor)
 
     def _keep_alone(self, bureau: str, raw: Content) -> Path:
-        path = self._new_path(bureau, "payload")
+        with self._lock:
+            path = self._new_path(bureau, "payload")
         with raw.open() as source, path.open("xb") as target:
             left = raw.size
             while left and (piece := source.read(min(left, PIECE_BYTES))):

@@ -14,7 +14,7 @@ from exchange.journal import Acceptance, Entry, InboxRow
 from mappings.feed import Feed
 from security.authenticate import carrier_of, signer_of
 from security.authorise import authorise
-from security.errors import Refusal
+from security.errors import Refusal, Unavailable
 from security.message import Delivery, EnrolledCertificate, Grant, Principal, VerifiedPayload
 from security.signatures import payload_of
 from security.wss import SKEW, Envelope, VerifiedEnvelope, open_envelope, verify
@@ -69,7 +69,7 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
         # 5 keep – the request as it came, on disk before the journal's group commits. Nothing more of a known id:
         # neither retries nor an id used twice may fill the disk
         known = bus.journal.inbox(payload.sender, payload.message_id)
-        evidence = known.evidence if known else bus.evidence.keep(payload.sender, delivery.raw)
+        evidence = known.evidence if known else await _beside(delivery, _kept, payload.sender, delivery, bus)
         # 6 accept – inbox row and audit entry in one group; 7 answer – the receipt waits for its checkpoint
         acceptance = _acceptance(delivery, payload, verified, grant, evidence, standing, bus)
         accepted = await asyncio.wrap_future(bus.journal.accept(acceptance))
@@ -95,6 +95,13 @@ def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Verif
         raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
     standing.signer, standing.grant = signer, grant.id
     return verified, payload, grant
+
+
+def _kept(bureau: str, delivery: Delivery, bus: Bus) -> str:
+    try:
+        return bus.evidence.keep(bureau, delivery.raw)
+    except OSError as problem:  # the disk is full, or gone: nobody's fault who sends
+        raise Unavailable(f"evidence cannot be kept: {problem}") from problem
 
 
 async def _beside(delivery: Delivery, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:

@@ -296,9 +296,10 @@ class Journal:
         rows = self._read(query, row.id) if row else []
         return rows[0][0] if rows else None
 
-    def evidence_locations(self) -> set[str]:
-        """Where the evidence of accepted deliveries lies; anything else may be swept."""
-        return {location for (location,) in self._read("SELECT evidence FROM inbox")}
+    def evidence_files(self) -> set[str]:
+        """Files, `bureau/name`, in which the evidence of accepted deliveries lies; any other may be swept."""
+        query = "SELECT DISTINCT substr(evidence, 1, instr(evidence, ':') - 1) FROM inbox"
+        return {file for (file,) in self._read(query)}
 
     def checkpoint(self) -> str:
         """The latest signed checkpoint; empty before the first entry."""

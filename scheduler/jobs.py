@@ -1,5 +1,6 @@
 """When act two runs: at once when a delivery is accepted, and again for whatever was lost."""
 
+import logging
 import threading
 import warnings
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 
 PROCESS: Final = "yongtong.process_feed"
+
+log = logging.getLogger("yongtong.scheduler")
 
 
 def register(app: Celery, process_feed: Callable[[str], object]) -> None:
@@ -67,11 +70,17 @@ class Announcer:
         while not self._stopped.is_set():
             self._woken.wait(self._sweep_s)
             self._woken.clear()
-            if not self._queued():
-                for feed in self._waiting():
-                    self._app.send_task(PROCESS, args=[feed])
+            try:
+                self._announce()
+            except Exception:  # the thread's outermost loop: a full disk now must not stop act two for ever
+                log.exception("announcer.failed; looking again at the next sweep")
             # Deliveries come in hundreds a second; one task drains them all, so one look in a while is enough.
             self._stopped.wait(0.1)
+
+    def _announce(self) -> None:
+        if not self._queued():
+            for feed in self._waiting():
+                self._app.send_task(PROCESS, args=[feed])
 
     def _queued(self) -> bool:
         """Whether tasks still lie unread: the worker is busy and will find the new work itself."""
