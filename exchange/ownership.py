@@ -178,7 +178,7 @@ def _answer(rows: Sequence[asking.Row], on: date | None) -> OwnershipAnswer:
         weigh("owner", [claim.owner for claim in claims]),
         weigh("maintainer", [claim.maintainer for claim in claims]),
     )
-    return OwnershipAnswer(_component(rows[0], said), on, verdict(bool(claims), roles), roles, claims)
+    return OwnershipAnswer(_component(rows[0], said), on, verdict(roles), roles, claims)
 
 
 def _component(row: asking.Row, said: Sequence[asking.Row]) -> Component:

@@ -158,8 +158,9 @@ def _components(trial: Trial, story: Story, truth: Truth) -> None:
     verdicts = [answer.verdict for answer in answers]
     disputes = verdicts.count("two bureaus claim this")
     story.check("every dispute of owners is found", disputes == len(truth.disputes), f"{disputes} disputes")
-    unknown = sum(verdict in ("role unknown", "nobody claims this") for verdict in verdicts)
-    story.check("every missing role is found", unknown == len(truth.gaps) + len(truth.orphans), f"{unknown} components")
+    gaps, orphans = verdicts.count("role unknown"), verdicts.count("nobody claims this")
+    story.check("every gap is found", gaps == len(truth.gaps), f"{gaps} components")
+    story.check("every cover that nobody claims is found", orphans == len(truth.orphans), f"{orphans} components")
 
 
 def _questions(trial: Trial, story: Story, truth: Truth) -> None:

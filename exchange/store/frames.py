@@ -162,7 +162,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """The store in numbers. disputes, gaps: components with such a role today; orphans: components nobody claims."""
+    """The store in numbers. disputes, orphans, gaps: components by today's verdict, one each."""
 
     components: int
     claims: int

@@ -1,9 +1,10 @@
 """The store in numbers."""
 
 import sqlite3
+from collections import Counter
 
 from exchange.store.frames import Ledger
-from exchange.store.roles import ROLE_NAMES, RoleAnswer, unit_of, weigh
+from exchange.store.roles import ROLE_NAMES, RoleAnswer, Verdict, unit_of, verdict, weigh
 from exchange.store.writing import ROLE_COLUMNS
 
 # Few combinations of units serve many components, so each is weighed once, by the rule that answers are given by.
@@ -16,19 +17,17 @@ COMBINATIONS = (
 def ledger(connection: sqlite3.Connection) -> Ledger:
     """Components, claims that stand, deliveries, disputes, orphans and gaps, as of now."""
     components = _count(connection, "SELECT count(*) FROM components")
-    disputes = gaps = claimed = 0
+    counted: Counter[Verdict] = Counter()
     for ids, count in connection.execute(COMBINATIONS).fetchall():
-        statuses = {role.status for role in _weighed(connection, ids)}
-        claimed += count
-        disputes += count if "disputed" in statuses else 0
-        gaps += count if "unknown" in statuses else 0
+        counted[verdict(_weighed(connection, ids))] += count
+    counted["nobody claims this"] += components - counted.total()
     return Ledger(
         components=components,
         claims=_count(connection, "SELECT count(*) FROM claims WHERE valid_to_us IS NULL"),
         deliveries=_count(connection, "SELECT count(*) FROM deliveries"),
-        disputes=disputes,
-        orphans=components - claimed,
-        gaps=gaps,
+        disputes=counted["two bureaus claim this"],
+        orphans=counted["nobody claims this"],
+        gaps=counted["role unknown"],
         by_class=_by(connection, "SELECT class_code, count(*) FROM components GROUP BY class_code"),
         by_division=_by(connection, "SELECT division_code, count(*) FROM components GROUP BY division_code"),
         by_feed=_by(

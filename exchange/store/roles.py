@@ -51,11 +51,15 @@ def weigh(role: Role, said: Sequence[Unit | None]) -> RoleAnswer:
     return RoleAnswer(role, "stated" if stated else "defaulted", weighed)
 
 
-def verdict(claimed: bool, roles: Sequence[RoleAnswer]) -> Verdict:
-    """The whole in one sentence. A dispute is said before a gap."""
-    if not claimed:
-        return "nobody claims this"
+def verdict(roles: Sequence[RoleAnswer]) -> Verdict:
+    """The whole in one sentence. A dispute is said before a gap.
+
+    Nobody claims it when no claim names a unit in any role: a cover that a census lists without one is 无主 as much as
+    one that no bureau lists any longer.
+    """
     statuses = {role.status for role in roles}
+    if statuses == {"unknown"}:
+        return "nobody claims this"
     if "disputed" in statuses:
         return "two bureaus claim this"
     return "role unknown" if "unknown" in statuses else "one owner"

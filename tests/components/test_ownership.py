@@ -41,10 +41,10 @@ def test_a_role_is_weighed(said: list[Unit | None], status: str, units: tuple[Un
 def test_the_verdict_says_a_dispute_before_a_gap() -> None:
     disputed = weigh("owner", [WATER_CODE, Unit(None, "别家", "stated")])
     unknown, known = weigh("authority", []), weigh("maintainer", [WATER_CODE])
-    assert verdict(True, [disputed, unknown, known]) == "two bureaus claim this"
-    assert verdict(True, [unknown, known]) == "role unknown"
-    assert verdict(True, [known]) == "one owner"
-    assert verdict(False, [unknown]) == "nobody claims this"
+    assert verdict([disputed, unknown, known]) == "two bureaus claim this"
+    assert verdict([unknown, known]) == "role unknown"
+    assert verdict([known]) == "one owner"
+    assert verdict([unknown, unknown]) == "nobody claims this"
 
 
 def test_ownership_on_past_days_over_changes_ends_and_a_return(store: Store) -> None:
