@@ -4,6 +4,8 @@ Public face: `Journal`. One writer thread a process takes what callers hand in a
 waits for the disk the next one gathers, so a group is as large as the load makes it. Reading needs no turn.
 """
 
+import contextlib
+import logging
 import queue
 import sqlite3
 import threading
@@ -59,6 +61,8 @@ MOST_STRANGERS: Final = 1_000  # addresses a minute that are counted singly
 TICK_S: Final = 0.25  # how often the stage is looked at when nothing else comes
 OTHERS: Final = "others"
 
+log = logging.getLogger("yongtong.journal")
+
 
 class _Resume(msgspec.Struct):
     future: "Future[int]"
@@ -101,6 +105,7 @@ class Journal:
         self._strangers: dict[tuple[str, str], Counter[str]] = {}
         self._strangers_lock = threading.Lock()
         self._closed = False
+        self._owing = False  # documents of a group whose entries are durable
         self._next_group_s = 0.0  # time.monotonic() of the earliest next group
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
@@ -199,6 +204,8 @@ class Journal:
 
     def _write_group(self, works: "list[Work | _Resume]") -> bool:
         """Write one group with what is staged; false when the disk would not have it."""
+        if self._owing:
+            self._issue_owed()
         reads = [self._staged[i] for i in range(min(len(self._staged), MOST_IN_GROUP))]
         group = [work for work in works if not isinstance(work, _Resume)] + [Note(read, Future()) for read in reads]
         written = not group or self._commit(group)
@@ -227,16 +234,27 @@ class Journal:
         return works, False
 
     def _commit(self, works: list[Work]) -> bool:
+        """Write a group; false when the disk would not have it."""
+        placed = False
         try:
             if any(isinstance(work, Arrival) for work in works):
                 self._before_commit()
-            self._sequencer.commit(works)
+            group = self._sequencer.place(works)
+            placed = self._owing = True
+            self._sequencer.answer(group)
+            self._owing = False
         except Exception as problem:  # the thread's outermost loop: who waits must hear it, and the thread must live
+            log.warning("journal.group_failed placed=%s reason=%s", placed, problem)
             for work in works:
                 if not work.future.done():
                     work.future.set_exception(_said(problem))
-            return False
-        return True
+        return placed
+
+    def _issue_owed(self) -> None:
+        """Issue what a group is still owed whose entries are durable and whose documents the disk would not have."""
+        with contextlib.suppress(Exception):  # as above; it is tried again before the next group
+            self._sequencer.resume()
+            self._owing = False
 
     def _refuse_rest(self) -> None:
         """Whoever handed in after the last group must not wait for ever."""

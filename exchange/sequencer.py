@@ -85,7 +85,7 @@ class _Edge(msgspec.Struct, frozen=True):
     peaks: tuple[bytes, ...] = ()
 
 
-class _Group(msgspec.Struct):
+class Group(msgspec.Struct):
     """What one group comes to.
 
     start: size of the log before it; size: after it
@@ -138,8 +138,8 @@ class Sequencer:
         self._connection.close()
         self._turn.close()
 
-    def commit(self, works: list[Work]) -> None:
-        """Sequence a group, sign its head, keep its documents, resolve its futures. Raises what the disk raises."""
+    def place(self, works: list[Work]) -> Group:
+        """Give a group its places in the log; what may not have one hears it. Raises what the disk raises."""
         durable_step("journal.group:before")
         with self._transaction() as cursor:
             group = self._sequence(cursor, works)
@@ -147,8 +147,7 @@ class Sequencer:
         durable_step("journal.group:after")
         for work, problem in group.refused:
             work.future.set_exception(problem)
-        if group.size:
-            self._answer(group)
+        return group
 
     def resume(self) -> int:
         """Sign heads and issue documents that a crash left out; gives how many documents."""
@@ -157,7 +156,7 @@ class Sequencer:
             if not edge.size:
                 return 0
             self._sign_heads(cursor)
-            group = _Group(edge.size, edge.size, edge.time, edge.root)
+            group = Group(edge.size, edge.size, edge.time, edge.root)
             group.checkpoint = sign_checkpoint(self._origin, edge.size, edge.root, self._log_key)
             owed = [inbox_row(row) for row in cursor.execute(f"{SELECT_INBOX} WHERE octets IS NULL")]
             for row in owed:
@@ -184,9 +183,9 @@ class Sequencer:
 
     # First transaction: places.
 
-    def _sequence(self, cursor: sqlite3.Cursor, works: list[Work]) -> _Group:
+    def _sequence(self, cursor: sqlite3.Cursor, works: list[Work]) -> Group:
         edge = self._edge(cursor)
-        group = _Group(edge.size, edge.size, max(instant(self._clock()), edge.time), edge.root)
+        group = Group(edge.size, edge.size, max(instant(self._clock()), edge.time), edge.root)
         group.known = self._known_arrivals(cursor, works)
         for work in works:
             try:
@@ -224,13 +223,13 @@ class Sequencer:
         (leaf,) = cursor.execute("SELECT leaf FROM entries WHERE idx = ?", (size - 1,)).fetchone()
         return _Edge(size, root, msgspec.json.decode(leaf, type=Leaf).time, peaks)
 
-    def _append(self, prepared: Prepared, group: _Group) -> None:
+    def _append(self, prepared: Prepared, group: Group) -> None:
         prepared.leaf.time = group.time
         group.entries.append((group.size, msgspec.json.encode(prepared.leaf)))
         group.details.append((group.size, prepared.salt, prepared.detail))
         group.size += 1
 
-    def _place(self, cursor: sqlite3.Cursor, work: Work, group: _Group) -> bool:
+    def _place(self, cursor: sqlite3.Cursor, work: Work, group: Group) -> bool:
         """Write what belongs to a work besides its entry; false when it needs no entry."""
         if isinstance(work, Arrival):
             return self._place_arrival(cursor, work, group)
@@ -252,7 +251,7 @@ class Sequencer:
         finally:
             cursor.execute("RELEASE also")
 
-    def _place_arrival(self, cursor: sqlite3.Cursor, work: Arrival, group: _Group) -> bool:
+    def _place_arrival(self, cursor: sqlite3.Cursor, work: Arrival, group: Group) -> bool:
         a = work.acceptance
         row = group.known.get((a.message_id, a.sender))
         if row is not None:
@@ -282,7 +281,7 @@ class Sequencer:
         rows = map(inbox_row, cursor.execute(query, [message_id for message_id, _ in keys]).fetchall())
         return {(row.message_id, row.sender): row for row in rows}
 
-    def _place_closing(self, cursor: sqlite3.Cursor, work: Closing, group: _Group) -> bool:
+    def _place_closing(self, cursor: sqlite3.Cursor, work: Closing, group: Group) -> bool:
         found = cursor.execute("SELECT status FROM inbox WHERE id = ?", (work.inbox_id,)).fetchone()
         if found is None:
             raise AuditBroken(f"finishing delivery {work.inbox_id}, which is not in the inbox")
@@ -299,7 +298,10 @@ class Sequencer:
 
     # Second transaction: documents.
 
-    def _answer(self, group: _Group) -> None:
+    def answer(self, group: Group) -> None:
+        """Sign a group's head, keep its documents, resolve its futures. Raises what the disk raises."""
+        if not group.size:
+            return
         durable_step("journal.sign:before")
         group.checkpoint = sign_checkpoint(self._origin, group.size, group.root, self._log_key)
         durable_step("journal.sign:after")
@@ -332,7 +334,7 @@ class Sequencer:
         octets: bytes = cursor.execute("SELECT octets FROM receipts WHERE inbox_id = ?", (inbox_id,)).fetchone()[0]
         return octets
 
-    def _keep_report(self, cursor: sqlite3.Cursor, index: int, group: _Group) -> bytes:
+    def _keep_report(self, cursor: sqlite3.Cursor, index: int, group: Group) -> bytes:
         """The report under entry `index`, signed now if it was not yet."""
         query = "SELECT inbox_id, document, octets FROM reports WHERE entry_index = ?"
         inbox_id, document, octets = cursor.execute(query, (index,)).fetchone()
@@ -358,7 +360,7 @@ class Sequencer:
             raise AuditBroken(f"node {level}, {index} of the log is missing")
         return bytes(found[0])
 
-    def _proof(self, index: int, group: _Group) -> EntryProof:
+    def _proof(self, index: int, group: Group) -> EntryProof:
         """The proof of an entry under the group's head; what is at hand is not read again."""
 
         def read(level: int, index: int) -> bytes:

@@ -136,9 +136,7 @@ def test_any_stored_octet_changed_is_noticed_and_its_entry_named(
         ("UPDATE reports SET octets = NULL WHERE inbox_id = 1", 1),
     ],
 )
-def test_rows_lost_added_or_moved_are_named(
-    whole: JournalFolder, tmp_path: Path, statement: str, entry: int
-) -> None:
+def test_rows_lost_added_or_moved_are_named(whole: JournalFolder, tmp_path: Path, statement: str, entry: int) -> None:
     verdict = after(copied(whole, tmp_path), whole, statement)
     assert entry in named(verdict), verdict.problems
 
@@ -181,9 +179,7 @@ def test_a_log_of_another_key_or_origin_is_not_ours(whole: JournalFolder, tmp_pa
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32))
-def test_overwritten_pages_are_said_and_nothing_raises(
-    whole: JournalFolder, scratch: Path, seed: int
-) -> None:
+def test_overwritten_pages_are_said_and_nothing_raises(whole: JournalFolder, scratch: Path, seed: int) -> None:
     chance = random.Random(seed)
     path = copied(whole, scratch)
     octets = bytearray(path.read_bytes())
@@ -197,9 +193,7 @@ def test_overwritten_pages_are_said_and_nothing_raises(
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32))
-def test_octets_changed_in_the_file_never_raise(
-    whole: JournalFolder, scratch: Path, seed: int
-) -> None:
+def test_octets_changed_in_the_file_never_raise(whole: JournalFolder, scratch: Path, seed: int) -> None:
     chance = random.Random(seed)
     path = copied(whole, scratch)
     octets = bytearray(path.read_bytes())

@@ -16,6 +16,7 @@ from exchange import journal as journal_module
 from exchange.audit import verify
 from exchange.entry import Leaf, canonical_detail, instant
 from exchange.receipts import verify_receipt
+from exchange.sequencer import Sequencer
 from security import merkle
 from security.checkpoint import open_checkpoint
 from security.errors import AuditBroken, Refusal, Unavailable
@@ -296,3 +297,31 @@ def test_many_threads_get_each_their_own_place(bus: JournalFolder) -> None:
 
 def test_times_are_written_so_that_text_order_is_time_order() -> None:
     assert instant(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02T03:04:05.000000Z"
+
+
+def test_documents_that_a_full_disk_would_not_have_are_issued_when_it_does(
+    bus: JournalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = bus.open()
+    row = journal.accept(bus.acceptance("m-1")).result(10).inbox
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Sequencer, "_keep_head", full)
+        with pytest.raises(Unavailable):
+            finished(journal, row.id)
+        with pytest.raises(Unavailable):
+            journal.accept(bus.acceptance("m-2")).result(10)
+        journal.stage_read(an_entry(type="read"))
+        time.sleep(0.6)
+        assert (journal.report("water", "m-1"), journal.receipt("water", "m-2")) == (None, None)
+    until = time.monotonic() + 5
+    while journal.report("water", "m-1") is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert verify_receipt(journal.report("water", "m-1") or b"", bus.anchors).kind == "report"
+    assert verify_receipt(journal.receipt("water", "m-2") or b"", bus.anchors).kind == "receipt"
+    assert len(journal.search(type="read")) == 1, "a read is entered once"
+    journal.close()
+    assert verify(bus.folder, bus.anchors).ok

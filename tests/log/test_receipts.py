@@ -126,9 +126,7 @@ def test_a_report_that_its_entry_contradicts_is_refused(made: tuple[JournalFolde
         verify_receipt(sign_document(document, "yt-report+jws", bus.receipt_key), bus.anchors)
 
 
-def test_a_receipt_of_another_bus_is_refused(
-    made: tuple[JournalFolder, bytes, bytes], bus: JournalFolder
-) -> None:
+def test_a_receipt_of_another_bus_is_refused(made: tuple[JournalFolder, bytes, bytes], bus: JournalFolder) -> None:
     _, receipt, _ = made
     with pytest.raises(Refusal):
         verify_receipt(receipt, bus.anchors)

@@ -15,9 +15,7 @@ from tests.log.buses import JournalFolder, an_entry
 
 def test_two_processes_append_at_once_and_the_whole_tree_holds(bus: JournalFolder) -> None:
     command = [sys.executable, "-m", "tests.log.buses", str(bus.folder)]
-    processes = [
-        subprocess.Popen([*command, str(first), "60"], stdout=subprocess.PIPE) for first in (0, 40, 1000)
-    ]
+    processes = [subprocess.Popen([*command, str(first), "60"], stdout=subprocess.PIPE) for first in (0, 40, 1000)]
     said = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     receipts: dict[str, set[str]] = {}
