@@ -24,9 +24,11 @@ bench: $(VENV)/.test
 soak: $(VENV)/.test
 	@$(RUN)/python -m bench.soak && YONGTONG_KILL_ROUNDS=4 $(RUN)/python -m pytest -n 0 tests/whole/test_kills.py
 
-# From Debian's packages, as root; what is missing is skipped by name in `make test`.
+# What tests talk to, from Debian's packages, as root; only what is missing. Without it, tests are skipped by name.
 servers:
-	@apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm xmlsec1 openssl curl php-cli php-soap php-xml >/dev/null
+	@for program in node:nodejs npm:npm openssl:openssl curl:curl; do \
+	    command -v $${program%%:*} >/dev/null || missing="$$missing $${program##*:}"; done; \
+	test -z "$$missing" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 	@npm install --prefix .node --no-save --no-audit --no-fund --silent soap@1.13.0
 
 # New locks, with hashes and no addresses. Needs `uv`.
