@@ -11,7 +11,7 @@ import numpy as np
 from bench.figures import Figure, alternating, figure
 from bench.load import Measured, Plan, drive
 from bench.servers import fresh
-from bench.standing import Standing, push, standing
+from bench.standing import Standing, standing
 from samples.generate import generate
 
 CLIENTS: Final = 16
@@ -23,8 +23,8 @@ def measure(folder: Path) -> Figure:
     generate(fresh(folder) / "city", 2007)
     seen: list[Measured] = []
     with standing(folder / "bus") as bus:
-        push(bus, "urban-census", folder / "city" / "census.csv")
-        push(bus, "water-register", folder / "city" / "water.csv")
+        bus.push("urban-census", folder / "city" / "census.csv")
+        bus.push("water-register", folder / "city" / "water.csv")
         identifiers = bus.components()
         asked = np.random.default_rng(1).permutation(identifiers).tolist()
         ownership = [get(f"/api/v1/components/{each}/ownership?purpose=bench") for each in asked]
@@ -48,6 +48,4 @@ def get(path: str) -> bytes:
 
 
 def _run(bus: Standing, requests: list[bytes]) -> Measured:
-    return drive(
-        Plan("localhost", bus.port, requests, CLIENTS, RUN_S, bus.certificate, bus.key, bus.authority, again=True)
-    )
+    return drive(Plan("localhost", bus.port, requests, CLIENTS, RUN_S, *bus.tls, again=True))

@@ -4,7 +4,6 @@ Ours: a `serve` process and its worker; TLS with client certificates, signature,
 receipt. Peer: the same requests to `bench.peer`, which parses and validates them and keeps nothing.
 """
 
-import time
 from pathlib import Path
 from typing import Final
 
@@ -37,12 +36,12 @@ def measure(folder: Path) -> Figure:
             measured, backlog = _run(bus, requests, RUN_S, None)
             ours.append(measured.per_s)
             backlogs_s.append(backlog / measured.per_s)
-            _drained(bus)
+            bus.drain(DRAIN_S)
             theirs.append(_peer_per_s(folder, peer_port, requests))
         requests = deliveries.requests(sent, int(STEADY_S * STEADY_PER_S), bus.sender)
         before_s = bus.processor_s()
         steady, backlog = _run(bus, requests, STEADY_S, STEADY_PER_S)
-        drain_s = _drained(bus)
+        drain_s = bus.drain(DRAIN_S)
         serve_ms, worker_ms = (
             (after - before) / steady.sent * 1000 for before, after in zip(before_s, bus.processor_s(), strict=True)
         )
@@ -64,20 +63,8 @@ def _said(values: list[float]) -> str:
 
 def _run(bus: Standing, requests: list[bytes], seconds: float, rate: float | None) -> tuple[Measured, int]:
     """What the clients saw, and how many deliveries act two had still before it when the last was answered."""
-    measured = drive(
-        Plan("localhost", bus.port, requests, CLIENTS, seconds, bus.certificate, bus.key, bus.authority, rate=rate)
-    )
+    measured = drive(Plan("localhost", bus.port, requests, CLIENTS, seconds, *bus.tls, rate=rate))
     return measured, bus.waiting()
-
-
-def _drained(bus: Standing) -> float:
-    """Seconds until act two has nothing left to do."""
-    began_s = time.monotonic()
-    while bus.waiting():
-        if time.monotonic() - began_s > DRAIN_S:
-            raise RuntimeError(f"act two still has {bus.waiting()} deliveries after {DRAIN_S:.0f} s")
-        time.sleep(0.2)
-    return time.monotonic() - began_s
 
 
 def _peer_per_s(folder: Path, port: int, requests: list[bytes]) -> float:

@@ -65,9 +65,9 @@ def main() -> int:
             sent += len(requests)
             minutes.append(_minute(bus, requests))
             print(f"minute {number + 1}: {minutes[-1]}", file=sys.stderr)
-        _drain(bus)
+        bus.drain(DRAIN_S)
         began_s = time.monotonic()
-        verdict = audit.verify(bus.state, read_anchors(bus.state / "anchors.json"))
+        verdict = audit.verify(bus.trial.state, read_anchors(bus.trial.state / "anchors.json"))
         verify_s = round(time.monotonic() - began_s, 1)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     soak = Soak(commit, RATE_PER_S, minutes, sent, verdict.reports, verdict.ok, verdict.entries, verify_s)
@@ -78,9 +78,7 @@ def main() -> int:
 
 
 def _minute(bus: Standing, requests: list[bytes]) -> Minute:
-    plan = Plan(
-        "localhost", bus.port, requests, CLIENTS, 60.0, bus.certificate, bus.key, bus.authority, rate=RATE_PER_S
-    )
+    plan = Plan("localhost", bus.port, requests, CLIENTS, 60.0, *bus.tls, rate=RATE_PER_S)
     measured = drive(plan)
     serve_mb, worker_mb = bus.memory_mb()
     return Minute(
@@ -92,12 +90,6 @@ def _minute(bus: Standing, requests: list[bytes]) -> Minute:
         serve_mb=serve_mb,
         worker_mb=worker_mb,
     )
-
-
-def _drain(bus: Standing) -> None:
-    until_s = time.monotonic() + DRAIN_S
-    while bus.waiting() and time.monotonic() < until_s:
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":

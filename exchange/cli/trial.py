@@ -64,6 +64,12 @@ class Trial:
         """One folder a bureau: what lies there never lies on a bus."""
         return self.folder / "partners"
 
+    @property
+    def process_id(self) -> int:
+        """Of `serve`; its worker is its child."""
+        assert self._process is not None
+        return self._process.pid
+
     def enrol(self, code: str, title: str, title_zh: str, role: str = "supplier") -> None:
         """A bureau with new keys of its own."""
         _, certificates = make_partner(self.settings, code, self.partners)
