@@ -166,7 +166,8 @@ def _distances_m(place: Place, others: Sequence[Sequence[float]]) -> list[float]
 
 def _end_of(on: date) -> int:
     """The moment a day ends in the city, as microseconds."""
-    return microseconds(datetime.combine(on, time(), CITY_TIME) + timedelta(days=1))
+    before_last = date.max - timedelta(days=1)  # the calendar ends: its last day has no next one
+    return microseconds(datetime.combine(min(on, before_last), time(), CITY_TIME) + timedelta(days=1))
 
 
 def _answer(rows: Sequence[asking.Row], on: date | None) -> OwnershipAnswer:

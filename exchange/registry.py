@@ -4,6 +4,7 @@ with the audit entry that tells of it.
 A grant needs two named persons, one who proposes and one who approves, neither of the bureau that gains by it.
 """
 
+import re
 import secrets
 import sqlite3
 import threading
@@ -25,13 +26,13 @@ from security.pki import enrolled
 
 GrantState = Literal["proposed", "approved", "revoked"]
 _GRANT = "id, bureau, action, target, classes, valid_from, valid_until, purpose, basis, proposed_by, approved_by"
-_CODE_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_CODE: Final = re.compile(r"[a-z0-9][a-z0-9\-]{0,63}")  # as the XSD has it: any other code could send nothing
 
 Change = Callable[[sqlite3.Cursor, str], None]
 
 
 class Bureau(msgspec.Struct, frozen=True):
-    """A partner organisation. code: lower-case letters, digits, `-_.`; role: `supplier`, `case system`, `officer` …"""
+    """A partner organisation. code: lower-case letters, digits, `-`; role: `supplier`, `case system`, `officer` …"""
 
     code: str
     title: str
@@ -113,7 +114,7 @@ class Registry:
 
         Raises Refusal `registry.code_invalid`, `registry.certificate_known` (enrolled before, here or for another).
         """
-        if not 0 < len(bureau.code) <= 64 or not set(bureau.code) <= _CODE_CHARACTERS or not bureau.code[0].isalnum():
+        if not _CODE.fullmatch(bureau.code):
             raise Refusal("registry.code_invalid", bureau.code)
         if any(certificate.bureau != bureau.code for certificate in certificates):
             raise Refusal("auth.sender_mismatch", bureau.code)

@@ -66,9 +66,12 @@ async def read_body(
         try:
             async with asyncio.timeout(seconds):
                 await body.fill(receive)
+            content = body.content()
         except TimeoutError as problem:
             raise Refusal("http.body_slow", f"> {seconds:g} s") from problem
-        yield body.content()
+        except OSError as problem:
+            raise Unavailable(f"a large body cannot be spooled: {problem}") from problem
+        yield content
     finally:
         body.remove()
 
@@ -119,8 +122,9 @@ class _Body:
 
     def remove(self) -> None:
         if self._file is not None:
-            self._file.close()
             self._spool.give_back(self._path)
+            with contextlib.suppress(OSError):  # what was not written yet is written at closing, if there is room
+                self._file.close()
 
 
 async def discard(receive: Receive) -> None:

@@ -67,6 +67,13 @@ def test_a_day_ends_at_midnight_of_plus_eight(store: Store) -> None:
     assert ownership(store, "1", TUE).roles[1].units[0].name == "乙"
 
 
+@pytest.mark.parametrize("on", [date.min, date(9999, 12, 30), date.max])
+def test_the_ends_of_the_calendar_are_days_like_any_other(store: Store, on: date) -> None:
+    deliver(store, [a_row("K", owner_name="甲")], a_delivery("1", MONDAY))
+    assert ownership(store, "1", on).verdict == ("nobody claims this" if on == date.min else "one owner")
+    assert nearest(store, 121.55, 29.87, 10.0, None, on) is not None
+
+
 def test_a_claim_is_told_with_its_proof(store: Store) -> None:
     delivery = a_delivery("m-17", MONDAY, received_at=MONDAY + DAY, entry=4711)
     deliver(store, [a_row("L", 5), a_row("K", owner_basis="default", name="上水井盖")], delivery)

@@ -1,11 +1,13 @@
 """A request body over real sockets: lying lengths, endless chunks, one octet too many, a slow sender."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exchange.http.body import SPOOL_ABOVE_BYTES, BodyCutOff, Spool, discard, read_body
 from security.errors import Refusal, Unavailable
@@ -151,3 +153,26 @@ def test_only_so_many_large_bodies_lie_in_the_spool_at_a_time(tmp_path: Path) ->
     file.close()
     spool.give_back(path)
     spool.take()[0].close()
+
+
+def test_a_body_that_the_disk_has_no_room_for_is_asked_for_later(tmp_path: Path) -> None:
+    """/dev/full takes nothing: written at once or when the file is flushed, it is nobody's fault."""
+
+    class Full(Spool):
+        def take(self) -> tuple[IO[bytes], Path]:
+            file, path = super().take()
+            file.close()
+            return Path("/dev/full").open("wb"), path
+
+    pieces = [b"x" * SPOOL_ABOVE_BYTES, b"y", b""]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    async def reading(spool: Spool) -> None:
+        async with read_body(receive, None, max_bytes=MAX_BYTES, seconds=5.0, spool=spool):
+            raise AssertionError("there is no whole body")
+
+    with pytest.raises(Unavailable):
+        asyncio.run(reading(Full(tmp_path, 1)))
+    assert list(tmp_path.iterdir()) == []

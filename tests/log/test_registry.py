@@ -79,7 +79,7 @@ def test_a_certificate_is_enrolled_once(opened: tuple[Journal, Registry]) -> Non
     assert len(registry.certificates()) == 2
 
 
-@pytest.mark.parametrize("code", ["", "Water", "水务", "a b", "../x", ".x", "x" * 65])
+@pytest.mark.parametrize("code", ["", "Water", "水务", "a b", "../x", ".x", "-x", "a_b", "a.b", "a\n", "x" * 65])
 def test_a_code_that_cannot_name_a_folder_is_refused(opened: tuple[Journal, Registry], code: str) -> None:
     with pytest.raises(Refusal) as refusal:
         opened[1].enrol(Bureau(code, "", "", ""), [], LI)
