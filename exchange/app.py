@@ -91,7 +91,7 @@ def initialise(settings: Settings, edition: str, now: datetime) -> Anchors:
         receipt_certificates=[(folder / "answer.pem").read_text()],
     )
     _write_json(state / "anchors.json", anchors)
-    open_journal(settings).close()
+    _open_journal(settings, state).close()
     Store(state).close()
     # Last, so that a half-made bus is not taken for one.
     _write_json(state / "origin.json", Origin(settings.bus.origin, settings.city.edition, "SHA-256"))
@@ -144,11 +144,15 @@ def anchors_of(settings: Settings) -> Anchors:
 
 
 def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
-    """The journal, with the keys that sign its heads, receipts and reports."""
+    """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus."""
+    return _open_journal(settings, state_of(settings), before_commit)
+
+
+def _open_journal(settings: Settings, state: Path, before_commit: Callable[[], None] = lambda: None) -> Journal:
     folder = settings.at(settings.keys.folder)
     answer = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
     return Journal(
-        settings.at(settings.state.folder),
+        state,
         settings.bus.origin,
         SigningKey.load(folder / "log.key"),
         utc_now,
