@@ -38,6 +38,8 @@ def load_feeds(folders: Iterable[Path]) -> dict[str, Feed]:
     """Every feed by id, from `*.toml` in the folders, each in order of name. Raises Misconfigured."""
     found: dict[str, Feed] = {}
     for folder in folders:
+        if not folder.is_dir():  # a bus without feeds refuses every delivery, and a mistyped folder looks like one
+            raise Misconfigured(f"{folder}: no such folder of feeds")
         for path in sorted(folder.glob("*.toml")):
             feed = read_feed(path.read_bytes(), path.stem, str(path))
             if feed.id in found:
