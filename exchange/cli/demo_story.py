@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import msgspec
+from rich.text import Text
 
 from connectors.partner.partner import Partner, Reported
 from exchange.cli.output import STDERR, print_findings, print_table
@@ -68,8 +69,8 @@ class Story:
     def check(self, name: str, ok: bool, detail: object = "") -> None:
         """Say and keep whether a promise held."""
         self.checks.append(Check(name, bool(ok), str(detail)))
-        mark = "[green]✓[/]" if ok else "[bold red]✗[/]"
-        STDERR.print(f"{mark} {name}   [dim]{str(detail)[:160]}[/]", markup=True)
+        mark = ("✓", "green") if ok else ("✗", "bold red")
+        STDERR.print(Text.assemble(mark, f" {name}   ", (str(detail)[:160], "dim")))
 
     def refused(self, name: str, code: str, attempt: Any) -> None:
         """Check that an attempt is refused with this code."""

@@ -8,14 +8,16 @@ import msgspec
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mappings.findings import sentence_of
 from security.errors import Refusal, Sentence
 
 NEVER_FOLDED = 17  # characters: an identifier, a grid code, a day are read whole
 
-STDERR = Console(stderr=True, highlight=False, soft_wrap=True)
-STDOUT = Console(highlight=False)
+# What bureaus write is printed as it stands: no [markup] and no :emoji: of theirs is obeyed.
+STDERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+STDOUT = Console(highlight=False, markup=False, emoji=False)
 
 
 def print_json(document: object) -> None:
@@ -69,7 +71,7 @@ def print_refusal(refusal: Refusal) -> None:
     """A refusal for a person: what happened and the next step, Chinese first."""
     sentence = refusal.sentence
     about = f"  [{refusal.detail}]" if refusal.detail else ""
-    STDERR.print(f"[bold red]{refusal.code}[/]{about}", markup=True)
+    STDERR.print(Text.assemble((refusal.code, "bold red"), about))
     for line in (sentence.zh, sentence.en, "→ " + sentence.next_zh, "→ " + sentence.next_en):
         STDERR.print("  " + line, markup=False)
 
