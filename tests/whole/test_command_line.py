@@ -1,0 +1,465 @@
+"""Every command once with good and once with bad input: exit code, one JSON document, two languages, the next step."""
+
+import argparse
+import json
+import shlex
+import socket
+import sqlite3
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exchange import app
+from exchange.cli import main as command_line
+from exchange.cli.bureaus import registry
+from exchange.cli.trial import PROPOSER
+from security.errors import sentences
+from security.message import in_memory
+from tests.whole.real_bus import FEED, LAMPS, RealBus, a_trial, csv, place, rows
+
+BY = ("--by", "示范员丙")
+TITLES = ("--title", "A bureau", "--title-zh", "某局")
+Arguments = list[str]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Somebody before a running bus, with a folder and an id of their own. Methods prepare what a command needs."""
+
+    bus: RealBus
+    folder: Path
+    id: str
+
+    @property
+    def here(self) -> Arguments:
+        """On the bus's own machine."""
+        return ["--settings", self.bus.trial.settings.source]
+
+    @property
+    def partner(self) -> Arguments:
+        """At the bureau's."""
+        return ["--as", "made-up", "--url", self.bus.url, "--partners", str(self.bus.trial.partners)]
+
+    @property
+    def anchors(self) -> Arguments:
+        return ["--anchors", str(self.bus.folder().path / "anchors.json")]
+
+    def file(self, octets: bytes = b"", name: str = "register.csv") -> str:
+        """A file to send, a right one unless its octets are given."""
+        path = self.folder / name
+        path.write_bytes(octets or csv(rows(self.id)))
+        return str(path)
+
+    def pushed(self) -> str:
+        """A delivery that was processed; its message id."""
+        self.bus.partner().push(FEED, in_memory(csv(rows(self.id))), "text/csv", self.id)
+        assert self.bus.partner().report(self.id, wait_s=30).status == "processed"
+        return self.id
+
+    def receipt(self) -> Path:
+        """The receipt of a delivery, as a file."""
+        self.pushed()
+        return self.bus.folder().path / "receipts" / f"{self.id}.receipt.json"
+
+    def there(self) -> Arguments:
+        """The place of the first record of the delivery, once it was processed."""
+        self.pushed()
+        return [str(degrees) for degrees in place(self.id)]
+
+    def component(self) -> str:
+        """A component that the delivery named."""
+        self.pushed()
+        (near,) = self.bus.partner().nearest(*place(self.id), 2.0, purpose="test")
+        return str(near.ownership.component.key)
+
+    def bureau(self) -> str:
+        """A bureau newly enrolled; its code."""
+        self.bus.trial.enrol(self.id, "A bureau", "某局")
+        return self.id
+
+    def fingerprint(self) -> str:
+        """A certificate of a bureau newly enrolled."""
+        code = self.bureau()
+        with registry(self.bus.trial.settings) as opened:
+            return next(each.fingerprint for each in opened.certificates() if each.bureau == code)
+
+    def proposed(self) -> str:
+        """A grant that waits for a second person."""
+        today = app.utc_now().date().isoformat()
+        days = {"valid_from": today, "valid_until": today}
+        with registry(self.bus.trial.settings) as opened:
+            return opened.propose_grant(
+                bureau=self.bureau(), action="push", target=FEED, purpose="p", basis="b", by=PROPOSER, **days
+            )
+
+    def copy(self, flipped: int) -> str:
+        """A copy of the journal with a bit of one entry flipped."""
+        path = self.folder / "journal.sqlite"
+        source = f"file:{self.bus.trial.state / 'journal.sqlite'}?mode=ro"
+        with closing(sqlite3.connect(source, uri=True)) as ours, closing(sqlite3.connect(path)) as copy:
+            ours.backup(copy)
+            (leaf,) = copy.execute("SELECT leaf FROM entries WHERE idx = ?", (flipped,)).fetchone()
+            spoilt = bytes([*leaf[:-1], leaf[-1] ^ 1])
+            copy.execute("UPDATE entries SET leaf = ? WHERE idx = ?", (spoilt, flipped))
+            copy.commit()
+        return str(path)
+
+    def settings(self, old: str = "", new: str = "") -> Arguments:
+        """Settings of a bus that was never made, with one thing changed."""
+        text = Path(self.bus.trial.settings.source).read_text(encoding="utf-8")
+        assert old in text
+        path = self.folder / "settings.toml"
+        path.write_text(text.replace(old, new) if old else text, encoding="utf-8")
+        return ["--settings", str(path)]
+
+
+@pytest.fixture
+def desk(bus: RealBus, tmp_path: Path, request: pytest.FixtureRequest) -> Desk:
+    return Desk(bus, tmp_path, f"cli-{zlib.crc32(request.node.nodeid.encode()):08x}")
+
+
+def yongtong(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run the program in a folder."""
+    command = [sys.executable, "-m", "exchange.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+
+
+def one_document(stdout: str) -> dict[str, Any]:
+    """stdout, which is one JSON document and nothing else."""
+    document = json.loads(stdout)
+    assert isinstance(document, dict)
+    return document
+
+
+# Good input: the command, and members that its document has ----------------------------------------------------------
+
+Good = Callable[[Desk], tuple[Arguments, set[str]]]
+GOOD: dict[str, Good] = {
+    "feeds": lambda desk: (["feeds", *desk.here], {"feeds"}),
+    "feed check": lambda desk: (["feed", "check", "made-up-lamps", *desk.here], {"feed", "examples", "unmet"}),
+    "feed preview": lambda desk: (
+        ["feed", "preview", FEED, desk.file(), "--limit", "1", *desk.here], {"records", "candidates", "findings"}
+    ),
+    "push": lambda desk: (["push", FEED, desk.file(), *desk.partner], {"receipt", "status", "report"}),
+    "receipt": lambda desk: (["receipt", desk.pushed(), *desk.partner], {"index", "proof", "checkpoint", "outcome"}),
+    "report": lambda desk: (["report", desk.pushed(), *desk.partner], {"status", "report"}),
+    "component": lambda desk: (["component", desk.component(), *desk.here], {"key", "identifier", "class_code"}),
+    "component --as": lambda desk: (["component", desk.component(), *desk.partner], {"key", "identifier"}),
+    "near": lambda desk: (["near", *desk.there(), "--radius", "2", "--class", "0101", *desk.here], {"near"}),
+    "near --as": lambda desk: (["near", *desk.there(), "--radius", "2", *desk.partner], {"near"}),
+    "ownership": lambda desk: (["ownership", desk.component(), *desk.here], {"component", "verdict", "claims"}),
+    "ownership --on": lambda desk: (
+        ["ownership", desk.component(), "--on", "2026-11-01", *desk.here], {"component", "on", "verdict", "roles"}
+    ),
+    "ownership --as --on": lambda desk: (
+        ["ownership", desk.component(), "--on", "2026-11-01", "--purpose", "案件", "--case", "7", *desk.partner],
+        {"component", "on", "verdict", "roles", "claims"},
+    ),
+    "bureau enrol": lambda desk: (
+        ["bureau", "enrol", desk.id, *TITLES, "--new-keys", str(desk.folder), *BY, *desk.here],
+        {"bureau", "certificates"},
+    ),
+    "bureau list": lambda desk: (["bureau", "list", *desk.here], {"bureaus", "certificates"}),
+    "bureau revoke": lambda desk: (
+        ["bureau", "revoke", desk.fingerprint(), *BY, *desk.here], {"certificate", "state"}
+    ),
+    "grant propose": lambda desk: (
+        ["grant", "propose", desk.bureau(), "pull", "ownership", "--purpose", "p", "--basis", "b", *BY, *desk.here],
+        {"grant", "state"},
+    ),
+    "grant approve": lambda desk: (["grant", "approve", desk.proposed(), *BY, *desk.here], {"grant", "state"}),
+    "grant list": lambda desk: (["grant", "list", *desk.here], {"grants"}),
+    "grant revoke": lambda desk: (["grant", "revoke", desk.proposed(), *BY, *desk.here], {"grant", "state"}),
+    "held list": lambda desk: (["held", "list", *desk.here], {"held"}),
+    "audit search": lambda desk: (["audit", "search", "--type", "bureau", "--limit", "2", *desk.here], {"entries"}),
+    "audit verify": lambda desk: (["audit", "verify", *desk.here], {"ok", "entries", "receipts", "problems"}),
+    "audit prove": lambda desk: (["audit", "prove", "0", *desk.here], {"index", "leaf", "proof", "checkpoint"}),
+    "audit checkpoint": lambda desk: (["audit", "checkpoint", *desk.here], {"checkpoint"}),
+    "verify": lambda desk: (["verify", str(desk.receipt()), *desk.anchors], {"ok", "kind", "document"}),
+    "init": lambda desk: (["init", "--edition", "2007", *desk.settings()], {"origin", "edition", "anchors"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_command_answers_with_one_json_document(desk: Desk, name: str) -> None:
+    arguments, members = GOOD[name](desk)
+    done = yongtong(*arguments, "--json", folder=desk.folder)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert members <= one_document(done.stdout).keys()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_command_answers_a_person(desk: Desk, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, _ = GOOD[name](desk)
+    assert command_line.main(arguments) == 0
+    assert len(capsys.readouterr().out) > 20
+
+
+# Bad input: the command, and the code under which it is refused -------------------------------------------------------
+
+Bad = Callable[[Desk], Arguments]
+REFUSED: dict[str, tuple[str, Bad]] = {
+    "feed check": ("feed.unknown", lambda desk: ["feed", "check", "nobody-knows", *desk.here]),
+    "feed preview": (
+        "decode.not_readable", lambda desk: ["feed", "preview", FEED, desk.file(b"PK\x03\x04cut", "a.xlsx"), *desk.here]
+    ),
+    "push": ("auth.feed_of_other", lambda desk: ["push", "water-register", desk.file(), *desk.partner]),
+    "receipt": ("delivery.unknown", lambda desk: ["receipt", "never-sent", *desk.partner]),
+    "report": ("delivery.unknown", lambda desk: ["report", "never-sent", *desk.partner]),
+    "component": ("component.unknown", lambda desk: ["component", "999999999", *desk.here]),
+    "component --as": ("component.unknown", lambda desk: ["component", "999999999", *desk.partner]),
+    "near": ("component.radius_too_large", lambda desk: ["near", "121.5", "29.8", "--radius", "501", *desk.here]),
+    "ownership": ("component.unknown", lambda desk: ["ownership", "none", "--on", "2026-11-01", *desk.here]),
+    "ownership --as": ("component.unknown", lambda desk: ["ownership", "999999999", *desk.partner]),
+    "bureau enrol": (
+        "registry.code_invalid",
+        lambda desk: ["bureau", "enrol", "Water!", *TITLES, "--new-keys", str(desk.folder),
+                      *BY, *desk.here],
+    ),
+    "bureau revoke": ("registry.certificate_unknown", lambda desk: ["bureau", "revoke", "00" * 32, *BY, *desk.here]),
+    "grant propose": (
+        "registry.bureau_unknown",
+        lambda desk: ["grant", "propose", "nobody", "push", FEED, "--purpose", "p", "--basis", "b", *BY, *desk.here],
+    ),
+    "grant approve": (
+        "grant.same_person", lambda desk: ["grant", "approve", desk.proposed(), "--by", PROPOSER.name, *desk.here]
+    ),
+    "grant revoke": ("grant.unknown", lambda desk: ["grant", "revoke", "g-none", *BY, *desk.here]),
+    "held release": ("delivery.unknown", lambda desk: ["held", "release", "never-sent", *BY, *desk.here]),
+    "audit prove": ("audit.not_in_log", lambda desk: ["audit", "prove", "999999999", *desk.here]),
+    "verify": ("signature.invalid", lambda desk: ["verify", altered(desk), *desk.anchors]),
+}  # fmt: skip
+
+
+def altered(desk: Desk) -> str:
+    """A receipt with the last octet of its signature altered."""
+    document = json.loads(desk.receipt().read_bytes())
+    first = document["signature"][0]
+    document["signature"] = ("A" if first != "A" else "B") + document["signature"][1:]
+    return desk.file(json.dumps(document).encode(), "altered.json")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_says_code_both_languages_and_the_next_step(desk: Desk, name: str) -> None:
+    code, arguments = REFUSED[name]
+    done = yongtong(*arguments(desk), folder=desk.folder)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    sentence = sentences()[code]
+    for words in (code, sentence.zh, sentence.en, sentence.next_zh, sentence.next_en):
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_one_json_document_too(desk: Desk, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, arguments = REFUSED[name]
+    assert command_line.main([*arguments(desk), "--json"]) == 1
+    refused = one_document(capsys.readouterr().out)["refused"]
+    assert refused["code"] == code
+    assert all(refused[words] for words in ("zh", "en", "next_zh", "next_en"))
+
+
+# Wrong use: one plain line that names the file or the option ----------------------------------------------------------
+
+
+def taken(desk: Desk) -> str:
+    return desk.bus.url.rpartition(":")[2]
+
+
+WRONG: dict[str, tuple[str, Bad]] = {
+    "no settings": ("settings.toml", lambda desk: ["feeds"]),
+    "settings with an unknown key": (
+        "portt", lambda desk: ["feeds", *desk.settings("[https]", '[https]\nportt = 1')]
+    ),
+    "a folder of feeds that is not there": (
+        "nowhere", lambda desk: ["feeds", *desk.settings("[feeds]\nfolders = [", '[feeds]\nfolders = ["nowhere", ')]
+    ),
+    "no bus yet: bureau list": ("yongtong init", lambda desk: ["bureau", "list", *desk.settings()]),
+    "no bus yet: audit checkpoint": ("yongtong init", lambda desk: ["audit", "checkpoint", *desk.settings()]),
+    "no bus yet: ownership": ("yongtong init", lambda desk: ["ownership", "1", *desk.settings()]),
+    "no bus yet: serve": ("yongtong init", lambda desk: ["serve", "--https-port", "0", *desk.settings()]),
+    "init twice": ("holds a bus already", lambda desk: ["init", "--edition", "2007", *desk.here]),
+    "serve on a taken port": ("--https-port", lambda desk: ["serve", "--https-port", taken(desk), *desk.here]),
+    "serve beside another": ("another serve", lambda desk: ["serve", "--https-port", "0", *desk.here]),
+    "push of a missing file": ("none.csv", lambda desk: ["push", FEED, "none.csv", *desk.partner]),
+    "preview of a missing file": ("none.csv", lambda desk: ["feed", "preview", FEED, "none.csv", *desk.here]),
+    "push as nobody": ("--partners", lambda desk: ["push", FEED, desk.file(), "--as", "nobody", "--url", desk.bus.url]),
+    "enrol without certificates": (
+        "--new-keys", lambda desk: ["bureau", "enrol", "a", *TITLES, *BY, *desk.here]
+    ),
+    "enrol with what is no certificate": (
+        "a.pem",
+        lambda desk: ["bureau", "enrol", "a", *TITLES, *BY, *desk.here,
+                      "--signing", desk.file(b"no", "a.pem"), "--connection", desk.file(b"no", "b.pem")],
+    ),
+    "verify of a missing receipt": ("none.json", lambda desk: ["verify", "none.json", *desk.anchors]),
+    "verify without proper anchors": (
+        "anchors", lambda desk: ["verify", str(desk.receipt()), "--anchors", desk.file(b"{}", "anchors.json")]
+    ),
+    "audit verify of a missing journal's anchors": (
+        "none.json", lambda desk: ["audit", "verify", "--anchors", "none.json", *desk.here]
+    ),
+    "demo without its data": ("pipe_survey_results.xls", lambda desk: ["demo", "--data", str(desk.folder)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("as_json", [False, True], ids=["line", "json"])
+def test_wrong_use_is_one_line_that_names_it(
+    desk: Desk, name: str, as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, arguments = WRONG[name]
+    given = arguments(desk)
+    monkeypatch.chdir(desk.folder)
+    assert command_line.main([*given, "--json"] if as_json else given) == 2
+    told = capsys.readouterr()
+    if as_json:
+        assert words in one_document(told.out)["misconfigured"]
+    else:
+        assert told.out == ""
+        assert words in told.err
+        assert len(told.err.strip().splitlines()) == 1
+
+
+def test_a_taken_port_ends_the_program_with_one_line_and_exit_2(desk: Desk) -> None:
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = yongtong("serve", "--https-port", port, *desk.here, folder=desk.folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip() == (
+        f"misconfigured: port {port} on 127.0.0.1 is taken; choose another with --https-port"
+    )
+
+
+@pytest.mark.parametrize(
+    "line", ["", "nothing-such", "push", "feed", "near a b", "ownership 1 --on yesterday", "grant propose a steal b"]
+)
+def test_what_is_no_command_ends_with_usage_on_stderr(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(line.split())
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("usage: yongtong")
+
+
+def test_a_bus_that_does_not_answer_is_unavailable(desk: Desk) -> None:
+    arguments = ["--as", "made-up", "--partners", str(desk.bus.trial.partners), "--url", "https://127.0.0.1:1"]
+    done = yongtong("push", FEED, desk.file(), *arguments, "--json", folder=desk.folder)
+    assert done.returncode == 1
+    assert set(one_document(done.stdout)) == {"unavailable"}
+
+
+def test_a_push_whose_file_is_refused_exits_1_and_says_why(desk: Desk) -> None:
+    utf_16 = desk.file(csv(rows(desk.id)).decode().encode("utf-16"))
+    done = yongtong("push", FEED, utf_16, "--message-id", desk.id, *desk.partner, "--json", folder=desk.folder)
+    assert done.returncode == 1
+    document = one_document(done.stdout)
+    assert (document["status"], document["report"]["report"]["code"]) == ("refused", "decode.encoding_unknown")
+    assert document["report"]["report"]["sentence"]["next_zh"]
+    done = yongtong("report", desk.id, *desk.partner, folder=desk.folder)
+    assert done.returncode == 1
+    sentence = sentences()["decode.encoding_unknown"]
+    for words in (sentence.zh, sentence.next_zh):
+        assert words in done.stdout.replace("\n", "")
+
+
+def test_what_a_bureau_wrote_is_printed_as_it_stands(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table printer would obey [markup], stop at an unopened end of it, and turn :key: into a picture."""
+    file = desk.file(csv([{**row, "权属单位": "[/b]:key:[b]"} for row in rows(desk.id)]))
+    assert command_line.main(["push", FEED, file, *desk.partner]) == 0
+    (near,) = desk.bus.partner().nearest(*place(desk.id), 2.0, purpose="test")
+    assert command_line.main(["ownership", str(near.ownership.component.key), *desk.here]) == 0
+    assert "[/b]:key:[b]" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_which_one_was_refused_is_said(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["feed", "check", "nobody-knows", *desk.here]) == 1
+    assert capsys.readouterr().err.startswith("feed.unknown  [nobody-knows]\n")
+
+
+def test_a_feed_whose_example_does_not_hold_fails_its_check(desk: Desk) -> None:
+    (desk.folder / "feeds").mkdir()
+    wrong = LAMPS.replace("longitude_deg = 121.55", "longitude_deg = 121.56")
+    (desk.folder / "feeds" / "made-up-lamps.toml").write_text(wrong, encoding="utf-8")
+    folders = json.dumps([str(folder) for folder in desk.bus.trial.settings.feeds.folders])
+    settings = desk.settings(f"folders = {folders}", 'folders = ["feeds"]')
+    done = yongtong("feed", "check", "made-up-lamps", *settings, "--json", folder=desk.folder)
+    assert done.returncode == 1
+    assert "longitude_deg" in str(one_document(done.stdout)["unmet"])
+
+
+def test_one_bit_flipped_in_a_copy_of_the_log_is_found_and_named(desk: Desk) -> None:
+    journal = desk.copy(flipped=2)
+    done = yongtong("audit", "verify", "--journal", journal, *desk.anchors, "--json", folder=desk.folder)
+    assert done.returncode == 1
+    verdict = one_document(done.stdout)
+    assert verdict["ok"] is False
+    assert 2 in [problem["entry"] for problem in verdict["problems"]]
+
+
+# Help ----------------------------------------------------------------------------------------------------------------
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Every command's parser that runs something."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups:
+        yield parser
+    for group in groups:
+        for one in group.choices.values():
+            yield from parsers(one)
+
+
+@pytest.mark.parametrize("parser", list(parsers(command_line._parser())), ids=lambda parser: parser.prog)
+def test_help_ends_with_an_example_that_the_command_itself_takes(parser: argparse.ArgumentParser) -> None:
+    example = parser.format_help().rstrip().rpartition("example: ")[2].replace("\n", " ")
+    assert example.startswith(parser.prog)
+    given = command_line._parser().parse_args(shlex.split(example)[1:])
+    assert given.run is parser.get_default("run")
+
+
+def test_help_is_asked_of_the_program(tmp_path: Path) -> None:
+    done = yongtong("ownership", "-h", folder=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.rstrip().endswith("案件处置")
+
+
+# The whole of what a new bureau costs --------------------------------------------------------------------------------
+
+
+def test_a_made_up_bureaus_csv_is_one_new_file_and_nothing_else(tmp_path: Path) -> None:
+    """From an unknown bureau to "whose is it", by commands alone: the only file written by hand is the feed's."""
+    trial = a_trial(tmp_path)
+    here = ["--settings", trial.settings.source]
+    source = tmp_path / "lamps.csv"
+    source.write_bytes("编号,经度,纬度\nL-1,121.5470,29.8680\nL-2,121.5480,29.8690\n".encode())
+
+    def run(*arguments: str) -> dict[str, Any]:
+        done = yongtong(*arguments, "--json", folder=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return one_document(done.stdout)
+
+    (tmp_path / "feeds" / "made-up-lamps.toml").write_text(LAMPS, encoding="utf-8")
+    assert run("feed", "check", "made-up-lamps", *here)["unmet"] == []
+    names = ["--title", "Made-up bureau", "--title-zh", "某单位", "--new-keys", str(tmp_path / "partners")]
+    run("bureau", "enrol", "made-up", *names, "--by", "示范员甲", *here)
+    why = ["--purpose", "示范", "--basis", "示范"]
+    grant = run("grant", "propose", "made-up", "push", "made-up-lamps", *why, "--by", "示范员甲", *here)["grant"]
+    run("grant", "approve", grant, "--by", "示范员乙", *here)
+    with trial:
+        partner = ["--as", "made-up", "--partners", str(tmp_path / "partners"), "--url", trial.url]
+        pushed = run("push", "made-up-lamps", str(source), *partner)
+        assert (pushed["status"], pushed["report"]["report"]["new"]) == ("processed", 2)
+        (near,) = run("near", "121.5470", "29.8680", "--radius", "2", *here)["near"]
+    assert near["ownership"]["verdict"] == "role unknown", "an owner is said, an authority is not"
+    (claim,) = near["ownership"]["claims"]
+    assert (claim["bureau"], claim["source_key"], claim["owner"]["name"]) == ("made-up", "L-1", "某单位")
