@@ -83,13 +83,17 @@ class Acts:
         """Act one. Raises what `receive` raises."""
         return self.receive(self.delivery(message_id, content, feed, key))
 
-    def receive(self, *deliveries: Delivery) -> Received:
-        """Act one for deliveries that arrive at once; gives what the first one got."""
+    def receive(self, delivery: Delivery) -> Received:
+        """Act one for a delivery as it arrived."""
+        return self.receive_all(delivery)[0]
+
+    def receive_all(self, *deliveries: Delivery) -> list[Received]:
+        """Act one for deliveries that arrive at once."""
 
         async def together() -> list[Received]:
             return await asyncio.gather(*(receive(delivery, self.bus) for delivery in deliveries))
 
-        return asyncio.run(together())[0]
+        return asyncio.run(together())
 
     def evidence(self, received: Received) -> Path:
         """The file in which a delivery's evidence lies."""
