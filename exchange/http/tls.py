@@ -5,6 +5,7 @@ import itertools
 import logging
 import ssl
 from asyncio.events import TimerHandle
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +15,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from security.errors import Misconfigured
 
 MAX_HEAD_BYTES: Final = 16_384  # request line, headers, chunk framing and trailers of one request
+MOST_OF_ADDRESS: Final = 256  # connections, a quarter of what the server holds: no one locks all others out
 HEAD_SECONDS: Final = 10.0  # a request line and headers that take longer are cut off
 TOO_LARGE: Final = b"request head or chunk framing too large"
 
 
 log = logging.getLogger("yongtong.door")
 _handshakes_failed = itertools.count(1)
+_connections: Counter[str] = Counter()  # by address; all protocols of a process live on one event loop
 
 
 class Protocol(HttpToolsProtocol):
@@ -29,6 +32,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     _connected = False
+    _address = ""
     _certificate_der: bytes | None = None
     _head_timer: TimerHandle | None = None
     _in_head = True
@@ -42,6 +46,12 @@ class Protocol(HttpToolsProtocol):
         self._connected = True
         tls = transport.get_extra_info("ssl_object")
         self._certificate_der = tls.getpeercert(True) if tls is not None else None
+        self._address = str((transport.get_extra_info("peername") or ("",))[0])
+        _connections[self._address] += 1
+        if _connections[self._address] > MOST_OF_ADDRESS:
+            log.warning("door.too_many_connections remote=%s", self._address)
+            transport.abort()
+            return
         self._start_head_timer()
 
     def __del__(self) -> None:
@@ -50,8 +60,11 @@ class Protocol(HttpToolsProtocol):
             log.info("door.handshake_failed total=%d", next(_handshakes_failed))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timer and the connection."""
         self._stop_head_timer()
+        _connections[self._address] -= 1
+        if not _connections[self._address]:
+            del _connections[self._address]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

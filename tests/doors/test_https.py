@@ -183,3 +183,20 @@ def test_a_slow_second_head_on_a_kept_connection_is_cut_off(start: Start, monkey
         assert ask(connection)["size"] == 0
         connection.sendall(b"GET / HT")
         assert read_all(connection)[9:12] == b"408"
+
+
+def test_one_address_holds_only_so_many_connections(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "MOST_OF_ADDRESS", 3)
+    running = start(who)
+    held = [running.connect() for _ in range(3)]
+    with running.connect() as refused:
+        assert read_all(refused) == b""
+    assert ask(held[0])["subject"] is None, "those that stand go on"
+    held.pop().close()
+    until = time.monotonic() + 5
+    while tls._connections["127.0.0.1"] > 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    with running.connect() as again:
+        assert ask(again)["subject"] is None
+    for connection in held:
+        connection.close()
