@@ -149,13 +149,9 @@ def _delivery(row: InboxRow, feed: Feed, bus: Bus) -> BatchDelivery:
 
 def _decoded(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> pl.DataFrame:
     """All records of a batch, text as the sources spell it, with the index of their delivery."""
-    decode = formats()[feed.format].decode
-    frames = [
-        take(batch.frame, feed, index)
-        for index, row in enumerate(rows)
-        for batch in decode(reopened(row, bus).content, feed.options)
-    ]
-    return pl.concat(frames, how="diagonal")
+    contents = (reopened(row, bus).content for row in rows)
+    batches = formats()[feed.format].decode(contents, feed.options)
+    return pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
 
 
 def _by_delivery(frame: pl.DataFrame, deliveries: int) -> list[pl.DataFrame]:

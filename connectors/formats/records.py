@@ -1,6 +1,6 @@
 """The seam of every format: signed bytes in, batches of records as text out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -11,7 +11,8 @@ from security.message import Content
 RECORDS_PER_BATCH: Final = 50_000
 
 # Columns that a format adds itself; source columns never begin with "#".
-RECORD: Final = "#record"  # UInt32, numbered from 0 through the whole delivery, in source order
+CONTENT: Final = "#content"  # UInt32: which of the contents handed in
+RECORD: Final = "#record"  # UInt32, numbered from 0 through the whole content, in source order
 SHEET: Final = "#sheet"  # String: sheet, layer or part of the source that the record stands in
 CARRIED: Final = "#carried"  # Boolean: the key column was empty and its value comes from the record above
 
@@ -19,7 +20,10 @@ Options = Mapping[str, str | int | bool | list[str]]
 
 
 class RecordBatch(msgspec.Struct, frozen=True):
-    """At most 50,000 records. frame: RECORD, SHEET, CARRIED, then the source's columns, all text as it spells them."""
+    """At most 50,000 records, of one content or several.
+
+    frame: CONTENT, RECORD, SHEET, CARRIED, then the source's columns, all text as it spells them
+    """
 
     frame: pl.DataFrame
 
@@ -30,6 +34,10 @@ class Format(Protocol):
     NAME: str
     OPTIONS: Mapping[str, tuple[type, ...]]  # what a feed's `[options]` may hold, and of which type
 
-    def decode(self, content: Content, options: Options) -> Iterator[RecordBatch]:
-        """Yield the records. Raises Refusal `decode.*` when the bytes are not what the feed says."""
+    def decode(self, contents: Iterable[Content], options: Options) -> Iterator[RecordBatch]:
+        """Yield the records of all contents, in order.
+
+        Contents with the same columns may share a batch: a frame for each of many small ones would cost more than
+        reading it. Raises Refusal `decode.*` when the bytes of any are not what the feed says.
+        """
         ...

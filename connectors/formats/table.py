@@ -9,12 +9,13 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+import msgspec
 import polars as pl
 
-from connectors.formats.records import CARRIED, RECORD, RECORDS_PER_BATCH, SHEET, Options, RecordBatch
+from connectors.formats.records import CARRIED, CONTENT, RECORD, RECORDS_PER_BATCH, SHEET, Options, RecordBatch
 from connectors.formats.workbook import Sheet, is_workbook, sheets_of
 from connectors.formats.workbook_process import Corner
 from security.errors import Refusal
@@ -38,20 +39,46 @@ _BREAK: Final = re.compile(r"\s*[\r\n]+\s*")
 _NUMBER: Final = re.compile(r"[+-]?[\d.,]+")
 
 
-def decode(content: Content, options: Options) -> Iterator[RecordBatch]:
-    """Yield the records of each sheet in order; rows without any value are no records.
+class _Piece(msgspec.Struct, frozen=True):
+    """Rows of one sheet, at most 50,000. names: of the columns; carried: for each row; first: its record number."""
+
+    content: int
+    sheet: str
+    names: list[str]
+    first: int
+    rows: list[list[str]]
+    carried: list[bool]
+
+
+def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatch]:
+    """Yield the records of each content and sheet in order; rows without any value are no records.
+
+    Contents and sheets with the same columns share a batch.
 
     Raises Refusal decode.encoding_unknown, decode.encoding_wrong, decode.not_readable, decode.header_not_found,
     decode.header_doubled, decode.row_too_long, decode.sheet_missing, decode.sheet_unclear, decode.too_large.
     """
+    stack: list[_Piece] = []
+    height = 0
+    for piece in itertools.chain.from_iterable(_pieces(*numbered, options) for numbered in enumerate(contents)):
+        if stack and (piece.names != stack[0].names or height + len(piece.rows) > RECORDS_PER_BATCH):
+            yield RecordBatch(_frame(stack))
+            stack, height = [], 0
+        stack.append(piece)
+        height += len(piece.rows)
+    if stack:
+        yield RecordBatch(_frame(stack))
+
+
+def _pieces(index: int, content: Content, options: Options) -> Iterator[_Piece]:
     octets = content.read()
     first = 0
     for sheet in sheets_of(octets, _names(options.get("sheet"))) if is_workbook(octets) else [_text(octets, options)]:
-        for batch in _records(sheet, options, first):
-            first += batch.frame.height
+        for piece in _records(sheet, options, index, first):
+            first += len(piece.rows)
             if first > ROWS:
                 raise Refusal("decode.too_large", f"more than {ROWS} records")
-            yield batch
+            yield piece
 
 
 def _names(option: str | int | bool | list[str] | None) -> list[str]:
@@ -90,7 +117,11 @@ def _decoded(octets: bytes, declared: str | None) -> str:
 def _delimiter(text: str) -> str:
     """Comma, semicolon or tab: the one that stands in most of the first 20 lines; then the more frequent one."""
     lines = list(itertools.islice(io.StringIO(text[:20_000]), 20))
-    return max(",;\t", key=lambda mark: (sum(mark in line for line in lines), sum(line.count(mark) for line in lines)))
+    return max(
+        (mark for mark in ",;\t" if mark in text),
+        key=lambda mark: (sum(mark in line for line in lines), sum(line.count(mark) for line in lines)),
+        default=",",
+    )
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
@@ -103,22 +134,24 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 # Header
 
 
-def _records(sheet: Sheet, options: Options, first: int) -> Iterator[RecordBatch]:
-    """The sheet's records, numbered from `first`, in batches; one batch without records if there is only a header."""
+def _records(sheet: Sheet, options: Options, content: int, first: int) -> Iterator[_Piece]:
+    """The sheet's records, numbered from `first`, in pieces; one piece without records if there is only a header."""
     top = list(itertools.islice(sheet.rows, HEADER_WITHIN))
     at = _header_row(top, str(options["header"]) if "header" in options else None, sheet.name)
     rows = _header_rows(at, sheet.merged, options)
     names = _column_names([_filled(top, row, at + rows, sheet.merged) for row in range(at, at + rows)], sheet.name)
     body = (row for row in itertools.chain(top[at + rows :], sheet.rows) if any(map(str.strip, row)))
-    above: str | None = None
-    batch = list(itertools.islice(body, RECORDS_PER_BATCH))
+    column = _carried_column(names, options, sheet.name)
+    above = ""
     while True:
-        frame = _frame(batch, names, sheet.name, first)
-        if "carry_down" in options:
-            frame, above = _carried(frame, str(options["carry_down"]), above, sheet.name)
-        first += len(batch)
-        yield RecordBatch(frame)
-        if not (batch := list(itertools.islice(body, RECORDS_PER_BATCH))):
+        piece = list(itertools.islice(body, RECORDS_PER_BATCH))
+        _check_cells(piece, len(names), sheet.name, first)
+        carried = [False] * len(piece)
+        if column is not None:
+            carried, above = _carry_down(piece, column, above)
+        yield _Piece(content, sheet.name, names, first, piece, carried)
+        first += len(piece)
+        if len(piece) < RECORDS_PER_BATCH:
             return
 
 
@@ -129,7 +162,7 @@ def _plain(cell: str) -> str:
 
 def _header_row(top: list[list[str]], wanted: str | None, sheet: str) -> int:
     """Index of the first header row: the one with the wanted name, or else the first with text in every column."""
-    width = max((at + 1 for row in top for at, cell in enumerate(row) if cell.strip()), default=0)
+    width = max(map(_said_width, top), default=0)
     for index, row in enumerate(top):
         cells = [_plain(cell) for cell in row[:width]]
         if wanted is not None and wanted in cells:
@@ -137,6 +170,14 @@ def _header_row(top: list[list[str]], wanted: str | None, sheet: str) -> int:
         if wanted is None and len(cells) == width and width and not any(not c or _NUMBER.fullmatch(c) for c in cells):
             return index
     raise Refusal("decode.header_not_found", f"{sheet} {wanted or ''}".strip())
+
+
+def _said_width(row: list[str]) -> int:
+    """How many cells a row has up to its last one with text."""
+    width = len(row)
+    while width and not row[width - 1].strip():
+        width -= 1
+    return width
 
 
 def _header_rows(at: int, merged: list[tuple[Corner, Corner]], options: Options) -> int:
@@ -184,34 +225,53 @@ def _column_names(header: list[list[str]], sheet: str) -> list[str]:
 # Records
 
 
-def _frame(rows: list[list[str]], names: list[str], sheet: str, first: int) -> pl.DataFrame:
-    """Rows as columns of text, null where a cell is empty; columns without a name are left out."""
-    width = len(names)
+def _check_cells(rows: list[list[str]], width: int, sheet: str, first: int) -> None:
     if max(map(len, itertools.chain.from_iterable(rows)), default=0) > CELL_CHARACTERS:
         raise Refusal("decode.too_large", f"{sheet} a cell of more than {CELL_CHARACTERS} characters".strip())
     for number, row in enumerate(rows, first):
         if len(row) > width and any(cell.strip() for cell in row[width:]):
             raise Refusal("decode.row_too_long", f"{sheet} record {number}".strip())
+
+
+def _carried_column(names: list[str], options: Options, sheet: str) -> int | None:
+    """Which column's empty cells repeat the value above; None where the feed does not say so."""
+    if "carry_down" not in options:
+        return None
+    if (column := str(options["carry_down"])) not in names:
+        raise Refusal("decode.header_not_found", f"{sheet} {column}".strip())
+    return names.index(column)
+
+
+def _carry_down(rows: list[list[str]], column: int, above: str) -> tuple[list[bool], str]:
+    """Fill the column's empty cells from the row above, in place: which were filled, and the last value."""
+    carried = []
+    for row in rows:
+        row.extend([""] * (column + 1 - len(row)))
+        said = row[column].strip() != ""
+        row[column] = above = row[column] if said else above
+        carried.append(not said and above != "")
+    return carried, above
+
+
+def _frame(pieces: list[_Piece]) -> pl.DataFrame:
+    """Rows as columns of text, null where a cell is empty; columns without a name are left out."""
+    names, rows = pieces[0].names, [row for piece in pieces for row in piece.rows]
     columns = itertools.zip_longest(*rows, fillvalue="")
     texts = {
         name: pl.Series(name, [cell or None for cell in column], dtype=pl.String)
         for name, column in zip(names, itertools.chain(columns, itertools.repeat(("",) * len(rows))), strict=False)
         if name
     }
-    own = [
-        pl.Series(RECORD, range(first, first + len(rows)), dtype=pl.UInt32),
-        pl.Series(SHEET, [sheet or None] * len(rows), dtype=pl.String),
-        pl.Series(CARRIED, [False] * len(rows), dtype=pl.Boolean),
-    ]
-    return pl.DataFrame([*own, *texts.values()])
+    return pl.DataFrame(
+        [
+            _own(CONTENT, ([piece.content] * len(piece.rows) for piece in pieces), pl.UInt32),
+            _own(RECORD, (range(piece.first, piece.first + len(piece.rows)) for piece in pieces), pl.UInt32),
+            _own(SHEET, ([piece.sheet or None] * len(piece.rows) for piece in pieces), pl.String),
+            _own(CARRIED, (piece.carried for piece in pieces), pl.Boolean),
+            *texts.values(),
+        ]
+    )
 
 
-def _carried(frame: pl.DataFrame, column: str, above: str | None, sheet: str) -> tuple[pl.DataFrame, str | None]:
-    """The frame with empty cells of the column filled from the record above, and the last value for the next batch."""
-    if column not in frame.columns:
-        raise Refusal("decode.header_not_found", f"{sheet} {column}".strip())
-    said = pl.when(pl.col(column).str.strip_chars() != "").then(pl.col(column))
-    filled = frame.with_columns(
-        said.forward_fill().fill_null(pl.lit(above, pl.String)).alias(column), said.is_null().alias(CARRIED)
-    ).with_columns(pl.col(CARRIED) & pl.col(column).is_not_null())
-    return filled, filled[column][-1] if filled.height else above
+def _own(name: str, parts: Iterable[Iterable[object]], kind: type[pl.DataType]) -> pl.Series:
+    return pl.Series(name, list(itertools.chain.from_iterable(parts)), dtype=kind)

@@ -91,8 +91,8 @@ def _preview(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     feed = _one(settings, options.feed)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
-    batches = formats()[feed.format].decode(read_file(options.file), feed.options)
-    records = pl.concat([take(batch.frame, feed, 0) for batch in batches], how="diagonal")
+    batches = formats()[feed.format].decode([read_file(options.file)], feed.options)
+    records = pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
     mapped = map_records(records, feed)
     placing = place(
         mapped.candidates,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from connectors.formats import table, workbook
 from connectors.formats.catalogue import formats
-from connectors.formats.records import CARRIED, RECORD, RECORDS_PER_BATCH, SHEET, Options
+from connectors.formats.records import CARRIED, CONTENT, RECORD, RECORDS_PER_BATCH, SHEET, Options
 from connectors.formats.workbook_process import text_of
 from security.errors import Refusal
 from security.message import in_memory
@@ -24,12 +24,12 @@ CSV = "编号,类型,X\nLD1,路灯,3307153.91\nLD2,,\n"
 
 
 def decode(octets: bytes, **options: str | int | bool | list[str]) -> pl.DataFrame:
-    return pl.concat([batch.frame for batch in table.decode(in_memory(octets), options)])
+    return pl.concat([batch.frame for batch in table.decode([in_memory(octets)], options)]).drop(CONTENT)
 
 
 def refusal(octets: bytes, options: Options) -> str:
     with pytest.raises(Refusal) as refused:
-        list(table.decode(in_memory(octets), options))
+        list(table.decode([in_memory(octets)], options))
     return refused.value.code
 
 
@@ -136,8 +136,8 @@ def test_too_many_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"carry_down": "编号"}])
 def test_a_header_alone_is_a_batch_without_records(options: Options) -> None:
-    (batch,) = table.decode(in_memory("编号,类型\n".encode()), options)
-    assert (batch.frame.height, batch.frame.columns[3:]) == (0, ["编号", "类型"])
+    (batch,) = table.decode([in_memory("编号,类型\n".encode())], options)
+    assert (batch.frame.height, batch.frame.columns[4:]) == (0, ["编号", "类型"])
 
 
 def test_quotes_hold_delimiters_and_line_breaks() -> None:
@@ -171,9 +171,16 @@ def test_an_empty_first_cell_repeats_the_value_above_across_batches(monkeypatch:
     assert frame[CARRIED].to_list() == [False, False, True, True, False]
 
 
+def test_contents_with_the_same_columns_share_a_batch_and_keep_their_records_apart() -> None:
+    contents = [in_memory(octets) for octets in (b"k,v\n1,a\n2,\n", b"k,v\n,b\n", b"k,v\n", b"k,w\n3,c\n")]
+    first, second = (batch.frame for batch in table.decode(contents, {"carry_down": "k"}))
+    assert first.select(CONTENT, RECORD, "k", "v").rows() == [(0, 0, "1", "a"), (0, 1, "2", None), (1, 0, None, "b")]
+    assert second.select(CONTENT, RECORD, "k", "w").rows() == [(3, 0, "3", "c")]
+
+
 def test_batches_hold_at_most_fifty_thousand_records_numbered_through() -> None:
     octets = b"a\n" + b"1\n" * (RECORDS_PER_BATCH + 1)
-    first, second = (batch.frame for batch in table.decode(in_memory(octets), {}))
+    first, second = (batch.frame for batch in table.decode([in_memory(octets)], {}))
     assert (first.height, second.height, second[RECORD][0]) == (RECORDS_PER_BATCH, 1, RECORDS_PER_BATCH)
 
 

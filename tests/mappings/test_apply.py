@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.formats.records import CARRIED, RECORD, SHEET
+from connectors.formats.records import CARRIED, CONTENT, RECORD, SHEET
 from connectors.formats.table import decode
 from mappings.apply import Mapped, map_records, take
 from mappings.feed import Feed
@@ -96,9 +96,16 @@ def feed(text: str = FEED) -> Feed:
 
 def records(*rows: dict[str, str], delivery: int = 0) -> pl.DataFrame:
     frame = pl.DataFrame([{c: row.get(c) for c in COLUMNS} for row in rows], schema=dict.fromkeys(COLUMNS, pl.String))
-    own = pl.DataFrame({RECORD: range(len(rows)), SHEET: [None] * len(rows), CARRIED: ["again" in row for row in rows]})
-    own = own.cast({RECORD: pl.UInt32, SHEET: pl.String, CARRIED: pl.Boolean})
-    return take(pl.concat([own, frame], how="horizontal"), feed(), delivery)
+    own = pl.DataFrame(
+        {
+            CONTENT: [delivery] * len(rows),
+            RECORD: range(len(rows)),
+            SHEET: [None] * len(rows),
+            CARRIED: ["again" in row for row in rows],
+        },
+        schema={CONTENT: pl.UInt32, RECORD: pl.UInt32, SHEET: pl.String, CARRIED: pl.Boolean},
+    )
+    return take(pl.concat([own, frame], how="horizontal"), feed())
 
 
 def mapped(*rows: dict[str, str]) -> Mapped:
@@ -194,7 +201,7 @@ def test_deliveries_mapped_together_come_out_as_they_would_alone() -> None:
 
 def test_a_column_that_the_feed_reads_and_the_source_lacks_is_refused_by_name() -> None:
     lacking = records({"key": "A"}).drop("x", "day")
-    for refused in (lambda: take(lacking, feed(), 0), lambda: map_records(lacking, feed())):
+    for refused in (lambda: take(lacking, feed()), lambda: map_records(lacking, feed())):
         with pytest.raises(Refusal, match=r"mapping\.column_missing") as problem:
             refused()
         assert set(problem.value.detail.split(", ")) == {"x", "day"}
@@ -206,10 +213,10 @@ def test_a_feed_may_read_the_sheet_s_name() -> None:
         + 'crs = "EPSG:4549"\n[fields]\nsource_key = { from = ["#sheet", "k"], join = "-" }\n'
         + '[defaults]\nclass_code = "0101"\n'
     )
-    frame = pl.concat([batch.frame for batch in decode(in_memory(b"k,v\n1,2\n"), {})]).with_columns(
+    frame = pl.concat([batch.frame for batch in decode([in_memory(b"k,v\n1,2\n")], {})]).with_columns(
         pl.lit("J").alias(SHEET)
     )
-    got = map_records(take(frame, feed(text), 0), feed(text))
+    got = map_records(take(frame, feed(text)), feed(text))
     assert got.candidates["source_key"].to_list() == ["J-1"]
 
 

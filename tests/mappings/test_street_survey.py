@@ -22,7 +22,7 @@ def survey(shared_data: Callable[[str], Path]) -> SurveyResult:
     octets = (shared_data("pipe_survey") / "pipe_survey_results.xls").read_bytes()
     feeds = load_feeds([FOLDER / "feeds"])
     return {
-        feed.id: map_records(pl.concat([take(b.frame, feed, 0) for b in decode(in_memory(octets), feed.options)]), feed)
+        feed.id: map_records(pl.concat([take(b.frame, feed) for b in decode([in_memory(octets)], feed.options)]), feed)
         for feed in feeds.values()
     }
 

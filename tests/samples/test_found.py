@@ -52,7 +52,7 @@ def quarter(tmp_path_factory: pytest.TempPathFactory) -> Quarter:
 
 def read(quarter: Quarter, feed_id: str, name: str, signed_at: datetime = NOON) -> Read:
     feed, content = FEEDS[feed_id], in_memory((quarter.folder / name).read_bytes())
-    mapped = map_records(pl.concat([take(batch.frame, feed, 0) for batch in table.decode(content, feed.options)]), feed)
+    mapped = map_records(pl.concat([take(batch.frame, feed) for batch in table.decode([content], feed.options)]), feed)
     placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=quarter.city, limit_m=1.0)
     found = pl.concat([mapped.findings, placing.findings])
     lists = validation.lists("2007", grid=quarter.city.grid.codes, districts=quarter.city.districts.codes)
