@@ -81,8 +81,7 @@ class Evidence:
         if size > MOST_IN_SEGMENT:
             return Content(size=size, digest=Digest("SHA-256", digest), path=path, offset=offset)
         try:
-            with path.open("rb") as stream:
-                octets = os.pread(stream.fileno(), size, offset)
+            octets = _pread(path, size, offset)
         except OSError as problem:
             raise AuditBroken(f"evidence {location} cannot be read") from problem
         content = Content(size=size, digest=sha256(octets), octets=octets)
@@ -161,6 +160,14 @@ class Evidence:
             raise AuditBroken(f"{location!r:.200} is no place of evidence")
         bureau, name, offset, size, digest = parts.groups()
         return self._folder / bureau / name, int(offset), int(size), bytes.fromhex(digest)
+
+
+def _pread(path: Path, size: int, offset: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, size, offset)
+    finally:
+        os.close(descriptor)
 
 
 def _fsync(path: Path) -> None:

@@ -9,11 +9,12 @@ from datetime import datetime
 
 from lxml import etree
 
-from security.envelope import YT, Limits, open_envelope, text_of
+from security.envelope import YT, text_of
 from security.errors import AuditBroken, Refusal
 from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
 from security.wss import VerifiedEnvelope
-from security.xmldsig import unbase64
+from security.xml import parse
+from security.xmldsig import DS, octets_of, unbase64
 
 
 def payload_of(verified: VerifiedEnvelope, delivery: Delivery) -> VerifiedPayload:
@@ -47,18 +48,28 @@ def reopen(
     expected, request_digest, signer, signed_at, form: as the journal recorded them when the delivery was accepted;
     request_digest is the SHA-256 of the envelope's SignatureValue, lower-case hex.
 
-    Raises AuditBroken when the evidence no longer holds that content under that signature.
+    Raises AuditBroken when the evidence no longer holds that content under that signature. The two digests decide:
+    act one's checks of the envelope's shape say nothing more about octets that they have passed.
     """
     try:
-        envelope = open_envelope(envelope_octets, Limits(max_bytes=len(envelope_octets)))  # it was within them once
-        content = attachment or _inline(envelope.element)
-        declared = _declared(envelope.element)
+        operation, signature = _operation_and_signature(envelope_octets)
+        content = attachment or _inline(operation)
+        declared = _declared(operation)
     except Refusal as problem:
         raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem
-    found = hashlib.sha256(envelope.signature.value).hexdigest()
+    found = hashlib.sha256(signature).hexdigest()
     if (content.digest, declared, found) != (expected, expected, request_digest):
         raise AuditBroken(f"evidence of request {request_digest[:16]} is not what was accepted")
-    return _payload(envelope.element, content, signer, signed_at, form)
+    return _payload(operation, content, signer, signed_at, form)
+
+
+def _operation_and_signature(octets: bytes) -> tuple[etree._Element, bytes]:
+    """The Body's only child and the octets of the one SignatureValue; where they stand, act one has checked."""
+    root = parse(octets, max_bytes=len(octets))  # it was within the limits once
+    operations, values = [child for body in root[1:] for child in body], list(root.iter(DS + "SignatureValue"))
+    if len(operations) != 1 or len(values) != 1:
+        raise Refusal("signature.envelope", "not one operation under one signature")
+    return operations[0], octets_of(values[0])
 
 
 def _payload(
