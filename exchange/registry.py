@@ -40,6 +40,12 @@ class Bureau(msgspec.Struct, frozen=True):
     role: str
 
 
+def check_code(code: str) -> None:
+    """Return if a bureau may bear the code. Raises Refusal `registry.code_invalid`."""
+    if not _CODE.fullmatch(code):
+        raise Refusal("registry.code_invalid", code)
+
+
 class Officer(msgspec.Struct, frozen=True):
     """A person who decides: by name, acting for a bureau (`operator` is the bus's own)."""
 
@@ -114,8 +120,7 @@ class Registry:
 
         Raises Refusal `registry.code_invalid`, `registry.certificate_known` (enrolled before, here or for another).
         """
-        if not _CODE.fullmatch(bureau.code):
-            raise Refusal("registry.code_invalid", bureau.code)
+        check_code(bureau.code)
         if any(certificate.bureau != bureau.code for certificate in certificates):
             raise Refusal("auth.sender_mismatch", bureau.code)
 

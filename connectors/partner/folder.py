@@ -38,15 +38,21 @@ class PartnerFolder:
     def make(
         cls, path: Path, *, signing: SigningKey, connection: SigningKey, ca_pem: bytes, anchors_json: bytes
     ) -> "PartnerFolder":
-        """A new folder of these keys (each with its certificate), private keys readable by their owner alone."""
-        path.mkdir(parents=True, mode=0o700, exist_ok=True)
-        for name, key in (("signing", signing), ("connection", connection)):
-            if key.certificate_der is None:
-                raise Misconfigured(f"{name} key without a certificate")
-            (path / f"{name}.pem").write_bytes(pki.pem_of(key.certificate_der))
-            descriptor = os.open(path / f"{name}.key", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(key.pem())
+        """A new folder of these keys (each with its certificate), private keys readable by their owner alone.
+
+        Raises Misconfigured where the folder cannot be made, or holds a key already: a lost key cannot be had again.
+        """
+        try:
+            path.mkdir(parents=True, mode=0o700, exist_ok=True)
+            for name, key in (("signing", signing), ("connection", connection)):
+                if key.certificate_der is None:
+                    raise Misconfigured(f"{name} key without a certificate")
+                descriptor = os.open(path / f"{name}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(key.pem())
+                (path / f"{name}.pem").write_bytes(pki.pem_of(key.certificate_der))
+        except OSError as problem:
+            raise Misconfigured(f"{problem.filename}: {problem.strerror}; no key is ever written over") from problem
         (path / "ca.pem").write_bytes(ca_pem)
         (path / "anchors.json").write_bytes(anchors_json)
         return cls(path)

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -11,8 +11,8 @@ import msgspec
 from connectors.partner.folder import PartnerFolder
 from exchange import app
 from exchange.cli.output import print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, add_group, settings_of
-from exchange.registry import Bureau, Officer, Registry
+from exchange.cli.parsing import Commands, add_command, add_group, day, settings_of
+from exchange.registry import Bureau, Officer, Registry, check_code
 from exchange.settings import Settings
 from security import pki
 from security.errors import Misconfigured
@@ -66,8 +66,8 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     propose.add_argument("action", choices=["push", "pull"])
     propose.add_argument("target", metavar="TARGET", help="a feed to push into; ownership or components to pull")
     propose.add_argument("--class", dest="classes", action="append", default=[], metavar="C", help="class code; repeat")
-    propose.add_argument("--from", dest="valid_from", type=date.fromisoformat, help="first day (today)")
-    propose.add_argument("--until", dest="valid_until", type=date.fromisoformat, help="last day (a year from now)")
+    propose.add_argument("--from", dest="valid_from", type=day, help="first day (today)")
+    propose.add_argument("--until", dest="valid_until", type=day, help="last day (a year from now)")
     propose.add_argument("--purpose", required=True)
     propose.add_argument("--basis", required=True, help="the rule or paper it rests on")
     approve = add_command(
@@ -99,7 +99,11 @@ def registry(settings: Settings) -> Iterator[Registry]:
 
 
 def make_partner(settings: Settings, code: str, folder: Path) -> tuple[PartnerFolder, list[EnrolledCertificate]]:
-    """Keys and certificates of a bureau, issued by the bus's own CA, in a folder of its own: for trials, the demo."""
+    """Keys and certificates of a bureau, issued by the bus's own CA, in a folder of its own: for trials, the demo.
+
+    Raises Refusal `registry.code_invalid`, Misconfigured where the folder holds keys already.
+    """
+    check_code(code)  # first: the code becomes a path
     now, ca = app.utc_now(), app.authority(settings)
     until = now + timedelta(days=TRIAL_DAYS)
     keys: dict[Use, SigningKey] = {}
