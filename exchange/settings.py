@@ -87,6 +87,6 @@ def load_settings(path: Path) -> Settings:
         raise Misconfigured(
             f"{path}: no settings file; run in the folder of settings.toml or give --settings"
         ) from problem
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as problem:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as problem:
         raise Misconfigured(f"{path}: {problem}") from problem
     return msgspec.structs.replace(settings, source=str(path.resolve()))

@@ -9,7 +9,7 @@ import msgspec
 
 from exchange import app, audit
 from exchange.cli.output import print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, add_group, settings_of
+from exchange.cli.parsing import Commands, add_command, add_group, count, settings_of
 from exchange.receipts import Anchors, VerifiedDocument, verify_receipt
 from security.errors import Misconfigured
 
@@ -24,7 +24,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         search.add_argument(f"--{name}", default="")
     search.add_argument("--since", type=_moment, metavar="TIME", help="ISO 8601 with its offset")
     search.add_argument("--until", type=_moment, metavar="TIME")
-    search.add_argument("--limit", type=int, default=20, help="at most so many (20)")
+    search.add_argument("--limit", type=count, default=20, help="at most so many (20)")
     verify = add_command(
         group,
         common,

@@ -2,12 +2,11 @@
 
 import argparse
 from contextlib import closing
-from datetime import date
 from typing import Any
 
 from exchange import app, ownership
 from exchange.cli.output import STDOUT, print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, settings_of
+from exchange.cli.parsing import Commands, add_command, day, degrees, settings_of
 from exchange.cli.partner import add_partner_options, partner_of
 from exchange.journal import Entry
 from exchange.store.sqlite import Store
@@ -30,8 +29,8 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         says="components around a place, and whose they are",
         example="yongtong near 121.549 29.874 --radius 20 --class 0102",
     )
-    near.add_argument("longitude", metavar="LON", type=float, help="degrees of CGCS2000")
-    near.add_argument("latitude", metavar="LAT", type=float)
+    near.add_argument("longitude", metavar="LON", type=degrees, help="degrees of CGCS2000")
+    near.add_argument("latitude", metavar="LAT", type=degrees)
     near.add_argument("--class", dest="class_code", metavar="C", help="class code of the master edition")
     near.add_argument("--radius", type=float, default=20.0, metavar="M", help="metres (20)")
     asked = add_command(
@@ -44,7 +43,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     asked.add_argument("id", metavar="ID")
     for parser in (near, asked):
-        parser.add_argument("--on", type=date.fromisoformat, metavar="DATE", help="at the end of that day (+08:00)")
+        parser.add_argument("--on", type=day, metavar="DATE", help="at the end of that day (+08:00)")
     for parser in (component, near, asked):
         parser.add_argument("--purpose", default="enquiry", help="stands in the audit (enquiry)")
         parser.add_argument("--case", metavar="NUMBER", help="case number; stands in the audit")

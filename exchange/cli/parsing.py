@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,34 @@ def add_group(commands: Commands, name: str, *, says: str) -> Commands:
     """A command that has commands of its own."""
     parser = commands.add_parser(name, help=says, description=says)
     return parser.add_subparsers(metavar="COMMAND", required=True)
+
+
+def day(text: str) -> date:
+    """An argument that is a day, YYYY-MM-DD."""
+    return date.fromisoformat(text)
+
+
+def count(text: str) -> int:
+    """An argument that is a whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+    return number
+
+
+def degrees(text: str) -> float:
+    """An argument that is a longitude or latitude."""
+    number = float(text)
+    if not -180.0 <= number <= 180.0:  # says no to nan, too
+        raise argparse.ArgumentTypeError(f"{text}: not between -180 and 180")
+    return number
+
+
+def https_url(text: str) -> str:
+    """An argument that is a bus's address. Of another scheme the client's own certificate would not be shown."""
+    if not text.startswith("https://"):
+        raise argparse.ArgumentTypeError(f"{text}: write https://host:port")
+    return text
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

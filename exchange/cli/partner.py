@@ -10,7 +10,7 @@ from typing import Any
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.partner import Partner, Received, Reported
 from exchange.cli.output import print_findings, print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, settings_of
+from exchange.cli.parsing import Commands, add_command, https_url, settings_of
 from exchange.receipts import Anchors, verify_receipt
 from mappings import findings as finding_catalogue
 from security.errors import Misconfigured, sentences
@@ -48,7 +48,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 def add_partner_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """--as, --url, --partners: who asks, whom, and where the keys lie."""
     parser.add_argument("--as", dest="bureau", metavar="BUREAU", required=required, help="whose keys sign")
-    parser.add_argument("--url", help="of the bus (from the settings when not given)")
+    parser.add_argument("--url", type=https_url, help="of the bus (from the settings when not given)")
     parser.add_argument("--partners", default="partners", metavar="DIR", help="folder of partner folders (partners)")
 
 

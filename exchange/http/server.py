@@ -31,9 +31,10 @@ def listen(host: str, port: int, option: str = "--https-port") -> socket.socket:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listening.bind((host, port))
         listening.listen(BACKLOG)
-    except OSError as problem:
+    except (OSError, OverflowError) as problem:
         listening.close()
-        why = "is taken" if problem.errno == errno.EADDRINUSE else f"cannot be opened ({problem.strerror or problem})"
+        taken = isinstance(problem, OSError) and problem.errno == errno.EADDRINUSE
+        why = "is taken" if taken else f"cannot be opened ({getattr(problem, 'strerror', None) or problem})"
         raise Misconfigured(f"port {port} on {host} {why}; choose another with {option}") from problem
     return listening
 
