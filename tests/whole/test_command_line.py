@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[str, Bad]] = {
     "ownership --as": ("component.unknown", lambda desk: ["ownership", "999999999", *desk.partner]),
     "bureau enrol": (
         "registry.code_invalid",
-        lambda desk: ["bureau", "enrol", "Water!", *TITLES, "--new-keys", str(desk.folder),
+        lambda desk: ["bureau", "enrol", "../water", *TITLES, "--new-keys", str(desk.folder),
                       *BY, *desk.here],
     ),
     "bureau revoke": ("registry.certificate_unknown", lambda desk: ["bureau", "revoke", "00" * 32, *BY, *desk.here]),
@@ -298,6 +298,20 @@ WRONG: dict[str, tuple[str, Bad]] = {
         lambda desk: ["bureau", "enrol", "a", *TITLES, *BY, *desk.here,
                       "--signing", desk.file(b"no", "a.pem"), "--connection", desk.file(b"no", "b.pem")],
     ),
+    "enrol with new keys where there are keys": (
+        "signing.key",
+        lambda desk: ["bureau", "enrol", "made-up", *TITLES, *BY, *desk.here,
+                      "--new-keys", str(desk.bus.trial.partners)],
+    ),
+    "enrol with new keys in what is no folder": (
+        "file.csv",
+        lambda desk: ["bureau", "enrol", "a", *TITLES, "--new-keys", desk.file(name="file.csv"), *BY, *desk.here],
+    ),
+    "settings that are a folder": (".", lambda desk: ["feeds", "--settings", "."]),
+    "settings that are no text": ("a.toml", lambda desk: ["feeds", "--settings", desk.file(b"\x80", "a.toml")]),
+    "serve on a port that cannot be": (
+        "--https-port", lambda desk: ["serve", "--https-port", "99999", *desk.here]
+    ),
     "verify of a missing receipt": ("none.json", lambda desk: ["verify", "none.json", *desk.anchors]),
     "verify without proper anchors": (
         "anchors", lambda desk: ["verify", str(desk.receipt()), "--anchors", desk.file(b"{}", "anchors.json")]
@@ -340,7 +354,20 @@ def test_a_taken_port_ends_the_program_with_one_line_and_exit_2(desk: Desk) -> N
 
 
 @pytest.mark.parametrize(
-    "line", ["", "nothing-such", "push", "feed", "near a b", "ownership 1 --on yesterday", "grant propose a steal b"]
+    "line",
+    [
+        "",
+        "nothing-such",
+        "push",
+        "feed",
+        "near a b",
+        "near nan nan",
+        "near 1000 29",
+        "ownership 1 --on yesterday",
+        "grant propose a steal b",
+        "audit search --limit -1",
+        "receipt a --as b --url localhost:8443",
+    ],
 )
 def test_what_is_no_command_ends_with_usage_on_stderr(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -370,6 +397,15 @@ def test_a_push_whose_file_is_refused_exits_1_and_says_why(desk: Desk) -> None:
     sentence = sentences()["decode.encoding_unknown"]
     for words in (sentence.zh, sentence.next_zh):
         assert words in done.stdout.replace("\n", "")
+
+
+def test_new_keys_of_a_code_that_may_not_be_are_not_written(desk: Desk) -> None:
+    inner = desk.folder / "partners"
+    inner.mkdir()
+    command = ["bureau", "enrol", "../water", *TITLES, "--new-keys", str(inner), *BY, *desk.here]
+    assert command_line.main(command) == 1
+    assert list(desk.folder.iterdir()) == [inner]
+    assert list(inner.iterdir()) == []
 
 
 def test_what_a_bureau_wrote_is_printed_as_it_stands(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
