@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, time, timedelta, timezone
+from time import monotonic
 from typing import Any, Final
 
 import polars as pl
@@ -13,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.formats.catalogue import formats
 from exchange import claims, joining, validation
+from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.faults import durable_step
 from exchange.journal import Entry, InboxRow
@@ -28,20 +30,32 @@ log = logging.getLogger("yongtong.processing")
 
 CITY_TIME: Final = timezone(timedelta(hours=8))
 TOGETHER_BYTES: Final = 8_000_000  # deliveries of a `changes` feed go through together up to this much content
+SLICE_S: Final = 5.0  # one feed's turn while others wait
 NAMED_RECORDS: Final = 5  # record numbers named in a report for each finding
 NAMED_VALUES: Final = 10
 
 
 def process(feed_id: str, bus: Bus) -> int:
-    """Work through everything that waits for one feed, oldest first. Gives how many deliveries were finished.
+    """Work through what waits for one feed, oldest first. Gives how many deliveries were finished.
+
+    A bureau that sends without a pause does not hold up the others: after a while it is their feeds' turn.
 
     Idempotent on (sender, message id): what the store already holds is not applied again, only reported.
     """
     feed, finished = bus.feeds[feed_id], 0
+    attempts, began_s = Attempts(bus.folder / "act-two.json"), monotonic()
     while waiting := bus.journal.waiting(feed_id, bus.batch_deliveries):
-        together = _together(waiting, feed, bus)
-        _finish_all(together, feed, bus)
+        together = _together(attempts.apart(waiting), feed, bus)
+        worn_out = attempts.too_many(together[0])
+        with attempts.at(together):
+            if worn_out and not bus.store.stored([(together[0].sender, together[0].message_id)]):
+                log.error("delivery.ends_the_worker feed=%s message_id=%s", feed.id, together[0].message_id)
+                _hold(together[0], {"code": "delivery.failed"}, feed, bus)
+            else:
+                _finish_all(together, feed, bus)
         finished += len(together)
+        if monotonic() - began_s > SLICE_S and bus.journal.feeds_waiting() not in ([], [feed_id]):
+            break  # a task for each feed that waits is in the queue by now
     return finished
 
 
