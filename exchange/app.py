@@ -30,6 +30,7 @@ from exchange.evidence import Evidence
 from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.tls import server_context
+from exchange.intake import remember_reads
 from exchange.journal import Journal
 from exchange.placing import load_city
 from exchange.processing import process
@@ -226,6 +227,7 @@ def serve(settings: Settings, listening: socket.socket, *, with_worker: bool, re
         bus = open_bus(settings, woken.set)
         stack.callback(bus.close)
         bus.journal.resume()
+        remember_reads(bus)
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
         announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
         stack.callback(announcer.stop)

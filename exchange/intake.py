@@ -18,7 +18,7 @@ from security.authorise import authorise
 from security.errors import Refusal, Unavailable
 from security.message import Delivery, EnrolledCertificate, Grant, Principal, VerifiedPayload
 from security.signatures import payload_of
-from security.wss import SKEW, Envelope, VerifiedEnvelope, open_envelope, verify
+from security.wss import LONGEST, SKEW, Envelope, VerifiedEnvelope, open_envelope, verify
 from security.wss import Limits as EnvelopeLimits
 
 P = ParamSpec("P")
@@ -126,7 +126,7 @@ async def admit(delivery: Delivery, bus: Bus, view: str) -> Admitted:
         grant = _may_read(principal, view, bus, now)
         verified = _theirs(envelope, certificate, delivery, bus, now)
         standing.signer, standing.grant = principal, grant.id
-        bus.replays.refuse_again(verified.signed_digest, verified.expires + SKEW, now)
+        bus.replays.refuse_again(principal.bureau, verified.signed_digest, verified.expires + SKEW, now)
     except Refusal as refusal:
         raise await _entered(refusal, standing, bus) from refusal
     bus.journal.stage_read(_read_entry(standing, view, verified, bus))
@@ -149,6 +149,15 @@ async def admit_carrier(
         raise await _entered(refusal, standing, bus) from refusal
     bus.journal.stage_read(_entry("read", "answered", standing, bus, {"view": view, **query}))
     return Admitted(standing.carrier, grant, None)
+
+
+def remember_reads(bus: Bus) -> None:
+    """Take over from the audit which signed reads were answered before this process began, for they still count."""
+    longest = LONGEST + 2 * SKEW
+    for entry in bus.journal.since(bus.clock() - longest):
+        if entry.leaf.type == "read" and entry.detail and "signed_digest" in entry.detail:
+            until = datetime.fromisoformat(entry.leaf.time) + longest
+            bus.replays.remember(entry.leaf.sender, str(entry.detail["signed_digest"]), until)
 
 
 async def turn_away(refusal: Refusal, door: str, carrier_der: bytes | None, remote: str, bus: Bus) -> Refusal:
@@ -269,6 +278,7 @@ def _read_entry(standing: _Standing, view: str, verified: VerifiedEnvelope, bus:
         "view": view,
         "operation": verified.operation,
         "request_digest": verified.signature_digest,
+        "signed_digest": verified.signed_digest,
         "purpose": verified.text("Purpose"),
         "case_number": verified.text("CaseNumber"),
     }

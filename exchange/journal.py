@@ -356,6 +356,17 @@ class Journal:
         rows = self._read(f"{_SELECT_ENTRY} WHERE idx = ?", index)
         return _logged(rows[0]) if rows else None
 
+    def since(self, moment: datetime) -> list[LoggedEntry]:
+        """All entries from a moment on, newest first; read backwards from the end, however long the log is."""
+        found, size, first = [], self.size(), instant(moment)
+        for stop in range(size, 0, -MOST_IN_GROUP):
+            query = f"{_SELECT_ENTRY} WHERE idx >= ? AND idx < ? ORDER BY idx DESC"
+            piece = [_logged(row) for row in self._read(query, stop - MOST_IN_GROUP, stop)]
+            found += [entry for entry in piece if entry.leaf.time >= first]
+            if not piece or piece[-1].leaf.time < first:
+                break
+        return found
+
     def search(
         self,
         *,

@@ -2,10 +2,11 @@
 
 import threading
 from datetime import datetime
+from typing import Final
 
 from security.errors import Refusal, Unavailable
 
-MOST_REMEMBERED = 200_000
+MOST_OF_BUREAU: Final = 200_000  # within ten minutes; each bureau has its own, so that none uses up another's
 
 
 class Replays:
@@ -15,16 +16,23 @@ class Replays:
     """
 
     def __init__(self) -> None:
-        self._until: dict[str, datetime] = {}
+        self._until: dict[str, dict[str, datetime]] = {}
         self._lock = threading.Lock()
 
-    def refuse_again(self, signed_digest: str, until: datetime, now: datetime) -> None:
+    def refuse_again(self, bureau: str, signed_digest: str, until: datetime, now: datetime) -> None:
         """Remember this envelope. Raises Refusal `signature.replayed` when it was seen before it expired."""
         with self._lock:
-            if self._until.get(signed_digest, now) > now:
+            known = self._until.setdefault(bureau, {})
+            if known.get(signed_digest, now) > now:
                 raise Refusal("signature.replayed")
-            if len(self._until) >= MOST_REMEMBERED:
-                self._until = {digest: until for digest, until in self._until.items() if until > now}
-            if len(self._until) >= MOST_REMEMBERED:
-                raise Unavailable("too many signed reads within ten minutes")
-            self._until[signed_digest] = until
+            # Oldest first, and each is looked at once: a full memory must not cost a full reading at every call.
+            while known and known[first := next(iter(known))] <= now:
+                del known[first]
+            if len(known) >= MOST_OF_BUREAU:
+                raise Unavailable(f"too many signed reads of {bureau} within ten minutes")
+            known[signed_digest] = until
+
+    def remember(self, bureau: str, signed_digest: str, until: datetime) -> None:
+        """Take over what an earlier process saw."""
+        with self._lock:
+            self._until.setdefault(bureau, {})[signed_digest] = until

@@ -79,6 +79,11 @@ class Acts:
         octets = self._signed("SubmitDelivery", members, key or self.folder.signing)
         return self._arrived(octets)
 
+    def asking(self, operation: str, message_id: str) -> Delivery:
+        """A signed read as it arrives."""
+        members = {"Sender": "made-up", "Recipient": self.bus.origin, "MessageId": message_id, "Purpose": "test"}
+        return self._arrived(self._signed(operation, members, self.folder.signing))
+
     def push(self, message_id: str, content: bytes, feed: str = FEED, key: SigningKey | None = None) -> Received:
         """Act one. Raises what `receive` raises."""
         return self.receive(self.delivery(message_id, content, feed, key))
