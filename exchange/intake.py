@@ -91,11 +91,11 @@ def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Verif
     # 3 may they – default is no
     grant = authorise(signer, "push", feed.id, feed.bureau, bus.registry.grants(signer.bureau), _day(now))
     # 4 is it theirs – nothing but the envelope was parsed up to here
-    verified = _theirs(envelope, certificate, delivery, bus, now)
+    verified = _theirs(envelope, certificate, delivery, bus, standing, now)
     payload = payload_of(verified, delivery)
     if payload.form == "inline" and payload.content.size > bus.limits.max_inline_bytes:
         raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
-    standing.signer, standing.grant = signer, grant.id
+    standing.grant = grant.id
     return verified, payload, grant
 
 
@@ -124,8 +124,8 @@ async def admit(delivery: Delivery, bus: Bus, view: str) -> Admitted:
         envelope, certificate = _who(delivery, bus, standing, now)
         principal = Principal(certificate.bureau, certificate.fingerprint)
         grant = _may_read(principal, view, bus, now)
-        verified = _theirs(envelope, certificate, delivery, bus, now)
-        standing.signer, standing.grant = principal, grant.id
+        verified = _theirs(envelope, certificate, delivery, bus, standing, now)
+        standing.grant = grant.id
         bus.replays.refuse_again(principal.bureau, verified.signed_digest, verified.expires + SKEW, now)
     except Refusal as refusal:
         raise await _entered(refusal, standing, bus) from refusal
@@ -189,12 +189,18 @@ def _feed_named(envelope: Envelope, bus: Bus, standing: _Standing) -> Feed:
 
 
 def _theirs(
-    envelope: Envelope, certificate: EnrolledCertificate, delivery: Delivery, bus: Bus, now: datetime
+    envelope: Envelope,
+    certificate: EnrolledCertificate,
+    delivery: Delivery,
+    bus: Bus,
+    standing: _Standing,
+    now: datetime,
 ) -> VerifiedEnvelope:
     """The signature holds, the signed part has the published shape, and it names this bus as its recipient."""
     verified = verify(
         envelope, certificate, now=now, attachment=delivery.attachment, attachment_id=delivery.attachment_id
     )
+    standing.signer = verified.signer  # whatever is refused from here on is refused to the signer by name
     if not bus.schema.validate(verified.element):
         raise Refusal("soap.schema_invalid", _broken_rules(bus.schema))
     recipient = verified.text("Recipient")

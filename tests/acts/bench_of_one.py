@@ -79,10 +79,11 @@ class Acts:
         octets = self._signed("SubmitDelivery", members, key or self.folder.signing)
         return self._arrived(octets)
 
-    def asking(self, operation: str, message_id: str) -> Delivery:
+    def asking(self, operation: str, message_id: str, bureau: str = "made-up", **more: str) -> Delivery:
         """A signed read as it arrives."""
-        members = {"Sender": "made-up", "Recipient": self.bus.origin, "MessageId": message_id, "Purpose": "test"}
-        return self._arrived(self._signed(operation, members, self.folder.signing))
+        members = {"Sender": bureau, "Recipient": self.bus.origin, "MessageId": message_id, "Purpose": "test", **more}
+        folder = PartnerFolder(self.trial.partners / bureau)
+        return self._arrived(self._signed(operation, members, folder.signing), folder)
 
     def push(self, message_id: str, content: bytes, feed: str = FEED, key: SigningKey | None = None) -> Received:
         """Act one. Raises what `receive` raises."""
@@ -104,10 +105,9 @@ class Acts:
         """The file in which a delivery's evidence lies."""
         return self.bus.folder / "evidence" / received.inbox.evidence.partition(":")[0]
 
-    def _arrived(self, octets: bytes) -> Delivery:
-        carrier = SigningKey.load(
-            self.folder.path / "connection.key", certificate_path=self.folder.path / "connection.pem"
-        )
+    def _arrived(self, octets: bytes, folder: PartnerFolder | None = None) -> Delivery:
+        path = (folder or self.folder).path
+        carrier = SigningKey.load(path / "connection.key", certificate_path=path / "connection.pem")
         return Delivery("soap", carrier.certificate_der, "127.0.0.1", octets, in_memory(octets), self.bus.clock())
 
     def _signed(self, operation: str, members: dict[str, str], key: SigningKey) -> bytes:
