@@ -104,10 +104,10 @@ class Trial:
         said = ""
         for line in self._process.stdout:
             said += line
-            if line.rstrip() == "}":
-                self.url = str(json.loads(said)["url"])
+            if line.rstrip() == "}" and "url" in (document := json.loads(said)):
+                self.url = str(document["url"])
                 return self.url
-        raise Misconfigured(f"serve did not start; it said, in {self.folder}/serve.log: {self._tail()}")
+        raise Misconfigured(f"serve did not start; it said: {said}{self._tail()}")
 
     def stop(self) -> None:
         """Let it finish what it is answering, then end it."""

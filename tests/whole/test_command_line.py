@@ -20,7 +20,7 @@ from exchange import app
 from exchange.cli import main as command_line
 from exchange.cli.bureaus import registry
 from exchange.cli.trial import PROPOSER
-from security.errors import sentences
+from security.errors import Misconfigured, sentences
 from security.message import in_memory
 from tests.whole.real_bus import FEED, LAMPS, RealBus, a_trial, csv, place, rows
 
@@ -351,6 +351,13 @@ def test_a_taken_port_ends_the_program_with_one_line_and_exit_2(desk: Desk) -> N
     assert done.stderr.strip() == (
         f"misconfigured: port {port} on 127.0.0.1 is taken; choose another with --https-port"
     )
+
+
+def test_a_trial_that_does_not_start_says_why(tmp_path: Path) -> None:
+    trial = a_trial(tmp_path)
+    (tmp_path / "feeds" / "other.toml").write_text(LAMPS, encoding="utf-8")
+    with pytest.raises(Misconfigured, match=r"other\.toml: id"):
+        trial.start()
 
 
 @pytest.mark.parametrize(
