@@ -1,14 +1,15 @@
-"""What became of each record: the root that a report signs, and the full list as a file named by its own digest."""
+"""What became of each record, as a report says it: the root that it signs, and its findings by kind."""
 
-import hashlib
 import hmac
-import io
-import os
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any, Final
 
 import polars as pl
 
 from exchange.receipts import outcome_root
+
+NAMED_RECORDS: Final = 5  # record numbers named in a report for each finding
+NAMED_VALUES: Final = 10
 
 
 def secret_of(master: bytes, sender: str, message_id: str) -> bytes:
@@ -16,25 +17,35 @@ def secret_of(master: bytes, sender: str, message_id: str) -> bytes:
     return hmac.digest(master, f"{sender}\x00{message_id}".encode(), "sha256")
 
 
-def root_of(outcomes: pl.DataFrame, secret: bytes) -> str:
-    """Hex of the root over one delivery's records, in their order. outcomes: record, source_key, outcome."""
-    ordered = outcomes.sort("record")
-    root, _ = outcome_root(ordered["source_key"].fill_null("").to_list(), ordered["outcome"].to_list(), secret)
-    return root.hex()
+def roots_of(outcomes: pl.DataFrame, secrets: Sequence[bytes]) -> tuple[str, ...]:
+    """Hex of the root over each delivery's records, in their order, with each delivery's secret.
+
+    outcomes: delivery, record, source_key, outcome
+    """
+    said: list[tuple[list[str], list[str]]] = [([], []) for _ in secrets]
+    ordered = outcomes.sort("delivery", "record").select("delivery", pl.col("source_key").fill_null(""), "outcome")
+    for delivery, key, outcome in ordered.iter_rows():
+        keys, words = said[delivery]
+        keys.append(key)
+        words.append(outcome)
+    return tuple(outcome_root(*one, secret)[0].hex() for one, secret in zip(said, secrets, strict=True))
 
 
-def keep_outcomes(folder: Path, outcomes: pl.DataFrame) -> str:
-    """Write OUTCOMES, with each delivery's message id, as a durable Arrow file; gives its SHA-256, which names it."""
-    buffer = io.BytesIO()
-    outcomes.write_ipc(buffer)
-    octets = buffer.getvalue()
-    digest = hashlib.sha256(octets).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{digest}.arrow"
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    return digest
+def findings_of(findings: pl.DataFrame, deliveries: int) -> list[list[dict[str, Any]]]:
+    """Each delivery's findings by code and field: how many records, the first few by number, the commonest values."""
+    kinds = ["delivery", "severity", "code", "field"]
+    grouped = findings.sort("record").group_by(kinds, maintain_order=True)
+    counted = grouped.agg(pl.len().alias("count"), pl.col("record").head(NAMED_RECORDS).alias("first_records"))
+    values = (
+        findings.group_by(*kinds, "value")
+        .agg(pl.len().alias("times"))
+        .sort("times", "value", descending=[True, False])
+        .group_by(kinds, maintain_order=True)
+        .agg(pl.struct(value=pl.col("value").fill_null(""), count="times").head(NAMED_VALUES).alias("values"))
+    )
+    joined = counted.join(values, on=kinds, nulls_equal=True, maintain_order="left")
+    ordered = joined.sort("severity", "count", "code", descending=[False, True, False])
+    found: list[list[dict[str, Any]]] = [[] for _ in range(deliveries)]
+    for finding in ordered.with_columns(pl.col("field").fill_null("")).to_dicts():
+        found[finding.pop("delivery")].append(finding)
+    return found

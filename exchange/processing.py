@@ -18,7 +18,7 @@ from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.faults import durable_step
 from exchange.journal import Entry, InboxRow
-from exchange.outcomes import keep_outcomes, root_of, secret_of
+from exchange.outcomes import findings_of, roots_of, secret_of
 from exchange.placing import place
 from exchange.reading import EvidenceBroken, reopened
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
@@ -31,8 +31,6 @@ log = logging.getLogger("yongtong.processing")
 CITY_TIME: Final = timezone(timedelta(hours=8))
 TOGETHER_BYTES: Final = 8_000_000  # deliveries of a `changes` feed go through together up to this much content
 SLICE_S: Final = 5.0  # one feed's turn while others wait
-NAMED_RECORDS: Final = 5  # record numbers named in a report for each finding
-NAMED_VALUES: Final = 10
 
 
 def process(feed_id: str, bus: Bus) -> int:
@@ -136,7 +134,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         return
     links = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
     secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
-    roots = tuple(map(root_of, _by_delivery(compared.outcomes, len(rows)), secrets))
+    roots = roots_of(compared.outcomes, secrets)
     durable_step("store.commit:before")
     stored = bus.store.commit(Batch(feed.id, feed.bureau, bus.clock(), deliveries, roots, compared, links))
     durable_step("store.commit:after")
@@ -168,12 +166,6 @@ def _decoded(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> pl.DataFrame:
     return pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
 
 
-def _by_delivery(frame: pl.DataFrame, deliveries: int) -> list[pl.DataFrame]:
-    """The frame's rows of each delivery, in order; empty where it has none."""
-    parts = frame.partition_by("delivery", as_dict=True)
-    return [parts.get((index,), frame.clear()) for index in range(deliveries)]
-
-
 def _report(
     rows: Sequence[InboxRow],
     stored: Stored,
@@ -184,44 +176,25 @@ def _report(
     bus: Bus,
 ) -> None:
     """Steps 15 and 16: the entry of each delivery and its signed report, all in one group of the journal."""
-    names = pl.DataFrame({"delivery": range(len(rows)), "message_id": [row.message_id for row in rows]})
-    named = stored.outcomes.join(names.cast({"delivery": pl.UInt32}), on="delivery", maintain_order="left")
-    outcomes_file = keep_outcomes(bus.folder / "outcomes", named)
-    finding_parts, tally_parts = (_by_delivery(frame, len(rows)) for frame in (findings, tallies))
+    found = findings_of(findings, len(rows))
+    counted: list[dict[str, int]] = [{} for _ in rows]
+    for delivery, name, count in tallies.iter_rows():
+        counted[delivery][name] = count
     promised: list[Future[bytes]] = []
     for index, (row, done, secret) in enumerate(zip(rows, stored.deliveries, secrets, strict=True)):
         counts: dict[str, Any] = {"records": done.counts.records, **structs.asdict(done.counts)}
         report = {
             **counts,
-            "findings": findings_of(finding_parts[index]),
-            "tallies": dict(tally_parts[index].select("name", "count").rows()),
+            "findings": found[index],
+            "tallies": counted[index],
             "outcome_root": done.root,
             "outcome_secret": secret.hex(),
-            "outcomes_file": outcomes_file,
+            "outcomes_file": done.outcomes_file,
         }
         detail = {"message_id": row.message_id, "outcome_root": done.root, **counts}
         promised.append(bus.journal.finish(row.id, "processed", _entry(row, "processed", detail, feed, bus), report))
     for future in promised:
         future.result()
-
-
-def findings_of(findings: pl.DataFrame) -> list[dict[str, Any]]:
-    """Findings of one delivery by code and field: how many records, the first few by number, the commonest values."""
-    if findings.is_empty():
-        return []
-    kinds = ["severity", "code", "field"]
-    grouped = findings.sort("record").group_by(kinds, maintain_order=True)
-    counted = grouped.agg(pl.len().alias("count"), pl.col("record").head(NAMED_RECORDS).alias("first_records"))
-    values = (
-        findings.group_by(*kinds, "value")
-        .agg(pl.len().alias("times"))
-        .sort("times", "value", descending=[True, False])
-        .group_by(kinds, maintain_order=True)
-        .agg(pl.struct(value=pl.col("value").fill_null(""), count="times").head(NAMED_VALUES).alias("values"))
-    )
-    joined = counted.join(values, on=kinds, nulls_equal=True, maintain_order="left")
-    ordered = joined.sort("severity", "count", "code", descending=[False, True, False])
-    return [{**finding, "field": finding["field"] or ""} for finding in ordered.to_dicts()]
 
 
 def _too_much_gone(compared: Compared, feed: Feed) -> dict[str, str | int]:

@@ -192,17 +192,22 @@ def _invalid(detail: str) -> Refusal:
 
 def outcome_leaf(index: int, source_key: str, outcome: str, secret: bytes) -> bytes:
     """The leaf hash of one record's outcome. secret: the k of this delivery; without it a leaf tells nothing."""
-    position, name = index.to_bytes(8, "big"), source_key.encode()
-    salt = hmac.digest(secret, position, "sha256")
-    # The length before the key: "A1" + "2new" must not hash as "A12" + "new".
-    return sha256(b"\x00" + salt + position + len(name).to_bytes(4, "big") + name + outcome.encode()).digest()
+    return _leaf(index, source_key, outcome, hmac.new(secret, digestmod="sha256"))
 
 
 def outcome_root(keys: Sequence[str], outcomes: Sequence[str], secret: bytes) -> tuple[bytes, list[bytes]]:
     """Root over the outcomes of a delivery's records, in their order, and the leaf hashes under it."""
+    keyed = hmac.new(secret, digestmod="sha256")
     pairs = enumerate(zip(keys, outcomes, strict=True))
-    leaves = [outcome_leaf(index, key, outcome, secret) for index, (key, outcome) in pairs]
+    leaves = [_leaf(index, key, outcome, keyed) for index, (key, outcome) in pairs]
     return merkle.root_of(leaves), leaves
+
+
+def _leaf(index: int, source_key: str, outcome: str, keyed: hmac.HMAC) -> bytes:
+    position, name, salt = index.to_bytes(8, "big"), source_key.encode(), keyed.copy()
+    salt.update(position)
+    # The length before the key: "A1" + "2new" must not hash as "A12" + "new".
+    return sha256(b"\x00" + salt.digest() + position + len(name).to_bytes(4, "big") + name + outcome.encode()).digest()
 
 
 def outcome_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:

@@ -66,7 +66,7 @@ def reopen(
 def _operation_and_signature(octets: bytes) -> tuple[etree._Element, bytes]:
     """The Body's only child and the octets of the one SignatureValue; where they stand, act one has checked."""
     root = parse(octets, max_bytes=len(octets))  # it was within the limits once
-    operations, values = [child for body in root[1:] for child in body], list(root.iter(DS + "SignatureValue"))
+    operations, values = [child for body in list(root)[1:] for child in body], list(root.iter(DS + "SignatureValue"))
     if len(operations) != 1 or len(values) != 1:
         raise Refusal("signature.envelope", "not one operation under one signature")
     return operations[0], octets_of(values[0])

@@ -10,8 +10,8 @@ from exchange import app, validation
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import read_file
+from exchange.outcomes import findings_of
 from exchange.placing import load_city, place
-from exchange.processing import findings_of
 from exchange.settings import Settings
 from exchange.store.frames import BatchDelivery
 from mappings.apply import check_examples, map_records, take
@@ -106,7 +106,7 @@ def _preview(options: argparse.Namespace) -> int:
     deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
     found = pl.concat([mapped.findings, placing.findings])
     checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
-    findings = findings_of(pl.concat([found, checked]))
+    (findings,) = findings_of(pl.concat([found, checked]), 1)
     shown = placing.placed.select(SHOWN).head(options.limit)
     if options.json:
         words = [{**finding, "sentence": sentence_of(finding["code"])} for finding in findings]

@@ -139,13 +139,19 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class StoredDelivery(msgspec.Struct, frozen=True):
-    """A delivery that the store holds. root: hex of the outcome root; recorded_at aware, UTC."""
+    """A delivery that the store holds.
+
+    root:          hex of the outcome root
+    outcomes_file: SHA-256, hex, of the Arrow file of all outcomes of its commit, which the store keeps
+    recorded_at:   aware, UTC
+    """
 
     sender: str
     message_id: str
     root: str
     counts: Counts
     recorded_at: datetime
+    outcomes_file: str
 
 
 class Stored(msgspec.Struct, frozen=True):

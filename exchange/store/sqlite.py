@@ -33,7 +33,7 @@ NEAR_COLUMNS: Final = (
     "WHERE k.component_id = c.id AND f.code = ?)"
 )
 STORED: Final = (
-    "SELECT d.sender, d.message_id, d.root, d.counts, t.recorded_at_us FROM deliveries d "
+    "SELECT d.sender, d.message_id, d.root, d.counts, t.recorded_at_us, t.outcomes FROM deliveries d "
     "JOIN commits t ON t.id = d.commit_id WHERE d.sender = ? AND d.message_id = ?"
 )
 OUTCOMES_OF: Final = (

@@ -3,10 +3,10 @@
 Order: by delivery, then source key. So a delivery with its rows in another order leaves the same store behind.
 """
 
-import hashlib
 import io
 import sqlite3
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -78,9 +78,10 @@ def write(connection: sqlite3.Connection, batch: Batch) -> Stored:
 
 
 def stored_delivery(row: tuple[Any, ...]) -> StoredDelivery:
-    """A delivery as its row says: sender, message id, root, counts, recorded_at_us."""
-    sender, message_id, root, counts, recorded_at_us = row
-    return StoredDelivery(sender, message_id, root, msgspec.json.decode(counts, type=Counts), moment(recorded_at_us))
+    """A delivery as its row says: sender, message id, root, counts, recorded_at_us, outcomes of its commit."""
+    sender, message_id, root, counts, recorded_at_us, outcomes = row
+    decoded = msgspec.json.decode(counts, type=Counts)
+    return StoredDelivery(sender, message_id, root, decoded, moment(recorded_at_us), sha256(outcomes).hexdigest())
 
 
 def stored_again(
@@ -206,7 +207,7 @@ def _roles(connection: sqlite3.Connection, versions: pl.DataFrame) -> pl.Series:
 
 
 def _roles_digest(row: tuple[str | None, ...]) -> bytes:
-    return hashlib.sha256(msgspec.json.encode(row)).digest()
+    return sha256(msgspec.json.encode(row)).digest()
 
 
 def _close(connection: sqlite3.Connection, events: pl.DataFrame, versions: pl.DataFrame, first_delivery: int) -> None:
@@ -271,9 +272,11 @@ def _deliveries(
 ) -> tuple[StoredDelivery, ...]:
     """The commit, its deliveries and their counts."""
     commit_id, recorded_at_us = _next(connection, "commits"), microseconds(batch.recorded_at)
-    octets = io.BytesIO()
-    outcomes.write_ipc(octets, compression="zstd")
-    connection.execute("INSERT INTO commits VALUES (?, ?, ?)", (commit_id, recorded_at_us, octets.getvalue()))
+    file = io.BytesIO()
+    outcomes.write_ipc(file, compression="zstd")
+    octets = file.getvalue()
+    outcomes_file = sha256(octets).hexdigest()
+    connection.execute("INSERT INTO commits VALUES (?, ?, ?)", (commit_id, recorded_at_us, octets))
     counts, stored = _counts(batch, outcomes), []
     for position, (one, root) in enumerate(zip(batch.deliveries, batch.roots, strict=True)):
         text = msgspec.json.encode(counts[position]).decode()
@@ -284,7 +287,8 @@ def _deliveries(
                 *(one.entry, one.evidence_class, microseconds(one.valid_from), root, text),
             ),
         )
-        stored.append(StoredDelivery(one.sender, one.message_id, root, counts[position], batch.recorded_at))
+        done = StoredDelivery(one.sender, one.message_id, root, counts[position], batch.recorded_at, outcomes_file)
+        stored.append(done)
     return tuple(stored)
 
 
