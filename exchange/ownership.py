@@ -32,6 +32,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     entry: index of the delivery's acceptance in the audit log; record: number in that delivery, from 0
     join_distance_m: how far from the component it was when joined by position, None when it founded it
+    attributes: what else the record said, by the shared schema's names: place, initial_date, note …
     """
 
     bureau: str
@@ -55,6 +56,7 @@ class Claim(msgspec.Struct, frozen=True):
     authority: Unit | None
     owner: Unit | None
     maintainer: Unit | None
+    attributes: dict[str, str]
 
 
 class Component(msgspec.Struct, frozen=True):
@@ -224,4 +226,11 @@ def _claim(row: asking.Row) -> Claim:
         authority=unit_of(row.authority_code, row.authority_name, row.authority_basis),
         owner=unit_of(row.owner_code, row.owner_name, row.owner_basis),
         maintainer=unit_of(row.maintainer_code, row.maintainer_name, row.maintainer_basis),
+        attributes=_attributes(row.more),
     )
+
+
+def _attributes(more: str | None) -> dict[str, str]:
+    """What else the record said, by the shared schema's names; numbers as text."""
+    said: dict[str, str | float | None] = msgspec.json.decode(more) if more else {}
+    return {name: str(value) for name, value in said.items() if value is not None}

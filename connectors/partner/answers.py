@@ -31,7 +31,10 @@ class Role(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What one bureau said, and where the proof lies. entry: index in the audit log; times aware, UTC."""
+    """What one bureau said, and where the proof lies. entry: index in the audit log; times aware, UTC.
+
+    attributes: what else the record said, by the shared schema's names
+    """
 
     bureau: str
     feed: str
@@ -54,6 +57,7 @@ class Claim(msgspec.Struct, frozen=True):
     authority: Unit | None
     owner: Unit | None
     maintainer: Unit | None
+    attributes: dict[str, str]
 
 
 class Component(msgspec.Struct, frozen=True):
@@ -96,9 +100,14 @@ def typed(answer: object, kind: type[T]) -> T:
 
 
 def _named(value: Any) -> Any:
-    """The contract's names as Python spells them: `JoinDistanceM` is `join_distance_m`."""
+    """The contract's names as Python spells them (`JoinDistanceM` is `join_distance_m`), `Attribute`s as one mapping."""
     if isinstance(value, list):
         return [_named(one) for one in value]
     if isinstance(value, dict):
-        return {_MANY.get(name) or _WORD.sub("_", name).lower(): _named(one) for name, one in value.items()}
+        named: dict[str, Any] = {
+            _MANY.get(name) or _WORD.sub("_", name).lower(): _named(one) for name, one in value.items()
+        }
+        if "attribute" in named:
+            named["attributes"] = {one["name"]: one["_value_1"] or "" for one in named.pop("attribute")}
+        return named
     return value

@@ -134,9 +134,11 @@ def print_ownership(answer: Any) -> None:
             for role in ROLE_WORDS
             if (unit := getattr(claim, role)) is not None
         )
+        attributes = ", ".join(f"{name} {text}" for name, text in claim.attributes.items())
         for line in (
             f"  {claim.bureau} / {claim.feed} / {claim.source_key}   {claim.valid_from:%Y-%m-%d}{until}",
             f"      {said}",
+            *([f"      {attributes}"] if attributes else []),
             f"      {proof}",
         ):
             STDOUT.print(line, markup=False, soft_wrap=True)

@@ -33,6 +33,15 @@ class Pairs(msgspec.Struct, frozen=True):
     missing: int
 
 
+class Kind(msgspec.Struct, frozen=True):
+    """What the points of one appurtenance (附属物) became: a class of components, or none by a named rule."""
+
+    feed: str
+    appurtenance: str
+    points: int
+    becomes: str
+
+
 class Told(msgspec.Struct, frozen=True):
     """One delivery: what went in and what became of it. receipt_s, report_s: seconds from sending."""
 
@@ -59,6 +68,7 @@ class Story:
         self.deliveries: list[Told] = []
         self.ledger: Ledger | None = None
         self.pairs: Pairs | None = None
+        self.kinds: list[Kind] = []
         self.seconds = 0.0
 
     @property
@@ -107,6 +117,7 @@ class Story:
             "deliveries": self.deliveries,
             "ledger": self._ledger(),
             "pairs": self.pairs or Pairs(0, 0, 0, 0),
+            "appurtenances": self.kinds,
             "seconds": self.seconds,
         }
 
@@ -123,6 +134,9 @@ class Story:
         )  # fmt: skip
         for told in self.deliveries:
             print_findings(f"质检意见 Findings: {told.feed}", told.findings)
+        if self.kinds:
+            rows = [msgspec.structs.astuple(kind) for kind in self.kinds]
+            print_table("附属物 What each appurtenance became", Kind.__struct_fields__, rows)
         total = self._ledger()
         components = ("components", "claims", "disputes", "orphans", "gaps")
         print_table("总账 Ledger", list(total["records"]), [list(total["records"].values())])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from exchange import audit, ownership
 from exchange.app import anchors_of
-from exchange.cli.demo_story import Story
+from exchange.cli.demo_story import Kind, Story
 from exchange.cli.trial import Trial, city_of
 from exchange.store.sqlite import Store
 from mappings.load import load_feeds
@@ -64,6 +64,24 @@ def play(trial: Trial, data: Path, story: Story) -> None:
     story.check("the whole log holds", verdict.ok, f"{verdict.entries} entries")
     with closing(Store(trial.state)) as store:
         story.ledger = store.ledger()
+        story.kinds = _kinds(store, story)
+
+
+def _kinds(store: Store, story: Story) -> list[Kind]:
+    """What the points of each appurtenance became: components from the store, the rest from the reports."""
+    query = (
+        "SELECT f.code, k.more ->> 'appurtenance', count(*), k.class_code FROM claims k "
+        "JOIN feeds f ON f.id = k.feed_id GROUP BY 1, 2, 4"
+    )
+    kinds = [Kind(*row) for row in store.connection().execute(query)]
+    kinds += [
+        Kind(told.feed, value["value"] or "(none)", value["count"], finding["code"])
+        for told in story.deliveries
+        for finding in told.findings
+        if finding["code"] != "ignored.repeated_point"
+        for value in finding["values"]
+    ]
+    return sorted(kinds, key=lambda kind: (kind.feed, -kind.points, kind.appurtenance))
 
 
 def _question(trial: Trial, story: Story) -> None:

@@ -72,6 +72,8 @@ def _put_claim(parent: etree._Element, claim: Claim) -> None:
     for name, unit in (("Authority", claim.authority), ("Owner", claim.owner), ("Maintainer", claim.maintainer)):
         if unit is not None:
             _put_unit(element, name, unit)
+    for name, text in claim.attributes.items():
+        put(element, "Attribute", text).set("name", name)
 
 
 def _put_unit(parent: etree._Element, name: str, unit: Unit) -> None:

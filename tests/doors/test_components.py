@@ -48,6 +48,7 @@ CLAIM = Claim(
     authority=None,
     owner=DRAINAGE,
     maintainer=Unit(None, "养护所", "default"),
+    attributes={"place": "望江路", "initial_date": "2012-05-01"},
 )
 ROLES = (
     RoleAnswer("authority", "unknown", ()),
