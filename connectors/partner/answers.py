@@ -100,7 +100,7 @@ def typed(answer: object, kind: type[T]) -> T:
 
 
 def _named(value: Any) -> Any:
-    """The contract's names as Python spells them (`JoinDistanceM` is `join_distance_m`), `Attribute`s as one mapping."""
+    """The contract's names as Python spells them, `JoinDistanceM` as `join_distance_m`; `Attribute`s as one mapping."""
     if isinstance(value, list):
         return [_named(one) for one in value]
     if isinstance(value, dict):

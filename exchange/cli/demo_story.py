@@ -133,7 +133,8 @@ class Story:
             ],
         )  # fmt: skip
         for told in self.deliveries:
-            print_findings(f"质检意见 Findings: {told.feed}", told.findings)
+            told_of = [finding for finding in told.findings if finding["severity"] != "ignored"]
+            print_findings(f"质检意见 Findings: {told.feed}", told_of)
         if self.kinds:
             rows = [msgspec.structs.astuple(kind) for kind in self.kinds]
             print_table("附属物 What each appurtenance became", Kind.__struct_fields__, rows)
