@@ -58,7 +58,7 @@ class Bus(msgspec.Struct, frozen=True):
     replays: Replays
     wake: Callable[[], None]
     clock: Callable[[], datetime]
-    batch_deliveries: int = 200
+    batch_deliveries: int = 500
     transformation_m: float = 1.0
 
     def close(self) -> None:

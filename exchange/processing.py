@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, time, timedelta, timezone
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 import polars as pl
@@ -31,6 +31,8 @@ log = logging.getLogger("yongtong.processing")
 CITY_TIME: Final = timezone(timedelta(hours=8))
 TOGETHER_BYTES: Final = 8_000_000  # deliveries of a `changes` feed go through together up to this much content
 SLICE_S: Final = 5.0  # one feed's turn while others wait
+STREAM: Final = 10  # deliveries; fewer do not wait for one another
+GATHER_S: Final = 0.3
 
 
 def process(feed_id: str, bus: Bus) -> int:
@@ -42,7 +44,7 @@ def process(feed_id: str, bus: Bus) -> int:
     """
     feed, finished = bus.feeds[feed_id], 0
     attempts, began_s = Attempts(bus.folder / "act-two.json"), monotonic()
-    while waiting := bus.journal.waiting(feed_id, bus.batch_deliveries):
+    while waiting := _waiting(feed, bus):
         together = _together(attempts.apart(waiting), feed, bus)
         worn_out = attempts.too_many(together[0])
         with attempts.at(together):
@@ -55,6 +57,15 @@ def process(feed_id: str, bus: Bus) -> int:
         if monotonic() - began_s > SLICE_S and bus.journal.feeds_waiting() not in ([], [feed_id]):
             break  # a task for each feed that waits is in the queue by now
     return finished
+
+
+def _waiting(feed: Feed, bus: Bus) -> Sequence[InboxRow]:
+    """What waits for a feed, at most a batch. Of a stream a little more is let come in: a batch costs by the batch."""
+    waiting = bus.journal.waiting(feed.id, bus.batch_deliveries)
+    if feed.content == "changes" and STREAM <= len(waiting) < bus.batch_deliveries:
+        sleep(GATHER_S)
+        waiting = bus.journal.waiting(feed.id, bus.batch_deliveries)
+    return waiting
 
 
 def _together(waiting: Sequence[InboxRow], feed: Feed, bus: Bus) -> Sequence[InboxRow]:

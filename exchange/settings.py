@@ -48,7 +48,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """batch_deliveries: how many small deliveries go through act two together; sweep_s: seconds;
     memory_bytes: address space of the worker process, which reads outsiders' workbooks."""
 
-    batch_deliveries: int = 200
+    batch_deliveries: int = 500
     sweep_s: float = 1.0
     memory_bytes: int = 8_589_934_592
 

@@ -43,15 +43,22 @@ KEEP_PAST: Final = (
 )
 REPLACE: Final = f"UPDATE claims SET {', '.join(f'{name} = ?' for name in VERSION)} WHERE id = ?"
 END: Final = "UPDATE claims SET valid_to_us = ?, closed_by = ? WHERE id = ?"
-LIVE: Final = "FROM claims WHERE component_id = ?2 AND valid_to_us IS NULL"
-# (change number, component), for components that were there before.
-LEAD: Final = (
-    f"UPDATE components SET change_number = ?1, change_kind = 'changed', cell = k.cell, "
-    f"{', '.join(f'{name} = k.{name}' for name in LEADING)} "
-    f"FROM (SELECT {', '.join(LEADING)}, {CELL_SQL} AS cell {LIVE} ORDER BY id LIMIT 1) k WHERE components.id = ?2"
-)
+# (component, change number), for components that were there before.
+LIVE: Final = "FROM claims WHERE component_id = ?1 AND valid_to_us IS NULL"
+TOUCH: Final = "UPDATE components SET change_number = ?2, change_kind = 'changed' WHERE id = ?1"
 ORPHAN: Final = (
-    f"UPDATE components SET change_number = ?1, change_kind = 'orphaned' WHERE id = ?2 AND NOT EXISTS (SELECT 1 {LIVE})"
+    f"UPDATE components SET change_number = ?2, change_kind = 'orphaned' WHERE id = ?1 AND NOT EXISTS (SELECT 1 {LIVE})"
+)
+# Few of them are not what their standing claims say; to write every one with its cell again would cost ten times this.
+DIFFERING: Final = (
+    "SELECT DISTINCT c.id FROM json_each(?) j JOIN components c ON c.id = j.value "
+    "JOIN claims k ON k.component_id = c.id "
+    f"WHERE k.valid_to_us IS NULL AND ({', '.join(f'c.{name}' for name in LEADING)}) "
+    f"IS NOT ({', '.join(f'k.{name}' for name in LEADING)})"
+)
+LEAD: Final = (
+    f"UPDATE components SET cell = k.cell, {', '.join(f'{name} = k.{name}' for name in LEADING)} "
+    f"FROM (SELECT {', '.join(LEADING)}, {CELL_SQL} AS cell {LIVE} ORDER BY id LIMIT 1) k WHERE components.id = ?1"
 )
 
 
@@ -253,8 +260,10 @@ def _components(founded: pl.DataFrame, identifiers: pl.Series, numbers: pl.DataF
 
 def _touch(connection: sqlite3.Connection, numbers: pl.DataFrame, founded: pl.DataFrame, ended: pl.DataFrame) -> None:
     """Components that were there before: their change number, and what their leading claim says now, if any stands."""
-    touched = numbers.join(founded, on="component", how="anti").select("change_number", "component")
-    connection.executemany(LEAD, touched.iter_rows())
+    touched = numbers.join(founded, on="component", how="anti").select("component", "change_number")
+    connection.executemany(TOUCH, touched.iter_rows())
+    components = msgspec.json.encode(touched["component"].to_list()).decode()
+    connection.executemany(LEAD, connection.execute(DIFFERING, (components,)).fetchall())
     connection.executemany(ORPHAN, touched.join(ended, on="component", how="semi").iter_rows())
 
 
