@@ -22,26 +22,31 @@ LINGER_BYTES: Final = 4_194_304
 class Spool:
     """The folder for bodies above 1 MiB, and how many may lie in it at a time: a disk is not to be filled from outside.
 
+    most_of_one: of one bureau, so that one who sends slowly keeps nobody else from sending
+
     What a crash left in the folder is removed.
     """
 
-    def __init__(self, folder: Path, most_at_once: int = 16) -> None:
+    def __init__(self, folder: Path, most_at_once: int = 16, most_of_one: int = 4) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob("body-*"):
             left_over.unlink(missing_ok=True)
-        self._folder, self._free = folder, most_at_once
+        self._folder, self._most_at_once, self._most_of_one = folder, most_at_once, most_of_one
+        self._owners: dict[Path, str] = {}
 
-    def take(self) -> tuple[IO[bytes], Path]:
-        """A new file. Raises Unavailable when too many lie there."""
-        if self._free == 0:
-            raise Unavailable("too many large bodies at once")
-        handle, path = tempfile.mkstemp(prefix="body-", dir=self._folder)
-        self._free -= 1
-        return os.fdopen(handle, "wb"), Path(path)
+    def take(self, bureau: str) -> tuple[IO[bytes], Path]:
+        """A new file. Raises Unavailable when too many lie there, or too many of this bureau."""
+        theirs = sum(owner == bureau for owner in self._owners.values())
+        if len(self._owners) >= self._most_at_once or theirs >= self._most_of_one:
+            raise Unavailable(f"too many large bodies at once: {theirs} of {bureau}, {len(self._owners)} in all")
+        handle, name = tempfile.mkstemp(prefix="body-", dir=self._folder)
+        path = Path(name)
+        self._owners[path] = bureau
+        return os.fdopen(handle, "wb"), path
 
     def give_back(self, path: Path) -> None:
-        """Remove a file, unless the evidence took it over."""
-        self._free += 1
+        """Remove a file."""
+        del self._owners[path]
         path.unlink(missing_ok=True)
 
 
@@ -51,17 +56,18 @@ class BodyCutOff(Exception):
 
 @contextlib.asynccontextmanager
 async def read_body(
-    receive: Receive, declared_bytes: int | None, *, max_bytes: int, seconds: float, spool: Spool
+    receive: Receive, declared_bytes: int | None, *, max_bytes: int, seconds: float, spool: Spool, bureau: str
 ) -> AsyncIterator[Content]:
     """The whole body, hashed as it came; its spool file is removed when the block is left.
 
     declared_bytes: Content-Length, if there was one; only ever a reason to refuse early
+    bureau:         whose connection it is
 
     Raises Refusal `size.too_large`, `http.body_slow`; Unavailable; BodyCutOff.
     """
     if declared_bytes is not None and declared_bytes > max_bytes:
         raise Refusal("size.too_large", f"{declared_bytes} > {max_bytes}")
-    body = _Body(spool, max_bytes)
+    body = _Body(spool, bureau, max_bytes)
     try:
         try:
             async with asyncio.timeout(seconds):
@@ -79,8 +85,8 @@ async def read_body(
 class _Body:
     """Octets on their way in. The last step before a file is the limit, so no more than it is ever on disk."""
 
-    def __init__(self, spool: Spool, max_bytes: int) -> None:
-        self._spool, self._max_bytes = spool, max_bytes
+    def __init__(self, spool: Spool, bureau: str, max_bytes: int) -> None:
+        self._spool, self._bureau, self._max_bytes = spool, bureau, max_bytes
         self._pieces: list[bytes] = []
         self._file: IO[bytes] | None = None
         self._hash = hashlib.sha256()
@@ -109,7 +115,7 @@ class _Body:
             self._begin_file()
 
     def _begin_file(self) -> None:
-        self._file, self._path = self._spool.take()
+        self._file, self._path = self._spool.take(self._bureau)
         self._file.write(b"".join(self._pieces))
         self._pieces = []
 

@@ -130,7 +130,8 @@ class SoapDoor:
         now = self._bus.clock()
         # (1) who is on the line – of somebody unknown not one octet of a body is read, let alone parsed
         caller.version = _version_of(caller.headers)
-        if carrier_of(caller.certificate_der, self._bus.registry.trust(), now) is None:
+        carrier = carrier_of(caller.certificate_der, self._bus.registry.trust(), now)
+        if carrier is None:
             raise Refusal("auth.no_certificate")
         caller.enrolled = True
         # (2) how it came – media type, length, time
@@ -140,7 +141,12 @@ class SoapDoor:
         max_bytes = limits.max_envelope_bytes + (limits.max_mtom_bytes if multipart else 0)
         length = caller.headers.get("content-length")
         body = read_body(
-            receive, int(length) if length else None, max_bytes=max_bytes, seconds=limits.body_s, spool=self._spool
+            receive,
+            int(length) if length else None,
+            max_bytes=max_bytes,
+            seconds=limits.body_s,
+            spool=self._spool,
+            bureau=carrier.bureau,
         )
         async with body as raw:
             caller.heard_out = True

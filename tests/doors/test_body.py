@@ -36,6 +36,7 @@ class Door:
                 max_bytes=MAX_BYTES,
                 seconds=self.seconds,
                 spool=self.large,
+                bureau="water",
             )
             async with body as content:
                 self.seen.append(content)
@@ -147,20 +148,29 @@ def test_only_so_many_large_bodies_lie_in_the_spool_at_a_time(tmp_path: Path) ->
     (tmp_path / "body-of-a-crash").write_bytes(b"x")
     spool = Spool(tmp_path, 1)
     assert list(tmp_path.iterdir()) == [], "what a crash left is removed"
-    file, path = spool.take()
+    file, path = spool.take("water")
     with pytest.raises(Unavailable):
-        spool.take()
+        spool.take("power")
     file.close()
     spool.give_back(path)
-    spool.take()[0].close()
+    spool.take("power")[0].close()
+
+
+def test_one_bureau_takes_up_only_its_share_of_the_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 3, most_of_one=2)
+    for bureau in ("water", "water", "power"):
+        if bureau == "power":
+            with pytest.raises(Unavailable):
+                spool.take("water")
+        spool.take(bureau)[0].close()
 
 
 def test_a_body_that_the_disk_has_no_room_for_is_asked_for_later(tmp_path: Path) -> None:
     """/dev/full takes nothing: written at once or when the file is flushed, it is nobody's fault."""
 
     class Full(Spool):
-        def take(self) -> tuple[IO[bytes], Path]:
-            file, path = super().take()
+        def take(self, bureau: str) -> tuple[IO[bytes], Path]:
+            file, path = super().take(bureau)
             file.close()
             return Path("/dev/full").open("wb"), path
 
@@ -170,7 +180,7 @@ def test_a_body_that_the_disk_has_no_room_for_is_asked_for_later(tmp_path: Path)
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
     async def reading(spool: Spool) -> None:
-        async with read_body(receive, None, max_bytes=MAX_BYTES, seconds=5.0, spool=spool):
+        async with read_body(receive, None, max_bytes=MAX_BYTES, seconds=5.0, spool=spool, bureau="water"):
             raise AssertionError("there is no whole body")
 
     with pytest.raises(Unavailable):
