@@ -1,10 +1,10 @@
 """Signed tree heads as text that people can carry: C2SP tlog-checkpoint in a C2SP signed note, Ed25519.
 
-    yongtong.example/log
-    20852163
-    CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
+yongtong.example/log
+20852163
+CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
 
-    — yongtong.example/log Az3grlgtzPICa5OS8npV…
+— yongtong.example/log Az3grlgtzPICa5OS8npV…
 """
 
 import base64

@@ -42,9 +42,7 @@ def grow(size: int, peaks: list[bytes], leaf_hashes: Iterable[bytes]) -> list[tu
 
 def peaks_of(size: int) -> list[tuple[int, int]]:
     """Nodes (level, index) that a tree of `size` consists of, largest first."""
-    return [
-        (level, (size >> level) - 1) for level in range(size.bit_length() - 1, -1, -1) if size >> level & 1
-    ]
+    return [(level, (size >> level) - 1) for level in range(size.bit_length() - 1, -1, -1) if size >> level & 1]
 
 
 def root_of_peaks(peaks: Sequence[bytes]) -> bytes:
