@@ -71,7 +71,7 @@ def parse(octets: bytes, *, max_bytes: int, max_depth: int = 64, max_elements: i
 
 
 def read_own(octets: bytes) -> etree._Element:
-    """The root of XML that this program wrote itself, canonical octets among it; not for anybody else's."""
+    """The root of XML that this program wrote itself, or took through `parse` before; not for anybody else's."""
     return etree.fromstring(octets, _parsers.parser)
 
 

@@ -6,6 +6,7 @@ value above), `encoding` (`utf-8`, `gbk`, `gb18030`; without it UTF-8, else GB18
 """
 
 import csv
+import functools
 import io
 import itertools
 import re
@@ -155,6 +156,7 @@ def _records(sheet: Sheet, options: Options, content: int, first: int) -> Iterat
             return
 
 
+@functools.lru_cache(maxsize=1024)  # many deliveries have the same header
 def _plain(cell: str) -> str:
     """A column's name on one line: breaks inside a narrow header cell are layout, not spelling."""
     return _BREAK.sub("", cell.strip())
