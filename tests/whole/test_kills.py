@@ -63,6 +63,17 @@ class TwoProcesses:
             self._running[role].kill()
             self._running[role].wait()
 
+    def wait_open(self) -> None:
+        """Return once the doors take connections."""
+        until = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
+                return
+            except OSError:
+                assert time.monotonic() < until, "the doors did not open in a minute"
+                time.sleep(0.2)
+
     def stop(self) -> None:
         for process in self._running.values():
             process.kill()
@@ -133,6 +144,7 @@ def test_25_seeded_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None
             processes.kill("worker")
         processes.start("http")
         processes.start("worker")
+        processes.wait_open()
         _wait_until_dead_or_drained(trial, processes)
         partner = trial.partner("made-up")
         again = {number: partner.receipt(f"d-{number}").octets for number in receipts}
