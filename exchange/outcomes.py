@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import polars as pl
+from msgspec import structs
 
 from exchange.receipts import outcome_root
+from mappings.feed import Feed
+from mappings.findings import sentence_of
+from security.errors import Sentence
 
 NAMED_RECORDS: Final = 5  # record numbers named in a report for each finding
 NAMED_VALUES: Final = 10
@@ -31,8 +35,11 @@ def roots_of(outcomes: pl.DataFrame, secrets: Sequence[bytes]) -> tuple[str, ...
     return tuple(outcome_root(*one, secret)[0].hex() for one, secret in zip(said, secrets, strict=True))
 
 
-def findings_of(findings: pl.DataFrame, deliveries: int) -> list[list[dict[str, Any]]]:
-    """Each delivery's findings by code and field: how many records, the first few by number, the commonest values."""
+def findings_of(findings: pl.DataFrame, deliveries: int, feed: Feed) -> list[list[dict[str, Any]]]:
+    """Each delivery's findings by code and field: how many records, the first few by number, the commonest values.
+
+    Each with its sentence and next step in both languages, so that whoever reads the report needs no list of codes.
+    """
     kinds = ["delivery", "severity", "code", "field"]
     grouped = findings.sort("record").group_by(kinds, maintain_order=True)
     counted = grouped.agg(pl.len().alias("count"), pl.col("record").head(NAMED_RECORDS).alias("first_records"))
@@ -47,5 +54,13 @@ def findings_of(findings: pl.DataFrame, deliveries: int) -> list[list[dict[str, 
     ordered = joined.sort("severity", "count", "code", descending=[False, True, False])
     found: list[list[dict[str, Any]]] = [[] for _ in range(deliveries)]
     for finding in ordered.with_columns(pl.col("field").fill_null("")).to_dicts():
+        finding["sentence"] = structs.asdict(_sentence(finding["code"], feed))
         found[finding.pop("delivery")].append(finding)
     return found
+
+
+def _sentence(code: str, feed: Feed) -> Sentence:
+    """What a finding's code says; a record that a rule of the feed left out is told that rule's own title."""
+    sentence = sentence_of(code)
+    rule = next((rule for rule in feed.ignore if code == f"ignored.{rule.rule}"), None)
+    return sentence if rule is None else structs.replace(sentence, zh=f"{rule.title_zh}。", en=f"{rule.title}.")

@@ -24,7 +24,7 @@ from exchange.reading import EvidenceBroken, reopened
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
 from mappings.apply import map_records, take
 from mappings.feed import Feed
-from security.errors import ExchangeError, Refusal
+from security.errors import ExchangeError, Refusal, sentences
 
 log = logging.getLogger("yongtong.processing")
 
@@ -187,7 +187,7 @@ def _report(
     bus: Bus,
 ) -> None:
     """Steps 15 and 16: the entry of each delivery and its signed report, all in one group of the journal."""
-    found = findings_of(findings, len(rows))
+    found = findings_of(findings, len(rows), feed)
     counted: list[dict[str, int]] = [{} for _ in rows]
     for delivery, name, count in tallies.iter_rows():
         counted[delivery][name] = count
@@ -220,14 +220,19 @@ def _too_much_gone(compared: Compared, feed: Feed) -> dict[str, str | int]:
 def _hold(row: InboxRow, report: dict[str, str | int], feed: Feed, bus: Bus) -> None:
     """Nothing of it is stored, and a person decides."""
     entry = _entry(row, "held", {"message_id": row.message_id, **report}, feed, bus)
-    bus.journal.finish(row.id, "held", entry, report).result()
+    bus.journal.finish(row.id, "held", entry, _in_words(report)).result()
 
 
 def _refuse(row: InboxRow, refusal: Refusal, feed: Feed, bus: Bus) -> None:
     """The content is not what the feed says: nothing of it is kept but the evidence, and the report says why."""
-    report = {"code": refusal.code, "detail": refusal.detail[:200]}
+    report: dict[str, str | int] = {"code": refusal.code, "detail": refusal.detail[:200]}
     entry = _entry(row, "refused", {"message_id": row.message_id, **report}, feed, bus)
-    bus.journal.finish(row.id, "refused", entry, report).result()
+    bus.journal.finish(row.id, "refused", entry, _in_words(report)).result()
+
+
+def _in_words(report: dict[str, str | int]) -> dict[str, Any]:
+    """The report with what its code says in both languages, and the next step: other people's toolkits show it too."""
+    return {**report, "sentence": structs.asdict(sentences()[str(report["code"])])}
 
 
 def _entry(row: InboxRow, outcome: str, detail: dict[str, str | int], feed: Feed, bus: Bus) -> Entry:

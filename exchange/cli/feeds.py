@@ -16,7 +16,6 @@ from exchange.settings import Settings
 from exchange.store.frames import BatchDelivery
 from mappings.apply import check_examples, map_records, take
 from mappings.feed import Feed
-from mappings.findings import sentence_of
 from mappings.load import load_feeds
 from security.errors import Refusal
 
@@ -106,11 +105,10 @@ def _preview(options: argparse.Namespace) -> int:
     deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
     found = pl.concat([mapped.findings, placing.findings])
     checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
-    (findings,) = findings_of(pl.concat([found, checked]), 1)
+    (findings,) = findings_of(pl.concat([found, checked]), 1, feed)
     shown = placing.placed.select(SHOWN).head(options.limit)
     if options.json:
-        words = [{**finding, "sentence": sentence_of(finding["code"])} for finding in findings]
-        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": words})
+        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": findings})
         return 0
     print_table(f"{feed.id}: {records.height} records, first {shown.height} candidates", SHOWN, shown.rows())
     print_findings("质检意见 Findings", findings)

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mappings.findings import sentence_of
 from security.errors import Refusal, Sentence
 
 NEVER_FOLDED = 17  # characters: an identifier, a grid code, a day are read whole
@@ -81,7 +80,7 @@ def print_findings(title: str, findings: Iterable[dict[str, Any]]) -> None:
     for number, finding in enumerate(findings):
         if number == 0:
             STDOUT.print(title, style="bold")
-        sentence = sentence_of(finding["code"])
+        sentence = msgspec.convert(finding["sentence"], Sentence)
         first = ", ".join(str(record) for record in finding["first_records"])
         more = ", …" if finding["count"] > len(finding["first_records"]) else ""
         values = "; ".join(f"{value['value'] or '—'} × {value['count']}" for value in finding.get("values", []))

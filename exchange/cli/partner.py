@@ -12,8 +12,7 @@ from connectors.partner.partner import Partner, Received, Reported
 from exchange.cli.output import print_findings, print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, https_url, settings_of
 from exchange.receipts import Anchors, verify_receipt
-from mappings import findings as finding_catalogue
-from security.errors import Misconfigured, sentences
+from security.errors import Misconfigured
 from security.message import Content, file_content
 
 REPORT_WAIT_S = 600.0
@@ -122,24 +121,12 @@ def _progress() -> Any:
 def _show(options: argparse.Namespace, reported: Reported, also: dict[str, Any]) -> int:
     document = reported.received.document if reported.received else None
     if options.json:
-        print_json({**also, "status": reported.status, "report": document and with_sentences(document)})
+        print_json({**also, "status": reported.status, "report": document})
     elif document is None:
         say("尚未处理 Not processed yet; ask again with: yongtong report MESSAGE_ID --as BUREAU")
     else:
         _print_report(document)
     return 0 if reported.status in ("processed", "waiting") else 1
-
-
-def with_sentences(document: dict[str, Any]) -> dict[str, Any]:
-    """A report's document with, beside each code, what it says and the next step."""
-    report = dict(document["report"])
-    if "code" in report:
-        report["sentence"] = sentences()[report["code"]]
-    report["findings"] = [
-        {**finding, "sentence": finding_catalogue.sentence_of(finding["code"])}
-        for finding in report.get("findings", [])
-    ]
-    return {**document, "report": report}
 
 
 def _print_receipt(received: Received) -> None:
@@ -157,18 +144,10 @@ def _print_receipt(received: Received) -> None:
 def _print_report(document: dict[str, Any]) -> None:
     report = document["report"]
     if "code" in report:
-        sentence = sentences()[report["code"]]
-        print_table(
-            f"处理结果回执 Report: {document['outcome']}",
-            ["", ""],
-            [
-                (report["code"], report.get("detail", "")),
-                ("", sentence.zh),
-                ("", sentence.en),
-                ("→", sentence.next_zh),
-                ("→", sentence.next_en),
-            ],
-        )
+        sentence = report["sentence"]
+        words = [("", sentence["zh"]), ("", sentence["en"]), ("→", sentence["next_zh"]), ("→", sentence["next_en"])]
+        title = f"处理结果回执 Report: {document['outcome']}"
+        print_table(title, ["", ""], [(report["code"], report.get("detail", "")), *words])
         return
     names = ("records", "new", "changed", "unchanged", "ended", "rejected", "ignored", "gone")
     print_table("处理结果回执 Report", names, [[report[name] for name in names]])
