@@ -24,7 +24,7 @@ from exchange.reading import EvidenceBroken, reopened
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
 from mappings.apply import map_records, take
 from mappings.feed import Feed
-from security.errors import ExchangeError, Refusal, sentences
+from security.errors import ExchangeError, Refusal, places, sentences
 
 log = logging.getLogger("yongtong.processing")
 
@@ -104,9 +104,11 @@ def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
             _hold(rows[0], {"code": "delivery.evidence_broken"}, feed, bus)
     except (ExchangeError, OSError, SQLAlchemyError, sqlite3.Error):
         raise  # nobody's content is at fault: the deliveries stay waiting, and the sweep comes back to them
-    except Exception:  # act two's outermost loop: one delivery that trips us must not hold up the feed for ever
+    except (
+        Exception
+    ) as problem:  # act two's outermost loop: one delivery that trips us must not hold up the feed for ever
         if len(rows) == 1:
-            log.exception("delivery.failed feed=%s message_id=%s", feed.id, rows[0].message_id)
+            log.error("delivery.failed feed=%s message_id=%s at=%s", feed.id, rows[0].message_id, places(problem))
             _hold(rows[0], {"code": "delivery.failed"}, feed, bus)
         else:
             _one_by_one(rows, feed, bus)

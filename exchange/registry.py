@@ -222,12 +222,22 @@ class Registry:
         self._change("grant", "revoked", id, {}, by, change)
 
     def decide_delivery(self, inbox_id: int, decision: Literal["release", "refuse"], by: Officer) -> None:
-        """Let a held delivery through, or end it; act two carries it out. Raises Refusal `delivery.not_held`."""
+        """Let a held delivery through, or end it; act two carries it out.
+
+        Raises Refusal `delivery.not_held`; `delivery.superseded` when a later snapshot of its feed is in the register,
+        over which the older one would be laid.
+        """
 
         def change(cursor: sqlite3.Cursor, _: str) -> None:
             query = "UPDATE inbox SET status = 'waiting', decision = ? WHERE id = ? AND status = 'held'"
             if not cursor.execute(query, (decision, inbox_id)).rowcount:
                 raise Refusal("delivery.not_held", str(inbox_id))
+            later = (
+                "SELECT 1 FROM inbox held JOIN inbox ON inbox.feed = held.feed AND inbox.id > held.id "
+                "WHERE held.id = ? AND inbox.status = 'processed' LIMIT 1"
+            )
+            if decision == "release" and cursor.execute(later, (inbox_id,)).fetchone():
+                raise Refusal("delivery.superseded", str(inbox_id))
 
         self._change("decision", decision, "", {"inbox": inbox_id}, by, change)
 

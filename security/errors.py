@@ -6,6 +6,7 @@ Codes and their sentences are data: `refusals.toml` beside this file.
 
 import functools
 import tomllib
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -56,3 +57,9 @@ class Misconfigured(ExchangeError):
 
 class AuditBroken(ExchangeError):
     """A security officer must look: evidence or log do not say what they said. Stop taking messages."""
+
+
+def places(problem: BaseException) -> str:
+    """An exception as a log may hold it: its type and the last places it passed. Its own words may quote content."""
+    passed = traceback.extract_tb(problem.__traceback__)[-4:]
+    return " < ".join([type(problem).__name__, *(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(passed))])

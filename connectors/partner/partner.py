@@ -27,6 +27,10 @@ class HoldingDocument(Protocol):
     """A receipt or report whose signature, leaf and inclusion proof hold."""
 
     @property
+    def kind(self) -> Kind:
+        """Which of the two it is."""
+
+    @property
     def document(self) -> Document:
         """Its members."""
 
@@ -203,6 +207,8 @@ class Partner:
         """A document once it holds, says what we sent, and stands in the log that we know; only then it is kept."""
         octets = text.encode("ascii")
         holding = self._check(octets)
+        if holding.kind != kind:
+            raise Refusal("audit.receipt_invalid", f"a {kind} was asked for, a {holding.kind} came")
         other = [name for name, value in said.items() if holding.document.get(name) != value]
         if other:
             raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")

@@ -23,7 +23,7 @@ from exchange.http.body import BodyCutOff, Spool, discard, read_body
 from exchange.http.tls import client_certificate
 from exchange.intake import LARGE_BYTES, turn_away
 from security.authenticate import carrier_of
-from security.errors import AuditBroken, Refusal, Unavailable
+from security.errors import AuditBroken, Refusal, Unavailable, places
 from security.message import Content, Delivery
 from security.wss import open_envelope
 from security.xml import parse
@@ -120,9 +120,9 @@ class SoapDoor:
             return self._failed(caller, *UNAVAILABLE)
         except (BodyCutOff, asyncio.CancelledError):
             raise
-        except Exception:  # the transport's outermost loop: one bad request must not take the door down
+        except Exception as problem:  # the transport's outermost loop: one bad request must not take the door down
             reference = secrets.token_hex(4)
-            log.exception("door.failed service=%s reference=%s", self._service, reference)
+            log.error("door.failed service=%s reference=%s at=%s", self._service, reference, places(problem))
             zh, en = (sentence.format(reference) for sentence in FAILED)
             return self._failed(caller, zh, en, status=500)
 

@@ -69,6 +69,17 @@ def test_what_is_not_held_cannot_be_decided(trial: Trial) -> None:
         decide(trial, "whole", "release")
 
 
+def test_an_older_snapshot_is_not_laid_over_a_later_one(trial: Trial) -> None:
+    assert (
+        pushed(trial, "old", b"".join((quarter(trial) / "water.csv").read_bytes().splitlines(True)[:3])).status
+        == "held"
+    )
+    assert pushed(trial, "new", half(trial)).status == "processed"
+    with pytest.raises(Refusal, match=r"delivery\.superseded"):
+        decide(trial, "old", "release")
+    decide(trial, "old", "refuse")
+
+
 def test_a_person_may_end_it(trial: Trial) -> None:
     lines = (quarter(trial) / "water.csv").read_bytes().splitlines(keepends=True)
     assert pushed(trial, "nearly-nothing", b"".join(lines[:3])).status == "held"
