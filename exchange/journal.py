@@ -308,9 +308,9 @@ class Journal:
         return row.receipt if row else None
 
     def report(self, sender: str | None, message_id: str) -> bytes | None:
-        """The latest stored report, or None."""
+        """The latest report, or None while it is not signed: an older one would say what no longer holds."""
         row = self.inbox(sender, message_id)
-        query = "SELECT octets FROM reports WHERE inbox_id = ? AND octets NOT NULL ORDER BY entry_index DESC LIMIT 1"
+        query = "SELECT octets FROM reports WHERE inbox_id = ? ORDER BY entry_index DESC LIMIT 1"
         rows = self._read(query, row.id) if row else []
         return rows[0][0] if rows else None
 
