@@ -25,6 +25,7 @@ from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
 from mappings.apply import map_records, take
 from mappings.feed import Feed
 from security.errors import ExchangeError, Refusal, places, sentences
+from security.message import Grant
 
 log = logging.getLogger("yongtong.processing")
 
@@ -121,7 +122,8 @@ def _one_by_one(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
 
 def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """Steps 8 to 16 for one batch: decode, map, place, check, claim, join, store, note, report."""
-    deliveries = tuple(_delivery(row, feed, bus) for row in rows)
+    grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
+    deliveries = tuple(_delivery(row, feed, grants[row.grant]) for row in rows)
     mapped = map_records(_decoded(rows, feed, bus), feed)
     placing = place(
         mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
@@ -155,12 +157,11 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     _report(rows, stored, secrets, said, mapped.tallies, feed, bus)
 
 
-def _delivery(row: InboxRow, feed: Feed, bus: Bus) -> BatchDelivery:
+def _delivery(row: InboxRow, feed: Feed, grant: Grant) -> BatchDelivery:
     """What act two needs to know of a delivery. Valid from the feed's `as_of` day, or the time of signing."""
     valid_from = datetime.fromisoformat(row.signed_at)
     if feed.as_of is not None:
         valid_from = datetime.combine(feed.as_of, time.min, CITY_TIME).astimezone(UTC)
-    grant = bus.registry.grant(row.grant)
     return BatchDelivery(
         sender=row.sender,
         message_id=row.message_id,
