@@ -3,6 +3,7 @@
 import random
 import sqlite3
 import threading
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def test_a_commit_called_again_writes_nothing_and_says_the_same(store: Store) ->
     assert not first.repeated
     assert again.outcomes.equals(first.outcomes)
     assert again.deliveries == first.deliveries
+    ((kept,),) = rows_of(store, "SELECT outcomes FROM commits")
+    assert {one.outcomes_file for one in again.deliveries} == {sha256(kept).hexdigest()}
     assert "\n".join(store.connection().iterdump()) == before
     # After a crash the same deliveries are compared with what the crash left behind: still the first outcome.
     once_more = deliver(store, [a_row("K"), a_row("L", class_code="9999")], a_delivery("1"))
