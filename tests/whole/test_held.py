@@ -70,11 +70,9 @@ def test_what_is_not_held_cannot_be_decided(trial: Trial) -> None:
 
 
 def test_an_older_snapshot_is_not_laid_over_a_later_one(trial: Trial) -> None:
-    assert (
-        pushed(trial, "old", b"".join((quarter(trial) / "water.csv").read_bytes().splitlines(True)[:3])).status
-        == "held"
-    )
-    assert pushed(trial, "new", half(trial)).status == "processed"
+    whole = (quarter(trial) / "water.csv").read_bytes()
+    assert pushed(trial, "old", b"".join(whole.splitlines(keepends=True)[:3])).status == "held"
+    assert pushed(trial, "new", whole).status == "processed"
     with pytest.raises(Refusal, match=r"delivery\.superseded"):
         decide(trial, "old", "release")
     decide(trial, "old", "refuse")
