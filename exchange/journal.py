@@ -221,7 +221,8 @@ class Journal:
         """What has come in, at most one group of it; waits a tick for the first. False once closing."""
         works: list[Work | _Resume] = []
         try:
-            work = self._queue.get(timeout=TICK_S)
+            # Reads do not wake this thread; but where a whole group of them is staged, it does not wait for anything.
+            work = self._queue.get(timeout=TICK_S if len(self._staged) < MOST_IN_GROUP else 0)
             time.sleep(max(0.0, self._next_group_s - time.monotonic()))
             self._next_group_s = time.monotonic() + PACE_S
             while work is not None:

@@ -135,6 +135,23 @@ def test_reads_are_entered_within_a_second_and_refused_when_the_stage_is_full(
     journal.close()
 
 
+def test_a_stage_that_fills_is_written_without_waiting_for_a_delivery(
+    bus: JournalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "TICK_S", 3600.0)  # whoever waits a tick for more waits for ever
+    journal = bus.open()
+    reads = 4 * journal_module.MOST_IN_GROUP
+    for _ in range(reads):
+        journal.stage_read(an_entry())
+    journal.note(an_entry())  # wakes it once
+    ends_s = time.monotonic() + 30
+    while journal.size() < reads and time.monotonic() < ends_s:
+        time.sleep(0.02)
+    assert journal.size() >= reads
+    journal.note(an_entry()).result(10)
+    journal.close()
+
+
 def test_what_is_staged_is_written_at_closing(bus: JournalFolder) -> None:
     journal = bus.open()
     for _ in range(1_500):
