@@ -22,10 +22,12 @@ Options = Mapping[str, str | int | bool | list[str]]
 class RecordBatch(msgspec.Struct, frozen=True):
     """At most 50,000 records, of one content or several.
 
-    frame: CONTENT, RECORD, SHEET, CARRIED, then the source's columns, all text as it spells them
+    frame:    CONTENT, RECORD, SHEET, CARRIED, then the source's columns, all text as it spells them
+    complete: false where the content itself says that it is not all there (page 2 of 8): such a snapshot ends nothing
     """
 
     frame: pl.DataFrame
+    complete: bool = True
 
 
 class Format(Protocol):
