@@ -11,8 +11,9 @@ from mappings.findings import Severity
 from mappings.schema import CANDIDATES, FINDINGS, KEY, OUTCOMES, conform
 
 # What a claim says: all of the candidate but its place in the delivery. Order and spelling below are the digest's
-# definition; a column added later goes to the end and is written only where something is said.
-SAID: Final = tuple(name for name in CANDIDATES if name not in (*KEY, "source_key", "removed"))
+# definition; a column added later goes to the end, with its name, and is written only where something is said.
+LATER: Final = ("network", "label")
+SAID: Final = tuple(name for name in CANDIDATES if name not in (*KEY, "source_key", "removed", *LATER))
 FIELD_ENDS: Final = "\x1f"  # no accepted text holds a control character
 FINEST: Final = 1e9  # coordinates and heights in nano-units: exact in Int64, the same in every library
 
@@ -64,11 +65,17 @@ def compare(
 def claim_digests(said: pl.DataFrame, crs: str) -> pl.Series:
     """SHA-256 of each row's canonical text (Binary): what the bureau said, not where our polygons put it.
 
-    said: the columns SAID. The text is the feed's CRS, then each column of SAID, separated by U+001F; a null is empty,
-    anything else `=` and the value: texts as they are, dates YYYY-MM-DD, numbers as whole nano-units (half to even).
+    said: the columns SAID and LATER. The text is the feed's CRS, then each column of SAID, separated by U+001F; a null
+    is empty, anything else `=` and the value: texts as they are, dates YYYY-MM-DD, numbers as whole nano-units (half to
+    even); then, where said, U+001F, name, `=` and value of each of LATER.
     """
     parts = [pl.lit(crs), *(_canonical(name) for name in SAID)]
-    texts = said.select(text=pl.concat_str(parts, separator=FIELD_ENDS))["text"]
+    later = [pl.lit(f"{FIELD_ENDS}{name}") + _canonical(name) for name in LATER]
+    given = [
+        pl.when(pl.col(name).is_not_null()).then(text).otherwise(pl.lit(""))
+        for name, text in zip(LATER, later, strict=True)
+    ]
+    texts = said.select(text=pl.concat_str(pl.concat_str(parts, separator=FIELD_ENDS), *given))["text"]
     # The one loop over records here: polars has no SHA-256, and its own row hash may change with its version.
     return pl.Series("digest", [hashlib.sha256(text.encode()).digest() for text in texts], dtype=pl.Binary)
 

@@ -8,12 +8,15 @@ import polars as pl
 from msgspec import structs
 
 from exchange.receipts import outcome_root
+from mappings.apply import Mapped
 from mappings.feed import Feed
 from mappings.findings import sentence_of
+from mappings.schema import KEY
 from security.errors import Sentence
 
 NAMED_RECORDS: Final = 5  # record numbers named in a report for each finding
 NAMED_VALUES: Final = 10
+NAMED_PARTS: Final = 300  # sheets or layers
 
 
 def secret_of(master: bytes, sender: str, message_id: str) -> bytes:
@@ -33,6 +36,41 @@ def roots_of(outcomes: pl.DataFrame, secrets: Sequence[bytes]) -> tuple[str, ...
         keys.append(key)
         words.append(outcome)
     return tuple(outcome_root(*one, secret)[0].hex() for one, secret in zip(said, secrets, strict=True))
+
+
+def told_of(
+    mapped: Mapped, findings: pl.DataFrame, outcomes: pl.DataFrame, deliveries: int, feed: Feed
+) -> list[dict[str, Any]]:
+    """What each delivery's report tells of its records besides their counts.
+
+    findings: by kind; tallies: what the feed counts; parts: where the source has sheets or layers, what became of the
+    records of each, so that every layer's sums balance too; the largest first
+    """
+    tallies: list[dict[str, int]] = [{} for _ in range(deliveries)]
+    for delivery, name, count in mapped.tallies.iter_rows():
+        tallies[delivery][name] = count
+    parts = parts_of(mapped.parts, outcomes, deliveries)
+    found = findings_of(findings, deliveries, feed)
+    return [
+        {"findings": found[n], "tallies": tallies[n], **({"parts": parts[n]} if parts[n] else {})}
+        for n in range(deliveries)
+    ]
+
+
+def parts_of(parts: pl.DataFrame, outcomes: pl.DataFrame, deliveries: int) -> list[list[dict[str, Any]]]:
+    """Each delivery's sheets or layers: part, records, and how many records had each outcome.
+
+    parts: PARTS; outcomes: OUTCOMES
+    """
+    kinds = ["delivery", "part", "outcome"]
+    joined = parts.join(outcomes.select(*KEY, "outcome"), on=list(KEY), how="left", maintain_order="left")
+    counted: list[dict[str, dict[str, int]]] = [{} for _ in range(deliveries)]
+    for delivery, part, outcome, count in joined.group_by(kinds).len().sort(kinds).iter_rows():
+        counted[delivery].setdefault(part, {})[outcome] = count
+    listed: list[list[dict[str, Any]]] = [
+        [{"part": part, "records": sum(of.values()), **of} for part, of in one.items()] for one in counted
+    ]
+    return [sorted(one, key=lambda part: -part["records"])[:NAMED_PARTS] for one in listed]
 
 
 def findings_of(findings: pl.DataFrame, deliveries: int, feed: Feed) -> list[list[dict[str, Any]]]:

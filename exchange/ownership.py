@@ -17,6 +17,7 @@ from exchange.store.roles import Unit as Unit
 from exchange.store.roles import Verdict as Verdict
 from exchange.store.roles import unit_of, verdict, weigh
 from exchange.store.sqlite import Store
+from mappings.schema import CLASSES_BETWEEN
 from security.errors import Refusal
 
 CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
@@ -62,8 +63,9 @@ class Claim(msgspec.Struct, frozen=True):
 class Component(msgspec.Struct, frozen=True):
     """A component as its claims make it. identifier None: pending. `key` is the internal number, never reused.
 
-    Class, position, accuracy, division and grid come from the claim known longest; name and state from the one
-    recorded last that has them. With no claim, from the one that ended last, and without name and state.
+    Position, accuracy, division and grid come from the claim known longest; the class from the first that is sure of
+    one (`0102|0103` until some is); name and state from the one recorded last that has them. With no claim, from the
+    one that ended last, and without name and state.
     """
 
     key: int
@@ -191,7 +193,7 @@ def _component(row: asking.Row, said: Sequence[asking.Row]) -> Component:
     return Component(
         key=row.key,
         identifier=row.identifier,
-        class_code=leading.claimed_class if leading else row.class_code,
+        class_code=_class_of(row, said),
         name=next((one.name for one in latest if one.name is not None), None),
         state=next((one.state for one in latest if one.state is not None), None),
         longitude_deg=leading.claimed_longitude_deg if leading else row.longitude_deg,
@@ -201,6 +203,12 @@ def _component(row: asking.Row, said: Sequence[asking.Row]) -> Component:
         grid_code=leading.claimed_grid if leading else row.grid_code,
         change_number=row.change_number,
     )
+
+
+def _class_of(row: asking.Row, said: Sequence[asking.Row]) -> str:
+    """The class that the first claim is sure of; none is: what was decided before, for an identifier says it."""
+    sure = [code for code in (*(one.claimed_class for one in said), row.class_code) if CLASSES_BETWEEN not in code]
+    return sure[0] if sure else row.class_code
 
 
 def _claim(row: asking.Row) -> Claim:

@@ -18,7 +18,7 @@ from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.faults import durable_step
 from exchange.journal import Entry, InboxRow
-from exchange.outcomes import findings_of, roots_of, secret_of
+from exchange.outcomes import roots_of, secret_of, told_of
 from exchange.placing import place
 from exchange.reading import EvidenceBroken, reopened
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
@@ -147,14 +147,15 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     if compared.held:
         _hold(rows[0], _too_much_gone(compared, feed), feed, bus)
         return
-    links = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
+    joined = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
     secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
     roots = roots_of(compared.outcomes, secrets)
     durable_step("store.commit:before")
-    stored = bus.store.commit(Batch(feed.id, feed.bureau, bus.clock(), deliveries, roots, compared, links))
+    batch = Batch(feed.id, feed.bureau, bus.clock(), deliveries, roots, compared, joined.links, joined.ties)
+    stored = bus.store.commit(batch)
     durable_step("store.commit:after")
     said = pl.concat([findings, compared.findings, stored.findings])
-    _report(rows, stored, secrets, said, mapped.tallies, feed, bus)
+    _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
 
 
 def _delivery(row: InboxRow, feed: Feed, grant: Grant) -> BatchDelivery:
@@ -184,23 +185,17 @@ def _report(
     rows: Sequence[InboxRow],
     stored: Stored,
     secrets: Sequence[bytes],
-    findings: pl.DataFrame,
-    tallies: pl.DataFrame,
+    told: Sequence[dict[str, Any]],
     feed: Feed,
     bus: Bus,
 ) -> None:
     """Steps 15 and 16: the entry of each delivery and its signed report, all in one group of the journal."""
-    found = findings_of(findings, len(rows), feed)
-    counted: list[dict[str, int]] = [{} for _ in rows]
-    for delivery, name, count in tallies.iter_rows():
-        counted[delivery][name] = count
     promised: list[Future[bytes]] = []
     for index, (row, done, secret) in enumerate(zip(rows, stored.deliveries, secrets, strict=True)):
         counts: dict[str, Any] = {"records": done.counts.records, **structs.asdict(done.counts)}
         report = {
             **counts,
-            "findings": found[index],
-            "tallies": counted[index],
+            **told[index],
             "outcome_root": done.root,
             "outcome_secret": secret.hex(),
             "outcomes_file": done.outcomes_file,

@@ -14,7 +14,7 @@ from exchange.store.frames import BatchDelivery
 from mappings.codelists import attributes, divisions, edition
 from mappings.codelists import classes as class_list
 from mappings.findings import Severity
-from mappings.schema import FINDINGS, KEY, PLACED, conform
+from mappings.schema import CLASSES_BETWEEN, FINDINGS, KEY, PLACED, conform
 
 GRID_DIGITS: Final = 15  # 6 + 3 + 3 + 3; a 14-digit code of the older edition is another identifier, never padded
 VALUE_CHARACTERS: Final = 80
@@ -111,7 +111,7 @@ def check(
     found:   FINDINGS of mapping and placing; what they already say of a field is not said again
     classes: the feed's class codes without edition, empty for any; the grant's stand in each delivery
     """
-    asked = _with_delivery(placed, deliveries, classes)
+    asked = _with_delivery(placed, deliveries, classes, lists)
     present = ~pl.col("removed").fill_null(False)
     marks = asked.select(
         (one.wrong(lists) & (True if one.of_removed else present)).fill_null(False).alias(str(number))
@@ -126,21 +126,41 @@ def check(
     return findings.join(found.filter(severity=Severity.ERROR.value), on=[*KEY, "field"], how="anti")
 
 
-def _with_delivery(placed: pl.DataFrame, deliveries: Sequence[BatchDelivery], classes: Sequence[str]) -> pl.DataFrame:
-    """Adds what a rule needs to know of the delivery: #day it was received (+08:00), #in_feed, #granted."""
+def _with_delivery(
+    placed: pl.DataFrame, deliveries: Sequence[BatchDelivery], classes: Sequence[str], lists: Lists
+) -> pl.DataFrame:
+    """Adds what a rule needs to know of the delivery: #day it was received (+08:00), #listed, #in_feed, #granted."""
     days = pl.Series([one.received_at for one in deliveries], dtype=pl.Datetime("us", "UTC"))
     days = days.dt.offset_by("8h").dt.date()  # days of the city are those of +08:00
+    said = _class_verdicts(placed, deliveries, classes, lists)
+    return placed.join(said, on=["delivery", "class_code"], how="left", maintain_order="left").with_columns(
+        days.gather(placed["delivery"]).alias("#day")
+    )
+
+
+def _class_verdicts(
+    placed: pl.DataFrame, deliveries: Sequence[BatchDelivery], classes: Sequence[str], lists: Lists
+) -> pl.DataFrame:
+    """delivery, class_code, #listed, #in_feed, #granted, once for each class that a delivery says.
+
+    A set of classes, `0102|0103`, is listed, in the feed and granted when every one of it is.
+    """
     granted = pl.DataFrame(
         [(number, code) for number, one in enumerate(deliveries) for code in one.classes],
         schema={"delivery": pl.UInt32, "class_code": pl.String},
         orient="row",
     ).with_columns(granted=True)
     unbounded = [number for number, one in enumerate(deliveries) if not one.classes]
-    return placed.join(granted, on=["delivery", "class_code"], how="left", maintain_order="left").with_columns(
-        days.gather(placed["delivery"]).alias("#day"),
+    said = placed.select("delivery", "class_code").drop_nulls().unique()
+    each = said.with_columns(one=pl.col("class_code").str.split(CLASSES_BETWEEN)).explode("one")
+    judged = each.join(granted, left_on=["delivery", "one"], right_on=["delivery", "class_code"], how="left").select(
+        "delivery",
+        "class_code",
+        _in(pl.col("one"), lists.classes).alias("#listed"),
+        (pl.col("one").is_in(list(classes)) if classes else pl.lit(True)).alias("#in_feed"),
         (pl.col("granted").fill_null(False) | pl.col("delivery").is_in(unbounded)).alias("#granted"),
-        (pl.col("class_code").is_in(list(classes)) if classes else pl.lit(True)).alias("#in_feed"),
     )
+    return judged.group_by("delivery", "class_code").agg(pl.all().all())
 
 
 def _findings(wrong: pl.DataFrame, broken: Rule) -> pl.DataFrame:
@@ -181,21 +201,21 @@ def class_is_said(_: Lists) -> pl.Expr:
 
 
 @rule("class.unknown", "class_code")
-def class_is_listed(lists: Lists) -> pl.Expr:
+def class_is_listed(_: Lists) -> pl.Expr:
     """The class is in the master edition's list."""
-    return ~_in(pl.col("class_code"), lists.classes)
+    return ~pl.col("#listed")
 
 
 @rule("class.not_in_feed", "class_code")
-def class_is_of_the_feed(lists: Lists) -> pl.Expr:
+def class_is_of_the_feed(_: Lists) -> pl.Expr:
     """The feed's file names the class."""
-    return _in(pl.col("class_code"), lists.classes) & ~pl.col("#in_feed")
+    return pl.col("#listed") & ~pl.col("#in_feed")
 
 
 @rule("class.not_granted", "class_code")
-def class_is_granted(lists: Lists) -> pl.Expr:
+def class_is_granted(_: Lists) -> pl.Expr:
     """The grant under which the delivery was taken covers the class."""
-    return _in(pl.col("class_code"), lists.classes) & pl.col("#in_feed") & ~pl.col("#granted")
+    return pl.col("#listed") & pl.col("#in_feed") & ~pl.col("#granted")
 
 
 # Where it is --------------------------------------------------------------------------------------
@@ -263,7 +283,7 @@ def component_code_has_its_digits(lists: Lists) -> pl.Expr:
 def component_code_has_the_class(lists: Lists) -> pl.Expr:
     """The class inside a stated component code is the record's."""
     inside = pl.col("component_code").str.slice(lists.division_digits, lists.class_digits)
-    return _whole_code(lists) & (inside != pl.col("class_code"))
+    return _whole_code(lists) & ~pl.col("class_code").str.contains(inside, literal=True)
 
 
 @rule("component_code.division_disagrees", "component_code", Severity.WARNING)

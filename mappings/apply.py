@@ -8,15 +8,18 @@ import polars as pl
 import pyproj
 
 from connectors.formats.records import CARRIED, CONTENT, RECORD, SHEET
-from mappings.feed import Feed, FieldRule, IgnoreRule, Tally
+from mappings.codelists import CODE_TABLES
+from mappings.feed import Feed, FieldRule, IgnoreRule, Label, Tally
 from mappings.findings import Severity
 from mappings.functions import FUNCTIONS
+from mappings.labels import NUMBERS, with_labels
 from mappings.schema import CANDIDATES, FINDINGS, ROLES, Schema, conform
 from security.errors import Refusal
 
 X_AXES: Final = ("easting_m", "longitude_deg")
 Y_AXES: Final = ("northing_m", "latitude_deg")
 UNREAD: Final[Schema] = {"delivery": pl.UInt32, "record": pl.UInt32, "source_key": pl.String}
+PARTS: Final[Schema] = {"delivery": pl.UInt32, "record": pl.UInt32, "part": pl.String}
 TALLIES: Final = {"delivery": pl.UInt32, "name": pl.String, "count": pl.UInt32}
 _VALUE_CHARACTERS: Final = 80
 _RULE: Final = "#rule"
@@ -30,12 +33,14 @@ class Mapped(msgspec.Struct, frozen=True):
                 error, one for each field that cannot be read; a candidate has none
     unread:     UNREAD, the rejected records: a key that was said badly was said, and is not gone
     tallies:    delivery, name, count: one row a delivery and `[[tally]]` of the feed
+    parts:      PARTS, where the source has sheets or layers: which of them each record stands in
     """
 
     candidates: pl.DataFrame
     findings: pl.DataFrame
     unread: pl.DataFrame
     tallies: pl.DataFrame
+    parts: pl.DataFrame
 
 
 def take(frame: pl.DataFrame, feed: Feed) -> pl.DataFrame:
@@ -73,7 +78,10 @@ def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
         read = read.join(bad, on=["delivery", "record"], how="anti", maintain_order="left")
     findings = pl.concat([ignored, rejected])
     findings = findings.sort("delivery", "record", maintain_order=True)
-    return Mapped(_candidates(read, feed), findings, unread, tallies)
+    candidates = _candidates(read, feed)
+    if feed.label is not None:
+        candidates = with_labels(candidates, _numbers(records, feed, feed.label), feed.label.within_m)
+    return Mapped(candidates, findings, unread, tallies, _parts(records))
 
 
 def _said(column: str) -> pl.Expr:
@@ -95,7 +103,8 @@ def _rule_of(feed: Feed) -> pl.Expr:
 def _fits(rule: IgnoreRule) -> pl.Expr:
     if rule.from_ is None:
         return pl.col(CARRIED)
-    return _said(rule.from_).fill_null("").is_in(rule.values)
+    said = _said(rule.from_).fill_null("")
+    return pl.any_horizontal(said.is_in(rule.values), *(said.str.ends_with(ending) for ending in rule.endings))
 
 
 def _ignored(left_out: pl.DataFrame, feed: Feed) -> pl.DataFrame:
@@ -142,28 +151,32 @@ def _read(records: pl.DataFrame, feed: Feed) -> pl.DataFrame:
         "delivery",
         pl.col(RECORD).alias("record"),
         *(_text(rule).alias(_text_name(field)) for field, rule in feed.fields.items()),
+        *(_looked(rule, feed).alias(_looked_name(field)) for field, rule in feed.fields.items() if rule.tables),
     )
-    looked = texts.with_columns(
-        pl.col(_text_name(field))
-        .replace_strict(feed.lookups[rule.lookup], default=None, return_dtype=pl.String)
-        .alias(_looked_name(field))
-        for field, rule in feed.fields.items()
-        if rule.lookup is not None
-    )
-    return looked.with_columns(
+    return texts.with_columns(
         FUNCTIONS[rule.parse].apply(pl.col(_before_parse(field, rule))).alias(field)
         for field, rule in feed.fields.items()
     )
 
 
+def _looked(rule: FieldRule, feed: Feed) -> pl.Expr:
+    """What a field's lookup gives for its text; with one for each column, what the first gives that has the text."""
+    texts = [_text(rule)] if isinstance(rule.lookup, str) else [_said(column) for column in rule.columns]
+    tables = [feed.lookups.get(name) or CODE_TABLES[name]() for name in rule.tables]
+    return pl.coalesce(
+        text.replace_strict(table, default=None, return_dtype=pl.String)
+        for text, table in zip(texts, tables, strict=True)
+    )
+
+
 def _before_parse(field: str, rule: FieldRule) -> str:
-    return _looked_name(field) if rule.lookup is not None else _text_name(field)
+    return _looked_name(field) if rule.tables else _text_name(field)
 
 
 def _failures(read: pl.DataFrame, feed: Feed) -> Iterator[pl.DataFrame]:
     """Findings, a frame a field: text was said, and the lookup lacks it or the function cannot read it."""
     for field, rule in feed.fields.items():
-        if rule.lookup is not None:
+        if rule.tables:
             yield _failed(read, field, _looked_name(field), "value.lookup_unknown")
         if rule.parse != "text":
             before = pl.col(_before_parse(field, rule)).is_not_null()
@@ -215,6 +228,26 @@ def _basis(role: str, feed: Feed) -> pl.Expr:
     defaulted = any(f"{role}_{part}" in feed.defaults for part in ("code", "name"))
     silent = pl.when(_silent(role, feed))
     return silent.then(pl.lit("default") if defaulted else pl.lit(None, pl.String)).otherwise(pl.lit("stated"))
+
+
+# Numbers beside symbols
+
+
+def _numbers(records: pl.DataFrame, feed: Feed, label: Label) -> pl.DataFrame:
+    """NUMBERS: the texts that are numbers, where they stand, and in which network."""
+    text = _said(label.from_)
+    among = records.filter(_said(label.among).is_in(label.values), text.str.contains(f"^(?:{label.pattern})$"))
+    placed = _candidates(_read(among, feed), feed)
+    return conform(placed.with_columns(among.select(text.alias("text"))["text"]), NUMBERS)
+
+
+# Sheets and layers
+
+
+def _parts(records: pl.DataFrame) -> pl.DataFrame:
+    if records[SHEET].null_count() == records.height:
+        return pl.DataFrame(schema=PARTS)
+    return conform(records.select("delivery", record=pl.col(RECORD), part=pl.col(SHEET).fill_null("")), PARTS)
 
 
 # Tallies

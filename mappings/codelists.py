@@ -2,7 +2,9 @@
 
 import functools
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import polars as pl
@@ -33,6 +35,10 @@ class Edition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     valid_from: str
     source: str
     confidence: str
+
+
+# Code lists that a feed's `lookup` may name: what each text means as a class, several that it may mean as `0102|0103`.
+CODE_TABLES: Final[dict[str, Callable[[], dict[str, str]]]] = {}
 
 
 @functools.cache

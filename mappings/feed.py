@@ -12,12 +12,13 @@ class FieldRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     """How one field of the shared schema is filled: columns, then a lookup if any, then a parse function.
 
     from_:  the source column, or several whose texts are put together with `join` between them (empty ones left out)
-    lookup: name of a `[lookups.NAME]` table; a text that it lacks is a finding, never passed on
+    lookup: name of a `[lookups.NAME]` table or of a code list (`cass`); a text that it lacks is a finding, never passed
+            on. Or one for each column: then the first column decides whose table has its text
     parse:  name of a function of `mappings.functions`
     """
 
     from_: str | list[str]
-    lookup: str | None = None
+    lookup: str | list[str] | None = None
     parse: str = "text"
     join: str = " "
 
@@ -26,12 +27,17 @@ class FieldRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
         """The source columns, always as a list."""
         return [self.from_] if isinstance(self.from_, str) else self.from_
 
+    @property
+    def tables(self) -> list[str]:
+        """The names of its lookups, always as a list."""
+        return [self.lookup] if isinstance(self.lookup, str) else self.lookup or []
+
 
 class IgnoreRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
     """Records that are left out, by name and with a reason; the first rule that fits decides.
 
-    Either `carried = true` (records whose key column repeats the record above) or `from` with `values`;
-    the empty text among the values stands for an empty cell.
+    Either `carried = true` (records whose key column repeats the record above) or `from` with `values`, the texts that
+    are left out (the empty text among them stands for an empty cell), or with `endings`, how such texts end.
     """
 
     rule: str
@@ -39,7 +45,23 @@ class IgnoreRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     title_zh: str
     from_: str | None = None
     values: list[str] = []
+    endings: list[str] = []
     carried: bool = False
+
+
+class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """图上注记: the number written beside a symbol, given to the symbol as its `label`.
+
+    from_:    the column of the text; among, values: the records that are such texts, by a column and its texts
+    pattern:  regular expression that a number fulfils as a whole
+    within_m: no farther than this from the symbol; text and symbol are the nearest of one another, in one network
+    """
+
+    from_: str
+    among: str
+    values: list[str]
+    pattern: str
+    within_m: float
 
 
 class Tally(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +123,7 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     defaults: dict[str, str] = {}
     lookups: dict[str, dict[str, str]] = {}
     ignore: list[IgnoreRule] = []
+    label: Label | None = None
     tally: list[Tally] = []
     example: list[Example] = []
 
@@ -114,6 +137,7 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Every source column that the feed names, once, in order of mention."""
         named = [column for rule in self.fields.values() for column in rule.columns]
         named += [rule.from_ for rule in self.ignore if rule.from_ is not None]
+        named += [self.label.from_, self.label.among] if self.label else []
         named += [column for tally in self.tally for column in tally.of]
         return list(dict.fromkeys(named))
 

@@ -12,10 +12,10 @@ import polars as pl
 import pyproj
 
 from connectors.formats.catalogue import formats
-from mappings.codelists import classes, editions
+from mappings.codelists import CODE_TABLES, classes, editions
 from mappings.feed import Feed, FeedFile
 from mappings.functions import FUNCTIONS
-from mappings.schema import CANDIDATES, ROLES
+from mappings.schema import CANDIDATES, CLASSES_BETWEEN, ROLES
 from security.errors import Misconfigured
 
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -81,6 +81,7 @@ def _mistakes(feed: FeedFile, stem: str) -> Iterator[tuple[str, str]]:
     yield from _field_mistakes(feed)
     yield from _class_mistakes(feed)
     yield from _ignore_mistakes(feed)
+    yield from _label_mistakes(feed)
     for tally in feed.tally:
         if len(tally.of) not in (1, 2) or not RULE.fullmatch(tally.name):
             yield f"tally.{tally.name}", "needs a name in lower-case letters, and one or two columns"
@@ -139,9 +140,12 @@ def _field_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
             yield f"{key}.parse", f"{rule.parse} gives {FUNCTIONS[rule.parse].gives}, the field is {FIELDS[field]}"
         if not rule.columns or not all(rule.columns):
             yield f"{key}.from", "names no column"
-        if rule.lookup is not None and rule.lookup not in feed.lookups:
-            yield f"{key}.lookup", f"there is no [lookups.{rule.lookup}]"
-    used = {rule.lookup for rule in feed.fields.values()}
+        for name in rule.tables:
+            if name not in feed.lookups and name not in CODE_TABLES:
+                yield f"{key}.lookup", f"there is no [lookups.{name}], and no such code list"
+        if isinstance(rule.lookup, list) and len(rule.lookup) != len(rule.columns):
+            yield f"{key}.lookup", "needs one lookup for each column, or one for all"
+    used = {name for rule in feed.fields.values() for name in rule.tables}
     for name in feed.lookups:
         if name not in used:
             yield f"lookups.{name}", "no field uses it"
@@ -165,10 +169,23 @@ def _class_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
         elif code not in classes(edition)["code"]:
             yield "classes", f"{edition} has no class {code!r}"
     rule = feed.fields.get("class_code")
-    said = list(feed.lookups[rule.lookup].values()) if rule and rule.lookup in feed.lookups else []
+    said = [code for name in (rule.tables if rule else []) for code in feed.lookups.get(name, {}).values()]
     for code in [*said, *([feed.defaults["class_code"]] if "class_code" in feed.defaults else [])]:
-        if feed.classes and code not in feed.class_codes:
+        if feed.classes and not {*code.split(CLASSES_BETWEEN)} <= {*feed.class_codes}:
             yield "fields.class_code", f"gives the class {code!r}, which `classes` does not list"
+
+
+def _label_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    if feed.label is None:
+        return
+    if PLANE[0] not in feed.fields:
+        yield "label", "needs positions in metres"
+    if not feed.label.within_m > 0:
+        yield "label.within_m", "is not greater than zero metres"
+    try:
+        pl.select(pl.lit("").str.contains(feed.label.pattern))
+    except pl.exceptions.ComputeError as problem:
+        yield "label.pattern", f"is no regular expression: {problem}"
 
 
 def _ignore_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
@@ -177,6 +194,6 @@ def _ignore_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
         key = f"ignore.{rule.rule}"
         if rule.rule in seen or not RULE.fullmatch(rule.rule):
             yield key, "is there twice, or is not lower-case letters, digits and single underscores"
-        if rule.carried == (rule.from_ is not None) or (rule.from_ is not None) != bool(rule.values):
-            yield key, "needs either `carried = true` or `from` with `values`"
+        if rule.carried == (rule.from_ is not None) or (rule.from_ is not None) != bool(rule.values or rule.endings):
+            yield key, "needs either `carried = true` or `from` with `values` or `endings`"
         seen.add(rule.rule)

@@ -19,7 +19,7 @@ KEY: Final[Schema] = {"delivery": pl.UInt32, "record": pl.UInt32}
 CANDIDATES: Final[Schema] = {
     **KEY,
     "source_key": pl.String,  # the bureau's own key, unique within the feed
-    "class_code": pl.String,  # code of the master edition's list
+    "class_code": pl.String,  # code of the master edition's list; a source that cannot tell says several, `0102|0103`
     "x": pl.Float64,
     "y": pl.Float64,
     "height_m": pl.Float64,
@@ -36,6 +36,8 @@ CANDIDATES: Final[Schema] = {
     "note": pl.String,
     "appurtenance": pl.String,  # 附属物: the survey's word for what stands on the point
     "removed": pl.Boolean,  # a `changes` feed says that the thing is gone
+    "network": pl.String,  # 管类: which pipe network it belongs to; things of two networks are never one
+    "label": pl.String,  # 图上注记: the number written beside it on a drawing
 }
 
 # 落图落格 adds where it is. Degrees of CGCS2000 (EPSG:4490); accuracy in metres, source and transformation together.
@@ -65,6 +67,14 @@ OUTCOMES: Final[Schema] = {
     "component": pl.Int64,  # internal key, null when there is none
     "code": pl.String,  # the finding that decided, null when accepted
 }
+
+
+CLASSES_BETWEEN: Final = "|"  # a class code with it is a set of classes, undecided
+
+
+def undecided(class_code: pl.Expr) -> pl.Expr:
+    """Whether a class code is a set of classes, of which another source must decide one."""
+    return class_code.str.contains(CLASSES_BETWEEN, literal=True)
 
 
 def conform(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:

@@ -53,10 +53,15 @@ NEAR: Final[Schema] = {
     "longitude_deg": pl.Float64,
     "latitude_deg": pl.Float64,
     "accuracy_m": pl.Float64,
+    "network": pl.String,  # null: no claim says one
+    "marks": pl.List(pl.String),  # keys and labels that its claims know it by
 }
 
 # Which component a key's claim speaks of. component null: it founds one; distance_m null: not joined by position.
 LINKS: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "distance_m": pl.Float64}
+
+# Components that a key's claim may speak of, none nearer than the others: it founds one of its own, a person decides.
+TIES: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "distance_m": pl.Float64}
 
 
 def microseconds(moment: datetime) -> int:
@@ -110,7 +115,10 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Everything one transaction of the store writes. roots: outcome root (hex) of each delivery, in order."""
+    """Everything one transaction of the store writes.
+
+    roots: outcome root (hex) of each delivery, in order; links LINKS; ties TIES
+    """
 
     feed: str
     bureau: str
@@ -119,6 +127,7 @@ class Batch(msgspec.Struct, frozen=True):
     roots: tuple[str, ...]
     compared: Compared
     links: pl.DataFrame
+    ties: pl.DataFrame
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -167,8 +176,22 @@ class Stored(msgspec.Struct, frozen=True):
     repeated: bool
 
 
+class Tie(msgspec.Struct, frozen=True):
+    """A claim that may speak of one of several components, none nearer than the others; so it has one of its own.
+
+    component: its own, by internal number; others: those it may speak of; distance_m: to the nearest of them
+    """
+
+    bureau: str
+    feed: str
+    source_key: str
+    component: int
+    others: tuple[int, ...]
+    distance_m: float
+
+
 class Ledger(msgspec.Struct, frozen=True):
-    """The store in numbers. disputes, orphans, gaps: components by today's verdict, one each."""
+    """The store in numbers. disputes, orphans, gaps: components by today's verdict, one each; ties: open claims."""
 
     components: int
     claims: int
@@ -176,6 +199,7 @@ class Ledger(msgspec.Struct, frozen=True):
     disputes: int
     orphans: int
     gaps: int
+    ties: int
     by_class: dict[str, int]
     by_division: dict[str, int]
     by_feed: dict[str, int]

@@ -6,7 +6,7 @@ from typing import Final
 import polars as pl
 
 from mappings.findings import Severity
-from mappings.schema import FINDINGS, KEY, conform
+from mappings.schema import FINDINGS, KEY, conform, undecided
 
 LAST_SERIAL: Final = 999_999  # six digits; CJ/T 214-2007: 6 division + 4 class + 6 serial
 
@@ -14,11 +14,12 @@ LAST_SERIAL: Final = 999_999  # six digits; CJ/T 214-2007: 6 division + 4 class 
 def issue(connection: sqlite3.Connection, founded: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
     """An identifier for each component founded, in order, and FINDINGS where a range is spent.
 
-    founded: rows of versions; class_code and division_of_position decide. Where the range is spent the identifier is
-    null, pending, and the finding is `identifier.range_spent`. Runs inside the caller's transaction.
+    founded: KEY, class_code and division_of_position, which decide. Where a class is undecided the identifier is null,
+    pending; so it is where the range is spent, and the finding is `identifier.range_spent`. Runs inside the caller's
+    transaction.
     """
     by = ["division_of_position", "class_code"]
-    asked = founded.group_by(by).len().sort(by)
+    asked = founded.filter(~undecided(pl.col("class_code"))).group_by(by).len().sort(by)
     before = [_take(connection, *row) for row in asked.rows()]
     start = asked.with_columns(pl.Series("before", before, dtype=pl.Int64))
     serials = (

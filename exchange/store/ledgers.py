@@ -3,7 +3,9 @@
 import sqlite3
 from collections import Counter
 
-from exchange.store.frames import Ledger
+import msgspec
+
+from exchange.store.frames import Ledger, Tie
 from exchange.store.roles import ROLE_NAMES, RoleAnswer, Verdict, unit_of, verdict, weigh
 from exchange.store.writing import ROLE_COLUMNS
 
@@ -11,6 +13,12 @@ from exchange.store.writing import ROLE_COLUMNS
 COMBINATIONS = (
     "SELECT ids, count(*) FROM (SELECT group_concat(DISTINCT roles_id) AS ids FROM claims WHERE valid_to_us IS NULL "
     "GROUP BY component_id) GROUP BY ids"
+)
+
+TIES = (
+    "SELECT f.bureau, f.code, k.source_key, k.component_id, json_group_array(t.component_id), "
+    "min(t.distance_m) FROM ties t JOIN claims k ON k.id = t.claim_id JOIN feeds f ON f.id = k.feed_id "
+    "WHERE k.valid_to_us IS NULL GROUP BY t.claim_id ORDER BY k.component_id"
 )
 
 
@@ -28,6 +36,7 @@ def ledger(connection: sqlite3.Connection) -> Ledger:
         disputes=counted["two bureaus claim this"],
         orphans=counted["nobody claims this"],
         gaps=counted["role unknown"],
+        ties=len(ties(connection)),
         by_class=_by(connection, "SELECT class_code, count(*) FROM components GROUP BY class_code"),
         by_division=_by(connection, "SELECT division_code, count(*) FROM components GROUP BY division_code"),
         by_feed=_by(
@@ -36,6 +45,15 @@ def ledger(connection: sqlite3.Connection) -> Ledger:
             "WHERE valid_to_us IS NULL GROUP BY f.code",
         ),
     )
+
+
+def ties(connection: sqlite3.Connection) -> list[Tie]:
+    """Standing claims with open ties, by component."""
+    rows = connection.execute(TIES).fetchall()
+    return [
+        Tie(bureau, feed, key, component, tuple(sorted(msgspec.json.decode(others))), metres)
+        for bureau, feed, key, component, others, metres in rows
+    ]
 
 
 def _weighed(connection: sqlite3.Connection, ids: str) -> list[RoleAnswer]:

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 
 from exchange.migrate import upgrade
 from exchange.store import ledgers
-from exchange.store.frames import NEAR, SEEN, Batch, Ledger, Seen, Stored, StoredDelivery
+from exchange.store.frames import NEAR, SEEN, Batch, Ledger, Seen, Stored, StoredDelivery, Tie
 from exchange.store.places import cells_in_reach
 from exchange.store.writing import decoded_outcomes, stored_again, stored_delivery, write
-from mappings.schema import Schema
+from mappings.schema import CLASSES_BETWEEN, Schema
 
 NAME: Final = "store.sqlite"
 BUSY_S: Final = 30.0
@@ -27,8 +27,13 @@ SEEN_COLUMNS: Final = (
     "FROM claims k JOIN feeds f ON f.id = k.feed_id WHERE f.code = ?"
 )
 NEAR_COLUMNS: Final = (
-    "SELECT c.id, class_code, longitude_deg, latitude_deg, accuracy_m FROM components c "
-    "WHERE c.cell IN (SELECT value FROM json_each(?)) AND c.class_code IN (SELECT value FROM json_each(?)) "
+    "SELECT c.id, class_code, longitude_deg, latitude_deg, accuracy_m, "
+    "(SELECT max(more ->> 'network') FROM claims WHERE component_id = c.id AND valid_to_us IS NULL), "
+    "(SELECT json_group_array(mark) FROM (SELECT source_key AS mark FROM claims WHERE component_id = c.id "
+    "UNION SELECT more ->> 'label' FROM claims WHERE component_id = c.id AND more ->> 'label' NOT NULL)) "
+    "FROM components c WHERE c.cell IN (SELECT value FROM json_each(?)) "
+    # A class may be a set, `0102|0103`; codes are of one length, so none stands inside another.
+    "AND EXISTS (SELECT 1 FROM json_each(?) j WHERE instr(c.class_code, j.value)) "
     "AND NOT EXISTS (SELECT 1 FROM claims k JOIN feeds f ON f.id = k.feed_id "
     "WHERE k.component_id = c.id AND f.code = ?)"
 )
@@ -68,9 +73,10 @@ class Store:
         if new.is_empty():
             return pl.DataFrame(schema=NEAR)
         cells = cells_in_reach(new)["cell"].unique().to_list()
-        classes = new["class_code"].unique().to_list()
+        classes = new["class_code"].unique().str.split(CLASSES_BETWEEN).explode().unique().to_list()
         asked = (msgspec.json.encode(cells).decode(), msgspec.json.encode(classes).decode(), feed)
-        return _frame(self.connection().execute(NEAR_COLUMNS, asked), NEAR)
+        rows = self.connection().execute(NEAR_COLUMNS, asked)
+        return _frame(((*row, msgspec.json.decode(marks)) for *row, marks in rows), NEAR)
 
     def commit(self, batch: Batch) -> Stored:
         """Write a batch in one transaction. All of it stored before: nothing is written, the earlier outcome returns.
@@ -106,6 +112,10 @@ class Store:
     def ledger(self) -> Ledger:
         """The store in numbers, as of now."""
         return ledgers.ledger(self.connection())
+
+    def ties(self) -> list[Tie]:
+        """Claims that position alone does not join, by component: a person's to decide."""
+        return ledgers.ties(self.connection())
 
     def connection(self) -> sqlite3.Connection:
         """This thread's own connection, in autocommit; reads see the last commit."""

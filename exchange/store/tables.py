@@ -103,7 +103,17 @@ claims_past: Final = sa.Table(
     sa.Index("claims_past_cell", "cell"),
 )
 
-# Class, place, division and grid are those of the claim known longest among those that stand.
+# Components that a claim may speak of, none nearer than the others: open until the claim says something else.
+ties: Final = sa.Table(
+    "ties",
+    metadata,
+    sa.Column("claim_id", sa.BigInteger, primary_key=True),
+    sa.Column("component_id", sa.BigInteger, primary_key=True),
+    sa.Column("distance_m", sa.Double, nullable=False),
+)
+
+# Place, division and grid are those of the claim known longest among those that stand; the class is that of the first
+# of them that is sure of it, and once decided stays so.
 components: Final = sa.Table(
     "components",
     metadata,

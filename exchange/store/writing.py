@@ -15,13 +15,13 @@ import polars as pl
 from exchange.store.frames import Batch, Counts, Stored, StoredDelivery, microseconds, moment
 from exchange.store.identifiers import issue
 from exchange.store.places import cell
-from mappings.schema import FINDINGS, KEY, OUTCOMES, ROLES, conform
+from mappings.schema import CLASSES_BETWEEN, FINDINGS, KEY, OUTCOMES, ROLES, conform
 
 ROLE_COLUMNS: Final = tuple(f"{role}_{part}" for role in ROLES for part in ("code", "name", "basis"))
 # Kept with the claim, asked for by nobody in bulk: one JSON text, without what was not said.
 MORE: Final = (
     "height_m", "grid_code", "division_code", "component_code", "place", "initial_date", "change_date", "data_source",
-    "note", "appurtenance",
+    "note", "appurtenance", "network", "label",
 )  # fmt: skip
 VERSION: Final = (
     "component_id", "delivery_id", "record", "valid_from_us", "valid_to_us", "closed_by", "digest", "class_code",
@@ -56,10 +56,25 @@ DIFFERING: Final = (
     f"WHERE k.valid_to_us IS NULL AND ({', '.join(f'c.{name}' for name in LEADING)}) "
     f"IS NOT ({', '.join(f'k.{name}' for name in LEADING)})"
 )
+# The class is that of the first claim that is sure of it; none is: what was decided before, for an identifier says it.
+DECIDED: Final = (
+    f"coalesce((SELECT class_code {LIVE} AND NOT instr(class_code, '{CLASSES_BETWEEN}') ORDER BY id LIMIT 1), "
+    f"iif(instr(components.class_code, '{CLASSES_BETWEEN}'), k.class_code, components.class_code))"
+)
 LEAD: Final = (
-    f"UPDATE components SET cell = k.cell, {', '.join(f'{name} = k.{name}' for name in LEADING)} "
+    f"UPDATE components SET cell = k.cell, class_code = {DECIDED}, "
+    f"{', '.join(f'{name} = k.{name}' for name in LEADING if name != 'class_code')} "
     f"FROM (SELECT {', '.join(LEADING)}, {CELL_SQL} AS cell {LIVE} ORDER BY id LIMIT 1) k WHERE components.id = ?1"
 )
+# Of components in a list, those without an identifier whose class is decided now.
+PENDING: Final = (
+    "SELECT c.id, c.class_code, c.division_code FROM json_each(?) j JOIN components c ON c.id = j.value "
+    f"WHERE c.identifier IS NULL AND NOT instr(c.class_code, '{CLASSES_BETWEEN}')"
+)
+PENDING_COLUMNS: Final = {"component": pl.Int64, "class_code": pl.String, "division_of_position": pl.String}
+IDENTIFY: Final = "UPDATE components SET identifier = ? WHERE id = ?"
+TIE: Final = "INSERT INTO ties VALUES (?, ?, ?)"
+UNTIE: Final = "DELETE FROM ties WHERE claim_id = ?"
 
 
 def write(connection: sqlite3.Connection, batch: Batch) -> Stored:
@@ -76,9 +91,10 @@ def write(connection: sqlite3.Connection, batch: Batch) -> Stored:
     _close(connection, events, versions, first_delivery)
     _insert(connection, "claims_past", PAST, versions_rows.filter(~pl.col("last")))
     _put_claims(connection, versions_rows.filter("last"), feed_id)
+    _put_ties(connection, batch, versions)
     numbers = _numbers(connection, events)
     _insert(connection, "components", COMPONENT, _components(founded, identifiers, numbers))
-    _touch(connection, numbers, founded, events.filter("ends"))
+    findings = pl.concat([findings, _touch(connection, numbers, versions, events.filter("ends"))])
     outcomes = _outcomes(batch, versions)
     deliveries = _deliveries(connection, batch, outcomes, feed_id, first_delivery)
     return Stored(deliveries, outcomes, findings, repeated=False)
@@ -258,13 +274,38 @@ def _components(founded: pl.DataFrame, identifiers: pl.Series, numbers: pl.DataF
     )
 
 
-def _touch(connection: sqlite3.Connection, numbers: pl.DataFrame, founded: pl.DataFrame, ended: pl.DataFrame) -> None:
-    """Components that were there before: their change number, and what their leading claim says now, if any stands."""
+def _put_ties(connection: sqlite3.Connection, batch: Batch, versions: pl.DataFrame) -> None:
+    """What a claim says now decides anew which ties are open."""
+    connection.executemany(UNTIE, versions.filter(~pl.col("added")).select("claim").unique().iter_rows())
+    keys = versions.select("source_key", "claim").unique()
+    ties = batch.ties.join(keys, on="source_key", how="inner", maintain_order="left")
+    connection.executemany(TIE, ties.select("claim", "component", "distance_m").iter_rows())
+
+
+def _touch(
+    connection: sqlite3.Connection, numbers: pl.DataFrame, versions: pl.DataFrame, ended: pl.DataFrame
+) -> pl.DataFrame:
+    """Components that were there before: their change number, and what their claims make of them now, if any stands.
+
+    Gives FINDINGS of identifiers issued to those whose class is decided now.
+    """
+    founded = versions.filter("last", "founds")
     touched = numbers.join(founded, on="component", how="anti").select("component", "change_number")
     connection.executemany(TOUCH, touched.iter_rows())
     components = msgspec.json.encode(touched["component"].to_list()).decode()
     connection.executemany(LEAD, connection.execute(DIFFERING, (components,)).fetchall())
     connection.executemany(ORPHAN, touched.join(ended, on="component", how="semi").iter_rows())
+    return _identify(connection, components, versions)
+
+
+def _identify(connection: sqlite3.Connection, components: str, versions: pl.DataFrame) -> pl.DataFrame:
+    """An identifier for each of the components (a JSON list) that waited for its class; FINDINGS."""
+    pending = pl.DataFrame(connection.execute(PENDING, (components,)).fetchall(), PENDING_COLUMNS, orient="row")
+    said = versions.unique("component", keep="first", maintain_order=True).select("component", *KEY)
+    decided = pending.join(said, on="component", how="inner", maintain_order="left")
+    identifiers, findings = issue(connection, decided)
+    connection.executemany(IDENTIFY, zip(identifiers, decided["component"], strict=True))
+    return findings
 
 
 def _outcomes(batch: Batch, versions: pl.DataFrame) -> pl.DataFrame:

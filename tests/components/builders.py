@@ -138,6 +138,7 @@ def compared(
 def a_batch(store: Store, feed: Feed, rows: Sequence[dict[str, Any]], deliveries: Sequence[BatchDelivery]) -> Batch:
     """A batch ready to commit."""
     found = compared(store, feed, rows, deliveries)
+    joined = join(found.versions, store.near(feed.id, found.versions))
     return Batch(
         feed=feed.id,
         bureau=feed.bureau,
@@ -145,7 +146,8 @@ def a_batch(store: Store, feed: Feed, rows: Sequence[dict[str, Any]], deliveries
         deliveries=tuple(deliveries),
         roots=tuple("00" * 32 for _ in deliveries),
         compared=found,
-        links=join(found.versions, store.near(feed.id, found.versions)),
+        links=joined.links,
+        ties=joined.ties,
     )
 
 

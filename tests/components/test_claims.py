@@ -5,7 +5,7 @@ from datetime import date
 import polars as pl
 import pytest
 
-from exchange.claims import SAID, claim_digests
+from exchange.claims import LATER, SAID, claim_digests
 from exchange.store.sqlite import Store
 from mappings.findings import sentence_of
 from mappings.schema import CANDIDATES, KEY
@@ -37,12 +37,12 @@ def test_the_digest_of_a_claim_is_the_same_for_ever() -> None:
 
 
 def test_the_digest_covers_everything_a_bureau_says_and_nothing_else() -> None:
-    assert set(SAID) == set(CANDIDATES) - {*KEY, "source_key", "removed"}
+    assert {*SAID, *LATER} == set(CANDIDATES) - {*KEY, "source_key", "removed"}
     base = candidates([a_row("K")])
     one = claim_digests(base, "EPSG:4549")[0]
     assert claim_digests(base.with_columns(source_key=pl.lit("L"), record=pl.lit(9)), "EPSG:4549")[0] == one
     assert claim_digests(base, "EPSG:4550")[0] != one
-    for name in SAID:
+    for name in (*SAID, *LATER):
         other = base.with_columns(_another(name).cast(CANDIDATES[name]).alias(name))
         assert claim_digests(other, "EPSG:4549")[0] != one, name
 
@@ -52,6 +52,11 @@ def _another(name: str) -> pl.Expr:
     if kind == pl.Float64:
         return pl.col(name).fill_null(0.0) + 1e-6
     return pl.lit(date(2001, 1, 1)) if kind == pl.Date else pl.lit("另")
+
+
+def test_what_was_added_later_is_told_apart_by_its_name() -> None:
+    one, other = (claim_digests(candidates([a_row("K", **{name: "L"})]), "EPSG:4549")[0] for name in LATER)
+    assert one != other
 
 
 def test_a_value_that_moves_to_the_next_field_changes_the_digest() -> None:

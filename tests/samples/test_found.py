@@ -80,9 +80,11 @@ def stored(store: Store, told: Read) -> Stored:
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,
     )
-    links = joining.join(compared.versions, store.near(feed.id, compared.versions))
+    joined = joining.join(compared.versions, store.near(feed.id, compared.versions))
     moment = told.delivery.received_at
-    return store.commit(Batch(feed.id, feed.bureau, moment, (told.delivery,), ("00" * 32,), compared, links))
+    return store.commit(
+        Batch(feed.id, feed.bureau, moment, (told.delivery,), ("00" * 32,), compared, joined.links, joined.ties)
+    )
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,12 @@ def _claims() -> None:
         *_version(),
         sa.Column("cell", sa.BigInteger, nullable=False),
     )
+    op.create_table(
+        "ties",
+        sa.Column("claim_id", sa.BigInteger, primary_key=True),
+        sa.Column("component_id", sa.BigInteger, primary_key=True),
+        sa.Column("distance_m", sa.Double, nullable=False),
+    )
     op.create_index("claims_past_component", "claims_past", ["component_id"])
     op.create_index("claims_past_cell", "claims_past", ["cell"])
 
