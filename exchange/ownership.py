@@ -1,6 +1,6 @@
 """Whose is it, on that day, and how do we know? Answered from the claims, which are never flattened."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Final
 
@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from exchange.store import asking
-from exchange.store.frames import microseconds, moment
+from exchange.store.frames import Tie, microseconds, moment
 from exchange.store.places import cell_ranges, distance_m
 from exchange.store.roles import Role as Role
 from exchange.store.roles import RoleAnswer as RoleAnswer
@@ -98,6 +98,14 @@ class NearAnswer(msgspec.Struct, frozen=True):
     answer: OwnershipAnswer
 
 
+class Disputes(msgspec.Struct, frozen=True):
+    """What is open between bureaus, by component number. owners: components whose owner two bureaus state differently;
+    ties: claims that may speak of one of several components, which a person must tell apart."""
+
+    owners: tuple[OwnershipAnswer, ...]
+    ties: tuple[Tie, ...]
+
+
 def ownership(store: Store, component: str, on: date | None = None) -> OwnershipAnswer:
     """Whose a component is, now or at the end of a day (+08:00), by what is known today.
 
@@ -136,12 +144,32 @@ def nearest(
     return _near_then(store, place, radius_m, class_code, on)[:limit]
 
 
+def disputes(store: Store, after: int, limit: int, covers: Callable[[Component], bool] = lambda _: True) -> Disputes:
+    """Components after a number that two bureaus claim, or that position alone did not join; at most `limit` of each.
+
+    covers: which components count; the others are as if they were not there
+    """
+    owners: list[OwnershipAnswer] = []
+    at: int | None = after
+    while at is not None and len(owners) < limit:
+        keys = asking.claimed_differently(store.connection(), at, limit)
+        answers = (ownership(store, str(key)) for key in keys)
+        owners += [one for one in answers if one.verdict == "two bureaus claim this" and covers(one.component)]
+        at = keys[-1] if len(keys) == limit else None
+    ties = [tie for tie in store.ties() if tie.component > after and covers(component(store, str(tie.component)))]
+    return Disputes(tuple(owners[:limit]), tuple(ties[:limit]))
+
+
+def _may_be(class_code: str, wanted: str | None) -> bool:
+    return wanted is None or wanted in class_code.split(CLASSES_BETWEEN)
+
+
 def _near_now(
     store: Store, place: Place, radius_m: float, class_code: str | None, limit: int
 ) -> tuple[NearAnswer, ...]:
     """Chosen by where components stand; only those that are answered are asked for their claims."""
     found = asking.around(store.connection(), cell_ranges(*place, radius_m))
-    wanted = [(key, at) for key, kind, *at in found if class_code in (None, kind)]
+    wanted = [(key, at) for key, kind, *at in found if _may_be(kind, class_code)]
     distances_m = _distances_m(place, [at for _, at in wanted])
     chosen = sorted((far, key) for far, (key, _) in zip(distances_m, wanted, strict=True) if far <= radius_m)[:limit]
     return tuple(NearAnswer(far, ownership(store, str(key))) for far, key in chosen)
@@ -155,7 +183,7 @@ def _near_then(store: Store, place: Place, radius_m: float, class_code: str | No
     near = [
         NearAnswer(far, one)
         for far, one in zip(_distances_m(place, stood), answers, strict=True)
-        if far <= radius_m and class_code in (None, one.component.class_code)
+        if far <= radius_m and _may_be(one.component.class_code, class_code)
     ]
     return tuple(sorted(near, key=lambda one: (one.distance_m, one.answer.component.key)))
 

@@ -29,15 +29,15 @@ def with_labels(candidates: pl.DataFrame, numbers: pl.DataFrame, within_m: float
     Number and symbol are of one network and each the nearest of the other, no farther apart than within_m: two symbols
     never bear one number, and a number whose own symbol is nearer to another one is nobody's.
     """
-    placed = candidates.with_row_index("place").drop_nulls(["x", "y"])
-    found = [pl.DataFrame(schema={"place": pl.UInt32, "text": pl.String})]
+    placed = candidates.with_row_index("#row").drop_nulls(["x", "y"])
+    found = [pl.DataFrame(schema={"#row": pl.UInt32, "text": pl.String})]
     for same, symbols in placed.group_by(_SAME):
         texts = numbers.drop_nulls(["x", "y"]).filter(
             *(pl.col(name).eq_missing(pl.lit(value)) for name, value in zip(_SAME, same, strict=True))
         )
         symbol, text = _mutually_nearest(symbols, texts, within_m)
-        found.append(pl.DataFrame([symbols["place"].gather(symbol), texts["text"].gather(text)]))
-    labels = candidates.with_row_index("place").join(pl.concat(found), on="place", how="left", maintain_order="left")
+        found.append(pl.DataFrame([symbols["#row"].gather(symbol), texts["text"].gather(text)]))
+    labels = candidates.with_row_index("#row").join(pl.concat(found), on="#row", how="left", maintain_order="left")
     return conform(labels.with_columns(label=pl.coalesce("label", "text")), CANDIDATES)
 
 

@@ -1,4 +1,4 @@
-"""Whose is it: `component`, `near`, `ownership`. Here on the bus's own machine, or over SOAP with --as."""
+"""Whose is it: `component`, `near`, `ownership`, `disputes`. Here on the bus's own machine, or over SOAP with --as."""
 
 import argparse
 from contextlib import closing
@@ -11,12 +11,13 @@ from exchange.cli.partner import add_partner_options, partner_of
 from exchange.journal import Entry
 from exchange.store.sqlite import Store
 from mappings.codelists import classes, editions
+from mappings.schema import CLASSES_BETWEEN
 
 ROLE_WORDS = {"authority": "主管部门 authority", "owner": "权属单位 owner", "maintainer": "养护单位 maintainer"}
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """component, near, ownership."""
+    """component, near, ownership, disputes."""
     component = add_command(
         commands, common, "component", _component, says="one component", example="yongtong component 3302030101000001"
     )
@@ -42,6 +43,16 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         example="yongtong ownership 3302030101000001 --on 2026-11-01 --purpose 案件处置",
     )
     asked.add_argument("id", metavar="ID")
+    disputed = add_command(
+        commands,
+        common,
+        "disputes",
+        _disputes,
+        says="what bureaus do not agree on: two owners, or records that position alone did not join",
+        example="yongtong disputes --limit 20",
+    )
+    disputed.add_argument("--after", type=int, default=0, metavar="N", help="component number to begin after (0)")
+    disputed.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many of each kind (100)")
     for parser in (near, asked):
         parser.add_argument("--on", type=day, metavar="DATE", help="at the end of that day (+08:00)")
     for parser in (component, near, asked):
@@ -96,6 +107,28 @@ def _ownership(options: argparse.Namespace) -> int:
     return 0
 
 
+def _disputes(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    with closing(Store(app.state_of(settings))) as store:
+        found = ownership.disputes(store, options.after, max(1, options.limit))
+    if options.json:
+        print_json(found)
+        return 0
+    rows = [
+        (one.component.key, one.component.identifier or "pending", _class_words(one.component.class_code),
+         _units(one, "owner"))
+        for one in found.owners
+    ]  # fmt: skip
+    print_table("权属争议 Two bureaus claim this", ["number", "identifier", "class", "owner"], rows)
+    ties = [
+        (tie.component, f"{tie.bureau} / {tie.feed} / {tie.source_key}", ", ".join(map(str, tie.others)),
+         f"{tie.distance_m:.2f}")
+        for tie in found.ties
+    ]  # fmt: skip
+    print_table("待人工归并 Position alone does not tell", ["number", "claim", "may be one of", "m"], ties)
+    return 0
+
+
 def _here(options: argparse.Namespace, ask: Any) -> Any:
     """Ask the store on this machine; the operator's question stands in the audit like anybody's."""
     settings = settings_of(options)
@@ -146,6 +179,8 @@ def print_ownership(answer: Any) -> None:
 
 def _class_words(code: str) -> str:
     """A class code with its name, from the edition whose codes have this length."""
+    if CLASSES_BETWEEN in code:
+        return f" {CLASSES_BETWEEN} ".join(map(_class_words, code.split(CLASSES_BETWEEN)))
     for edition in editions().values():
         if len(code) == edition.class_digits:
             found = classes(edition.name).filter(code=code)

@@ -3,7 +3,17 @@
 from datetime import date
 
 from exchange.bus import Bus
-from exchange.ownership import Component, NearAnswer, OwnershipAnswer, component, nearest, ownership
+from exchange.ownership import (
+    Component,
+    Disputes,
+    NearAnswer,
+    OwnershipAnswer,
+    component,
+    disputes,
+    nearest,
+    ownership,
+)
+from mappings.schema import CLASSES_BETWEEN
 from security.errors import Refusal
 from security.message import Grant
 
@@ -36,6 +46,11 @@ def nearest_within(
     return tuple(near for near in found if _covers(grant, near.answer.component.class_code))
 
 
+def disputes_within(grant: Grant, after: int, limit: int, bus: Bus) -> Disputes:
+    """What is open between bureaus about components that the grant covers."""
+    return disputes(bus.store, after, limit, lambda found: _covers(grant, found.class_code))
+
+
 def _refuse_outside(grant: Grant, found: Component, key: str) -> None:
     # "Unknown", not "not yours": a narrow grant must not tell which numbers exist.
     if not _covers(grant, found.class_code):
@@ -43,4 +58,6 @@ def _refuse_outside(grant: Grant, found: Component, key: str) -> None:
 
 
 def _covers(grant: Grant, class_code: str) -> bool:
-    return not grant.classes or class_code in {code.rpartition(":")[2] for code in grant.classes}
+    """Whether the grant covers the class, or every one of a set that is undecided."""
+    granted = {code.rpartition(":")[2] for code in grant.classes}
+    return not granted or {*class_code.split(CLASSES_BETWEEN)} <= granted

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from exchange.bus import Bus
 from exchange.http.proofs import checkpoint_size
-from exchange.http.reads import component_within, nearest_within, ownership_within
+from exchange.http.reads import component_within, disputes_within, nearest_within, ownership_within
 from exchange.http.soap import MESSAGE_ID
 from exchange.http.tls import client_certificate
 from exchange.intake import Admitted, admit_carrier, turn_away
@@ -23,6 +23,7 @@ from security.errors import AuditBroken, Refusal, Unavailable
 JSON: Final = "application/json"
 UNSIGNED: Final = {"yongtong-signed-request": "false"}
 MAX_RADIUS_M: Final = 500.0
+MAX_DISPUTES: Final = 500
 _KEY: Final = re.compile(r"[0-9]{1,18}")
 _ALWAYS: Final = ("purpose", "case_number")
 _STATUS: Final = {"component.unknown": 404, "delivery.unknown": 404, "report.not_ready": 404}
@@ -43,6 +44,7 @@ class RestDoor:
             self._route("/components/near", self.near),
             self._route("/components/{key}", self.component),
             self._route("/components/{key}/ownership", self.ownership),
+            self._route("/disputes", self.disputes),
             self._route("/deliveries/{message_id}/receipt", self.receipt),
             self._route("/deliveries/{message_id}/report", self.report),
             self._route("/audit/checkpoint", self.checkpoint),
@@ -75,6 +77,15 @@ class RestDoor:
         found = nearest_within(admitted.grant, longitude_deg, latitude_deg, radius_m, class_code, on, self._bus)
         near = [{"distance_m": one.distance_m, "ownership": one.answer} for one in found]
         return self._answer(admitted, {"near": near})
+
+    async def disputes(self, request: Request) -> Response:
+        """What is open between bureaus: two owners stated, or claims that position alone did not join."""
+        query = _query(request, "after", "limit")
+        after, limit = _integer({"after": "0"} | query, "after"), _integer({"limit": "100"} | query, "limit")
+        if not 0 < limit <= MAX_DISPUTES:
+            raise Refusal("http.parameter", "limit")
+        admitted = await self._admitted(request, "ownership", query)
+        return self._answer(admitted, {"disputes": disputes_within(admitted.grant, after, limit, self._bus)})
 
     async def receipt(self, request: Request) -> Response:
         """One's own receipt: the signed document itself, bit for bit."""

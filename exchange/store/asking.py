@@ -106,10 +106,21 @@ _AROUND_THEN: Final = (
 )
 
 
+_CLAIMED_DIFFERENTLY: Final = (
+    "SELECT component_id FROM claims WHERE component_id > ? AND valid_to_us IS NULL GROUP BY component_id "
+    "HAVING count(DISTINCT roles_id) > 1 ORDER BY component_id LIMIT ?"
+)
+
+
 def ask(connection: sqlite3.Connection, question: Question, component: str | int, until_us: int | None) -> list[Row]:
     """A component with the claims valid at a moment (None: now), known longest first; no row where it is unknown."""
     statement = question.now if until_us is None else question.then
     return [Row._make(row) for row in connection.execute(statement, (component, until_us))]
+
+
+def claimed_differently(connection: sqlite3.Connection, after: int, limit: int) -> list[int]:
+    """Keys after a key, at most `limit`, of components of whose units their standing claims do not say the same."""
+    return [row[0] for row in connection.execute(_CLAIMED_DIFFERENTLY, (after, limit))]
 
 
 def around(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, str, float, float]]:

@@ -16,8 +16,9 @@ from connectors.partner.partner import Partner
 from connectors.transports.soap_client import Version
 from exchange.http import reads
 from exchange.http.app import make_app
-from exchange.ownership import Claim, Component, NearAnswer, OwnershipAnswer, RoleAnswer, Unit
+from exchange.ownership import Claim, Component, Disputes, NearAnswer, OwnershipAnswer, RoleAnswer, Unit
 from exchange.receipts import verify_receipt
+from exchange.store.frames import Tie
 from exchange.store.sqlite import Store
 from security.errors import Refusal
 from security.message import in_memory
@@ -71,6 +72,11 @@ def nearest(store: Store, *place: Any) -> tuple[NearAnswer, ...]:
     return (NearAnswer(3.25, ownership(store, "7", place[-1])),)
 
 
+def disputes(store: Store, after: int, limit: int, covers: Callable[[Component], bool]) -> Disputes:
+    answers = [ownership(store, "7")] if after < 7 and limit and covers(COMPONENT) else []
+    return Disputes(tuple(answers), (TIE,))
+
+
 def plain(answer: object) -> Any:
     """As JSON has it."""
     return msgspec.json.decode(msgspec.json.encode(answer))
@@ -94,13 +100,16 @@ class Served:
 def served(
     start: Callable[[ASGIApp], Running], city: City, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Served]:
-    for story in (ownership, component, nearest):
+    for story in (ownership, component, nearest, disputes):
         monkeypatch.setattr(reads, story.__name__, story)
     test = TestBus(tmp_path, city)
     running = start(make_app(test.bus, tmp_path / "spool"))
     yield Served(test, running)
     running.stop()
     test.bus.close()
+
+
+TIE = Tie("water", "water-register", "W-7", 9, (7, 8), 0.004)
 
 
 @pytest.fixture
@@ -166,6 +175,10 @@ def test_rest_says_the_same_and_that_nobody_signed(granted: Served) -> None:
     assert answer["recipient"] == "cases"
     assert answer["ownership"] == plain(ownership(granted.test.bus.store, "7", date(2026, 11, 3)))
     assert granted.get("/components/7").json()["component"]["name"] == "雨水井盖"
+    open_ = granted.get("/disputes?after=6&limit=5").json()["disputes"]
+    assert open_ == plain(Disputes((ownership(granted.test.bus.store, "7"),), (TIE,)))
+    assert granted.get("/disputes?after=7").json()["disputes"]["owners"] == []
+    assert granted.get("/disputes?limit=501").json()["refusal"]["code"] == "http.parameter"
     assert (
         granted.get("/components/near?lon=121.55&lat=29.87&radius_m=20&class=0102").json()["near"][0]["distance_m"]
         == 3.25

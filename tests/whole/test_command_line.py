@@ -153,6 +153,7 @@ GOOD: dict[str, Good] = {
     "component": lambda desk: (["component", desk.component(), *desk.here], {"key", "identifier", "class_code"}),
     "component --as": lambda desk: (["component", desk.component(), *desk.partner], {"key", "identifier"}),
     "near": lambda desk: (["near", *desk.there(), "--radius", "2", "--class", "0101", *desk.here], {"near"}),
+    "disputes": lambda desk: (["disputes", *desk.here], {"owners", "ties"}),
     "near --as": lambda desk: (["near", *desk.there(), "--radius", "2", *desk.partner], {"near"}),
     "ownership": lambda desk: (["ownership", desk.component(), *desk.here], {"component", "verdict", "claims"}),
     "ownership --on": lambda desk: (
