@@ -56,6 +56,7 @@ class Told(msgspec.Struct, frozen=True):
     gone: int
     tallies: dict[str, int]
     findings: list[dict[str, Any]]
+    parts: list[dict[str, Any]]
     receipt_s: float
     report_s: float
 
@@ -139,7 +140,7 @@ class Story:
             rows = [msgspec.structs.astuple(kind) for kind in self.kinds]
             print_table("附属物 What each appurtenance became", Kind.__struct_fields__, rows)
         total = self._ledger()
-        components = ("components", "claims", "disputes", "orphans", "gaps")
+        components = ("components", "claims", "disputes", "orphans", "gaps", "ties")
         print_table("总账 Ledger", list(total["records"]), [list(total["records"].values())])
         print_table("管理部件 Components", components, [[total[name] for name in components]])
         if self.pairs:
@@ -174,6 +175,7 @@ def _told(bureau: str, feed: str, message_id: str, reported: Reported, receipt_s
         gone=report.get("gone", 0),
         tallies=report.get("tallies", {}),
         findings=report.get("findings", []),
+        parts=report.get("parts", []),
         receipt_s=receipt_s,
         report_s=report_s,
     )

@@ -1,4 +1,4 @@
-"""A real street: nine network sheets of one survey, each a feed of its own bureau."""
+"""A real street: nine network sheets of one survey, each a feed of its own bureau, and the drawing made from it."""
 
 import tomllib
 from contextlib import closing
@@ -6,9 +6,12 @@ from pathlib import Path
 
 from exchange import audit, ownership
 from exchange.app import anchors_of
+from exchange.cli.demo_pairs import pair_points
 from exchange.cli.demo_story import Kind, Story
 from exchange.cli.trial import Trial, city_of
+from exchange.placing import load_city
 from exchange.store.sqlite import Store
+from mappings.feed import Feed
 from mappings.load import load_feeds
 from samples import street_survey
 from security.errors import Misconfigured
@@ -16,7 +19,10 @@ from security.message import file_content
 
 SAMPLE = Path(street_survey.__file__).parent
 FILE = "pipe_survey_results.xls"
+DRAWINGS = ("pipe_map_R2004_ansi936.dxf", "pipe_map_R12_ansi936.dxf")  # the same drawing, saved in two ways
+DRAWING = "street-survey-drawing"
 POINTS, SEGMENTS, ROWS = 909, 873, 1746  # as the survey's own notes count them
+ENTITIES, ARROWS, DOTS = 4369, 139, 910  # of the drawing
 PURPOSE = "井盖权属 whose cover"
 
 
@@ -37,9 +43,10 @@ def prepared(folder: Path, data: Path) -> Trial:
 
 
 def play(trial: Trial, data: Path, story: Story) -> None:
-    """Nine deliveries of the one workbook, one a sheet; then one cover's ownership, and the log."""
+    """Nine deliveries of the one workbook, one a sheet; the drawing; then one cover's ownership, and the log."""
     workbook = file_content(data / FILE)
     feeds = load_feeds(city_of(SAMPLE / "settings.toml").feeds)
+    drawing = feeds.pop(DRAWING)
     for feed in feeds.values():
         told = story.deliver(trial.partner(feed.bureau), feed.bureau, feed.id, workbook, f"{feed.id}-2022")
         rejected = sum(f["count"] for f in told.findings if f["severity"] == "error")
@@ -59,6 +66,7 @@ def play(trial: Trial, data: Path, story: Story) -> None:
     story.check("points as the survey counts them", points == POINTS, points)
     story.check("segments as the survey counts them", segments == SEGMENTS, segments)
     story.check("rows as the survey counts them", rows == ROWS, rows)
+    _drawn(trial, data, list(feeds.values()), drawing, story)
     _question(trial, story)
     verdict = audit.verify(trial.state, anchors_of(trial.settings))
     story.check("the whole log holds", verdict.ok, f"{verdict.entries} entries")
@@ -67,16 +75,47 @@ def play(trial: Trial, data: Path, story: Story) -> None:
         story.kinds = _kinds(store, story)
 
 
+def _drawn(trial: Trial, data: Path, sheets: list[Feed], drawing: Feed, story: Story) -> None:
+    """The drawing joins the register by place and pipe class, and saved in another form it says nothing new."""
+    planning = trial.partner(drawing.bureau)
+    settings = trial.settings
+    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
+    for name in DRAWINGS:
+        drawn = file_content(data / name)
+        story.pairs = pair_points(sheets, drawing, file_content(data / FILE), drawn, city)
+        whole = story.pairs.right == story.pairs.expected == POINTS and not story.pairs.wrong
+        story.check(f"{name}: each point paired with its symbol, by place and pipe class alone", whole,
+                    f"{story.pairs.right} right, {story.pairs.wrong} wrong, {story.pairs.missing} missing")  # fmt: skip
+        told = story.deliver(planning, drawing.bureau, drawing.id, drawn, name.removesuffix(".dxf"))
+        by_rule = {f["code"]: f["count"] for f in told.findings}
+        story.check(f"{name}: arrows and dots left out by name", told.records == ENTITIES and (
+            by_rule["ignored.direction_arrow"], by_rule["ignored.point_under_symbol"]) == (ARROWS, DOTS),
+            f"{told.records} entities, {ARROWS} arrows, {DOTS} dots")  # fmt: skip
+        balanced = sum(part["records"] for part in told.parts) == told.records
+        story.check(f"{name}: the sums balance in each of {len(told.parts)} layers", balanced, told.records)
+    with closing(Store(trial.state)) as store:
+        together = (
+            "SELECT count(*) FROM (SELECT component_id FROM claims GROUP BY component_id "
+            "HAVING count(DISTINCT feed_id) = 2 AND count(*) = 2)"
+        )
+        (joined,), found = store.connection().execute(together).fetchone(), store.ledger()
+    story.check("each component is one thing in the register and in the drawing", joined == found.components,
+                f"{joined} of {found.components}, {found.ties} open")  # fmt: skip
+    unchanged = story.deliveries[-1].accepted == joined and found.claims == 2 * joined
+    story.check("the drawing saved in another form changes nothing", unchanged, f"{found.claims} claims")
+
+
 def _kinds(store: Store, story: Story) -> list[Kind]:
     """What the points of each appurtenance became: components from the store, the rest from the reports."""
     query = (
         "SELECT f.code, k.more ->> 'appurtenance', count(*), k.class_code FROM claims k "
-        "JOIN feeds f ON f.id = k.feed_id GROUP BY 1, 2, 4"
+        "JOIN feeds f ON f.id = k.feed_id WHERE f.code <> ? GROUP BY 1, 2, 4"
     )
-    kinds = [Kind(*row) for row in store.connection().execute(query)]
+    kinds = [Kind(*row) for row in store.connection().execute(query, (DRAWING,))]
     kinds += [
         Kind(told.feed, value["value"] or "(none)", value["count"], finding["code"])
         for told in story.deliveries
+        if told.feed != DRAWING
         for finding in told.findings
         if finding["code"] != "ignored.repeated_point"
         for value in finding["values"]

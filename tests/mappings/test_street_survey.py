@@ -24,6 +24,7 @@ def survey(shared_data: Callable[[str], Path]) -> SurveyResult:
     return {
         feed.id: map_records(pl.concat([take(b.frame, feed) for b in decode([in_memory(octets)], feed.options)]), feed)
         for feed in feeds.values()
+        if feed.format == "table"
     }
 
 
