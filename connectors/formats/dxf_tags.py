@@ -1,0 +1,180 @@
+"""ASCII DXF bytes to tags: pairs of a group code and a value, in blocks of about a megabyte, decoded strictly.
+
+No format of its own: `connectors.formats.dxf` makes records of what this module scans. Nothing here knows an entity.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from security.errors import Refusal
+from security.message import Content
+
+BLOCK_BYTES: Final = 1 << 20
+LINE_CHARACTERS: Final = 32_767
+ENCODINGS: Final = ("utf-8", "gbk", "gb18030")  # what a feed may declare against the drawing
+EOF: Final = "EOF"
+# $DWGCODEPAGE in lower case without "_". 936 is read as GB18030, which holds all of GBK: nothing is decoded otherwise.
+CODE_PAGES: Final = {
+    "ansi936": "gb18030",
+    "gb2312": "gb18030",
+    **{f"ansi{number}": f"cp{number}" for number in (874, 932, 949, 950, *range(1250, 1259))},
+    **{f"dos{number}": f"cp{number}" for number in (437, 850, 852, 855, 857, 860, 861, 863, 864, 865, 866, 869, 932)},
+    **{f"iso8859-{number}": f"iso8859-{number}" for number in range(1, 10)},
+    "big5": "big5",
+    "ascii": "ascii",
+}
+UTF8_SINCE: Final = 1021  # AC1021, AutoCAD 2007
+_BINARY: Final = b"AutoCAD Binary DXF"
+_DWG: Final = re.compile(rb"AC[12][.0-9]\d\d|MC0\.0")
+_BOM: Final = b"\xef\xbb\xbf"
+_CODE: Final = re.compile(r"[ \t]*-?[0-9]{1,5}[ \t]*")
+_ESCAPE: Final = re.compile(r"\\U\+([0-9A-Fa-f]{4})|\\M\+([1-5])([0-9A-Fa-f]{4})")
+_MULTIBYTE: Final = {"1": "cp932", "2": "cp950", "3": "cp949", "4": "johab", "5": "gb18030"}
+
+Tags = tuple[list[int], list[str]]  # group codes and values, of one length
+
+
+def scan(content: Content, declared: str | None) -> Iterator[Tags]:
+    """Yield the tags of a drawing in order; values as they are spelled, escapes and white space included.
+
+    declared: the feed's `encoding`, which is then believed instead of the drawing. A line that is no group code ends
+    the scan quietly if the drawing's EOF stands before it in its block: some programs leave rubbish there.
+
+    Raises Refusal decode.binary_dxf, decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable,
+    decode.too_large.
+    """
+    encoding, line, odd = "", 0, []
+    for first, octets in _blocks(content):
+        if not encoding:
+            encoding = _encoding(octets, declared)
+        lines = odd + _lines(octets, encoding, first)
+        paired = len(lines) // 2 * 2
+        codes, values = _codes(lines[0:paired:2], lines[1:paired:2], line)
+        yield codes, values
+        if 2 * len(codes) < paired:  # rubbish beyond EOF
+            return
+        odd, line = lines[paired:], line + paired
+    if odd:
+        raise Refusal("decode.not_readable", f"line {line + 1}: a group code without its value")
+
+
+def _blocks(content: Content) -> Iterator[tuple[int, bytes]]:
+    """(offset, whole lines): about a megabyte each; the last may lack its line's end."""
+    offset, rest, left = 0, b"", content.size
+    with content.open() as stream:
+        while left and (piece := stream.read(min(BLOCK_BYTES, left))):
+            left -= len(piece)
+            piece = rest + piece
+            end = piece.rfind(b"\n") + 1
+            if not end and len(piece) > BLOCK_BYTES:
+                raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
+            if end:
+                yield offset, piece[:end]
+            offset, rest = offset + end, piece[end:]
+    if left:
+        raise Refusal("decode.not_readable", "the stored content is shorter than it was")
+    if rest:
+        yield offset, rest
+
+
+# Which encoding
+
+
+def _encoding(head: bytes, declared: str | None) -> str:
+    """The Python codec for a drawing that begins so."""
+    if head.startswith(_BINARY):
+        raise Refusal("decode.binary_dxf")
+    if found := _DWG.match(head):
+        raise Refusal("decode.dwg", found[0].decode("ascii"))
+    if declared is not None and declared not in ENCODINGS:
+        raise Refusal("decode.encoding_unknown", declared)
+    encoding = declared or _said(head)
+    if head.startswith(_BOM) and encoding != "utf-8":
+        raise Refusal("decode.encoding_wrong", f"{encoding} declared, UTF-8 found")
+    return encoding
+
+
+def _said(head: bytes) -> str:
+    """What the drawing says of itself; without a code page ASCII, for nothing is guessed."""
+    header = _header(head)
+    version = re.fullmatch(r"AC(\d{4})", header.get("$ACADVER", ""))
+    if version and int(version[1]) >= UTF8_SINCE:
+        return "utf-8"
+    page = header.get("$DWGCODEPAGE")
+    if page is None:
+        return "ascii"
+    encoding = CODE_PAGES.get(page.lower().replace("_", ""))
+    if encoding is None:
+        raise Refusal("decode.encoding_unknown", f"$DWGCODEPAGE {page[:20]}")
+    return encoding
+
+
+def _header(head: bytes) -> dict[str, str]:
+    """$ACADVER and $DWGCODEPAGE, where the HEADER section says them within the first block."""
+    found: dict[str, str] = {}
+    variable = ""
+    lines = iter(head.removeprefix(_BOM).decode("latin-1").split("\n"))
+    for code, value in zip(map(str.strip, lines), map(str.strip, lines), strict=False):
+        if code == "9":
+            variable = value
+        elif variable in ("$ACADVER", "$DWGCODEPAGE") and code in ("1", "3"):
+            found.setdefault(variable, value)
+        elif code == "0" and value != "SECTION":
+            break
+    return found
+
+
+# Lines and codes
+
+
+def _lines(octets: bytes, encoding: str, first: int) -> list[str]:
+    """The lines of a block, without their ends. No listed encoding has a line's end inside a character."""
+    try:
+        text = octets.removeprefix(_BOM).decode(encoding) if first == 0 else octets.decode(encoding)
+    except UnicodeDecodeError as problem:
+        code = "decode.encoding_unknown" if encoding == "ascii" else "decode.encoding_wrong"
+        said = "no $DWGCODEPAGE" if encoding == "ascii" else encoding
+        raise Refusal(code, f"{said}, byte {first + problem.start}") from problem
+    if "\0" in text:
+        raise Refusal("decode.not_readable", "not text")
+    lines = text.replace("\r\n", "\n").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    if len(max(lines, key=len, default="")) > LINE_CHARACTERS:
+        raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
+    return lines
+
+
+def _codes(said: list[str], values: list[str], line: int) -> Tags:
+    """Group codes as numbers. There are few different spellings in a block: each is looked at once."""
+    numbers = {code: int(code) for code in set(said) if _CODE.fullmatch(code)}
+    try:
+        return [numbers[code] for code in said], values
+    except KeyError:
+        bad = next(index for index, code in enumerate(said) if code not in numbers)
+    for index in range(bad):
+        if numbers[said[index]] == 0 and values[index].strip() == EOF:
+            return [numbers[code] for code in said[: index + 1]], values[: index + 1]
+    raise Refusal("decode.not_readable", f"line {line + 2 * bad + 1}: no group code")
+
+
+# Escapes
+
+
+def plain(text: str) -> str:
+    """The text with `\\U+4E2D` and `\\M+5D6D0` as the characters they stand for; control characters stay escaped.
+
+    Raises Refusal decode.encoding_wrong: half a surrogate pair, or bytes that the named code page does not have.
+    """
+    try:
+        return _ESCAPE.sub(_unescaped, text).encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as problem:
+        raise Refusal("decode.encoding_wrong", "an escape that stands for no character") from problem
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    if found[1]:
+        character = chr(int(found[1], 16))
+        return found[0] if character < " " else character
+    return bytes.fromhex(found[3]).lstrip(b"\0").decode(_MULTIBYTE[found[2]])
