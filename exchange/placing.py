@@ -109,7 +109,7 @@ def _transformer(crs: str, extent_deg: Extent) -> Transformer:
         source = CRS.from_user_input(crs)
     except CRSError as problem:
         raise Refusal("placing.crs_unknown", crs) from problem
-    area = AreaOfInterest(*extent_deg)
+    area = None if crs == CITY_CRS else AreaOfInterest(*extent_deg)  # nothing to transform is right everywhere
     group = TransformerGroup(
         source,
         CITY_CRS,

@@ -191,6 +191,13 @@ def key_stands_once(_: Lists) -> pl.Expr:
     return pl.col("source_key").is_not_null() & ~pl.struct("delivery", "source_key").is_first_distinct()
 
 
+@rule("key.doubled", "source_key", Severity.WARNING, of_removed=True)
+def key_is_nobody_else_s(_: Lists) -> pl.Expr:
+    """The first record of a doubled key stands, but which of them the key means is for the bureau to say."""
+    key = pl.struct("delivery", "source_key")
+    return pl.col("source_key").is_not_null() & key.is_duplicated() & key.is_first_distinct()
+
+
 # What it is ---------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,7 @@ WATER_REJECTED: Final[Faults] = {
     "position.outside_city": (2, {"northing_m": pl.lit("3311708.700"), "easting_m": pl.lit("398605.370")}),
     "date.future": (2, {"initial": pl.lit("21990101")}),
 }
+DOUBLED: Final = "key.doubled"  # the first record of such a key
 DUPLICATE: Final = "key.duplicate"  # a record's key, said again at the end of the file; the first record stands
 
 
@@ -137,9 +138,11 @@ def _chosen(register: pl.DataFrame, which: pl.Expr, count: int, rng: np.random.G
     return [int(row) for row in rng.permutation(rows)[:count]]
 
 
-def _repeat(register: pl.DataFrame, rows: list[int], faults: dict[str, list[int]]) -> pl.DataFrame:
+def _repeat(
+    register: pl.DataFrame, rows: list[int], faults: dict[str, list[int]], warned: dict[str, list[int]]
+) -> pl.DataFrame:
     """The register with these records once more at its end."""
-    faults[DUPLICATE] = list(range(register.height, register.height + len(rows)))
+    faults[DUPLICATE], warned[DOUBLED] = list(range(register.height, register.height + len(rows))), sorted(rows)
     return pl.concat([register, register[sorted(rows)]])
 
 
@@ -174,7 +177,7 @@ def census(things: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame
     rows = [row for row in _chosen(register, free, things.height, rng) if row not in taken]
     register, rejected = _spoil(register, CENSUS_REJECTED, rows)
     register, warned = _spoil(register, CENSUS_WARNED, rows)
-    register = _repeat(register, lamps[40:], rejected)
+    register = _repeat(register, lamps[40:], rejected, warned)
     ownerless = register.with_row_index().filter(pl.col("class_code") == "0114")["index"].to_list()
     warned["authority.missing"] = sorted([*warned["authority.missing"], *ownerless])
     return register, _register(register, rejected, warned)
@@ -199,8 +202,9 @@ def water(whole: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame, 
     again = _chosen(register, ~pl.col("in_census") & ~twins, 3, rng)
     rows = [row for row in _chosen(register, ~twins, register.height, rng) if row not in again]
     register, rejected = _spoil(register, WATER_REJECTED, rows)
-    register = _repeat(register, again, rejected)
-    return register, _register(register, rejected, {})
+    warned: dict[str, list[int]] = {}
+    register = _repeat(register, again, rejected, warned)
+    return register, _register(register, rejected, warned)
 
 
 def accepted(sent: pl.DataFrame, register: Register) -> pl.DataFrame:

@@ -79,16 +79,18 @@ def test_one_thing_spoiled_is_one_finding(code: str, field: str, severity: str, 
 
 
 def test_every_rule_is_spoiled_above_and_has_its_sentence() -> None:
-    elsewhere = {"key.duplicate", "position.no_grid"}
+    elsewhere = {"key.duplicate", "key.doubled", "position.no_grid"}
     assert {rule.code for rule in RULES} == {code for code, *_ in SPOILED} | elsewhere
     assert len({rule.code for rule in RULES}) >= 15
     for rule in RULES:
         assert sentence_of(rule.code).zh
 
 
-def test_of_a_key_said_twice_the_first_record_stands() -> None:
+def test_of_a_key_said_twice_the_first_record_stands_and_its_bureau_is_warned() -> None:
     findings = found(a_row("K"), a_row("L", 1), a_row("K", 2), a_row("K", 3))
-    assert findings.select("record", "code").rows() == [(2, "key.duplicate"), (3, "key.duplicate")]
+    errors = findings.filter(severity="error").select("record", "code").rows()
+    assert errors == [(2, "key.duplicate"), (3, "key.duplicate")]
+    assert findings.filter(severity="warning").select("record", "code").rows() == [(0, "key.doubled")]
 
 
 def test_the_same_key_in_two_deliveries_is_no_duplicate() -> None:
