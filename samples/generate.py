@@ -1,8 +1,8 @@
 """The made-up quarter's files and the truth about them.
 
 `python -m samples.generate FOLDER [--seed 2007]` writes districts.geojson, grid.geojson, census.csv, water.csv,
-water-later.csv and truth.json. The same seed gives the same bytes. Every fault is put in on purpose, so that a run
-of the bus over these files can be checked record by record.
+water-later.csv, power.csv and truth.json. The same seed gives the same bytes. Every fault is put in on purpose, so that
+a run of the bus over these files can be checked record by record.
 """
 
 import argparse
@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from samples import quarter, registers
+from samples import power, quarter, registers
+from samples.power import Power
 from samples.registers import Later, Register
 
 ROLES = ("authority", "owner", "maintainer")
@@ -41,6 +42,7 @@ class Truth(msgspec.Struct, frozen=True):
     orphans: list[str]
     gaps: list[str]
     later: Later
+    power: Power
 
 
 def _things(rng: np.random.Generator) -> pl.DataFrame:
@@ -91,6 +93,7 @@ def generate(folder: Path, seed: int) -> Truth:
     )
     later_sent, later = registers.water_later(whole, water, rng)
     stated = _stated(census, water)
+    power_sent, power_register, power_truth = power.power(things, census, np.random.default_rng([seed, 1]))
     roles = [pl.col(role) for role in ROLES]
     truth = Truth(
         seed=seed,
@@ -100,6 +103,7 @@ def generate(folder: Path, seed: int) -> Truth:
         registers={
             "census.csv": census_register,
             "water.csv": water_register,
+            "power.csv": power_register,
             "water-later.csv": Register(later_sent.height, later_sent.height, {}, {}),
         },
         pairs=dict(census.join(water, on="thing", maintain_order="left").select("key", "key_right").rows()),
@@ -108,10 +112,12 @@ def generate(folder: Path, seed: int) -> Truth:
         orphans=stated.filter(pl.max_horizontal(roles) == 0)["key"].to_list(),
         gaps=stated.filter((pl.min_horizontal(roles) == 0) & (pl.max_horizontal(roles) > 0))["key"].to_list(),
         later=later,
+        power=power_truth,
     )
     folder.mkdir(parents=True, exist_ok=True)
     _write(census_sent, registers.CENSUS, folder / "census.csv", "gb18030")
     _write(water_sent, registers.WATER, folder / "water.csv", "utf-8-sig")
+    _write(power_sent, power.COLUMNS, folder / "power.csv", "gb18030")
     _write(later_sent, registers.WATER, folder / "water-later.csv", "utf-8-sig")
     for name, document in (("districts.geojson", quarter.districts()), ("grid.geojson", quarter.grids())):
         (folder / name).write_bytes(msgspec.json.encode(document) + b"\n")

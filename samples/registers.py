@@ -113,13 +113,13 @@ def _surveyed(things: pl.DataFrame, crs: str, error_m: float, rng: np.random.Gen
     )
 
 
-def _days(count: int, rng: np.random.Generator, pattern: str) -> pl.Series:
+def days(count: int, rng: np.random.Generator, pattern: str) -> pl.Series:
     """Dates of the years 2008 to 2019."""
     days = 14_000 + (rng.random(count) * 4_000).astype(np.int32)
     return pl.Series("initial", days).cast(pl.Date).dt.strftime(pattern)
 
 
-def _spoil(register: pl.DataFrame, faults: Faults, rows: list[int]) -> tuple[pl.DataFrame, dict[str, list[int]]]:
+def spoil(register: pl.DataFrame, faults: Faults, rows: list[int]) -> tuple[pl.DataFrame, dict[str, list[int]]]:
     """The register with its faults put in, taking rows from the front of the list; and where each fault is."""
     where: dict[str, list[int]] = {}
     for code, (count, says) in faults.items():
@@ -156,7 +156,7 @@ def census(things: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame
     keys, far = rng.permutation(things.height) + 100_001, {quarter.grid_code(0, 0): quarter.grid_code(11, 9)}
     register = _surveyed(things, "EPSG:4549", CENSUS_ERROR_M, rng).with_columns(
         pl.Series("key", [f"PC{key}" for key in keys]),
-        _days(things.height, rng, "%Y-%m-%d"),
+        days(things.height, rng, "%Y-%m-%d"),
         elsewhere=pl.col("grid_code").replace_strict(far, default=quarter.grid_code(0, 0)),
         word=pl.col("census_word"),
         state=pl.lit("完好"),
@@ -175,8 +175,8 @@ def census(things: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame
         maintainer=pl.when(row.is_in(lamps[:40])).then(pl.lit("")).otherwise("maintainer"),
     )  # fmt: skip
     rows = [row for row in _chosen(register, free, things.height, rng) if row not in taken]
-    register, rejected = _spoil(register, CENSUS_REJECTED, rows)
-    register, warned = _spoil(register, CENSUS_WARNED, rows)
+    register, rejected = spoil(register, CENSUS_REJECTED, rows)
+    register, warned = spoil(register, CENSUS_WARNED, rows)
     register = _repeat(register, lamps[40:], rejected, warned)
     ownerless = register.with_row_index().filter(pl.col("class_code") == "0114")["index"].to_list()
     warned["authority.missing"] = sorted([*warned["authority.missing"], *ownerless])
@@ -187,7 +187,7 @@ def whole_water(things: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     """Every thing that the water bureau could state, surveyed in EPSG:4550, with the key it has or will have."""
     return _surveyed(things, "EPSG:4550", WATER_ERROR_M, rng).with_columns(
         pl.Series("key", [f"SW{key:05}" for key in rng.permutation(things.height) + 1]),
-        _days(things.height, rng, "%Y%m%d"),
+        days(things.height, rng, "%Y%m%d"),
         word=pl.col("water_word"),
         maintainer=pl.when(pl.Series(rng.random(things.height) < 0.1)).then(pl.lit("")).otherwise("maintainer"),
         state=pl.lit("正常"),
@@ -201,7 +201,7 @@ def water(whole: pl.DataFrame, rng: np.random.Generator) -> tuple[pl.DataFrame, 
     twins = pl.col("twin").is_not_null()
     again = _chosen(register, ~pl.col("in_census") & ~twins, 3, rng)
     rows = [row for row in _chosen(register, ~twins, register.height, rng) if row not in again]
-    register, rejected = _spoil(register, WATER_REJECTED, rows)
+    register, rejected = spoil(register, WATER_REJECTED, rows)
     warned: dict[str, list[int]] = {}
     register = _repeat(register, again, rejected, warned)
     return register, _register(register, rejected, warned)

@@ -89,7 +89,12 @@ def stored(store: Store, told: Read) -> Stored:
 
 @pytest.mark.parametrize(
     ("feed_id", "name"),
-    [("urban-census", "census.csv"), ("water-register", "water.csv"), ("water-register", "water-later.csv")],
+    [
+        ("urban-census", "census.csv"),
+        ("water-register", "water.csv"),
+        ("water-register", "water-later.csv"),
+        ("power-register", "power.csv"),
+    ],
 )
 def test_what_was_put_in_is_what_is_found(quarter: Quarter, feed_id: str, name: str) -> None:
     findings, register = read(quarter, feed_id, name).findings, quarter.truth.registers[name]
@@ -131,3 +136,17 @@ def test_a_year_on_the_water_register_is_compared_key_by_key(quarter: Quarter, t
     assert (outcomes["new"], outcomes["changed"]) == (later.new, later.changed)
     assert len(outcomes["unchanged"]) == later.unchanged
     assert done.deliveries[0].counts.gone == len(later.ended)
+
+
+def test_the_power_register_joins_what_the_census_knows_and_founds_the_rest(quarter: Quarter, tmp_path: Path) -> None:
+    truth, store = quarter.truth.power, Store(tmp_path)
+    stored(store, read(quarter, "urban-census", "census.csv"))
+    told = stored(store, read(quarter, "power-register", "power.csv"))
+    rows = store.connection().execute("SELECT component_id, source_key FROM claims ORDER BY feed_id").fetchall()
+    keys: dict[int, list[str]] = {}
+    for component, key in rows:
+        keys.setdefault(component, []).append(key)
+    assert {one[0]: one[1] for one in keys.values() if len(one) == 2} == truth.pairs
+    assert sorted(one[0] for one in keys.values() if one[0].startswith("GD")) == sorted(truth.alone)
+    assert told.deliveries[0].counts.new == len(truth.pairs) + len(truth.alone)
+    assert store.ledger().ties == 0
