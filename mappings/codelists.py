@@ -84,5 +84,15 @@ def attributes(name: str) -> pl.DataFrame:
     )
 
 
+@functools.cache
+def cass() -> dict[str, tuple[str, ...]]:
+    """The 2007 classes that a symbol of South CASS may stand for, by its code; none where it is no component.
+
+    Several mean that the map alone cannot say which. Many lines are proposals: the table says how sure each is.
+    """
+    said = _table("cass-2007.csv").select("cass_code", pl.col("component_code4").fill_null(""))
+    return {code: tuple(filter(None, classes.split("|"))) for code, classes in said.iter_rows()}
+
+
 def _table(file: str) -> pl.DataFrame:
     return pl.read_csv(_FOLDER / "codelists" / file, infer_schema=False)

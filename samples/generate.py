@@ -1,8 +1,8 @@
 """The made-up quarter's files and the truth about them.
 
 `python -m samples.generate FOLDER [--seed 2007]` writes districts.geojson, grid.geojson, census.csv, water.csv,
-water-later.csv, power.csv and truth.json. The same seed gives the same bytes. Every fault is put in on purpose, so that
-a run of the bus over these files can be checked record by record.
+water-later.csv, power.csv, sheet.dxf and truth.json. The same seed gives the same bytes. Every fault is put in on
+purpose, so that a run of the bus over these files can be checked record by record.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import polars as pl
 from samples import power, quarter, registers
 from samples.power import Power
 from samples.registers import Later, Register
+from samples.sheet import Sheet, draw
 
 ROLES = ("authority", "owner", "maintainer")
 
@@ -43,6 +44,7 @@ class Truth(msgspec.Struct, frozen=True):
     gaps: list[str]
     later: Later
     power: Power
+    sheet: Sheet
 
 
 def _things(rng: np.random.Generator) -> pl.DataFrame:
@@ -94,6 +96,8 @@ def generate(folder: Path, seed: int) -> Truth:
     later_sent, later = registers.water_later(whole, water, rng)
     stated = _stated(census, water)
     power_sent, power_register, power_truth = power.power(things, census, np.random.default_rng([seed, 1]))
+    told = {"census": census, "water": water, "power": registers.accepted(power_sent, power_register)}
+    drawing, sheet = draw(things, told, seed)
     roles = [pl.col(role) for role in ROLES]
     truth = Truth(
         seed=seed,
@@ -113,12 +117,14 @@ def generate(folder: Path, seed: int) -> Truth:
         gaps=stated.filter((pl.min_horizontal(roles) == 0) & (pl.max_horizontal(roles) > 0))["key"].to_list(),
         later=later,
         power=power_truth,
+        sheet=sheet,
     )
     folder.mkdir(parents=True, exist_ok=True)
     _write(census_sent, registers.CENSUS, folder / "census.csv", "gb18030")
     _write(water_sent, registers.WATER, folder / "water.csv", "utf-8-sig")
     _write(power_sent, power.COLUMNS, folder / "power.csv", "gb18030")
     _write(later_sent, registers.WATER, folder / "water-later.csv", "utf-8-sig")
+    (folder / "sheet.dxf").write_bytes(drawing)
     for name, document in (("districts.geojson", quarter.districts()), ("grid.geojson", quarter.grids())):
         (folder / name).write_bytes(msgspec.json.encode(document) + b"\n")
     (folder / "truth.json").write_bytes(msgspec.json.format(msgspec.json.encode(truth), indent=1) + b"\n")

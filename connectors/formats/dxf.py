@@ -50,8 +50,8 @@ _ESCAPED: Final = ("layer", "block", "code", "text")  # and every attribute
 (_ENTITY, _HANDLE, _LAYER, _BLOCK, _CODE, _X, _Y, _Z, _X2, _Y2, _Z2, _ROTATION, _TEXT, _CLOSED, _VERTICES, _KEY) = (
     range(len(COLUMNS))
 )
-_PLACED: Final = frozenset("INSERT POINT TEXT MTEXT LINE POLYLINE CIRCLE ARC ELLIPSE ATTDEF SOLID TRACE 3DFACE".split())
-_IN_OCS: Final = frozenset("INSERT TEXT LWPOLYLINE POLYLINE CIRCLE ARC ATTDEF SOLID TRACE".split())
+_IN_OCS: Final = {"INSERT", "TEXT", "LWPOLYLINE", "POLYLINE", "CIRCLE", "ARC", "ATTDEF", "SOLID", "TRACE"}
+_PLACED: Final = _IN_OCS - {"LWPOLYLINE"} | {"POINT", "MTEXT", "LINE", "ELLIPSE", "3DFACE"}  # by their group 10
 _WITH_TEXT: Final = frozenset(("TEXT", "MTEXT", "ATTDEF"))
 _PARTS: Final = {"ATTRIB": "INSERT", "VERTEX": "POLYLINE"}
 _SPATIAL: Final = 8 | 16 | 64  # flags of a POLYLINE whose vertices are in the world's system
@@ -110,10 +110,10 @@ def _entities(blocks: Iterable[Tags]) -> Iterator[list[Entity]]:
             elif name == "SECTION" and not section:
                 section = _section(item)
                 seen = seen or section == "ENTITIES"
+            elif name in ("SECTION", EOF) if section else name != EOF or not seen:
+                raise Refusal("decode.not_readable", f"{name[:20]} {'in' if section else 'outside'} a section")
             elif section == "ENTITIES":
                 found.append(item)
-            elif not section and name != EOF or name == EOF and (section or not seen):
-                raise Refusal("decode.not_readable", f"{name[:20]} {'in' if section else 'outside'} a section")
         yield found
 
 
@@ -190,10 +190,7 @@ class _Drawing:
         if name == "SEQEND" or name in _PARTS:
             self._part(name, codes, values)
             return
-        if self.parent:
-            if self.must_end:
-                raise Refusal("decode.not_readable", f"{self.parent} {name[:20]} without SEQEND")
-            self.close()
+        self.close()
         groups = dict(zip(reversed(codes), reversed(values), strict=True))  # of doubled codes the first stays
         drawn = groups.get(67, "").strip() != "1"
         if name in ("INSERT", "POLYLINE"):
@@ -210,7 +207,9 @@ class _Drawing:
 
     def close(self) -> None:
         """End the open entity, if there is one: nothing is added to its row any more."""
-        parent, self.parent, self.must_end = self.parent, "", False
+        if self.must_end:
+            raise Refusal("decode.not_readable", f"{self.parent} without SEQEND")
+        parent, self.parent = self.parent, ""
         if not parent or not self.drawn:
             return
         row = self.rows[-1]
@@ -229,6 +228,7 @@ class _Drawing:
         if not self.parent or _PARTS.get(name, self.parent) != self.parent:
             raise Refusal("decode.not_readable", f"{name} outside the entity that it is a part of")
         if name == "SEQEND":
+            self.must_end = False
             self.close()
         elif self.drawn:
             groups = dict(zip(reversed(codes), reversed(values), strict=True))
@@ -368,8 +368,8 @@ def _tilted(normal: tuple[float, ...], place: tuple[float, ...]) -> tuple[float,
     if not length:
         raise Refusal("decode.not_readable", "an extrusion without a direction")
     nx, ny, nz = (part / length for part in normal)
-    ax = (nz, 0.0, -nx) if abs(nx) < 1 / 64 and abs(ny) < 1 / 64 else (-ny, nx, 0.0)
-    ax = tuple(part / math.hypot(*ax) for part in ax)
+    across = (nz, 0.0, -nx) if abs(nx) < 1 / 64 and abs(ny) < 1 / 64 else (-ny, nx, 0.0)
+    ax = [part / math.hypot(*across) for part in across]
     ay = (ny * ax[2] - nz * ax[1], nz * ax[0] - nx * ax[2], nx * ax[1] - ny * ax[0])
     axes = zip(ax, ay, (nx, ny, nz), strict=True)
     return tuple(place[0] * a + place[1] * b + place[2] * c for a, b, c in axes)

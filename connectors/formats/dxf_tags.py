@@ -44,7 +44,8 @@ def scan(content: Content, declared: str | None) -> Iterator[Tags]:
     Raises Refusal decode.binary_dxf, decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable,
     decode.too_large.
     """
-    encoding, line, odd = "", 0, []
+    encoding, line = "", 0
+    odd: list[str] = []
     for first, octets in _blocks(content):
         if not encoding:
             encoding = _encoding(octets, declared)
@@ -136,6 +137,8 @@ def _lines(octets: bytes, encoding: str, first: int) -> list[str]:
         code = "decode.encoding_unknown" if encoding == "ascii" else "decode.encoding_wrong"
         said = "no $DWGCODEPAGE" if encoding == "ascii" else encoding
         raise Refusal(code, f"{said}, byte {first + problem.start}") from problem
+    if encoding != "utf-8" and not octets.isascii() and _is_utf8(octets):
+        raise Refusal("decode.encoding_wrong", f"{encoding} declared, UTF-8 found")
     if "\0" in text:
         raise Refusal("decode.not_readable", "not text")
     lines = text.replace("\r\n", "\n").split("\n")
@@ -144,6 +147,17 @@ def _lines(octets: bytes, encoding: str, first: int) -> list[str]:
     if len(max(lines, key=len, default="")) > LINE_CHARACTERS:
         raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
     return lines
+
+
+def _is_utf8(octets: bytes) -> bool:
+    """Whether the octets are UTF-8 beyond doubt. UTF-8 read as GBK gives wrong characters, seldom an error.
+
+    A word or two of GBK may be UTF-8 by chance (联通 is); eight different characters are not.
+    """
+    try:
+        return len({character for character in octets.decode("utf-8") if character > "\x7f"}) >= 8
+    except UnicodeDecodeError:
+        return False
 
 
 def _codes(said: list[str], values: list[str], line: int) -> Tags:

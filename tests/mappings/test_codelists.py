@@ -1,5 +1,6 @@
 """Code lists are data: each line says where it comes from and how sure that is."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -43,6 +44,27 @@ def test_the_attribute_table_names_the_base_fields() -> None:
     attributes = codelists.attributes("2007")
     assert attributes["field"].to_list()[:3] == ["ObjID", "ObjName", "DeptCode1"]
     assert attributes.height == 15
+
+
+def test_a_cass_code_stands_for_one_class_for_several_or_for_none() -> None:
+    cass = codelists.cass()
+    assert len(cass) == 160
+    assert (cass["174100"], cass["174200"], cass["155900"]) == (("0101",), ("0102", "0103"), ())
+    known = set(codelists.classes("2007")["code"])
+    assert {each for classes in cass.values() for each in classes} <= known
+
+
+def test_a_component_code_of_cass_is_34_and_the_class() -> None:
+    own = {code: classes for code, classes in codelists.cass().items() if code.startswith("34")}
+    assert len(own) == 86
+    assert {code for code, classes in own.items() if classes != (code[2:],)} == {"340612"}  # in no list of classes
+
+
+def test_the_cass_list_is_the_one_that_was_collected(shared_data: Callable[[str], Path]) -> None:
+    collected = pl.read_csv(shared_data("../domain") / "cass-codes.csv", infer_schema=False)
+    ours = pl.read_csv(FOLDER / "cass-2007.csv", infer_schema=False)
+    assert ours.drop("edition").equals(collected)
+    assert ours["edition"].unique().to_list() == ["CJ/T 214-2007"]
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.csv")), ids=lambda path: str(path.name))

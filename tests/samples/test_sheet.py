@@ -1,0 +1,118 @@
+"""The quarter's map shows what its truth says, to our reader and to two that know nothing of us."""
+
+from pathlib import Path
+
+import ezdxf
+import numpy as np
+import polars as pl
+import pyproj
+import pytest
+
+from connectors.formats import dxf
+from mappings.codelists import cass, classes
+from samples import registers, sheet
+from samples.generate import Truth, generate
+from security.message import file_content
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
+    folder = tmp_path_factory.mktemp("city")
+    return folder, generate(folder, 2007)
+
+
+@pytest.fixture(scope="module")
+def drawn(city: tuple[Path, Truth]) -> pl.DataFrame:
+    content = file_content(city[0] / "sheet.dxf")
+    return pl.concat(batch.frame for batch in dxf.decode([content], {"attributes": [sheet.TAG]}))
+
+
+def test_a_cad_library_finds_nothing_to_mend(city: tuple[Path, Truth]) -> None:
+    drawing = ezdxf.readfile(city[0] / "sheet.dxf")
+    audit = drawing.audit()
+    assert (audit.errors, audit.fixes) == ([], [])
+    assert (drawing.dxfversion, drawing.encoding) == ("AC1015", "gbk")
+    assert len(drawing.modelspace()) == city[1].sheet.entities
+
+
+def test_every_entity_is_a_symbol_or_ignored_or_unmapped(city: tuple[Path, Truth], drawn: pl.DataFrame) -> None:
+    truth = city[1].sheet
+    assert drawn.height == truth.entities
+    assert len(truth.symbols) + sum(truth.ignored.values()) + sum(many for _, many in truth.unmapped) == truth.entities
+    assert dict(drawn["layer"].value_counts().rows()) == truth.layers
+    rest = drawn.filter(~pl.col("key").is_in(list(truth.symbols)))
+    part = rest["code"].str.contains("-").fill_null(False)
+    assert {
+        "text": rest.filter(entity="TEXT").height,
+        "outline": rest.filter(pl.col("entity").is_in(["LINE", "LWPOLYLINE"])).height,
+        "drawn_part": rest.filter(part).height,
+    } == truth.ignored
+    bare = rest.filter((pl.col("entity") == "INSERT") & ~part).with_columns(said=pl.coalesce("code", "block"))
+    assert bare["said"].value_counts().sort("count", descending=True).rows() == truth.unmapped
+
+
+def test_each_symbol_tells_its_classes_the_way_the_truth_says(city: tuple[Path, Truth], drawn: pl.DataFrame) -> None:
+    known, names = cass(), set(classes("2007")["code"])
+    rows = {row["key"]: row for row in drawn.iter_rows(named=True)}
+    for handle, symbol in city[1].sheet.symbols.items():
+        row = rows[handle]
+        told = {
+            "code": lambda row=row: known[row["code"]],
+            "block": lambda row=row: (row["block"].removeprefix("gcbj"),),
+            "layer": lambda row=row: tuple(code for code, layer in sheet.LAYERS.items() if layer == row["layer"]),
+        }[symbol.by]()
+        assert told == symbol.classes
+        assert symbol.class_code in told
+        assert (row["code"] is not None) == (symbol.by == "code")
+        assert set(told) <= names
+    assert {symbol.by for symbol in city[1].sheet.symbols.values()} == {"code", "block", "layer"}
+
+
+def test_what_nothing_maps_has_no_class(city: tuple[Path, Truth]) -> None:
+    assert all(not cass().get(said) for said, _ in city[1].sheet.unmapped)
+
+
+def test_a_symbol_lies_where_its_register_has_the_thing(city: tuple[Path, Truth], drawn: pl.DataFrame) -> None:
+    folder, truth = city
+    places = drawn.select("key", pl.col("x", "y").cast(pl.Float64)).rows_by_key("key", unique=True)
+    for name, encoding, crs, columns, error_m in (
+        ("census", "gb18030", "EPSG:4549", registers.CENSUS, registers.CENSUS_ERROR_M),
+        ("water", "utf-8-sig", "EPSG:4550", registers.WATER, registers.WATER_ERROR_M),
+    ):
+        text = (folder / f"{name}.csv").read_bytes().decode(encoding)
+        told = pl.read_csv(text.encode(), infer_schema=False).rename(columns)
+        bad = [row for rows in truth.registers[f"{name}.csv"].rejected.values() for row in rows]
+        told = told.filter(~pl.int_range(pl.len()).is_in(bad))
+        to_sheet = pyproj.Transformer.from_crs(crs, sheet.CRS, always_xy=True)
+        axes = (told[axis].cast(pl.Float64).to_numpy() for axis in ("easting_m", "northing_m"))
+        said = dict(zip(told["key"], zip(*to_sheet.transform(*axes), strict=True), strict=True))
+        pairs = [(places[handle], said[getattr(symbol, name)]) for handle, symbol in truth.sheet.symbols.items()
+                 if getattr(symbol, name)]  # fmt: skip
+        ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+        assert len(pairs) > 500
+        assert np.hypot(*(ours - theirs).T).max() < error_m + sheet.ERROR_M + 0.002
+    assert truth.sheet.only_map
+    assert {truth.sheet.symbols[handle].census for handle in truth.sheet.only_map} == {None}
+
+
+def test_numbers_stand_beside_covers_and_in_hydrants(city: tuple[Path, Truth], drawn: pl.DataFrame) -> None:
+    symbols = city[1].sheet.symbols
+    hydrants = {handle: s.number for handle, s in symbols.items() if s.number and s.class_code == sheet.HYDRANT}
+    tagged = drawn.filter(pl.col(f"@{sheet.TAG}").is_not_null())
+    assert dict(tagged.select("key", f"@{sheet.TAG}").rows()) == hydrants
+    beside = {s.number for s in symbols.values() if s.number and s.class_code != sheet.HYDRANT}
+    assert beside <= set(drawn.filter(entity="TEXT")["text"])
+    assert min(len(hydrants), len(beside)) > 40
+
+
+def test_some_symbols_are_drawn_from_below_and_names_are_beyond_gbk(city: tuple[Path, Truth]) -> None:
+    octets = (city[0] / "sheet.dxf").read_bytes()
+    assert octets.count(b"\r\n230\r\n-1.0\r\n") == len(city[1].sheet.mirrored) == sheet.MIRRORED
+    assert b"\\U+4DAE" in octets
+    assert "\u6eaa\u8def".encode("gbk") in octets
+
+
+def test_another_seed_draws_another_map(city: tuple[Path, Truth], tmp_path: Path) -> None:
+    other = generate(tmp_path, 1)
+    assert (tmp_path / "sheet.dxf").read_bytes() != (city[0] / "sheet.dxf").read_bytes()
+    assert other.sheet.unmapped == city[1].sheet.unmapped
