@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, ownership, signed_soap
+from bench import audit, dxf, ownership, signed_soap
 from bench.figures import Figure, Results, keep
 
 WORK: Final = (
@@ -22,6 +22,7 @@ FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "ownership_by_id_per_s": ownership.measure,
     "audit_appends_per_s": audit.measure,
     "audit_appends_at_1e6_per_s": audit.measure_growth,
+    "dxf_entities_per_s": dxf.measure,
 }
 
 

@@ -24,6 +24,7 @@ the contents of blocks are no records, nor are VERTEX, ATTRIB and SEQEND, which 
 Options: `attributes` (tags), `encoding` (`utf-8`, `gbk`, `gb18030`, believed instead of what the drawing says).
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -39,7 +40,7 @@ NAME: Final = "dxf"
 OPTIONS: Final = {"attributes": (list,), "encoding": (str,)}
 RECORDS: Final = 2_000_000
 LAYERS: Final = 10_000
-BLOCKS_AN_ENTITY: Final = 16  # an entity, or a record with its parts, goes over no more blocks of a megabyte
+BLOCKS_AN_ENTITY: Final = 16  # an entity goes over no more blocks of a megabyte; of its parts only ends are kept
 TEXT_CHARACTERS: Final = 262_144
 INSTANCES: Final = 10_000  # of one MINSERT
 COLUMNS: Final = (
@@ -83,12 +84,10 @@ def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatc
 def _drawing(content: Content, declared: str | None, tags: list[str]) -> Iterator[list[Row]]:
     """The rows of one drawing, at most 50,000 at a time; the last list may be empty."""
     drawing = _Drawing(tags)
-    for entities in _entities(scan(content, declared)):
-        for entity in entities:
-            drawing.take(*entity)
-            if drawing.whole() >= RECORDS_PER_BATCH:
-                yield drawing.give(RECORDS_PER_BATCH)
-        drawing.end_of_block()
+    for entity in _entities(scan(content, declared)):
+        drawing.take(*entity)
+        if drawing.whole() >= RECORDS_PER_BATCH:
+            yield drawing.give(RECORDS_PER_BATCH)
     drawing.close()
     while drawing.whole() > RECORDS_PER_BATCH:
         yield drawing.give(RECORDS_PER_BATCH)
@@ -98,23 +97,20 @@ def _drawing(content: Content, declared: str | None, tags: list[str]) -> Iterato
 # Sections and entities
 
 
-def _entities(blocks: Iterable[Tags]) -> Iterator[list[Entity]]:
-    """The entities of the ENTITIES section, a list a block. Raises Refusal where the drawing is not whole."""
+def _entities(blocks: Iterable[Tags]) -> Iterator[Entity]:
+    """The entities of the ENTITIES section. Raises Refusal where the drawing is not whole."""
     section, seen = "", False
-    for items in _items(blocks):
-        found: list[Entity] = []
-        for item in items:
-            name = item[0]
-            if name == "ENDSEC" and section:
-                section = ""
-            elif name == "SECTION" and not section:
-                section = _section(item)
-                seen = seen or section == "ENTITIES"
-            elif name in ("SECTION", EOF) if section else name != EOF or not seen:
-                raise Refusal("decode.not_readable", f"{name[:20]} {'in' if section else 'outside'} a section")
-            elif section == "ENTITIES":
-                found.append(item)
-        yield found
+    for item in _items(blocks):
+        name = item[0]
+        if name == "ENDSEC" and section:
+            section = ""
+        elif name == "SECTION" and not section:
+            section = _section(item)
+            seen = seen or section == "ENTITIES"
+        elif name in ("SECTION", EOF) if section else name != EOF or not seen:
+            raise Refusal("decode.not_readable", f"{name[:20]} {'in' if section else 'outside'} a section")
+        elif section == "ENTITIES":
+            yield item
 
 
 def _section(item: Entity) -> str:
@@ -124,8 +120,8 @@ def _section(item: Entity) -> str:
     return values[1].strip() or "?"
 
 
-def _items(blocks: Iterable[Tags]) -> Iterator[list[Entity]]:
-    """What begins with group code 0, each with its tags, a list a block; ends with EOF, else Refusal."""
+def _items(blocks: Iterable[Tags]) -> Iterator[Entity]:
+    """What begins with group code 0, each with its tags; the last is EOF, else Refusal."""
     codes: list[int] = []
     values: list[str] = []
     waited = 0
@@ -139,15 +135,16 @@ def _items(blocks: Iterable[Tags]) -> Iterator[list[Entity]]:
             continue
         if any(code != 999 for code in codes[: starts[0]]):  # only comments may stand before the first section
             raise Refusal("decode.not_readable", "does not begin with a section")
-        names = [values[start].strip() for start in starts]
-        end = names.index(EOF) if EOF in names else None
-        yield [
-            (name, codes[start:stop], values[start:stop])
-            for name, start, stop in zip(names, starts, [*starts[1:], len(codes)], strict=True)
-        ][: len(starts) - 1 if end is None else end + 1]
-        if end is not None:
-            return
+        # One at a time: a list of all would cost the collector of garbage more than the slices themselves.
+        for start, stop in itertools.pairwise(starts):
+            name = values[start].strip()
+            yield name, codes[start:stop], values[start:stop]
+            if name == EOF:
+                return
         codes, values = codes[starts[-1] :], values[starts[-1] :]
+        if values[0].strip() == EOF:
+            yield EOF, codes, values
+            return
     raise Refusal("decode.not_readable", "the drawing is cut short: it has no EOF")
 
 
@@ -167,7 +164,6 @@ class _Drawing:
         self.parent = ""  # INSERT or POLYLINE whose parts may follow
         self.must_end = False  # its SEQEND was announced
         self.drawn = False  # it stands in model space
-        self.waited = 0  # blocks
         self.groups: dict[int, str] = {}  # of the parent
 
     def whole(self) -> int:
@@ -179,12 +175,6 @@ class _Drawing:
         given, self.rows = self.rows[:most], self.rows[most:]
         return given
 
-    def end_of_block(self) -> None:
-        """Raise Refusal if one entity goes on over too many blocks."""
-        self.waited = self.waited + 1 if self.parent else 0
-        if self.waited > BLOCKS_AN_ENTITY:
-            raise Refusal("decode.too_large", f"{self.parent} of more than {BLOCKS_AN_ENTITY} MiB")
-
     def take(self, name: str, codes: list[int], values: list[str]) -> None:
         """Make a row of an entity, or add a part to the last row."""
         if name == "SEQEND" or name in _PARTS:
@@ -194,7 +184,7 @@ class _Drawing:
         groups = dict(zip(reversed(codes), reversed(values), strict=True))  # of doubled codes the first stays
         drawn = groups.get(67, "").strip() != "1"
         if name in ("INSERT", "POLYLINE"):
-            self.parent, self.drawn, self.groups, self.waited = name, drawn, groups, 0
+            self.parent, self.drawn, self.groups = name, drawn, groups
             self.must_end = name == "POLYLINE" or groups.get(66, "").strip() == "1"
         if drawn:
             self.rows.append(self._row(name, groups, codes, values))
@@ -289,8 +279,9 @@ class _Drawing:
 
 def _south(codes: list[int], values: list[str]) -> str | None:
     """The first string of the XDATA that South CASS adds: the feature's code."""
+    begin = codes.index(1001)
     ours = False
-    for code, value in zip(codes, values, strict=True):
+    for code, value in zip(codes[begin:], values[begin:], strict=True):
         if code == 1001:
             ours = value.strip() == _APPLICATION
         elif ours and code == 1000:

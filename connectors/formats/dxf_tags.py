@@ -144,7 +144,7 @@ def _lines(octets: bytes, encoding: str, first: int) -> list[str]:
     lines = text.replace("\r\n", "\n").split("\n")
     if not lines[-1]:
         lines.pop()
-    if len(max(lines, key=len, default="")) > LINE_CHARACTERS:
+    if max(map(len, lines), default=0) > LINE_CHARACTERS:
         raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
     return lines
 

@@ -273,9 +273,8 @@ def test_binary_drawings_are_refused_by_name_with_the_next_step(shared_data: Cal
         "0\nMTEXT\n8\n0\n" + ("3\n" + "x" * 30_000 + "\n") * 9 + "1\nx\n",
         "".join(f"0\nPOINT\n8\n{number}\n" for number in range(dxf.LAYERS + 1)),
         "0\nHATCH\n8\n0\n" + ("310\n" + "F" * 30_000 + "\n") * 700,
-        "0\nPOLYLINE\n8\n0\n" + ("0\nVERTEX\n8\n" + "0" * 30_000 + "\n") * 700,
     ],
-    ids=["line", "line-without-end", "text", "layers", "entity", "polyline"],
+    ids=["line", "line-without-end", "text", "layers", "entity"],
 )
 def test_what_would_fill_the_memory_is_refused(entities: str) -> None:
     assert refusal(drawing(entities).encode("gbk"))[0] == "decode.too_large"

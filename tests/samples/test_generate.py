@@ -56,9 +56,11 @@ def test_the_same_seed_gives_the_same_bytes(city: tuple[Path, Truth], tmp_path: 
 def test_the_truth_of_seed_2007_is_the_one_that_was_published(city: tuple[Path, Truth]) -> None:
     folder, _ = city
     truth = msgspec.json.decode((folder / "truth.json").read_bytes())
-    # What later files add stands beside it and changes none of it.
+    # What was added since stands beside it and changes none of it.
     first = {name: truth[name] for name in PUBLISHED_MEMBERS}
     first["registers"] = {name: truth["registers"][name] for name in ("census.csv", "water.csv", "water-later.csv")}
+    for register in first["registers"].values():
+        register["warned"].pop(registers.DOUBLED, None)
     octets = msgspec.json.format(msgspec.json.encode(first), indent=1) + b"\n"
     assert hashlib.sha256(octets).hexdigest() == PUBLISHED
 
