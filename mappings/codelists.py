@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
+from mappings.schema import CLASSES_BETWEEN
 from security.errors import Misconfigured
 
 _FOLDER = Path(__file__).parent
@@ -35,10 +36,6 @@ class Edition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     valid_from: str
     source: str
     confidence: str
-
-
-# Code lists that a feed's `lookup` may name: what each text means as a class, several that it may mean as `0102|0103`.
-CODE_TABLES: Final[dict[str, Callable[[], dict[str, str]]]] = {}
 
 
 @functools.cache
@@ -92,6 +89,12 @@ def cass() -> dict[str, tuple[str, ...]]:
     """
     said = _table("cass-2007.csv").select("cass_code", pl.col("component_code4").fill_null(""))
     return {code: tuple(filter(None, classes.split("|"))) for code, classes in said.iter_rows()}
+
+
+# Code lists that a feed's `lookup` may name: what each text means as a class, several that it may mean as `0102|0103`.
+CODE_TABLES: Final[dict[str, Callable[[], dict[str, str]]]] = {
+    "cass": lambda: {code: CLASSES_BETWEEN.join(classes) for code, classes in cass().items() if classes}
+}
 
 
 def _table(file: str) -> pl.DataFrame:

@@ -72,7 +72,7 @@ def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatc
     decode.too_large.
     """
     said = options.get("attributes", [])
-    tags = [str(tag) for tag in said] if isinstance(said, list) else []
+    tags = list(dict.fromkeys(map(str, said))) if isinstance(said, list) else []
     declared = str(options["encoding"]) if "encoding" in options else None
     for index, content in enumerate(contents):
         first = 0
@@ -108,7 +108,7 @@ def _entities(blocks: Iterable[Tags]) -> Iterator[Entity]:
             section = _section(item)
             seen = seen or section == "ENTITIES"
         elif name in ("SECTION", EOF) if section else name != EOF or not seen:
-            raise Refusal("decode.not_readable", f"{name[:20]} {'in' if section else 'outside'} a section")
+            raise Refusal("decode.not_readable", "a section that does not end, or something outside of sections")
         elif section == "ENTITIES":
             yield item
 

@@ -78,6 +78,10 @@ def test_an_insert_tells_block_rotation_code_and_the_attributes_asked_for() -> N
     }  # fmt: skip
 
 
+def test_a_tag_asked_for_twice_is_one_column() -> None:
+    assert records(POINT, attributes=["编号", "编号"]).columns[-2:] == ["key", "@编号"]
+
+
 def test_xdata_of_other_programs_is_no_code() -> None:
     assert "code" not in one(POINT + "1001\nSOUTH\n1001\nOTHER\n1000\n174100\n")
 

@@ -54,6 +54,12 @@ def test_a_cass_code_stands_for_one_class_for_several_or_for_none() -> None:
     assert {each for classes in cass.values() for each in classes} <= known
 
 
+def test_a_feed_may_look_up_cass_codes_and_finds_those_of_components() -> None:
+    table = codelists.CODE_TABLES["cass"]()
+    assert (table["174100"], table["174200"]) == ("0101", "0102|0103")
+    assert "155900" not in table
+
+
 def test_a_component_code_of_cass_is_34_and_the_class() -> None:
     own = {code: classes for code, classes in codelists.cass().items() if code.startswith("34")}
     assert len(own) == 86

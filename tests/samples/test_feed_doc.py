@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from connectors.formats import table
+from connectors.formats import dxf, table
 from mappings.apply import check_examples
 from mappings.feed import Example, FeedFile, FieldRule, IgnoreRule, Tally
 from mappings.functions import FUNCTIONS
@@ -26,8 +26,8 @@ def test_every_key_is_explained(kind: type[msgspec.Struct]) -> None:
 
 
 def test_every_field_function_and_option_is_explained() -> None:
-    said = set(re.findall(r"`([a-z_]+)`", DOCUMENT))
-    assert {*FIELDS, *FUNCTIONS, *table.OPTIONS} <= said
+    said = set(re.findall(r"`([a-z_0-9]+)`", DOCUMENT))
+    assert {*FIELDS, *FUNCTIONS, *table.OPTIONS, *dxf.OPTIONS, *dxf.COLUMNS} <= said
 
 
 def test_the_example_is_a_feed_whose_examples_hold() -> None:
