@@ -7,7 +7,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from connectors.formats import table
+from connectors.formats.catalogue import formats
 from exchange import claims, joining, validation
 from exchange.ownership import OwnershipAnswer, ownership
 from exchange.placing import City, load_city, place
@@ -52,7 +52,8 @@ def quarter(tmp_path_factory: pytest.TempPathFactory) -> Quarter:
 
 def read(quarter: Quarter, feed_id: str, name: str, signed_at: datetime = NOON) -> Read:
     feed, content = FEEDS[feed_id], in_memory((quarter.folder / name).read_bytes())
-    mapped = map_records(pl.concat([take(batch.frame, feed) for batch in table.decode([content], feed.options)]), feed)
+    batches = formats()[feed.format].decode([content], feed.options)
+    mapped = map_records(pl.concat([take(batch.frame, feed) for batch in batches]), feed)
     placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=quarter.city, limit_m=1.0)
     found = pl.concat([mapped.findings, placing.findings])
     lists = validation.lists("2007", grid=quarter.city.grid.codes, districts=quarter.city.districts.codes)
@@ -150,3 +151,43 @@ def test_the_power_register_joins_what_the_census_knows_and_founds_the_rest(quar
     assert sorted(one[0] for one in keys.values() if one[0].startswith("GD")) == sorted(truth.alone)
     assert told.deliveries[0].counts.new == len(truth.pairs) + len(truth.alone)
     assert store.ledger().ties == 0
+
+
+def test_the_map_joins_the_registers_symbol_by_symbol_and_a_register_decides_what_it_leaves_open(
+    quarter: Quarter, tmp_path: Path
+) -> None:
+    truth, store = quarter.truth.sheet, Store(tmp_path)
+    stored(store, read(quarter, "planning-map", "sheet.dxf"))
+    undecided = store.connection().execute("SELECT count(*) FROM components WHERE identifier IS NULL").fetchone()[0]
+    assert undecided == sum(len(symbol.classes) > 1 for symbol in truth.symbols.values())
+    registers = ("urban-census", "water-register", "power-register")
+    for feed, name in zip(registers, ("census.csv", "water.csv", "power.csv"), strict=True):
+        stored(store, read(quarter, feed, name))
+    rows = store.connection().execute(
+        "SELECT component_id, f.code, source_key FROM claims k JOIN feeds f ON f.id = k.feed_id"
+    )
+    keys: dict[int, dict[str, str]] = {}
+    for component, feed, key in rows:
+        keys.setdefault(component, {})[feed] = key
+    found = {one["planning-map"]: one for one in keys.values() if "planning-map" in one}
+    assert found.keys() == truth.symbols.keys()
+    wrong = {
+        handle: (said, symbol)
+        for handle, symbol in truth.symbols.items()
+        if (said := tuple(map(found[handle].get, registers))) != (symbol.census, symbol.water, symbol.power)
+    }
+    assert wrong == {}
+    assert store.ledger().ties == 0
+    pending = store.connection().execute("SELECT class_code FROM components WHERE identifier IS NULL").fetchall()
+    alone = [truth.symbols[handle] for handle in truth.only_map]
+    assert len(pending) == sum(len(symbol.classes) > 1 for symbol in alone)
+
+
+def test_what_the_map_does_not_tell_is_listed_largest_first(quarter: Quarter) -> None:
+    told, truth = read(quarter, "planning-map", "sheet.dxf"), quarter.truth.sheet
+    unmapped = told.findings.filter(code="value.lookup_unknown")["value"].value_counts()
+    counts = unmapped.sort("count", descending=True)["count"].to_list()
+    assert counts == [many for _, many in truth.unmapped]
+    by_rule = dict(told.findings.filter(severity="ignored")["code"].value_counts().rows())
+    names = {"text": "lettering", "outline": "outline", "drawn_part": "drawn_part"}
+    assert by_rule == {f"ignored.{names[kind]}": many for kind, many in truth.ignored.items()}
