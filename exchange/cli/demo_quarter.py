@@ -14,6 +14,7 @@ import mappings.feed
 from connectors.partner.folder import PartnerFolder
 from connectors.transports.soap_client import SoapClient, Wsse
 from exchange import app, audit, ownership
+from exchange.cli import demo_voices
 from exchange.cli.audit import read_anchors
 from exchange.cli.demo_story import Pairs, Story
 from exchange.cli.trial import City, Trial
@@ -41,6 +42,7 @@ def prepared(folder: Path) -> Trial:
     trial.enrol("case-system", "Case system of the supervision centre", "监督中心案件系统", "case system")
     trial.enrol("haishu-centre", "Haishu district centre", "海曙区监督中心", "district centre")
     trial.enrol("security-office", "Security office", "安全审计岗", "officer")
+    demo_voices.enrol(trial)
     trial.grant("urban-management", "push", "urban-census")
     trial.grant("haishu-centre", "pull", "components")
     trial.grant("case-system", "pull", "ownership")
@@ -61,6 +63,7 @@ def play(trial: Trial, story: Story) -> None:
     _registers(trial, story, truth)
     _components(trial, story, truth)
     _questions(trial, story, truth)
+    demo_voices.play(trial, story, files, truth)
     told = story.deliver(
         trial.partner("water"), "water", "water-register", file_content(files / "water-later.csv"), "water-2026-12"
     )
@@ -136,7 +139,7 @@ def _registers(trial: Trial, story: Story, truth: Truth) -> None:
     """The faults sown into each register were found, each under its own code, and no other."""
     sown = [truth.registers["census.csv"], truth.registers["water.csv"]]
     for told, register in zip(story.deliveries, sown, strict=True):
-        found = {f["code"]: f["count"] for f in told.findings if f["severity"] == "error"}
+        found = story.faults(told)
         wanted = {code: len(rows) for code, rows in register.rejected.items()}
         story.check(
             f"{told.feed}: every sown fault found, and no other", found == wanted, f"{sum(wanted.values())} records"
@@ -152,7 +155,7 @@ def _components(trial: Trial, story: Story, truth: Truth) -> None:
     joined = {one["urban-census"]: one["water-register"] for one in claimed if len(one) == 2}
     right = sum(joined.get(key) == twin for key, twin in truth.pairs.items())
     wrong = len(joined) - right
-    story.pairs = Pairs(len(truth.pairs), right, wrong, sum(key not in joined for key in truth.pairs))
+    story.add_pairs(Pairs(len(truth.pairs), right, wrong, sum(key not in joined for key in truth.pairs)))
     story.check("pairs of the two registers are joined, and no others", joined == truth.pairs, f"{right} pairs")
     story.check("components are those that are true", len(answers) == truth.components, f"{len(answers)}")
     verdicts = [answer.verdict for answer in answers]

@@ -43,11 +43,13 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """One delivery: what went in and what became of it. receipt_s, report_s: seconds from sending."""
+    """One delivery: what went in and what became of it. form: as the receipt names it; receipt_s, report_s: seconds
+    from sending."""
 
     bureau: str
     feed: str
     message_id: str
+    form: str
     status: str
     records: int
     accepted: int
@@ -101,7 +103,8 @@ class Story:
         receipt_s = time.monotonic() - began
         again = partner.receipt(message_id)
         reported = partner.report(message_id, wait_s=REPORT_WAIT_S)
-        told = _told(bureau, feed, message_id, reported, receipt_s, time.monotonic() - began)
+        form = str(receipt.document["form"])
+        told = _told(bureau, feed, message_id, form, reported, receipt_s, time.monotonic() - began)
         self.deliveries.append(told)
         self.check(f"{bureau} → {feed}: signed receipt, the same bytes again", again.octets == receipt.octets,
                    f"entry {receipt.document['index']}")  # fmt: skip
@@ -109,6 +112,15 @@ class Story:
         balanced = told.status == "processed" and told.records == told.accepted + told.rejected + told.ignored > 0
         self.check(f"{bureau} → {feed}: every record accounted for", balanced, balance)
         return told
+
+    def faults(self, told: Told) -> dict[str, int]:
+        """How many records of a delivery were rejected, by code."""
+        return {f["code"]: f["count"] for f in told.findings if f["severity"] == "error"}
+
+    def add_pairs(self, more: Pairs) -> None:
+        """Count further joins."""
+        before = msgspec.structs.astuple(self.pairs or Pairs(0, 0, 0, 0))
+        self.pairs = Pairs(*(a + b for a, b in zip(before, msgspec.structs.astuple(more), strict=True)))
 
     def document(self) -> dict[str, Any]:
         """All of it, for --json."""
@@ -161,12 +173,15 @@ class Story:
         return {"records": records, "balanced": balanced, **stored}
 
 
-def _told(bureau: str, feed: str, message_id: str, reported: Reported, receipt_s: float, report_s: float) -> Told:
+def _told(
+    bureau: str, feed: str, message_id: str, form: str, reported: Reported, receipt_s: float, report_s: float
+) -> Told:
     report = reported.received.document["report"] if reported.received else {}
     return Told(
         bureau=bureau,
         feed=feed,
         message_id=message_id,
+        form=form,
         status=reported.status,
         records=report.get("records", 0),
         accepted=sum(report.get(name, 0) for name in ACCEPTED),

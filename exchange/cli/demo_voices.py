@@ -1,0 +1,94 @@
+"""The quarter's further voices: the power bureau's register and the planning bureau's map."""
+
+from contextlib import closing
+from pathlib import Path
+
+from exchange.cli.demo_story import Pairs, Story, Told
+from exchange.cli.trial import Trial
+from exchange.store.sqlite import Store
+from samples.generate import Truth
+from samples.sheet import Symbol
+from security.message import Content, file_content
+
+REGISTERS = ("urban-census", "water-register", "power-register")  # in the order of a symbol's keys
+WHY = {
+    "text": "lettering",
+    "outline": "outline",
+    "drawn_part": "drawn_part",
+}  # the map's own words and the feed's rules
+
+
+def enrol(trial: Trial) -> None:
+    """Who else supplies, each with keys and a grant."""
+    trial.enrol("power", "Power bureau", "供电局")
+    trial.enrol("planning", "Planning bureau", "规划局")
+    trial.grant("power", "push", "power-register")
+    trial.grant("planning", "push", "planning-map")
+
+
+def play(trial: Trial, story: Story, files: Path, truth: Truth) -> None:
+    """The power register, then the map, after census and water register."""
+    told = story.deliver(
+        trial.partner("power"), "power", "power-register", file_content(files / "power.csv"), "power-2026"
+    )
+    found = story.faults(told)
+    wanted = {code: len(rows) for code, rows in truth.registers["power.csv"].rejected.items()}
+    story.check("power-register: every sown fault found, and no other", found == wanted, f"{sum(wanted.values())}")
+    _map(trial, story, file_content(files / "sheet.dxf"), truth)
+    _joined(trial, story, truth)
+
+
+def _map(trial: Trial, story: Story, sheet: Content, truth: Truth) -> None:
+    """A 1:500 sheet: each entity of each layer accounted for, what nothing maps listed, the largest first."""
+    told = story.deliver(trial.partner("planning"), "planning", "planning-map", sheet, "sheet-2026")
+    story.check("the map travelled by MTOM, its signature over the message as sent", told.form == "mtom", told.form)
+    layers = {part["part"]: part["records"] for part in told.parts}
+    story.check("the map: the sums balance in each layer", layers == truth.sheet.layers, f"{len(layers)} layers")
+    ignored = {f["code"]: f["count"] for f in told.findings if f["severity"] == "ignored"}
+    wanted = {f"ignored.{WHY[kind]}": many for kind, many in truth.sheet.ignored.items()}
+    story.check("the map: lines and lettering left out by named rules", ignored == wanted, sum(ignored.values()))
+    story.check("the map: what nothing maps is listed, the largest first", _unmapped(told) == [
+        many for _, many in truth.sheet.unmapped], f"{_unmapped(told)}")  # fmt: skip
+
+
+def _unmapped(told: Told) -> list[int]:
+    found = next(f for f in told.findings if f["code"] == "value.lookup_unknown")
+    return [value["count"] for value in found["values"]]
+
+
+def _joined(trial: Trial, story: Story, truth: Truth) -> None:
+    """Each symbol of the map is the thing that the registers know; of what two draw alike, a register decides."""
+    with closing(Store(trial.state)) as store:
+        rows = store.connection().execute(
+            "SELECT component_id, f.code, source_key FROM claims k JOIN feeds f ON f.id = k.feed_id"
+        )
+        keys: dict[int, dict[str, str]] = {}
+        for component, feed, key in rows:
+            keys.setdefault(component, {})[feed] = key
+        pending = "SELECT count(*) FROM components WHERE identifier IS NULL"
+        (open_,) = store.connection().execute(pending).fetchone()
+        ties = store.ledger().ties
+    power = {one["urban-census"]: one["power-register"] for one in keys.values() if {*REGISTERS[::2]} <= one.keys()}
+    story.check("power and census name the same things under two keys", power == truth.power.pairs, len(power))
+    found = {one["planning-map"]: one for one in keys.values() if "planning-map" in one}
+    symbols = truth.sheet.symbols
+    known = {handle: symbol for handle, symbol in symbols.items() if handle not in set(truth.sheet.only_map)}
+    right = sum(_keys(found, handle) == _true(symbol) for handle, symbol in known.items())
+    wrong = sum(any(_keys(found, handle)) for handle in truth.sheet.only_map) + sum(
+        any(_keys(found, handle)) and _keys(found, handle) != _true(symbol) for handle, symbol in known.items()
+    )
+    story.check("each symbol of the map is the thing that the registers know, and no other",
+                right == len(known) and not wrong, f"{right} of {len(known)}")  # fmt: skip
+    alone = sum(len(symbols[handle].classes) > 1 for handle in truth.sheet.only_map)
+    story.check("what the map draws alike a register decides; without one it stays pending", open_ == alone,
+                f"{open_} pending, {ties} open")  # fmt: skip
+    more = Pairs(len(power) + len(known), len(power) + right, wrong, len(known) - right)
+    story.add_pairs(more)
+
+
+def _keys(found: dict[str, dict[str, str]], handle: str) -> tuple[str | None, ...]:
+    return tuple(found.get(handle, {}).get(feed) for feed in REGISTERS)
+
+
+def _true(symbol: Symbol) -> tuple[str | None, ...]:
+    return (symbol.census, symbol.water, symbol.power)
