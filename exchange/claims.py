@@ -28,6 +28,7 @@ def compare(
     content: Literal["snapshot", "changes"],
     crs: str,
     gone_limit_percent: float,
+    whole: bool = True,
 ) -> Compared:
     """What a batch of one feed changes.
 
@@ -36,13 +37,15 @@ def compare(
               named rule left out is ignored, whether or not it is among `placed`
     unread:   delivery, record, source_key of what mapping rejected: a key that was said badly was said, and is not gone
     content:  `changes`: many deliveries, later rows of a key compare with earlier ones; `snapshot`: exactly one
+    whole:    false where a snapshot says of itself that it is not all there (page 2 of 8): then it ends nothing, and
+              says nothing of keys that it does not name
 
     A claim stands from its delivery's `valid_from`. What is older than what is known already is not news: ignored,
     `claim.older_than_known`. To remove what nobody claims is ignored too: `claim.removed_unknown`.
     """
     if content == "snapshot" and len(deliveries) != 1:
         raise ValueError("a snapshot is compared alone: each says all there is")
-    whole = content == "snapshot"
+    whole = whole and content == "snapshot"
     said = pl.concat([frame.select(*KEY, "source_key") for frame in (placed, unread)])
     set_aside = _set_aside(said, findings)
     accepted = placed.join(set_aside, on=list(KEY), how="anti")
@@ -59,6 +62,7 @@ def compare(
         findings=_findings(chain),
         gone_percent=percent,
         held=percent > gone_limit_percent,
+        whole=whole,
     )
 
 

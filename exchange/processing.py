@@ -124,7 +124,8 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """Steps 8 to 16 for one batch: decode, map, place, check, claim, join, store, note, report."""
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
     deliveries = tuple(_delivery(row, feed, grants[row.grant]) for row in rows)
-    mapped = map_records(_decoded(rows, feed, bus), feed)
+    records, whole = _decoded(rows, feed, bus)
+    mapped = map_records(records, feed)
     placing = place(
         mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
     )
@@ -141,6 +142,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         content=feed.content,
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,
+        whole=whole,
     )
     if compared.held and rows[0].decision == "release":
         compared = structs.replace(compared, held=False)
@@ -174,11 +176,14 @@ def _delivery(row: InboxRow, feed: Feed, grant: Grant) -> BatchDelivery:
     )
 
 
-def _decoded(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> pl.DataFrame:
-    """All records of a batch, text as the sources spell it, with the index of their delivery."""
+def _decoded(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> tuple[pl.DataFrame, bool]:
+    """All records of a batch, text as the sources spell it, with their delivery's index; and whether that is all."""
     contents = (reopened(row, bus).content for row in rows)
-    batches = formats()[feed.format].decode(contents, feed.options)
-    return pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
+    frames, whole = [], True
+    for batch in formats()[feed.format].decode(contents, feed.options):
+        frames.append(take(batch.frame, feed))
+        whole = whole and batch.complete
+    return pl.concat(frames, how="diagonal"), whole
 
 
 def _report(

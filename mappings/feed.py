@@ -97,7 +97,8 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     as_of:              the day on which the content was true; without it the day of signing
     crs:                `EPSG:n` of the positions; accuracy (`accuracy_m` here): their standard error in metres
     classes:            `edition:code`; empty means all that the grant allows
-    level, sensitive:   data classification, and the fields to be withheld from ordinary readers
+    level, sensitive:   data classification, and the fields to be withheld from ordinary readers; a feed that has any
+                        is sensitive as a whole, and what it sent is sealed in the evidence
     rhythm:             how often a delivery is expected, ISO 8601 duration
     max_age:            how old a signature may be on arrival
     """
@@ -131,6 +132,11 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def class_codes(self) -> tuple[str, ...]:
         """Codes of `classes` without their edition; empty means no narrowing."""
         return tuple(name.rpartition(":")[2] for name in self.classes)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether its deliveries are encrypted at rest: the bytes as they came hold every sensitive field, and more."""
+        return bool(self.sensitive)
 
     @property
     def columns(self) -> list[str]:

@@ -30,6 +30,10 @@ class _Parsers(threading.local):
         self.parser = etree.XMLParser(
             encoding="utf-8", resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False
         )
+        self.of_documents = etree.XMLParser(
+            encoding="utf-8", resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False,
+            remove_comments=True, remove_pis=True,
+        )  # fmt: skip
 
 
 _parsers = _Parsers()
@@ -50,24 +54,56 @@ def parse(octets: bytes, *, max_bytes: int, max_depth: int = 64, max_elements: i
     declared = _DECLARED.match(octets.removeprefix(b"\xef\xbb\xbf")[:256])
     if b"\x00" in octets[:4] or (declared and declared[1].upper() not in (b"UTF-8", b"US-ASCII")):
         raise Refusal("xml.encoding", declared[1].decode("ascii") if declared else "UTF-16 or UTF-32")
+    _scan(octets, max_elements)
+    # (2) Well-formed.
+    root = _well_formed(octets, _parsers.parser)
+    # (3) What only the tree shows.
+    outside = [node for node in (root.getprevious(), root.getnext()) if node is not None]
+    if outside or next(root.iter(*_FOREIGN_NODES), None) is not None:
+        raise Refusal("xml.comment_or_instruction")
+    _measure(root, max_depth, max_elements)
+    return root
+
+
+def parse_document(text: str, *, max_bytes: int, max_depth: int = 16, max_elements: int = 50_000) -> etree._Element:
+    """The root element of a bureau's own document, the content of a delivery, whose characters were decoded already.
+
+    text: what its declaration says of an encoding is not asked any more
+    max_bytes, max_depth, max_elements: limits of the document, in UTF-8
+
+    Comments and processing instructions are left out, and text goes on over them: devices write comments, and no part
+    of a document is signed or made canonical on its own. Raises Refusal as `parse` does: `xml.too_large`, `xml.dtd`,
+    `xml.too_complex`, `xml.not_well_formed`.
+    """
+    octets = text.encode("utf-8")
+    if len(octets) > max_bytes:
+        raise Refusal("xml.too_large", f"{len(octets)} > {max_bytes}")
+    _scan(octets, max_elements)
+    root = _well_formed(octets, _parsers.of_documents)
+    _measure(root, max_depth, max_elements)
+    return root
+
+
+def _scan(octets: bytes, max_elements: int) -> None:
+    """What no parser is to see: a DTD, or more tags than memory is meant for."""
     if b"<!DOCTYPE" in octets:
         raise Refusal("xml.dtd")
     if octets.count(b"<") > 2 * max_elements + 2:  # memory follows the number of tags, not of octets
         raise Refusal("xml.too_complex", f"more than {max_elements} elements")
     if octets.count(b"xmlns") > MAX_NAMESPACES:
         raise Refusal("xml.too_complex", f"more than {MAX_NAMESPACES} namespace declarations")
-    # (2) Well-formed.
+
+
+def _well_formed(octets: bytes, parser: etree.XMLParser) -> etree._Element:
     try:
-        root = etree.fromstring(octets, _parsers.parser)
+        return etree.fromstring(octets, parser)
     except (etree.XMLSyntaxError, ValueError) as problem:
         raise Refusal("xml.not_well_formed", _where(problem)) from problem
-    # (3) What only the tree shows.
-    outside = [node for node in (root.getprevious(), root.getnext()) if node is not None]
-    if outside or next(root.iter(*_FOREIGN_NODES), None) is not None:
-        raise Refusal("xml.comment_or_instruction")
+
+
+def _measure(root: etree._Element, max_depth: int, max_elements: int) -> None:
     if _deeper_than(max_depth)(root) or _CROWDED(root) or _MORE_THAN(root, most=max_elements):
         raise Refusal("xml.too_complex", f"depth {max_depth}, attributes {MAX_ATTRIBUTES}, elements {max_elements}")
-    return root
 
 
 def read_own(octets: bytes) -> etree._Element:

@@ -92,7 +92,10 @@ class BatchDelivery(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What the store knows of a feed. as_of_us: the newest `valid_from` a delivery of it had, None before the first."""
+    """What the store knows of a feed.
+
+    as_of_us: the newest `valid_from` of its whole snapshots, 0 where it had none; None before its first delivery
+    """
 
     claims: pl.DataFrame
     as_of_us: int | None
@@ -103,7 +106,7 @@ class Compared(msgspec.Struct, frozen=True):
 
     In outcomes the component is null where the store has yet to number it.
     gone_percent: share of the feed's live claims that a snapshot would end; held: more than the feed allows, so a
-    person decides and nothing is stored.
+    person decides and nothing is stored. whole: a snapshot that names all there is; the feed is known as of its day.
     """
 
     outcomes: pl.DataFrame
@@ -112,6 +115,7 @@ class Compared(msgspec.Struct, frozen=True):
     findings: pl.DataFrame
     gone_percent: float
     held: bool
+    whole: bool
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -129,7 +129,8 @@ def decoded_outcomes(octets: bytes, position: int) -> pl.DataFrame:
 
 
 def _feed(connection: sqlite3.Connection, batch: Batch) -> int:
-    newest_us = max(microseconds(one.valid_from) for one in batch.deliveries)
+    # Only a whole snapshot makes everything older than it no news: a page of one speaks of its own keys alone.
+    newest_us = max(microseconds(one.valid_from) for one in batch.deliveries) if batch.compared.whole else 0
     connection.execute(
         "INSERT INTO feeds (code, bureau, as_of_us) VALUES (?, ?, ?) "
         "ON CONFLICT (code) DO UPDATE SET bureau = excluded.bureau, as_of_us = max(as_of_us, excluded.as_of_us)",

@@ -101,6 +101,7 @@ class Feed(msgspec.Struct, frozen=True):
     content: Literal["snapshot", "changes"] = "changes"
     accuracy_m: float = 0.5
     gone_limit_percent: float = 100.0
+    whole: bool = True
     crs: str = "EPSG:4490"
 
 
@@ -132,6 +133,7 @@ def compared(
         content=feed.content,
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,
+        whole=feed.whole,
     )
 
 

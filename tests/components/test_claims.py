@@ -193,3 +193,22 @@ def test_every_record_has_one_outcome_and_the_ledger_balances(store: Store) -> N
     assert (counts.new, counts.rejected, counts.ignored, counts.records) == (1, 2, 1, 4)
     assert stored.outcomes.select(*KEY).n_unique() == stored.outcomes.height == 4
     assert stored.outcomes["code"].to_list() == [None, "class.unknown", "key.duplicate", "claim.removed_unknown"]
+
+
+def test_a_page_of_a_snapshot_ends_nothing_and_what_it_says_counts(store: Store) -> None:
+    whole, page = Feed(content="snapshot", gone_limit_percent=0.0), Feed(content="snapshot", whole=False)
+    rows = [a_row(key, number) for number, key in enumerate("KLM")]
+    deliver(store, rows, a_delivery("1", MONDAY), feed=whole)
+    done = deliver(store, [{**rows[0], "state": "破损"}], a_delivery("2", MONDAY + DAY), feed=page)
+    assert outcomes(done) == ["changed"]
+    assert done.deliveries[0].counts.gone == 0
+    assert store.seen(page.id).claims["live"].to_list() == [True, True, True]
+
+
+def test_a_page_does_not_make_other_pages_or_the_whole_old_news(store: Store) -> None:
+    page, whole = Feed(content="snapshot", whole=False), Feed(content="snapshot")
+    deliver(store, [a_row("K", 0)], a_delivery("2", MONDAY + 2 * DAY), feed=page)
+    assert outcomes(deliver(store, [a_row("L", 1)], a_delivery("1", MONDAY), feed=page)) == ["new"]
+    both = [a_row("K", 0), a_row("L", 1), a_row("M", 2)]
+    done = deliver(store, both, a_delivery("3", MONDAY + DAY), feed=whole)
+    assert [outcome for outcome in outcomes(done) if outcome == "new"] == ["new"]
