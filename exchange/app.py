@@ -46,6 +46,7 @@ from scheduler.jobs import Announcer, register, run_worker
 from security import keys, pki
 from security.errors import Misconfigured
 from security.keys import SigningKey
+from security.sealing import KEY_BYTES, SealingKey
 from security.xml import compile_schema
 
 log = logging.getLogger("yongtong.app")
@@ -58,11 +59,13 @@ SCHEMA: Final = Path(__file__).parent / "contracts" / "yongtong.xsd"
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What `init` fixes for the life of a bus: its name, master edition and the hash of its log."""
+    """What `init` fixes for the life of a bus: its name, master edition, the hash of its log, and by its fingerprint
+    the key of sealed evidence."""
 
     origin: str
     edition: str
     hash: str
+    evidence_key: str
 
 
 def utc_now() -> datetime:
@@ -95,12 +98,17 @@ def initialise(settings: Settings, edition: str, now: datetime) -> Anchors:
     _open_journal(settings, state).close()
     Store(state).close()
     # Last, so that a half-made bus is not taken for one.
-    _write_json(state / "origin.json", Origin(settings.bus.origin, settings.city.edition, "SHA-256"))
+    _write_json(state / "origin.json", _origin(settings, folder))
     return anchors
 
 
+def _origin(settings: Settings, folder: Path) -> Origin:
+    fingerprint = SealingKey.load(folder / "evidence.key").fingerprint
+    return Origin(settings.bus.origin, settings.city.edition, "SHA-256", fingerprint)
+
+
 def _make_keys(settings: Settings, folder: Path, now: datetime) -> None:
-    """A small CA of the bus's own, and separate keys for TLS, answers and log; each file mode 0600."""
+    """A small CA of the bus's own, and separate keys for TLS, answers, log and evidence; each file mode 0600."""
     until = now + timedelta(days=365 * KEY_YEARS)
     ca = pki.make_ca(f"{settings.bus.origin} CA", now)
     _write_key(folder, "ca", ca.key, ca.certificate_der)
@@ -110,6 +118,7 @@ def _make_keys(settings: Settings, folder: Path, now: datetime) -> None:
         _write_key(folder, name, key, der)
     _write_key(folder, "log", keys.generate("EdDSA"), None)
     _write_secret(folder / "outcome.secret", secrets.token_bytes(32))
+    _write_secret(folder / "evidence.key", secrets.token_bytes(KEY_BYTES))
 
 
 def _write_key(folder: Path, name: str, key: SigningKey, certificate_der: bytes | None) -> None:
@@ -176,7 +185,7 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
         raise Misconfigured(
             f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}"
         )
-    evidence = Evidence(state / "evidence")
+    evidence = Evidence(state / "evidence", _evidence_key(settings, origin))
     journal = open_journal(settings, evidence.sync)
     feeds = load_feeds(settings.at(path) for path in settings.feeds.folders)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
@@ -204,6 +213,15 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
         batch_deliveries=settings.worker.batch_deliveries,
         transformation_m=settings.tolerances.transformation_m,
     )
+
+
+def _evidence_key(settings: Settings, origin: Origin) -> SealingKey:
+    """The key that `init` made. Another one would read nothing that was sealed, and seal what this one cannot read."""
+    path = settings.at(settings.keys.folder) / "evidence.key"
+    key = SealingKey.load(path)
+    if key.fingerprint != origin.evidence_key:
+        raise Misconfigured(f"{path}: not the evidence key that this bus was made with; put that one back")
+    return key
 
 
 def state_of(settings: Settings) -> Path:

@@ -2,6 +2,11 @@
 
 Payloads up to 64 KiB lie in segments, larger ones in a file of their own. A location names place and digest:
 `bureau/name:offset:size:sha256`. What a crash leaves without an inbox row is swept later.
+
+What a sensitive feed sent is sealed (`security.sealing`) before it is written: on disk it never lies in the clear, and
+what is read is decrypted in memory, piece by piece where it is large, so there is nothing for a crash to leave behind.
+Its location ends in the payload's wrapped data key: size and digest are of the payload, not of what lies on disk. The
+location stands in the inbox row, outside the log's tree, so that erasing it there destroys the payload and no proof.
 """
 
 import os
@@ -9,21 +14,23 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
 from exchange.faults import durable_step
-from security.errors import AuditBroken
+from security.errors import AuditBroken, Misconfigured
 from security.message import Content, Digest, sha256
+from security.sealing import PIECE_BYTES, SealingKey, open_sealed, seal, sealed_size, unseal
 
 MOST_IN_SEGMENT: Final = 65_536  # octets of one payload
 SEGMENT_BYTES: Final = 64 << 20  # a segment is closed when it has grown to this
-PIECE_BYTES: Final = 1 << 20
-_LOCATION = re.compile(r"([a-z0-9][a-z0-9._-]{0,63})/([a-z]+-[0-9a-f-]+):(\d{1,19}):(\d{1,19}):([0-9a-f]{64})")
+_LOCATION = re.compile(
+    r"([a-z0-9][a-z0-9._-]{0,63})/([a-z]+-[0-9a-f-]+):(\d{1,19}):(\d{1,19}):([0-9a-f]{64})(?::([A-Za-z0-9_-]{80}))?"
+)
 _BUREAU = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -33,27 +40,45 @@ class _Segment(msgspec.Struct):
     size: int = 0
 
 
-class Evidence:
-    """The evidence of one bus in a folder, a folder a bureau within. Each process writes segments of its own."""
+class _Place(msgspec.Struct, frozen=True):
+    """A location taken apart. wrapped: the data key as text, empty where the payload is not sealed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    path: Path
+    offset: int
+    size: int
+    digest: Digest
+    wrapped: str
+
+
+class Evidence:
+    """The evidence of one bus in a folder, a folder a bureau within. Each process writes segments of its own.
+
+    key: seals what sensitive feeds sent; without one, only what is not sealed can be kept and read
+    """
+
+    def __init__(self, folder: Path, key: SealingKey | None = None) -> None:
+        self._folder, self._key = folder, key
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._segments: dict[str, _Segment] = {}
         self._unsynced: dict[Path, None] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def keep(self, bureau: str, raw: Content) -> str:
-        """Write a payload; gives its location. Durable only after the next `sync`."""
+    def keep(self, bureau: str, raw: Content, *, sealed: bool = False) -> str:
+        """Write a payload, sealed or as it is; gives its location. Durable only after the next `sync`."""
         if not _BUREAU.fullmatch(bureau):
             raise ValueError(f"{bureau!r} cannot name a folder")
+        pieces, wrapped = _pieces_of(raw), ""
+        if sealed:
+            data_key, wrapped = self._sealing_key().new_data_key(raw.digest.value)
+            pieces, wrapped = seal(pieces, raw.size, data_key), f":{wrapped}"
         if raw.size > MOST_IN_SEGMENT:
-            path, offset = self._keep_alone(bureau, raw), 0
+            path, offset = self._keep_alone(bureau, pieces), 0
         else:
+            octets = b"".join(pieces)
             with self._lock:
-                path, offset = self._keep_in_segment(bureau, raw.read())
-        return f"{bureau}/{path.name}:{offset}:{raw.size}:{raw.digest.hex}"
+                path, offset = self._keep_in_segment(bureau, octets)
+        return f"{bureau}/{path.name}:{offset}:{raw.size}:{raw.digest.hex}{wrapped}"
 
     def sync(self) -> None:
         """Make durable all that `keep` returned before this call."""
@@ -73,20 +98,30 @@ class Evidence:
             durable_step("evidence.sync:after")
 
     def read(self, location: str) -> Content:
-        """A payload by its location: in memory and checked when small, a slice of its file when large.
+        """A payload by its location: in memory and checked when small, a slice of a file or stream when large.
 
-        Raises AuditBroken when it is not there, or (small ones) not what was kept.
+        Raises AuditBroken when it is not there, sealed under another key, or not what was kept; of a large one that is
+        sealed, when the altered piece is read.
         """
-        path, offset, size, digest = self._found(location)
-        if size > MOST_IN_SEGMENT:
-            return Content(size=size, digest=Digest("SHA-256", digest), path=path, offset=offset)
+        place = self._found(location)
         try:
-            octets = _pread(path, size, offset)
-        except OSError as problem:
-            raise AuditBroken(f"evidence {location} cannot be read") from problem
-        content = Content(size=size, digest=sha256(octets), octets=octets)
-        if content.digest.value != digest:
-            raise AuditBroken(f"evidence {location} is not what was kept")
+            return self._opened(place)
+        except (OSError, AuditBroken) as problem:
+            raise AuditBroken(f"evidence {place.path.name} at {place.offset} cannot be read: {problem}") from problem
+
+    def _opened(self, place: _Place) -> Content:
+        data_key = self._sealing_key().data_key(place.wrapped, place.digest.value) if place.wrapped else None
+        if place.size > MOST_IN_SEGMENT:
+            if data_key is None:
+                return Content(size=place.size, digest=place.digest, path=place.path, offset=place.offset)
+            return Content(size=place.size, digest=place.digest, source=lambda: _unsealed(place, data_key))
+        length = place.size if data_key is None else sealed_size(place.size)
+        octets = _pread(place.path, length, place.offset)
+        if data_key is not None:
+            octets = unseal(octets, place.size, data_key)
+        content = Content(size=place.size, digest=sha256(octets), octets=octets)
+        if content.digest != place.digest:
+            raise AuditBroken("it is not what was kept")
         return content
 
     def sweep(self, known_files: Collection[str], older_than: datetime) -> int:
@@ -134,18 +169,19 @@ class Evidence:
         self._unsynced[path.parent] = None
         return _Segment(path, descriptor)
 
-    def _keep_alone(self, bureau: str, raw: Content) -> Path:
+    def _keep_alone(self, bureau: str, pieces: Iterable[bytes]) -> Path:
         with self._lock:
             path = self._new_path(bureau, "payload")
-        with raw.open() as source, path.open("xb") as target:
-            left = raw.size
-            while left and (piece := source.read(min(left, PIECE_BYTES))):
-                left -= target.write(piece)
-        if left:
-            raise OSError(f"{path}: the payload ended {left} octets early")
+        with path.open("xb") as target:
+            target.writelines(pieces)
         with self._lock:
             self._unsynced |= {path: None, path.parent: None}
         return path
+
+    def _sealing_key(self) -> SealingKey:
+        if self._key is None:
+            raise Misconfigured("this bus has no evidence key, and a sensitive feed's evidence is sealed")
+        return self._key
 
     def _new_path(self, bureau: str, kind: str) -> Path:
         folder = self._folder / bureau
@@ -154,12 +190,37 @@ class Evidence:
             self._unsynced[self._folder] = None
         return folder / f"{kind}-{time.time_ns():x}-{secrets.token_hex(4)}"
 
-    def _found(self, location: str) -> tuple[Path, int, int, bytes]:
+    def _found(self, location: str) -> _Place:
         parts = _LOCATION.fullmatch(location)
         if parts is None:
             raise AuditBroken(f"{location!r:.200} is no place of evidence")
-        bureau, name, offset, size, digest = parts.groups()
-        return self._folder / bureau / name, int(offset), int(size), bytes.fromhex(digest)
+        bureau, name, offset, size, digest, wrapped = parts.groups(default="")
+        found = Digest("SHA-256", bytes.fromhex(digest))
+        return _Place(self._folder / bureau / name, int(offset), int(size), found, wrapped)
+
+
+def _pieces_of(raw: Content) -> Iterator[bytes]:
+    """The payload in pieces of PIECE_BYTES. Raises OSError when it ends before its size."""
+    left = raw.size
+    with raw.open() as source:
+        while left and (piece := source.read(min(left, PIECE_BYTES))):
+            left -= len(piece)
+            yield piece
+    if left:
+        raise OSError(f"the payload ended {left} octets early")
+
+
+def _unsealed(place: _Place, data_key: bytes) -> IO[bytes]:
+    """A sealed file as a stream of what was sealed. Raises AuditBroken when it is gone, or longer or shorter."""
+    try:
+        stream = place.path.open("rb", buffering=0)
+        found = os.fstat(stream.fileno()).st_size
+    except OSError as problem:
+        raise AuditBroken(f"evidence {place.path.name} cannot be read") from problem
+    if found != sealed_size(place.size):
+        stream.close()
+        raise AuditBroken(f"evidence {place.path.name} has {found} octets, {sealed_size(place.size)} were sealed")
+    return open_sealed(stream, place.size, data_key)
 
 
 def _pread(path: Path, size: int, offset: int) -> bytes:

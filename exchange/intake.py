@@ -71,7 +71,7 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
         # 5 keep – the request as it came, on disk before the journal's group commits. Nothing more of a known id:
         # neither retries nor an id used twice may fill the disk
         known = bus.journal.inbox(payload.sender, payload.message_id)
-        evidence = known.evidence if known else await _beside(delivery, _kept, payload.sender, delivery, bus)
+        evidence = known.evidence if known else await _beside(delivery, _kept, payload, delivery, bus)
         # 6 accept – inbox row and audit entry in one group; 7 answer – the receipt waits for its checkpoint
         acceptance = _acceptance(delivery, payload, verified, grant, evidence, standing, bus)
         accepted = await asyncio.wrap_future(bus.journal.accept(acceptance))
@@ -99,9 +99,9 @@ def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Verif
     return verified, payload, grant
 
 
-def _kept(bureau: str, delivery: Delivery, bus: Bus) -> str:
+def _kept(payload: VerifiedPayload, delivery: Delivery, bus: Bus) -> str:
     try:
-        return bus.evidence.keep(bureau, delivery.raw)
+        return bus.evidence.keep(payload.sender, delivery.raw, sealed=bus.feeds[payload.feed].sealed)
     except OSError as problem:  # the disk is full, or gone: nobody's fault who sends
         raise Unavailable(f"evidence cannot be kept: {problem}") from problem
 

@@ -4,6 +4,7 @@ Each step takes the type that the step before gave, so a check left out is a typ
 """
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Literal
@@ -31,9 +32,10 @@ def sha256(octets: bytes) -> Digest:
 
 
 class Content(msgspec.Struct, frozen=True):
-    """Octets with their size and digest; in memory when small, a slice of a file when large.
+    """Octets with their size and digest; in memory when small, a slice of a file or of a stream when large.
 
     octets: the bytes, or None when they lie in `path` from `offset` for `size` bytes
+    source: where neither is: opens a stream that can be read from any place, in which they lie from `offset`
     """
 
     size: int
@@ -41,6 +43,7 @@ class Content(msgspec.Struct, frozen=True):
     octets: bytes | None = None
     path: Path | None = None
     offset: int = 0
+    source: Callable[[], IO[bytes]] | None = None
 
     def read(self) -> bytes:
         """All octets at once."""
@@ -55,8 +58,8 @@ class Content(msgspec.Struct, frozen=True):
             import io
 
             return io.BytesIO(self.octets)
-        assert self.path is not None
-        stream = self.path.open("rb")
+        assert self.path is not None or self.source is not None
+        stream = self.path.open("rb") if self.path is not None else self.source()  # type: ignore[misc]  # as asserted
         stream.seek(self.offset)
         return stream
 

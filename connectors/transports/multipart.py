@@ -16,6 +16,7 @@ from security.errors import Refusal
 from security.message import Content, Digest, sha256
 
 MAX_PART_HEAD_BYTES: Final = 8_192
+PIECE_BYTES: Final = 1 << 20
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
 _HEADER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e]*?)[ \t]*")
 _IDENTIFIER: Final = re.compile(r"<([!-;=?-~]{1,250})>")
@@ -64,7 +65,8 @@ def take_apart(body: Content, declared: MediaType, *, max_envelope_bytes: int) -
     """
     if body.octets is not None:
         return _take_apart(body.octets, 0, body, declared, max_envelope_bytes)
-    assert body.path is not None
+    if body.path is None:
+        return _of_stream(body, declared, max_envelope_bytes)
     before = body.offset % mmap.ALLOCATIONGRANULARITY  # a map begins at a page, the body perhaps after it
     begin = body.offset - before
     with (
@@ -72,6 +74,15 @@ def take_apart(body: Content, declared: MediaType, *, max_envelope_bytes: int) -
         mmap.mmap(file.fileno(), before + body.size, access=mmap.ACCESS_READ, offset=begin) as mapped,
     ):
         return _take_apart(mapped, before, body, declared, max_envelope_bytes)
+
+
+def _of_stream(body: Content, declared: MediaType, max_envelope_bytes: int) -> Related:
+    """The same of sealed evidence: in the clear it lies in memory alone, and only as long as this takes."""
+    with mmap.mmap(-1, body.size) as mapped, body.open() as stream:
+        left = body.size
+        while left and (piece := stream.read(min(left, PIECE_BYTES))):
+            left -= mapped.write(piece)
+        return _take_apart(mapped, 0, body, declared, max_envelope_bytes)
 
 
 def _take_apart(octets: Octets, start: int, body: Content, declared: MediaType, max_envelope_bytes: int) -> Related:
@@ -161,9 +172,10 @@ def _identifier(head: dict[str, str]) -> str:
 
 def _slice(octets: Octets, body: Content, begin: int, end: int, shift: int) -> Content:
     """The attachment. shift: where in the file octets begins."""
-    if body.path is None:
+    if body.octets is not None:
         part = octets[begin:end]
         return Content(end - begin, sha256(part), octets=part)
     with memoryview(octets) as view, view[begin:end] as part_view:
         digest = hashlib.sha256(part_view).digest()
-    return Content(end - begin, Digest("SHA-256", digest), path=body.path, offset=shift + begin)
+    found = Digest("SHA-256", digest)
+    return Content(end - begin, found, path=body.path, offset=shift + begin, source=body.source)

@@ -96,7 +96,7 @@ class TestBus:
             "origin": ORIGIN,
             "folder": folder,
             "limits": limits or Limits(),
-            "feeds": {"covers": SimpleNamespace(id="covers", bureau="water")},
+            "feeds": {"covers": SimpleNamespace(id="covers", bureau="water", sealed=False)},
             "feed_digests": {"covers": "00" * 32},
             "registry": self.registry,
             "journal": journal,

@@ -1,17 +1,19 @@
 """Evidence: what came is what is read, small in segments, large alone; a crash's leftovers are swept."""
 
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.evidence import MOST_IN_SEGMENT, Evidence
-from security.errors import AuditBroken
+from security.errors import AuditBroken, Misconfigured
 from security.message import Content, in_memory, sha256
+from security.sealing import SealingKey
 
 
 @pytest.fixture
@@ -95,3 +97,102 @@ def test_what_is_being_written_is_not_swept(evidence: Evidence) -> None:
     assert evidence.sweep(set(), datetime.now(UTC) + timedelta(hours=1)) == 0
     for location in locations:
         evidence.read(location)
+
+
+KEY = SealingKey(bytes(range(32)))
+SECRET = b"a camera's password "
+
+
+@pytest.fixture
+def sealing(tmp_path: Path) -> Evidence:
+    return Evidence(tmp_path / "evidence", KEY)
+
+
+@pytest.mark.parametrize("size", [0, 1, MOST_IN_SEGMENT, MOST_IN_SEGMENT + 1, 300_000])
+def test_what_is_sealed_is_read_again_and_never_lies_in_the_clear(sealing: Evidence, tmp_path: Path, size: int) -> None:
+    raw = in_memory((SECRET * (size // len(SECRET) + 1))[:size])
+    open_one = sealing.keep("police", in_memory(b"not sensitive"))
+    location = sealing.keep("police", raw, sealed=True)
+    sealing.sync()
+    content = sealing.read(location)
+    assert (content.size, content.digest, content.read()) == (raw.size, raw.digest, raw.read())
+    assert (content.octets, content.path) == (None, None) or size <= MOST_IN_SEGMENT
+    assert sealing.read(open_one).read() == b"not sensitive"
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"not sensitive" in kept
+    assert SECRET not in kept
+
+
+def test_a_slice_of_a_spooled_file_is_sealed_and_read_from_any_place(sealing: Evidence, tmp_path: Path) -> None:
+    octets = os.urandom(200_000)
+    spool = tmp_path / "spool"
+    spool.write_bytes(b"head" + octets + b"tail")
+    raw = Content(size=len(octets), digest=sha256(octets), path=spool, offset=4)
+    with sealing.read(sealing.keep("police", raw, sealed=True)).open() as stream:
+        stream.seek(123_456)
+        assert stream.read(70_000) == octets[123_456:193_456]
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("size", [100, MOST_IN_SEGMENT + 5_000])
+def test_an_octet_changed_in_sealed_evidence_is_noticed(
+    tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("sealed")
+    evidence = Evidence(folder, KEY)
+    location = evidence.keep("police", in_memory(bytes(size)), sealed=True)
+    evidence.close()
+    path = folder / location.split(":")[0]
+    octets = bytearray(path.read_bytes())
+    octets[data.draw(st.integers(0, len(octets) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(octets)
+    with pytest.raises(AuditBroken):
+        evidence.read(location).read()
+
+
+@pytest.mark.parametrize("size", [100, MOST_IN_SEGMENT + 5_000])
+def test_sealed_evidence_that_is_cut_lengthened_or_gone_is_noticed(
+    sealing: Evidence, tmp_path: Path, size: int
+) -> None:
+    location = sealing.keep("police", in_memory(bytes(size)), sealed=True)
+    sealing.close()
+    path = tmp_path / "evidence" / location.split(":")[0]
+    octets = path.read_bytes()
+    spoilt = [octets[:-1], octets[: len(octets) // 2], b""]
+    for said in [*spoilt, octets + b"x"] if size > MOST_IN_SEGMENT else spoilt:  # a segment goes on with the next one
+        path.write_bytes(said)
+        with pytest.raises(AuditBroken):
+            sealing.read(location).read()
+    path.unlink()
+    with pytest.raises(AuditBroken):
+        sealing.read(location).read()
+
+
+def test_one_payload_put_in_the_place_of_another_is_noticed(sealing: Evidence) -> None:
+    one, again = (sealing.keep("police", in_memory(b"one"), sealed=True) for _ in range(2))
+    # The octets and the wrapped key of one payload, under another's digest.
+    with pytest.raises(AuditBroken, match="evidence key"):
+        sealing.read(re.sub(":[0-9a-f]{64}:", f":{sha256(b'two').hex}:", one))
+    # The wrapped key of a payload that says the same: it is of the digest, but not of these octets.
+    with pytest.raises(AuditBroken, match="not what was sealed"):
+        sealing.read(f"{one.rpartition(':')[0]}:{again.rpartition(':')[2]}")
+
+
+def test_without_its_key_or_with_another_sealed_evidence_is_not_read(sealing: Evidence, tmp_path: Path) -> None:
+    location = sealing.keep("police", in_memory(b"x"), sealed=True)
+    with pytest.raises(AuditBroken, match="another evidence key"):
+        Evidence(tmp_path / "evidence", SealingKey(bytes(32))).read(location)
+    without = Evidence(tmp_path / "evidence")
+    with pytest.raises(Misconfigured, match="no evidence key"):
+        without.read(location)
+    with pytest.raises(Misconfigured, match="no evidence key"):
+        without.keep("police", in_memory(b"x"), sealed=True)
+
+
+def test_sealed_evidence_is_swept_by_the_same_rule(sealing: Evidence) -> None:
+    known = sealing.keep("police", in_memory(bytes(70_000)), sealed=True)
+    sealing.keep("police", in_memory(bytes(80_000)), sealed=True)
+    sealing.close()
+    assert sealing.sweep({known.partition(":")[0]}, datetime.now(UTC) + timedelta(seconds=5)) == 1
+    assert sealing.read(known).read() == bytes(70_000)
