@@ -1,8 +1,8 @@
 """The made-up quarter's files and the truth about them.
 
 `python -m samples.generate FOLDER [--seed 2007]` writes districts.geojson, grid.geojson, census.csv, water.csv,
-water-later.csv, power.csv, sheet.dxf and truth.json. The same seed gives the same bytes. Every fault is put in on
-purpose, so that a run of the bus over these files can be checked record by record.
+water-later.csv, power.csv, sheet.dxf, cameras.xml and truth.json. The same seed gives the same bytes. Every fault is
+put in on purpose, so that a run of the bus over these files can be checked record by record.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from samples import power, quarter, registers
+from samples.cameras import Cameras, cameras
 from samples.power import Power
 from samples.registers import Later, Register
 from samples.sheet import Sheet, draw
@@ -30,6 +31,7 @@ class Truth(msgspec.Struct, frozen=True):
     neighbours: census key and water key of the same class, closer than 4 m, that are two things
     disputes:   the two registers name different owners
     orphans:    no register states any role; gaps: some role, but not all three
+    cameras:    what the camera catalogue adds: a component for each accepted item, beside `components`
     """
 
     seed: int
@@ -45,6 +47,7 @@ class Truth(msgspec.Struct, frozen=True):
     later: Later
     power: Power
     sheet: Sheet
+    cameras: Cameras
 
 
 def _things(rng: np.random.Generator) -> pl.DataFrame:
@@ -94,6 +97,7 @@ def generate(folder: Path, seed: int) -> Truth:
         registers.accepted(water_sent, water_register),
     )
     later_sent, later = registers.water_later(whole, water, rng)
+    catalogue, listed = cameras(seed)
     stated = _stated(census, water)
     power_sent, power_register, power_truth = power.power(things, census, np.random.default_rng([seed, 1]))
     told = {"census": census, "water": water, "power": registers.accepted(power_sent, power_register)}
@@ -118,6 +122,7 @@ def generate(folder: Path, seed: int) -> Truth:
         later=later,
         power=power_truth,
         sheet=sheet,
+        cameras=listed,
     )
     folder.mkdir(parents=True, exist_ok=True)
     _write(census_sent, registers.CENSUS, folder / "census.csv", "gb18030")
@@ -125,6 +130,7 @@ def generate(folder: Path, seed: int) -> Truth:
     _write(power_sent, power.COLUMNS, folder / "power.csv", "gb18030")
     _write(later_sent, registers.WATER, folder / "water-later.csv", "utf-8-sig")
     (folder / "sheet.dxf").write_bytes(drawing)
+    (folder / "cameras.xml").write_bytes(catalogue)
     for name, document in (("districts.geojson", quarter.districts()), ("grid.geojson", quarter.grids())):
         (folder / name).write_bytes(msgspec.json.encode(document) + b"\n")
     (folder / "truth.json").write_bytes(msgspec.json.format(msgspec.json.encode(truth), indent=1) + b"\n")

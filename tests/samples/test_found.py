@@ -191,3 +191,17 @@ def test_what_the_map_does_not_tell_is_listed_largest_first(quarter: Quarter) ->
     by_rule = dict(told.findings.filter(severity="ignored")["code"].value_counts().rows())
     names = {"text": "lettering", "outline": "outline", "drawn_part": "drawn_part"}
     assert by_rule == {f"ignored.{names[kind]}": many for kind, many in truth.ignored.items()}
+
+
+def test_the_camera_catalogue_becomes_its_cameras_and_nothing_else(quarter: Quarter, tmp_path: Path) -> None:
+    told, store = quarter.truth.cameras, Store(tmp_path)
+    seen = read(quarter, "security-cameras", "cameras.xml")
+    found: dict[str, dict[str, list[int]]] = {"error": {}, "ignored": {}}
+    for code, severity, rows in seen.findings.group_by("code", "severity").agg(pl.col("record").sort()).iter_rows():
+        found[severity][code.removeprefix("ignored.")] = rows
+    assert found == {"error": told.rejected, "ignored": told.ignored}
+    done = stored(store, seen)
+    assert sorted(done.outcomes.filter(outcome="new")["source_key"]) == told.keys
+    answers = [ownership(store, str(key)) for (key,) in store.connection().execute("SELECT id FROM components")]
+    assert {answer.component.class_code for answer in answers} == {"0136"}
+    assert {claim.state for answer in answers for claim in answer.claims} == {None}, "offline is not broken"

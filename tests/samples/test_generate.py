@@ -163,3 +163,32 @@ def test_the_later_register_differs_as_the_truth_says(city: tuple[Path, Truth]) 
     assert sorted(before.join(after, on="key", how="anti")["key"]) == truth.later.ended
     same = kept.join(after, on=after.columns, nulls_equal=True, how="semi")
     assert (same.height, kept.height - same.height) == (truth.later.unchanged, len(truth.later.changed))
+
+
+def test_the_camera_catalogue_s_items_have_one_fate_each_and_their_faults_are_counted(
+    city: tuple[Path, Truth],
+) -> None:
+    folder, truth = city
+    told = truth.cameras
+    fates = [row for rows in (told.rejected | told.ignored).values() for row in rows]
+    assert len(fates) == len(set(fates)) == told.records - told.accepted
+    assert {code: len(rows) for code, rows in told.rejected.items()} == {
+        "position.outside_city": 3,
+        "position.missing": 2,
+        "key.duplicate": 1,
+    }
+    assert told.accepted == len(set(told.keys)) == 40
+    assert {key[:6] for key in told.keys} == {quarter.WEST, quarter.EAST}
+    text = (folder / "cameras.xml").read_bytes().decode("gb18030")
+    assert text.count("<Item>") == told.records
+    assert all(word in text for word in told.withheld)
+    assert "䶮溪路" in text
+    with pytest.raises(UnicodeDecodeError):
+        (folder / "cameras.xml").read_bytes().decode("gbk")
+
+
+def test_another_seed_gives_other_cameras_with_the_same_faults(city: tuple[Path, Truth], tmp_path: Path) -> None:
+    mine, other = city[1].cameras, generate(tmp_path, 1).cameras
+    assert mine.withheld != other.withheld
+    for here, there in ((mine.rejected, other.rejected), (mine.ignored, other.ignored)):
+        assert {code: len(rows) for code, rows in here.items()} == {code: len(rows) for code, rows in there.items()}
