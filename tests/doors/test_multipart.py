@@ -1,5 +1,6 @@
 """multipart/related: a good message, and one thing spoiled at a time, in memory and spooled alike."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,13 @@ def test_rubbish_is_refused_and_nothing_else_is_raised(octets: bytes) -> None:
 def test_a_message_cut_anywhere_is_refused(length: int) -> None:
     with pytest.raises(Refusal):
         apart(message()[:length])
+
+
+def test_a_body_that_is_only_a_stream_is_taken_apart_like_one_in_memory() -> None:
+    octets = message(content=bytes(range(256)) * 400)
+    streamed = Content(len(octets), sha256(octets), source=lambda: io.BytesIO(octets))
+    bodies = (streamed, in_memory(octets))
+    there, here = (take_apart(body, media_type(TYPE), max_envelope_bytes=1_000) for body in bodies)
+    assert (there.envelope, there.attachment.digest) == (here.envelope, here.attachment.digest)
+    assert (there.attachment.octets, there.attachment.path) == (None, None)
+    assert there.attachment.read() == here.attachment.read()

@@ -1,0 +1,59 @@
+"""A sensitive feed's evidence: sealed in act one, read by act two, and under the one key that the bus was made with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from exchange import app
+from exchange.processing import process
+from security.errors import Misconfigured
+from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
+from tests.acts.test_between_the_acts import report_of, status_of
+
+
+@pytest.fixture
+def acts(tmp_path: Path) -> Iterator[Acts]:
+    with both_acts(tmp_path) as plain:
+        plain.trial.grant("made-up", "push", FEED)
+        feed = msgspec.structs.replace(plain.bus.feeds[FEED], sensitive=["name"])
+        yield plain.with_(feeds={FEED: feed})
+
+
+def test_small_and_large_deliveries_are_sealed_and_processed_and_a_retry_is_the_same(acts: Acts) -> None:
+    small, large = acts.push("m-1", covers("A")), acts.push("m-2", covers("B", 3000))
+    assert acts.evidence(small) != acts.evidence(large)
+    assert acts.push("m-2", covers("B", 3000)).inbox.receipt == large.inbox.receipt
+    assert process(FEED, acts.bus) == 2
+    assert [report_of(acts, f"m-{n}")["new"] for n in (1, 2)] == [3, 3000]
+    kept = b"".join(path.read_bytes() for path in (acts.bus.folder / "evidence").rglob("*") if path.is_file())
+    assert b"SubmitDelivery" not in kept
+
+
+def test_a_feed_that_is_not_sensitive_is_kept_as_it_came(acts: Acts) -> None:
+    plain = acts.with_(feeds={FEED: msgspec.structs.replace(acts.bus.feeds[FEED], sensitive=[])})
+    assert b"SubmitDelivery" in plain.evidence(plain.push("m-1", covers("A"))).read_bytes()
+
+
+def test_an_octet_of_sealed_evidence_altered_stops_its_delivery_and_no_other(acts: Acts) -> None:
+    acts.push("m-1", covers("A"))
+    path = acts.evidence(acts.push("m-2", covers("B", 3000)))
+    octets = bytearray(path.read_bytes())
+    octets[len(octets) // 2] ^= 1
+    path.write_bytes(octets)
+    assert process(FEED, acts.bus) == 2
+    assert [status_of(acts, f"m-{n}") for n in (1, 2)] == ["processed", "held"]
+    assert report_of(acts, "m-2")["code"] == "delivery.evidence_broken"
+
+
+@pytest.mark.parametrize("octets, said", [(bytes(32), "not the evidence key"), (b"short", "32 octets"), (None, "no")])
+def test_a_bus_does_not_open_without_the_key_it_was_made_with(acts: Acts, octets: bytes | None, said: str) -> None:
+    settings = acts.trial.settings
+    path = settings.at(settings.keys.folder) / "evidence.key"
+    app.open_bus(settings).close()
+    path.unlink()
+    if octets is not None:
+        path.write_bytes(octets)
+    with pytest.raises(Misconfigured, match=rf"evidence\.key.*{said}"):
+        app.open_bus(settings)
