@@ -39,7 +39,7 @@ SECRET_EVERY: Final = 9  # cameras
 class Cameras(msgspec.Struct, frozen=True):
     """The catalogue's items, numbered from 0 in source order.
 
-    rejected: by finding code; ignored: by the rule of the feed that leaves them out
+    rejected: by finding code; warned: the same of accepted items; ignored: by the rule of the feed that leaves them out
     keys:     device numbers of the accepted items; secret: those among them that the catalogue calls secret
     withheld: what devices say of themselves that must be nowhere afterwards in clear
     """
@@ -47,6 +47,7 @@ class Cameras(msgspec.Struct, frozen=True):
     records: int
     accepted: int
     rejected: dict[str, list[int]]
+    warned: dict[str, list[int]]
     ignored: dict[str, list[int]]
     keys: list[str]
     secret: list[str]
@@ -160,11 +161,14 @@ def _truth(items: list[_Item]) -> Cameras:
     good = [item.fields for item in items if not item.fate]
     codes = [*MISPLACED, "key.duplicate"]
     by_fate = {item.fate: [n for n, one in enumerate(items) if one.fate == item.fate] for item in items if item.fate}
+    (again,) = by_fate["key.duplicate"]
+    first = [fields["DeviceID"] for fields, _ in items].index(items[again].fields["DeviceID"])
     said = [fields[name] for fields, _ in items for name in ("Password", "IPAddress") if name in fields]
     return Cameras(
         records=len(items),
         accepted=len(good),
         rejected={code: by_fate[code] for code in codes},
+        warned={"key.doubled": [first]},
         ignored={rule: rows for rule, rows in by_fate.items() if rule not in codes},
         keys=sorted(fields["DeviceID"] for fields in good),
         secret=sorted(fields["DeviceID"] for fields in good if fields["Secrecy"] == "1"),

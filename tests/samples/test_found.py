@@ -196,10 +196,10 @@ def test_what_the_map_does_not_tell_is_listed_largest_first(quarter: Quarter) ->
 def test_the_camera_catalogue_becomes_its_cameras_and_nothing_else(quarter: Quarter, tmp_path: Path) -> None:
     told, store = quarter.truth.cameras, Store(tmp_path)
     seen = read(quarter, "security-cameras", "cameras.xml")
-    found: dict[str, dict[str, list[int]]] = {"error": {}, "ignored": {}}
+    found: dict[str, dict[str, list[int]]] = {"error": {}, "warning": {}, "ignored": {}}
     for code, severity, rows in seen.findings.group_by("code", "severity").agg(pl.col("record").sort()).iter_rows():
         found[severity][code.removeprefix("ignored.")] = rows
-    assert found == {"error": told.rejected, "ignored": told.ignored}
+    assert found == {"error": told.rejected, "warning": told.warned, "ignored": told.ignored}
     done = stored(store, seen)
     assert sorted(done.outcomes.filter(outcome="new")["source_key"]) == told.keys
     answers = [ownership(store, str(key)) for (key,) in store.connection().execute("SELECT id FROM components")]
