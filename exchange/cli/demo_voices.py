@@ -1,5 +1,6 @@
-"""The quarter's further voices: the power bureau's register and the planning bureau's map."""
+"""The quarter's further voices: the power bureau's register, the planning bureau's map, the police's cameras."""
 
+import base64
 from contextlib import closing
 from pathlib import Path
 
@@ -22,12 +23,14 @@ def enrol(trial: Trial) -> None:
     """Who else supplies, each with keys and a grant."""
     trial.enrol("power", "Power bureau", "供电局")
     trial.enrol("planning", "Planning bureau", "规划局")
+    trial.enrol("public-security", "Public security bureau", "公安局")
     trial.grant("power", "push", "power-register")
+    trial.grant("public-security", "push", "security-cameras")
     trial.grant("planning", "push", "planning-map")
 
 
 def play(trial: Trial, story: Story, files: Path, truth: Truth) -> None:
-    """The power register, then the map, after census and water register."""
+    """The power register, the map and the cameras, after census and water register."""
     told = story.deliver(
         trial.partner("power"), "power", "power-register", file_content(files / "power.csv"), "power-2026"
     )
@@ -36,6 +39,7 @@ def play(trial: Trial, story: Story, files: Path, truth: Truth) -> None:
     story.check("power-register: every sown fault found, and no other", found == wanted, f"{sum(wanted.values())}")
     _map(trial, story, file_content(files / "sheet.dxf"), truth)
     _joined(trial, story, truth)
+    _cameras(trial, story, file_content(files / "cameras.xml"), truth)
 
 
 def _map(trial: Trial, story: Story, sheet: Content, truth: Truth) -> None:
@@ -84,6 +88,33 @@ def _joined(trial: Trial, story: Story, truth: Truth) -> None:
                 f"{open_} pending, {ties} open")  # fmt: skip
     more = Pairs(len(power) + len(known), len(power) + right, wrong, len(known) - right)
     story.add_pairs(more)
+
+
+def _cameras(trial: Trial, story: Story, catalogue: Content, truth: Truth) -> None:
+    """A GB/T 28181 catalogue: cameras become components, and what devices keep secret lies nowhere in clear."""
+    police = trial.partner("public-security")
+    told = story.deliver(police, "public-security", "security-cameras", catalogue, "cameras-2026")
+    wanted = {code: len(rows) for code, rows in truth.cameras.rejected.items()}
+    story.check("cameras: every sown fault found, and no other", story.faults(told) == wanted, sum(wanted.values()))
+    tree = {f["code"].removeprefix("ignored."): f["count"] for f in told.findings if f["severity"] == "ignored"}
+    rules = {rule: len(rows) for rule, rows in truth.cameras.ignored.items()}
+    story.check("cameras: divisions, groups and recorders are no components", tree == rules, f"{rules}")
+    sent = catalogue.read()
+    secrets = [word.encode() for word in truth.cameras.withheld]
+    files = [path.read_bytes() for path in trial.folder.rglob("*") if path.is_file()]
+    clear = sum(spelling in octets for octets in files for word in secrets for spelling in spellings(word))
+    story.check("passwords and addresses of devices lie nowhere in clear, nor in base64", not clear and all(
+        word in sent for word in secrets), f"{len(secrets)} words, {len(files)} files")  # fmt: skip
+
+
+def spellings(word: bytes) -> list[bytes]:
+    """A word as it is, and what base64 makes of it at each of its three alignments, in both alphabets."""
+    found = [word]
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + word)
+        inside = text[-(-before * 8 // 6) : (before + len(word)) * 8 // 6]
+        found += [inside, inside.translate(bytes.maketrans(b"+/", b"-_"))]
+    return found
 
 
 def _keys(found: dict[str, dict[str, str]], handle: str) -> tuple[str | None, ...]:

@@ -15,6 +15,7 @@ import pytest
 from exchange import app, audit
 from exchange.cli.audit import read_anchors
 from exchange.cli.demo_quarter import FEEDS
+from exchange.cli.demo_voices import spellings
 from exchange.cli.trial import City, Trial
 from samples.generate import Truth, generate
 from security.message import in_memory
@@ -96,16 +97,6 @@ def commanded(trial: Trial, file: Path) -> str:
     ]
     assert json.loads(done[0].stdout)["records"] == 1
     return "".join(one.stdout + one.stderr for one in done)
-
-
-def spellings(word: bytes) -> list[bytes]:
-    """The word as it is, and what base64 makes of it at each of its three alignments, both alphabets."""
-    found = [word]
-    for before in range(3):
-        text = base64.b64encode(b"\0" * before + word)
-        inside = text[-(-before * 8 // 6) : (before + len(word)) * 8 // 6]
-        found += [inside, inside.translate(bytes.maketrans(b"+/", b"-_"))]
-    return found
 
 
 def lies_in(words: list[bytes], octets: bytes) -> bool:
