@@ -116,7 +116,7 @@ async def _beside(delivery: Delivery, work: Callable[P, T], *arguments: P.args, 
 async def admit(delivery: Delivery, bus: Bus, view: str) -> Admitted:
     """Let a signed read in: who, may they, is it theirs, and not a second time; the read is staged for the audit.
 
-    view: what is asked for, `ownership`, `components`, or `deliveries` (one's own, which needs no grant)
+    view: what is asked for, `ownership`, `components`, `changes`, or `deliveries` (one's own, which needs no grant)
     """
     now = bus.clock()
     standing = _Standing(delivery.door, delivery.remote)

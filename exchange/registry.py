@@ -21,7 +21,7 @@ from exchange.journal import Entry, Journal
 from exchange.journal_file import connect
 from security.authenticate import TrustList
 from security.errors import AuditBroken, Refusal
-from security.message import EnrolledCertificate, Grant
+from security.message import Action, EnrolledCertificate, Grant
 from security.pki import enrolled
 
 GrantState = Literal["proposed", "approved", "revoked"]
@@ -154,7 +154,7 @@ class Registry:
         self,
         *,
         bureau: str,
-        action: Literal["push", "pull", "audit"],
+        action: Action,
         target: str,
         classes: Sequence[str] = (),
         valid_from: str,

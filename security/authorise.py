@@ -1,15 +1,14 @@
 """May they: the one grant that covers an act, or a refusal. Default is no. Pure: no clock, no store."""
 
 from collections.abc import Iterable
-from typing import Literal
 
 from security.errors import Refusal
-from security.message import Grant, Principal
+from security.message import Action, Grant, Principal
 
 
 def authorise(
     principal: Principal,
-    action: Literal["push", "pull", "audit"],
+    action: Action,
     target: str,
     feed_bureau: str | None,
     grants: Iterable[Grant],

@@ -13,6 +13,7 @@ import msgspec
 
 EvidenceClass = Literal["signed", "fronted", "uploaded", "collected"]
 Use = Literal["signing", "connection"]
+Action = Literal["push", "pull", "subscribe", "audit"]
 
 
 class Digest(msgspec.Struct, frozen=True):
@@ -96,13 +97,14 @@ class Principal(msgspec.Struct, frozen=True):
 class Grant(msgspec.Struct, frozen=True):
     """Who may do what with which feed or view, and why. Days are whole days of +08:00, `until` included.
 
-    action: `push` into feed `target`, `pull` from view `target` (`ownership`, `components`), `audit`
+    action: `push` into feed `target`, `pull` from view `target` (`ownership`, `components`, `changes`), `subscribe` to
+            view `target` (`changes`: told without asking), `audit`
     classes: class codes the grant covers; empty means all of the feed or view
     """
 
     id: str
     bureau: str
-    action: Literal["push", "pull", "audit"]
+    action: Action
     target: str
     classes: tuple[str, ...]
     valid_from: str

@@ -10,7 +10,13 @@ import zeep.helpers
 T = TypeVar("T")
 Verdict = Literal["one owner", "two bureaus claim this", "role unknown", "nobody claims this"]
 
-_MANY: Final = {"Role": "roles", "Claim": "claims", "Unit": "units"}  # elements that may repeat
+_MANY: Final = {
+    "Role": "roles",
+    "Claim": "claims",
+    "Unit": "units",
+    "Reading": "readings",
+    "Change": "changes",
+}  # elements that may repeat
 _WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -91,6 +97,22 @@ class Near(msgspec.Struct, frozen=True):
 
     distance_m: float
     ownership: Ownership
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What happened to a component last. component: its identifier, None while pending; key: the internal number."""
+
+    component: str | None
+    key: int
+    change_number: int
+    kind: Literal["new", "changed", "orphaned"]
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """Each component once, in order of change number. next: what to ask after next time; as asked when none came."""
+
+    changes: tuple[Change, ...]
+    next: int
 
 
 def typed(answer: object, kind: type[T]) -> T:

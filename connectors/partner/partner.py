@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 import requests
 
-from connectors.partner.answers import Component, Near, Ownership, typed
+from connectors.partner.answers import Changes, Component, Near, Ownership, typed
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Consistency, Heads
 from connectors.transports.soap_client import SoapClient, Version, Wsse
@@ -169,6 +169,13 @@ class Partner:
             },
         )
         return tuple(typed(near, Near) for near in answer.Near)
+
+    def changes(
+        self, after: int = 0, *, limit: int | None = None, purpose: str, case_number: str | None = None
+    ) -> Changes:
+        """What happened to components after a change number, each with its latest change. Go on from `next`."""
+        asked = {**self._asked(purpose, case_number), "After": after, **({"Limit": limit} if limit else {})}
+        return typed(self._components.call("GetChanges", asked), Changes)
 
     @property
     def _feeds(self) -> SoapClient:

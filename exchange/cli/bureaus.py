@@ -20,6 +20,7 @@ from security.keys import SigningKey, der_of_pem, generate
 from security.message import EnrolledCertificate, Use
 
 TRIAL_DAYS = 365
+TARGETS = "a feed to push into; ownership, components or changes to pull; changes to subscribe to"
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -63,8 +64,8 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         example="yongtong grant propose water push water-register --purpose 部件更新 --basis 1号文 --by 张三",
     )
     propose.add_argument("bureau", metavar="BUREAU")
-    propose.add_argument("action", choices=["push", "pull"])
-    propose.add_argument("target", metavar="TARGET", help="a feed to push into; ownership or components to pull")
+    propose.add_argument("action", choices=["push", "pull", "subscribe"])
+    propose.add_argument("target", metavar="TARGET", help=TARGETS)
     propose.add_argument("--class", dest="classes", action="append", default=[], metavar="C", help="class code; repeat")
     propose.add_argument("--from", dest="valid_from", type=day, help="first day (today)")
     propose.add_argument("--until", dest="valid_until", type=day, help="last day (a year from now)")

@@ -1,12 +1,15 @@
-"""Whose is it: `component`, `near`, `ownership`, `disputes`. Here on the bus's own machine, or over SOAP with --as."""
+"""What stands where, whose it is, what happened: `component`, `near`, `ownership`, `disputes`, `changes`.
+
+Here on the bus's own machine, or over SOAP with --as.
+"""
 
 import argparse
 from contextlib import closing
 from typing import Any
 
-from exchange import app, ownership
+from exchange import app, ownership, publication
 from exchange.cli.output import STDOUT, print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, day, degrees, settings_of
+from exchange.cli.parsing import Commands, add_command, change_number, day, degrees, page_size, settings_of
 from exchange.cli.partner import add_partner_options, partner_of
 from exchange.journal import Entry
 from exchange.store.sqlite import Store
@@ -17,7 +20,7 @@ ROLE_WORDS = {"authority": "主管部门 authority", "owner": "权属单位 owne
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """component, near, ownership, disputes."""
+    """component, near, ownership, disputes, changes."""
     component = add_command(
         commands, common, "component", _component, says="one component", example="yongtong component 3302030101000001"
     )
@@ -53,9 +56,21 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     disputed.add_argument("--after", type=int, default=0, metavar="N", help="component number to begin after (0)")
     disputed.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many of each kind (100)")
+    changes = add_command(
+        commands,
+        common,
+        "changes",
+        _changes,
+        says="what happened to components after a change number, each with its latest change",
+        example="yongtong changes --after 0 --as haishu-centre --json",
+    )
+    changes.add_argument("--after", type=change_number, default=0, metavar="N", help="a change number (0, all)")
+    changes.add_argument(
+        "--limit", type=page_size, default=publication.USUAL, metavar="M", help="at most so many (200)"
+    )
     for parser in (near, asked):
         parser.add_argument("--on", type=day, metavar="DATE", help="at the end of that day (+08:00)")
-    for parser in (component, near, asked):
+    for parser in (component, near, asked, changes):
         parser.add_argument("--purpose", default="enquiry", help="stands in the audit (enquiry)")
         parser.add_argument("--case", metavar="NUMBER", help="case number; stands in the audit")
         add_partner_options(parser, required=False)
@@ -126,6 +141,22 @@ def _disputes(options: argparse.Namespace) -> int:
         for tie in found.ties
     ]  # fmt: skip
     print_table("待人工归并 Position alone does not tell", ["number", "claim", "may be one of", "m"], ties)
+    return 0
+
+
+def _changes(options: argparse.Namespace) -> int:
+    page: Any
+    if options.bureau:
+        asked = {"limit": options.limit, "purpose": options.purpose, "case_number": options.case}
+        page = partner_of(options).changes(options.after, **asked)
+    else:
+        page = _here(options, lambda store: publication.changes_after(store, options.after, options.limit))
+    if options.json:
+        print_json(page)
+        return 0
+    rows = [(one.change_number, one.kind, one.component or f"pending #{one.key}") for one in page.changes]
+    print_table(f"变更 Changes after {options.after}", ["number", "kind", "identifier"], rows)
+    say(f"next: yongtong changes --after {page.next}")
     return 0
 
 

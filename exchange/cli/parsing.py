@@ -47,6 +47,22 @@ def count(text: str) -> int:
     return number
 
 
+def change_number(text: str) -> int:
+    """An argument that is a change number, or 0 for the beginning."""
+    number = int(text)
+    if not 0 <= number < 10**15:
+        raise argparse.ArgumentTypeError(f"{text}: not a change number")
+    return number
+
+
+def page_size(text: str) -> int:
+    """An argument that says how many at most, 1 to 1000."""
+    number = count(text)
+    if number > 1000:
+        raise argparse.ArgumentTypeError(f"{text}: at most 1000")
+    return number
+
+
 def degrees(text: str) -> float:
     """An argument that is a longitude or latitude."""
     number = float(text)

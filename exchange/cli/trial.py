@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -20,6 +20,7 @@ from exchange.cli.partner import open_partner
 from exchange.registry import Bureau, Officer
 from exchange.settings import Settings, load_settings
 from security.errors import Misconfigured
+from security.message import Action
 
 ORIGIN = "yongtong.demo.invalid"
 PROPOSER, APPROVER = Officer("示范员甲", "operator"), Officer("示范员乙", "operator")
@@ -76,7 +77,7 @@ class Trial:
         with registry(self.settings) as opened:
             opened.enrol(Bureau(code, title, title_zh, role), certificates, PROPOSER)
 
-    def grant(self, bureau: str, action: Literal["push", "pull"], target: str, classes: Sequence[str] = ()) -> str:
+    def grant(self, bureau: str, action: Action, target: str, classes: Sequence[str] = ()) -> str:
         """A grant for a month, proposed by one person and approved by another."""
         today = app.utc_now().date()
         with registry(self.settings) as opened:

@@ -4,6 +4,7 @@ from lxml import etree
 
 from exchange.http.envelopes import instant, put
 from exchange.ownership import Claim, Component, NearAnswer, OwnershipAnswer, RoleAnswer, Unit
+from exchange.publication import Changes
 
 
 def put_component(parent: etree._Element, component: Component) -> None:
@@ -39,6 +40,17 @@ def put_near(parent: etree._Element, near: NearAnswer) -> None:
     element = put(parent, "Near")
     put(element, "DistanceM", repr(near.distance_m))
     put_ownership(element, near.answer)
+
+
+def put_changes(parent: etree._Element, page: Changes) -> None:
+    """`Change`, many, and `Next`."""
+    for change in page.changes:
+        element = put(parent, "Change")
+        _put_if(element, "Component", change.component)
+        put(element, "Key", str(change.key))
+        put(element, "ChangeNumber", str(change.change_number))
+        put(element, "Kind", change.kind)
+    put(parent, "Next", str(page.next))
 
 
 def _put_role(parent: etree._Element, role: RoleAnswer) -> None:

@@ -7,11 +7,12 @@ from typing import Final
 from lxml import etree
 
 from exchange.bus import Bus
-from exchange.http.answers import put_component, put_near, put_ownership
+from exchange.http.answers import put_changes, put_component, put_near, put_ownership
 from exchange.http.envelopes import Version, answer_to, put, put_consistency
 from exchange.http.proofs import checkpoint_size, document_tree_size
-from exchange.http.reads import component_within, nearest_within, ownership_within
+from exchange.http.reads import changes_within, component_within, nearest_within, ownership_within
 from exchange.intake import Admitted, admit, receive
+from exchange.publication import USUAL, VIEW
 from security.errors import Refusal
 from security.message import Delivery
 from security.wss import VerifiedEnvelope
@@ -106,6 +107,16 @@ async def find_nearest(delivery: Delivery, version: Version, bus: Bus) -> etree.
     return answer
 
 
+async def get_changes(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
+    """`GetChanges`: what happened to components after a change number."""
+    admitted, verified = await _admitted(delivery, bus, VIEW, "GetChanges")
+    limit = int(verified.text("Limit") or USUAL)
+    page = changes_within(admitted.grant, int(verified.text("After")), limit, bus)
+    answer = answer_to(verified, version, now=bus.clock(), recipient=admitted.principal.bureau)
+    put_changes(answer, page)
+    return answer
+
+
 OPERATIONS: Final[Mapping[str, Mapping[str, Operation]]] = {
     "feeds": {
         "SubmitDelivery": submit_delivery,
@@ -117,6 +128,7 @@ OPERATIONS: Final[Mapping[str, Mapping[str, Operation]]] = {
         "GetOwnership": get_ownership,
         "GetComponent": get_component,
         "FindNearest": find_nearest,
+        "GetChanges": get_changes,
     },
 }
 

@@ -13,6 +13,7 @@ from exchange.ownership import (
     nearest,
     ownership,
 )
+from exchange.publication import Changes, changes_after
 from mappings.schema import CLASSES_BETWEEN
 from security.errors import Refusal
 from security.message import Grant
@@ -49,6 +50,11 @@ def nearest_within(
 def disputes_within(grant: Grant, after: int, limit: int, bus: Bus) -> Disputes:
     """What is open between bureaus about components that the grant covers."""
     return disputes(bus.store, after, limit, lambda found: _covers(grant, found.class_code))
+
+
+def changes_within(grant: Grant, after: int, limit: int, bus: Bus) -> Changes:
+    """What happened after a change number to the components that the grant covers."""
+    return changes_after(bus.store, after, limit, grant.classes)
 
 
 def _refuse_outside(grant: Grant, found: Component, key: str) -> None:

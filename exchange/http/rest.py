@@ -14,10 +14,17 @@ from starlette.routing import Route
 
 from exchange.bus import Bus
 from exchange.http.proofs import checkpoint_size
-from exchange.http.reads import component_within, disputes_within, nearest_within, ownership_within
+from exchange.http.reads import (
+    changes_within,
+    component_within,
+    disputes_within,
+    nearest_within,
+    ownership_within,
+)
 from exchange.http.soap import MESSAGE_ID
 from exchange.http.tls import client_certificate
 from exchange.intake import Admitted, admit_carrier, turn_away
+from exchange.publication import MOST, USUAL, VIEW
 from security.errors import AuditBroken, Refusal, Unavailable
 
 JSON: Final = "application/json"
@@ -45,6 +52,7 @@ class RestDoor:
             self._route("/components/{key}", self.component),
             self._route("/components/{key}/ownership", self.ownership),
             self._route("/disputes", self.disputes),
+            self._route("/changes", self.changes),
             self._route("/deliveries/{message_id}/receipt", self.receipt),
             self._route("/deliveries/{message_id}/report", self.report),
             self._route("/audit/checkpoint", self.checkpoint),
@@ -86,6 +94,17 @@ class RestDoor:
             raise Refusal("http.parameter", "limit")
         admitted = await self._admitted(request, "ownership", query)
         return self._answer(admitted, {"disputes": disputes_within(admitted.grant, after, limit, self._bus)})
+
+    async def changes(self, request: Request) -> Response:
+        """What happened to components after a change number."""
+        query = _query(request, "after", "limit")
+        after = _integer(query, "after") if "after" in query else 0
+        limit = _integer(query, "limit") if "limit" in query else USUAL
+        if not 1 <= limit <= MOST:
+            raise Refusal("http.parameter", "limit")
+        admitted = await self._admitted(request, VIEW, query)
+        page = changes_within(admitted.grant, after, limit, self._bus)
+        return self._answer(admitted, {"changes": page.changes, "next": page.next})
 
     async def receipt(self, request: Request) -> Response:
         """One's own receipt: the signed document itself, bit for bit."""

@@ -110,6 +110,18 @@ _CLAIMED_DIFFERENTLY: Final = (
     "SELECT component_id FROM claims WHERE component_id > ? AND valid_to_us IS NULL GROUP BY component_id "
     "HAVING count(DISTINCT roles_id) > 1 ORDER BY component_id LIMIT ?"
 )
+# The index is over number and class together, so what a grant withholds is passed over without a look at its row. Of a
+# class that is a set, undecided, each must be among those that are wanted. Code lists hold no quotation mark.
+_WANTED: Final = (
+    "(class_code IN (SELECT value FROM json_each(?2)) OR instr(class_code, '|') AND NOT EXISTS ("
+    "SELECT 1 FROM json_each('[\"' || replace(class_code, '|', '\",\"') || '\"]') "
+    "WHERE value NOT IN (SELECT value FROM json_each(?2))))"
+)
+_CHANGED: Final = (
+    "SELECT identifier, id, change_number, change_kind FROM components WHERE change_number > ?1 "
+    "AND {} ORDER BY change_number LIMIT ?3"
+)
+_LAST_CHANGE: Final = "SELECT last FROM change_counter"
 
 
 def ask(connection: sqlite3.Connection, question: Question, component: str | int, until_us: int | None) -> list[Row]:
@@ -121,6 +133,19 @@ def ask(connection: sqlite3.Connection, question: Question, component: str | int
 def claimed_differently(connection: sqlite3.Connection, after: int, limit: int) -> list[int]:
     """Keys after a key, at most `limit`, of components of whose units their standing claims do not say the same."""
     return [row[0] for row in connection.execute(_CLAIMED_DIFFERENTLY, (after, limit))]
+
+
+def changed_after(
+    connection: sqlite3.Connection, number: int, limit: int, classes: Sequence[str]
+) -> list[tuple[str | None, int, int, str]]:
+    """Identifier, key, change number and kind of the components last changed after a number, of classes (none: any)."""
+    statement = _CHANGED.format(_WANTED if classes else "?2 NOT NULL")
+    return connection.execute(statement, (number, msgspec.json.encode(classes).decode(), limit)).fetchall()
+
+
+def last_change(connection: sqlite3.Connection) -> int:
+    """The last change number that was given out."""
+    return int(connection.execute(_LAST_CHANGE).fetchone()[0])
 
 
 def around(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, str, float, float]]:

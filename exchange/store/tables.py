@@ -130,6 +130,7 @@ components: Final = sa.Table(
     sa.Column("change_kind", sa.Text, nullable=False),  # new | changed | orphaned: what happened to it last
     sa.Index("components_identifier", "identifier", unique=True),
     sa.Index("components_cell", "cell"),
+    sa.Index("components_change", "change_number", "class_code"),  # the change feed reads by number, within a grant
 )
 
 # The last serial issued for a division and class. It only grows, so no identifier is issued twice.

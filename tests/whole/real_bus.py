@@ -227,8 +227,10 @@ def real_bus(folder: Path) -> Iterator[RealBus]:
     settings.write_text(settings.read_text() + "[limits]\n" + "".join(f"{k} = {v}\n" for k, v in limits.items()))
     trial.enrol("made-up", "Made-up bureau", "某单位")
     trial.enrol("water", "Water bureau", "水务局")
-    for action, target in (("push", FEED), ("push", "made-up-lamps"), ("pull", "ownership"), ("pull", "components")):
-        trial.grant("made-up", action, target)  # type: ignore[arg-type]  # a literal of the tuple
+    for target in (FEED, "made-up-lamps"):
+        trial.grant("made-up", "push", target)
+    for view in ("ownership", "components", "changes"):
+        trial.grant("made-up", "pull", view)
     _enrol_rsa(trial)
     with trial:
         bus = RealBus(trial)

@@ -155,6 +155,12 @@ GOOD: dict[str, Good] = {
     "near": lambda desk: (["near", *desk.there(), "--radius", "2", "--class", "0101", *desk.here], {"near"}),
     "disputes": lambda desk: (["disputes", *desk.here], {"owners", "ties"}),
     "near --as": lambda desk: (["near", *desk.there(), "--radius", "2", *desk.partner], {"near"}),
+    "changes": lambda desk: (["changes", "--limit", "2", *desk.here], {"changes", "next"}),
+    "changes --as": lambda desk: (["changes", "--after", "1", *desk.partner], {"changes", "next"}),
+    "grant propose subscribe": lambda desk: (
+        ["grant", "propose", desk.bureau(), "subscribe", "changes", "--purpose", "p", "--basis", "b", *BY, *desk.here],
+        {"grant", "state"},
+    ),
     "ownership": lambda desk: (["ownership", desk.component(), *desk.here], {"component", "verdict", "claims"}),
     "ownership --on": lambda desk: (
         ["ownership", desk.component(), "--on", "2026-11-01", *desk.here], {"component", "on", "verdict", "roles"}
@@ -372,6 +378,8 @@ def test_a_trial_that_does_not_start_says_why(tmp_path: Path) -> None:
         "near nan nan",
         "near 1000 29",
         "ownership 1 --on yesterday",
+        "changes --after -1",
+        "changes --limit 1001",
         "grant propose a steal b",
         "audit search --limit -1",
         "receipt a --as b --url localhost:8443",

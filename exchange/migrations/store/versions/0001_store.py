@@ -126,6 +126,7 @@ def _components() -> None:
     )
     op.create_index("components_identifier", "components", ["identifier"], unique=True)
     op.create_index("components_cell", "components", ["cell"])
+    op.create_index("components_change", "components", ["change_number", "class_code"])
     op.create_table(
         "serials",
         sa.Column("division_code", sa.Text, primary_key=True),

@@ -1,0 +1,232 @@
+"""变更发布 What happened to components after a subscriber's cursor: late perhaps, lossy never.
+
+A component shows once, with its latest change only, under the number of that change. So a subscriber may miss a state
+between two, never the last one: whatever happens after the cursor gives the component a number beyond it. Numbers are
+assigned in the order of commits under one lock, so none appears behind a cursor that has passed it.
+
+Two ways to hear. `changes_after` answers whoever asks, from any cursor, and keeps nothing. `Publisher` tells those who
+hold a `subscribe` grant: signed documents to `yt/v1/to/{bureau}/changes`, and a cursor on disk that moves only once the
+broker has acknowledged. It knows no socket; what sends is handed in.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from datetime import timedelta, timezone
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from exchange.bus import Bus
+from exchange.faults import durable_step
+from exchange.journal import Entry
+from exchange.store import asking
+from exchange.store.sqlite import Store
+from security.authorise import authorise
+from security.errors import Misconfigured, Refusal, Unavailable, places
+from security.jws import sign_document
+from security.message import Grant, Principal
+
+VIEW: Final = "changes"
+CHANGES: Final = "yt-changes+jws"
+USUAL, MOST = 200, 1000  # changes an answer has, and may have
+IN_DOCUMENT: Final = 200
+ACKNOWLEDGED_WITHIN_S: Final = 30.0
+EVERY_S: Final = 1.0
+CITY_TIME: Final = timezone(timedelta(hours=8))
+
+log = logging.getLogger("yongtong.publication")
+
+Send = Callable[[str, bytes], "Future[None]"]  # topic, octets; done once the broker has acknowledged (QoS 1)
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What happened to a component last. component: its identifier, None while pending; key: the internal number."""
+
+    component: str | None
+    key: int
+    change_number: int
+    kind: Literal["new", "changed", "orphaned"]
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """A page of changes, in order of number.
+
+    next: where to go on: the last number of the page, or, on an empty one, the cursor that was asked with. So it says
+          nothing of changes that the grant withholds.
+    """
+
+    changes: tuple[Change, ...]
+    next: int
+
+
+class _Due(msgspec.Struct, frozen=True):
+    """A document on its way to one subscriber. passed: where its cursor will stand once it is acknowledged."""
+
+    grant: Grant
+    after: int
+    page: Changes
+    passed: int
+    sent: "Future[None]"
+
+    @property
+    def full(self) -> bool:
+        """Whether more may wait behind it."""
+        return len(self.page.changes) == IN_DOCUMENT
+
+
+def changes_after(store: Store, after: int, limit: int, classes: Sequence[str] = ()) -> Changes:
+    """What happened to components after a change number, at most `limit` of them.
+
+    classes: codes, with or without their edition, that the caller may see; empty for all. What it may not see is left
+             out before page and cursor are made. A component that left these classes is not heard of again.
+    """
+    codes = [code.rpartition(":")[2] for code in classes]
+    rows = asking.changed_after(store.connection(), after, limit, codes)
+    changes = tuple(Change(*row) for row in rows)  # type: ignore[arg-type]  # kinds are ours, written by act two
+    return Changes(changes, changes[-1].change_number if changes else after)
+
+
+class Publisher:
+    """Tells every subscriber what changed. One of them a bus.
+
+    A cursor belongs to a grant, and begins at 0: a new subscriber hears of every component once, and one whose grant is
+    replaced by a wider one hears of what the narrow one withheld. A grant that has ended or was revoked is not looked
+    at again, and the next document is not made.
+    """
+
+    def __init__(self, bus: Bus, send: Send) -> None:
+        """send may raise, and its future fail with, Unavailable or OSError: the cursor stays, the next turn repeats."""
+        self._bus, self._send = bus, send
+        self._cursors = Cursors(bus.folder / "subscribers.json")
+
+    def run(self, stop: threading.Event) -> None:
+        """Publish until told to stop."""
+        while not stop.is_set():
+            more = False
+            try:
+                more = self.publish()
+            except Exception as problem:  # the outermost loop: what trips one turn must not end all later ones
+                log.error("changes.failed at=%s", places(problem))
+            if not more:
+                stop.wait(EVERY_S)
+
+    def publish(self) -> bool:
+        """One turn: at most one document to each subscriber, all on their way together. Gives whether more waits."""
+        due = [one for grant in self._subscriptions() if (one := self._sent(grant)) is not None]
+        acknowledged = [one for one in due if self._acknowledged(one)]  # each is waited for, whatever the others say
+        return any(one.full for one in acknowledged)
+
+    def _subscriptions(self) -> Iterator[Grant]:
+        """The grant under which each bureau subscribes today, if it may."""
+        day = self._bus.clock().astimezone(CITY_TIME).date().isoformat()
+        for bureau in self._bus.registry.bureaus():
+            grants = self._bus.registry.grants(bureau.code)
+            try:
+                yield authorise(Principal(bureau.code, ""), "subscribe", VIEW, bureau.code, grants, day)
+            except Refusal:
+                continue
+
+    def _sent(self, grant: Grant) -> _Due | None:
+        """The next document for a subscriber, handed to the broker; None where there is nothing new, or no broker."""
+        after = self._cursors.of(grant)
+        head = asking.last_change(self._bus.store.connection())  # before the page: all up to it are in sight then
+        if head <= after:
+            return None
+        page = changes_after(self._bus.store, after, IN_DOCUMENT, grant.classes)
+        passed = page.next if len(page.changes) == IN_DOCUMENT else max(head, page.next)
+        if not page.changes:  # all that is new is withheld: the cursor passes it, and the subscriber hears nothing
+            self._cursors.move(grant, passed)
+            return None
+        octets = sign_document(self._document(grant.bureau, after, page), CHANGES, self._bus.answer_key)
+        durable_step("changes.send:before")
+        try:
+            sent = self._send(f"yt/v1/to/{grant.bureau}/changes", octets)
+        except (Unavailable, OSError) as problem:
+            log.warning("changes.not_sent bureau=%s reason=%s", grant.bureau, type(problem).__name__)
+            return None
+        return _Due(grant, after, page, passed, sent)
+
+    def _acknowledged(self, due: _Due) -> bool:
+        """Whether the broker has it; then the audit says so, and only then the cursor moves: a crash may repeat."""
+        try:
+            due.sent.result(ACKNOWLEDGED_WITHIN_S)
+        except (Unavailable, OSError, CancelledError) as problem:  # a TimeoutError is an OSError
+            log.warning("changes.not_acknowledged bureau=%s reason=%s", due.grant.bureau, type(problem).__name__)
+            return False
+        durable_step("changes.send:after")
+        self._bus.journal.note(self._entry(due)).result()
+        durable_step("changes.cursor:before")
+        self._cursors.move(due.grant, due.passed)
+        durable_step("changes.cursor:after")
+        return True
+
+    def _document(self, bureau: str, after: int, page: Changes) -> dict[str, Any]:
+        """What is signed. A document knows no null: a component that is pending is left out of its change."""
+        return {
+            "v": 1,
+            "origin": self._bus.origin,
+            "recipient": bureau,
+            "after": after,
+            "next": page.next,
+            "changes": [
+                {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
+                for change in page.changes
+            ],
+        }
+
+    def _entry(self, due: _Due) -> Entry:
+        detail: dict[str, str | int] = {"view": VIEW, "after": due.after, "next": due.page.next}
+        return Entry(
+            type="read",
+            outcome="published",
+            actor=self._bus.origin,
+            sender=due.grant.bureau,
+            grant=due.grant.id,
+            trust_digest=self._bus.registry.trust().digest,
+            detail={**detail, "changes": len(due.page.changes)},
+        )
+
+
+class Cursors:
+    """How far each subscription has come, by grant, in a small file that is whole at every moment.
+
+    Raises Misconfigured when the file cannot be read: to begin again at 0 unasked would tell everybody everything.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._numbers: dict[str, int] = {}
+        try:
+            if path.exists():
+                self._numbers = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        except msgspec.MsgspecError as problem:
+            raise Misconfigured(f"{path}: cannot be read; put it back, or remove it to tell all anew") from problem
+
+    def of(self, grant: Grant) -> int:
+        """The change number up to which the broker has acknowledged; 0 for a subscription that is new."""
+        return self._numbers.get(grant.id, 0)
+
+    def move(self, grant: Grant, number: int) -> None:
+        """Remember, on disk before this returns. Raises OSError, with nothing moved."""
+        numbers = {**self._numbers, grant.id: number}
+        new = self._path.with_suffix(".new")
+        with new.open("wb") as file:
+            file.write(msgspec.json.encode(numbers))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+        _sync(self._path.parent)
+        self._numbers = numbers
+
+
+def _sync(folder: Path) -> None:
+    """Make a renaming in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
