@@ -10,6 +10,7 @@ import numpy as np
 from exchange.store import asking
 from exchange.store.frames import Tie, microseconds, moment
 from exchange.store.places import cell_ranges, distance_m
+from exchange.store.readings import Latest, latest
 from exchange.store.roles import Role as Role
 from exchange.store.roles import RoleAnswer as RoleAnswer
 from exchange.store.roles import Status as Status
@@ -60,12 +61,12 @@ class Claim(msgspec.Struct, frozen=True):
     attributes: dict[str, str]
 
 
-class Component(msgspec.Struct, frozen=True):
+class Component(msgspec.Struct, frozen=True, omit_defaults=True):
     """A component as its claims make it. identifier None: pending. `key` is the internal number, never reused.
 
     Position, accuracy, division and grid come from the claim known longest; the class from the first that is sure of
     one (`0102|0103` until some is); name and state from the one recorded last that has them. With no claim, from the
-    one that ended last, and without name and state.
+    one that ended last, and without name and state. readings: only where one component is asked for by itself.
     """
 
     key: int
@@ -79,6 +80,28 @@ class Component(msgspec.Struct, frozen=True):
     division_code: str | None
     grid_code: str | None
     change_number: int
+    readings: "tuple[Reading, ...]" = ()
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """The latest reading of one quantity that one feed gave, and where the proof lies. Times aware, UTC.
+
+    observed_at: by the gateway's clock; entry: index of the delivery's acceptance in the audit log
+    """
+
+    quantity: str
+    value: float | None
+    state: str | None
+    unit: str | None
+    observed_at: datetime
+    bureau: str
+    feed: str
+    sender: str
+    message_id: str
+    record: int
+    entry: int
+    evidence_class: str
+    recorded_at: datetime
 
 
 class OwnershipAnswer(msgspec.Struct, frozen=True):
@@ -119,8 +142,10 @@ def ownership(store: Store, component: str, on: date | None = None) -> Ownership
 
 
 def component(store: Store, component: str) -> Component:
-    """A component as it stands. Raises Refusal component.unknown."""
-    return ownership(store, component).component
+    """A component as it stands, with its latest readings. Raises Refusal component.unknown."""
+    found = ownership(store, component).component
+    rows = latest(store.connection(), found.key)
+    return msgspec.structs.replace(found, readings=tuple(_reading(row) for row in rows))
 
 
 def nearest(
@@ -263,6 +288,24 @@ def _claim(row: asking.Row) -> Claim:
         owner=unit_of(row.owner_code, row.owner_name, row.owner_basis),
         maintainer=unit_of(row.maintainer_code, row.maintainer_name, row.maintainer_basis),
         attributes=_attributes(row.more),
+    )
+
+
+def _reading(row: Latest) -> Reading:
+    return Reading(
+        quantity=row.quantity,
+        value=row.value,
+        state=row.state,
+        unit=row.unit,
+        observed_at=moment(row.observed_at_us),
+        bureau=row.bureau,
+        feed=row.feed,
+        sender=row.sender,
+        message_id=row.message_id,
+        record=row.record,
+        entry=row.entry,
+        evidence_class=row.evidence_class,
+        recorded_at=moment(row.recorded_at_us),
     )
 
 

@@ -13,7 +13,7 @@ from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.formats.catalogue import formats
-from exchange import claims, joining, validation
+from exchange import claims, joining, readings, validation
 from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.faults import durable_step
@@ -21,7 +21,7 @@ from exchange.journal import Entry, InboxRow
 from exchange.outcomes import roots_of, secret_of, told_of
 from exchange.placing import place
 from exchange.reading import EvidenceBroken, reopened
-from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
+from exchange.store.frames import LINKS, TIES, Batch, BatchDelivery, Compared, Stored
 from mappings.apply import map_records, take
 from mappings.feed import Feed
 from security.errors import ExchangeError, Refusal, places, sentences
@@ -30,7 +30,9 @@ from security.message import Grant
 log = logging.getLogger("yongtong.processing")
 
 CITY_TIME: Final = timezone(timedelta(hours=8))
-TOGETHER_BYTES: Final = 8_000_000  # deliveries of a `changes` feed go through together up to this much content
+TOGETHER_BYTES: Final = (
+    8_000_000  # deliveries of a feed that is no snapshot go through together up to this much content
+)
 SLICE_S: Final = 5.0  # one feed's turn while others wait
 STREAM: Final = 10  # deliveries; fewer do not wait for one another
 GATHER_S: Final = 0.3
@@ -63,7 +65,7 @@ def process(feed_id: str, bus: Bus) -> int:
 def _waiting(feed: Feed, bus: Bus) -> Sequence[InboxRow]:
     """What waits for a feed, at most a batch. Of a stream a little more is let come in: a batch costs by the batch."""
     waiting = bus.journal.waiting(feed.id, bus.batch_deliveries)
-    if feed.content == "changes" and STREAM <= len(waiting) < bus.batch_deliveries:
+    if feed.content != "snapshot" and STREAM <= len(waiting) < bus.batch_deliveries:
         sleep(GATHER_S)
         waiting = bus.journal.waiting(feed.id, bus.batch_deliveries)
     return waiting
@@ -91,7 +93,10 @@ def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     try:
         if any(row.decision == "refuse" for row in rows):
             raise Refusal("delivery.refused_by_person")
-        _apply(rows, feed, bus)
+        if feed.content == "readings":
+            _apply_readings(rows, feed, bus)
+        else:
+            _apply(rows, feed, bus)
     except Refusal as refusal:
         if len(rows) == 1:
             _refuse(rows[0], refusal, feed, bus)
@@ -122,6 +127,7 @@ def _one_by_one(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
 
 def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """Steps 8 to 16 for one batch: decode, map, place, check, claim, join, store, note, report."""
+    assert feed.content != "readings"  # they have a story of their own
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
     deliveries = tuple(_delivery(row, feed, grants[row.grant]) for row in rows)
     records, whole = _decoded(rows, feed, bus)
@@ -157,6 +163,25 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     stored = bus.store.commit(batch)
     durable_step("store.commit:after")
     said = pl.concat([findings, compared.findings, stored.findings])
+    _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
+
+
+def _apply_readings(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
+    """The same for readings of known things, which are no claims: decode, map, check, compare, store, note, report."""
+    grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
+    deliveries = tuple(_delivery(row, feed, grants[row.grant]) for row in rows)
+    mapped = map_records(_decoded(rows, feed, bus), feed)
+    known = bus.store.known_keys(feed.of, mapped.candidates["source_key"])
+    checked = readings.check(mapped.candidates, known, deliveries)
+    stored_before = bus.store.known_readings(feed.id, checked.readings)
+    compared, new = readings.compare(checked, mapped, stored_before)
+    secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
+    roots = roots_of(compared.outcomes, secrets)
+    durable_step("store.commit:before")
+    none = pl.DataFrame(schema=LINKS), pl.DataFrame(schema=TIES)
+    stored = bus.store.commit(Batch(feed.id, feed.bureau, bus.clock(), deliveries, roots, compared, *none, new))
+    durable_step("store.commit:after")
+    said = pl.concat([mapped.findings, checked.findings, compared.findings, stored.findings])
     _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
 
 

@@ -13,7 +13,7 @@ from mappings.feed import Feed, FieldRule, IgnoreRule, Label, Tally
 from mappings.findings import Severity
 from mappings.functions import FUNCTIONS
 from mappings.labels import NUMBERS, with_labels
-from mappings.schema import CANDIDATES, FINDINGS, ROLES, Schema, conform
+from mappings.schema import CANDIDATES, FINDINGS, READINGS, ROLES, Schema, conform
 from security.errors import Refusal
 
 X_AXES: Final = ("easting_m", "longitude_deg")
@@ -28,7 +28,7 @@ _RULE: Final = "#rule"
 class Mapped(msgspec.Struct, frozen=True):
     """What became of the records.
 
-    candidates: CANDIDATES, in the order of the records
+    candidates: CANDIDATES, of a feed of readings READINGS, in the order of the records
     findings:   FINDINGS; a record left out has exactly one, `ignored.RULE`; a rejected one at least one of severity
                 error, one for each field that cannot be read; a candidate has none
     unread:     UNREAD, the rejected records: a key that was said badly was said, and is not gone
@@ -46,10 +46,13 @@ class Mapped(msgspec.Struct, frozen=True):
 def take(frame: pl.DataFrame, feed: Feed) -> pl.DataFrame:
     """What the feed reads of a batch, its CONTENT as `delivery`: such frames can be stacked.
 
-    Raises Refusal mapping.column_missing, naming the columns that the source lacks.
+    Raises Refusal mapping.column_missing, naming the columns that the source lacks. Readings may lack any: what no
+    reading of a delivery says, a state or a unit, is no column at all.
     """
     lacking = [column for column in feed.columns if column not in frame.columns]
-    if lacking:
+    if lacking and feed.content == "readings":
+        frame = frame.with_columns(pl.lit(None, pl.String).alias(column) for column in lacking)
+    elif lacking:
         raise Refusal("mapping.column_missing", ", ".join(lacking))
     columns = list(dict.fromkeys([RECORD, SHEET, CARRIED, *feed.columns]))
     return frame.select(pl.col(CONTENT).alias("delivery"), *columns)
@@ -78,6 +81,8 @@ def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
         read = read.join(bad, on=["delivery", "record"], how="anti", maintain_order="left")
     findings = pl.concat([ignored, rejected])
     findings = findings.sort("delivery", "record", maintain_order=True)
+    if feed.content == "readings":
+        return Mapped(_readings(read, feed), findings, unread, tallies, _parts(records))
     candidates = _candidates(read, feed)
     if feed.label is not None:
         candidates = with_labels(candidates, _numbers(records, feed, feed.label), feed.label.within_m)
@@ -205,6 +210,11 @@ def _candidates(read: pl.DataFrame, feed: Feed) -> pl.DataFrame:
     return conform(read.select("delivery", "record", *filled, *axes, *basis), CANDIDATES)
 
 
+def _readings(read: pl.DataFrame, feed: Feed) -> pl.DataFrame:
+    filled = [_filled(name, feed) for name in READINGS if name in feed.fields or name in feed.defaults]
+    return conform(read.select("delivery", "record", *filled), READINGS)
+
+
 def _filled(name: str, feed: Feed) -> pl.Expr:
     """The field's value; where nothing was said, the feed's default.
 
@@ -327,6 +337,8 @@ def _outcome(mapped: Mapped, feed: Feed) -> dict[str, object]:
         code = str(finding["code"])
         return {"ignored": code.removeprefix("ignored.")} if finding["severity"] == "ignored" else {"finding": code}
     got: dict[str, object] = mapped.candidates.row(0, named=True)
+    if feed.content == "readings":
+        return got
     x, y = mapped.candidates["x"][0], mapped.candidates["y"][0]
     if x is None or y is None:
         return got

@@ -91,7 +91,8 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The keys of `mappings/feeds/{id}.toml`.
 
-    content:            `snapshot` (all there is now) or `changes`
+    content:            `snapshot` (all there is now), `changes`, or `readings` of the things in another feed
+    of:                 of readings: the bureau's feed, usually a register, whose keys they name
     extent:             what a snapshot is whole for; `feed`: all that this feed has said
     gone_limit_percent: a snapshot that would end more than this share of the feed's claims waits for a person
     as_of:              the day on which the content was true; without it the day of signing
@@ -108,9 +109,10 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     title_zh: str
     bureau: str
     format: str
-    content: Literal["snapshot", "changes"]
+    content: Literal["snapshot", "changes", "readings"]
     fields: dict[str, FieldRule]
-    crs: str
+    of: str = ""
+    crs: str = ""
     accuracy_m: float = msgspec.field(name="accuracy", default=1.0)
     extent: Literal["feed"] = "feed"
     gone_limit_percent: float = 10.0

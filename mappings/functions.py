@@ -51,6 +51,12 @@ def integer(text: pl.Expr) -> pl.Expr:
 
 
 @_gives(pl.Float64)
+def number(text: pl.Expr) -> pl.Expr:
+    """A number with a decimal point, in the unit that the feed says: `3.20`, `1.2e-3`; `NaN` is none."""
+    return _number(text)
+
+
+@_gives(pl.Float64)
 def metres(text: pl.Expr) -> pl.Expr:
     """Metres written with a decimal point: `491447.32`."""
     return _number(text)
@@ -93,6 +99,27 @@ def date(text: pl.Expr) -> pl.Expr:
 def date_compact(text: pl.Expr) -> pl.Expr:
     """A day in eight digits: `20220905`."""
     return text.str.extract(r"^(\d{8})$").str.to_date("%Y%m%d", strict=False)
+
+
+INSTANT: Final = pl.Datetime("us", "UTC")
+
+
+@_gives(INSTANT)
+def instant(text: pl.Expr) -> pl.Expr:
+    """A moment after RFC 3339: `2026-11-25T08:00:00+08:00`, `2026-11-25T00:00:00.250Z`. Without its zone it is none."""
+    said = text.str.extract(r"^(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:[0-5]\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:[0-5]\d))$")
+    plain = said.str.replace(r"^(.{10}).", "${1}T").str.replace(r"[Zz]$", "+00:00")
+    return plain.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", time_zone="UTC", strict=False)
+
+
+@_gives(INSTANT)
+def epoch_ms(text: pl.Expr) -> pl.Expr:
+    """Milliseconds since 1970, UTC, in 12 or 13 digits: 1973 to 2286. Fewer digits would be seconds, and are none."""
+    return (
+        pl.from_epoch(text.str.extract(r"^(\d{12,13})$").cast(pl.Int64), "ms")
+        .cast(pl.Datetime("us"))
+        .dt.replace_time_zone("UTC")
+    )
 
 
 @_gives(pl.Boolean)

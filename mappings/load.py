@@ -15,7 +15,7 @@ from connectors.formats.catalogue import formats
 from mappings.codelists import CODE_TABLES, classes, editions
 from mappings.feed import Feed, FeedFile
 from mappings.functions import FUNCTIONS
-from mappings.schema import CANDIDATES, CLASSES_BETWEEN, ROLES
+from mappings.schema import CANDIDATES, CLASSES_BETWEEN, KEY, READINGS, ROLES, Schema
 from security.errors import Misconfigured
 
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -32,6 +32,13 @@ FIELDS: dict[str, pl.DataType | type[pl.DataType]] = {
         if name not in ("delivery", "record", "x", "y", *(f"{role}_basis" for role in ROLES))
     },
 }
+OF_READINGS: Schema = {name: kind for name, kind in READINGS.items() if name not in KEY}
+# What a reading cannot do without, and keys of a feed's file that say something about positions, classes or a whole.
+NEEDED_OF_READINGS = ("source_key", "quantity", "observed_at")
+NOT_OF_READINGS = {
+    **{"crs": "", "accuracy_m": 1.0, "classes": [], "as_of": None, "label": None},
+    **{"gone_limit_percent": 10.0, "extent": "feed"},
+}
 
 
 def load_feeds(folders: Iterable[Path]) -> dict[str, Feed]:
@@ -45,7 +52,15 @@ def load_feeds(folders: Iterable[Path]) -> dict[str, Feed]:
             if feed.id in found:
                 raise Misconfigured(f"{path}: id: another file already declares the feed {feed.id!r}")
             found[feed.id] = feed
+    for feed in found.values():
+        if feed.content == "readings" and not _is_register_of(found.get(feed.of), feed):
+            raise Misconfigured(f"{feed.id}.toml: of: {feed.of!r} is no feed of {feed.bureau} that says what there is")
     return found
+
+
+def _is_register_of(register: Feed | None, feed: Feed) -> bool:
+    """Whether there is such a feed, of the same bureau, and no readings itself: nobody reports of others' things."""
+    return register is not None and register.bureau == feed.bureau and register.content != "readings"
 
 
 def read_feed(octets: bytes, stem: str, name: str = "") -> Feed:
@@ -77,7 +92,7 @@ def _mistakes(feed: FeedFile, stem: str) -> Iterator[tuple[str, str]]:
     if not feed.bureau:
         yield "bureau", "is empty"
     yield from _format_mistakes(feed)
-    yield from _position_mistakes(feed)
+    yield from _content_mistakes(feed)
     yield from _field_mistakes(feed)
     yield from _class_mistakes(feed)
     yield from _ignore_mistakes(feed)
@@ -100,6 +115,31 @@ def _format_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
             yield f"options.{option}", f"{value!r} is not a {' or '.join(kind.__name__ for kind in allowed[option])}"
     if not 0 <= feed.gone_limit_percent <= 100:
         yield "gone_limit_percent", "is not between 0 and 100"
+
+
+def _content_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    """What the kind of content asks for: of things, positions and classes; of readings, whose things they are of."""
+    if feed.content == "readings":
+        yield from _reading_mistakes(feed)
+        return
+    if feed.of:
+        yield "of", 'belongs to content = "readings" only'
+    yield from _position_mistakes(feed)
+    if "class_code" not in feed.fields and "class_code" not in feed.defaults:
+        yield "fields.class_code", "is missing, and there is no default"
+
+
+def _reading_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    if not feed.of:
+        yield "of", "is missing: readings name the keys of another feed of the bureau"
+    for key, unsaid in NOT_OF_READINGS.items():
+        if getattr(feed, key) != unsaid:
+            yield key.removesuffix("_m"), "says something of things, not of readings"
+    for field in NEEDED_OF_READINGS:
+        if field not in feed.fields and (field != "quantity" or field not in feed.defaults):
+            yield f"fields.{field}", "is missing: every reading needs it"
+    if "value" not in feed.fields and "state" not in feed.fields:
+        yield "fields", "a reading says a value, a state, or both"
 
 
 def _position_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
@@ -130,14 +170,15 @@ def _is_geographic(crs: str) -> bool | None:
 
 
 def _field_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    known = OF_READINGS if feed.content == "readings" else FIELDS
     for field, rule in feed.fields.items():
         key = f"fields.{field}"
-        if field not in FIELDS:
-            yield key, f"is none of {', '.join(FIELDS)}"
+        if field not in known:
+            yield key, f"is none of {', '.join(known)}"
         elif rule.parse not in FUNCTIONS:
             yield f"{key}.parse", f"{rule.parse!r} is none of {', '.join(FUNCTIONS)}"
-        elif FUNCTIONS[rule.parse].gives != FIELDS[field]:
-            yield f"{key}.parse", f"{rule.parse} gives {FUNCTIONS[rule.parse].gives}, the field is {FIELDS[field]}"
+        elif FUNCTIONS[rule.parse].gives != known[field]:
+            yield f"{key}.parse", f"{rule.parse} gives {FUNCTIONS[rule.parse].gives}, the field is {known[field]}"
         if not rule.columns or not all(rule.columns):
             yield f"{key}.from", "names no column"
         for name in rule.tables:
@@ -150,15 +191,13 @@ def _field_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
         if name not in used:
             yield f"lookups.{name}", "no field uses it"
     for field, value in feed.defaults.items():
-        if FIELDS.get(field) != pl.String or not value:
+        if known.get(field) != pl.String or not value:
             yield f"defaults.{field}", "is no text field, or has no value"
     for field in feed.sensitive:
-        if field not in FIELDS:
+        if field not in known:
             yield "sensitive", f"{field!r} is no field"
     if "source_key" not in feed.fields:
         yield "fields.source_key", "is missing: every record needs the bureau's own key"
-    if "class_code" not in feed.fields and "class_code" not in feed.defaults:
-        yield "fields.class_code", "is missing, and there is no default"
 
 
 def _class_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:

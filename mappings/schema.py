@@ -40,6 +40,17 @@ CANDIDATES: Final[Schema] = {
     "label": pl.String,  # 图上注记: the number written beside it on a drawing
 }
 
+# 监测读数: what a thing of the bureau's register reported, not yet believed. It says a value, a state, or both.
+READINGS: Final[Schema] = {
+    **KEY,
+    "source_key": pl.String,  # as in the register that the feed names
+    "quantity": pl.String,  # what was observed: `level_m`, `cover`
+    "value": pl.Float64,
+    "state": pl.String,
+    "unit": pl.String,
+    "observed_at": pl.Datetime("us", "UTC"),  # by the gateway's clock
+}
+
 # 落图落格 adds where it is. Degrees of CGCS2000 (EPSG:4490); accuracy in metres, source and transformation together.
 PLACED: Final[Schema] = {
     **CANDIDATES,

@@ -66,8 +66,29 @@ class Claim(msgspec.Struct, frozen=True):
     attributes: dict[str, str]
 
 
-class Component(msgspec.Struct, frozen=True):
-    """A component. identifier None: pending; positions in degrees of EPSG:4490."""
+class Reading(msgspec.Struct, frozen=True):
+    """The latest reading of one quantity that one feed gave, and where the proof lies. observed_at: by its gateway."""
+
+    quantity: str
+    value: float | None
+    state: str | None
+    unit: str | None
+    observed_at: datetime
+    bureau: str
+    feed: str
+    sender: str
+    message_id: str
+    record: int
+    entry: int
+    evidence_class: str
+    recorded_at: datetime
+
+
+class Component(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A component. identifier None: pending; positions in degrees of EPSG:4490.
+
+    readings: the latest of each quantity and feed, where the component was asked for by itself
+    """
 
     key: int
     identifier: str | None
@@ -80,6 +101,7 @@ class Component(msgspec.Struct, frozen=True):
     division_code: str | None
     grid_code: str | None
     change_number: int
+    readings: tuple[Reading, ...] = ()
 
 
 class Ownership(msgspec.Struct, frozen=True):

@@ -82,7 +82,18 @@ def _component(options: argparse.Namespace) -> int:
         found = partner_of(options).component(options.id, purpose=options.purpose, case_number=options.case)
     else:
         found = _here(options, lambda store: ownership.component(store, options.id))
-    print_json(found) if options.json else _print_component(found)
+    if options.json:
+        print_json(found)
+        return 0
+    _print_component(found)
+    rows = [
+        (one.quantity, one.value if one.state is None else one.state, one.unit, f"{one.observed_at:%Y-%m-%d %H:%M:%SZ}",
+         f"{one.bureau} / {one.feed}", f"{one.evidence_class}, record {one.record} of {one.message_id}, "
+         f"audit entry {one.entry}")
+        for one in found.readings
+    ]  # fmt: skip
+    if rows:
+        print_table("最新监测读数 Latest readings", ["quantity", "reading", "unit", "observed", "feed", "proof"], rows)
     return 0
 
 

@@ -14,7 +14,7 @@ from exchange.outcomes import findings_of
 from exchange.placing import load_city, place
 from exchange.settings import Settings
 from exchange.store.frames import BatchDelivery
-from mappings.apply import check_examples, map_records, take
+from mappings.apply import Mapped, check_examples, map_records, take
 from mappings.feed import Feed
 from mappings.load import load_feeds
 from security.errors import Refusal
@@ -23,6 +23,8 @@ SHOWN = (
     *("record", "source_key", "class_code", "longitude_deg", "latitude_deg"),
     *("division_of_position", "grid_of_position", "owner_name", "appurtenance"),
 )
+
+SHOWN_OF_READINGS = ("record", "source_key", "quantity", "value", "state", "unit", "observed_at")
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -89,10 +91,25 @@ def _check(options: argparse.Namespace) -> int:
 def _preview(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     feed = _one(settings, options.feed)
-    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
     batches = formats()[feed.format].decode([read_file(options.file)], feed.options)
     records = pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
     mapped = map_records(records, feed)
+    if feed.content == "readings":
+        shown, findings = mapped.candidates.select(SHOWN_OF_READINGS), mapped.findings
+    else:
+        shown, findings = _placed(mapped, feed, settings)
+    shown, (told,) = shown.head(options.limit), findings_of(findings, 1, feed)
+    if options.json:
+        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": told})
+        return 0
+    print_table(f"{feed.id}: {records.height} records, first {shown.height} candidates", shown.columns, shown.rows())
+    print_findings("质检意见 Findings", told)
+    return 0
+
+
+def _placed(mapped: Mapped, feed: Feed, settings: Settings) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is shown of candidates once they are placed, and FINDINGS of mapping, placing and checking."""
+    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
     placing = place(
         mapped.candidates,
         crs=feed.crs,
@@ -105,11 +122,4 @@ def _preview(options: argparse.Namespace) -> int:
     deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
     found = pl.concat([mapped.findings, placing.findings])
     checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
-    (findings,) = findings_of(pl.concat([found, checked]), 1, feed)
-    shown = placing.placed.select(SHOWN).head(options.limit)
-    if options.json:
-        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": findings})
-        return 0
-    print_table(f"{feed.id}: {records.height} records, first {shown.height} candidates", SHOWN, shown.rows())
-    print_findings("质检意见 Findings", findings)
-    return 0
+    return placing.placed.select(SHOWN), pl.concat([found, checked])

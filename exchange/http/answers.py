@@ -3,7 +3,7 @@
 from lxml import etree
 
 from exchange.http.envelopes import instant, put
-from exchange.ownership import Claim, Component, NearAnswer, OwnershipAnswer, RoleAnswer, Unit
+from exchange.ownership import Claim, Component, NearAnswer, OwnershipAnswer, Reading, RoleAnswer, Unit
 from exchange.publication import Changes
 
 
@@ -21,6 +21,8 @@ def put_component(parent: etree._Element, component: Component) -> None:
     _put_if(element, "DivisionCode", component.division_code)
     _put_if(element, "GridCode", component.grid_code)
     put(element, "ChangeNumber", str(component.change_number))
+    for reading in component.readings:
+        _put_reading(element, reading)
 
 
 def put_ownership(parent: etree._Element, answer: OwnershipAnswer) -> None:
@@ -51,6 +53,23 @@ def put_changes(parent: etree._Element, page: Changes) -> None:
         put(element, "ChangeNumber", str(change.change_number))
         put(element, "Kind", change.kind)
     put(parent, "Next", str(page.next))
+
+
+def _put_reading(parent: etree._Element, reading: Reading) -> None:
+    element = put(parent, "Reading")
+    put(element, "Quantity", reading.quantity)
+    _put_if(element, "Value", None if reading.value is None else repr(reading.value))
+    _put_if(element, "State", reading.state)
+    _put_if(element, "Unit", reading.unit)
+    put(element, "ObservedAt", instant(reading.observed_at))
+    put(element, "Bureau", reading.bureau)
+    put(element, "Feed", reading.feed)
+    put(element, "Sender", reading.sender)
+    put(element, "MessageId", reading.message_id)
+    put(element, "Record", str(reading.record))
+    put(element, "Entry", str(reading.entry))
+    put(element, "EvidenceClass", reading.evidence_class)
+    put(element, "RecordedAt", instant(reading.recorded_at))
 
 
 def _put_role(parent: etree._Element, role: RoleAnswer) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from mappings.schema import PLACED, Schema
+from mappings.schema import PLACED, READINGS, Schema
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -62,6 +62,14 @@ LINKS: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "distanc
 
 # Components that a key's claim may speak of, none nearer than the others: it founds one of its own, a person decides.
 TIES: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "distance_m": pl.Float64}
+
+# What a register says of its keys, ended or not: whose component, and which class it is of.
+KNOWN_KEYS: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "class_code": pl.String}
+
+# Readings that are right, of known components. Which reading it is: component, quantity and moment.
+OBSERVED: Final[Schema] = {**READINGS, "component": pl.Int64}
+IDENTITY: Final = ("component", "quantity", "observed_at")
+KNOWN_READINGS: Final[Schema] = {name: OBSERVED[name] for name in (*IDENTITY, "value", "state", "unit")}
 
 
 def microseconds(moment: datetime) -> int:
@@ -122,6 +130,7 @@ class Batch(msgspec.Struct, frozen=True):
     """Everything one transaction of the store writes.
 
     roots: outcome root (hex) of each delivery, in order; links LINKS; ties TIES
+    readings: OBSERVED, what is new of a feed of readings, which has no versions, links and ties
     """
 
     feed: str
@@ -132,6 +141,7 @@ class Batch(msgspec.Struct, frozen=True):
     compared: Compared
     links: pl.DataFrame
     ties: pl.DataFrame
+    readings: pl.DataFrame | None = None
 
 
 class Counts(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from exchange.migrate import upgrade
-from exchange.store import ledgers
+from exchange.store import ledgers, readings
 from exchange.store.frames import NEAR, SEEN, Batch, Ledger, Seen, Stored, StoredDelivery, Tie
 from exchange.store.places import cells_in_reach
 from exchange.store.writing import decoded_outcomes, stored_again, stored_delivery, write
@@ -77,6 +77,14 @@ class Store:
         asked = (msgspec.json.encode(cells).decode(), msgspec.json.encode(classes).decode(), feed)
         rows = self.connection().execute(NEAR_COLUMNS, asked)
         return _frame(((*row, msgspec.json.decode(marks)) for *row, marks in rows), NEAR)
+
+    def known_keys(self, register: str, keys: pl.Series) -> pl.DataFrame:
+        """KNOWN_KEYS: those of the keys that a feed has ever stated."""
+        return readings.known_keys(self.connection(), register, keys)
+
+    def known_readings(self, feed: str, observed: pl.DataFrame) -> pl.DataFrame:
+        """KNOWN_READINGS: what is kept of a feed for the same components, quantities and moments as OBSERVED."""
+        return readings.known_readings(self.connection(), feed, observed)
 
     def commit(self, batch: Batch) -> Stored:
         """Write a batch in one transaction. All of it stored before: nothing is written, the earlier outcome returns.

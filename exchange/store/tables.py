@@ -133,6 +133,34 @@ components: Final = sa.Table(
     sa.Index("components_change", "change_number", "class_code"),  # the change feed reads by number, within a grant
 )
 
+# 监测读数: what things reported, by component, quantity and moment; only ever added to.
+readings: Final = sa.Table(
+    "readings",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("component_id", sa.BigInteger, nullable=False),
+    sa.Column("quantity", sa.Text, nullable=False),
+    sa.Column("feed_id", sa.Integer, nullable=False),
+    sa.Column("observed_at_us", sa.BigInteger, nullable=False),
+    sa.Column("value", sa.Double),
+    sa.Column("state", sa.Text),
+    sa.Column("unit", sa.Text),
+    sa.Column("delivery_id", sa.Integer, nullable=False),
+    sa.Column("record", sa.Integer, nullable=False),
+    sa.Index("readings_identity", "component_id", "quantity", "feed_id", "observed_at_us", unique=True),
+)
+
+# Which reading of a component, quantity and feed is the latest observed.
+readings_latest: Final = sa.Table(
+    "readings_latest",
+    metadata,
+    sa.Column("component_id", sa.BigInteger, primary_key=True),
+    sa.Column("quantity", sa.Text, primary_key=True),
+    sa.Column("feed_id", sa.Integer, primary_key=True),
+    sa.Column("reading_id", sa.BigInteger, nullable=False),
+    sa.Column("observed_at_us", sa.BigInteger, nullable=False),
+)
+
 # The last serial issued for a division and class. It only grows, so no identifier is issued twice.
 serials: Final = sa.Table(
     "serials",

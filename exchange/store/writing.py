@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
+from exchange.store import readings
 from exchange.store.frames import Batch, Counts, Stored, StoredDelivery, microseconds, moment
 from exchange.store.identifiers import issue
 from exchange.store.places import cell
@@ -95,6 +96,8 @@ def write(connection: sqlite3.Connection, batch: Batch) -> Stored:
     numbers = _numbers(connection, events)
     _insert(connection, "components", COMPONENT, _components(founded, identifiers, numbers))
     findings = pl.concat([findings, _touch(connection, numbers, versions, events.filter("ends"))])
+    if batch.readings is not None:
+        readings.put(connection, batch.readings, feed_id, first_delivery)
     outcomes = _outcomes(batch, versions)
     deliveries = _deliveries(connection, batch, outcomes, feed_id, first_delivery)
     return Stored(deliveries, outcomes, findings, repeated=False)

@@ -132,10 +132,11 @@ def covers(key: str, count: int = 3) -> bytes:
 
 
 @contextmanager
-def both_acts(folder: Path) -> Iterator[Acts]:
-    """A bus with one feed of the bureau `made-up`, which is enrolled and holds no grant yet."""
+def both_acts(folder: Path, **more: str) -> Iterator[Acts]:
+    """A bus with one feed of the bureau `made-up`, which is enrolled and holds no grant yet. more: further files."""
     (folder / "feeds").mkdir(parents=True)
-    (folder / "feeds" / f"{FEED}.toml").write_text(REGISTER, encoding="utf-8")
+    for feed, text in {FEED: REGISTER, **more}.items():
+        (folder / "feeds" / f"{feed}.toml").write_text(text, encoding="utf-8")
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (folder / "feeds",))
     trial = Trial(folder / "bus", city)
     trial.enrol("made-up", "Made-up bureau", "某单位")

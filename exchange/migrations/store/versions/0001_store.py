@@ -37,6 +37,7 @@ def upgrade() -> None:
     _deliveries()
     _claims()
     _components()
+    _readings()
 
 
 def _deliveries() -> None:
@@ -139,3 +140,29 @@ def _components() -> None:
         sa.Column("last", sa.BigInteger, nullable=False),
     )
     op.bulk_insert(counter, [{"id": 1, "last": 0}])
+
+
+def _readings() -> None:
+    op.create_table(
+        "readings",
+        sa.Column("id", KEY, primary_key=True),
+        sa.Column("component_id", sa.BigInteger, nullable=False),
+        sa.Column("quantity", sa.Text, nullable=False),
+        sa.Column("feed_id", sa.Integer, nullable=False),
+        sa.Column("observed_at_us", sa.BigInteger, nullable=False),
+        sa.Column("value", sa.Double),
+        sa.Column("state", sa.Text),
+        sa.Column("unit", sa.Text),
+        sa.Column("delivery_id", sa.Integer, nullable=False),
+        sa.Column("record", sa.Integer, nullable=False),
+    )
+    identity = ["component_id", "quantity", "feed_id", "observed_at_us"]
+    op.create_index("readings_identity", "readings", identity, unique=True)
+    op.create_table(
+        "readings_latest",
+        sa.Column("component_id", sa.BigInteger, primary_key=True),
+        sa.Column("quantity", sa.Text, primary_key=True),
+        sa.Column("feed_id", sa.Integer, primary_key=True),
+        sa.Column("reading_id", sa.BigInteger, nullable=False),
+        sa.Column("observed_at_us", sa.BigInteger, nullable=False),
+    )
