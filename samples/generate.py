@@ -1,8 +1,9 @@
 """The made-up quarter's files and the truth about them.
 
 `python -m samples.generate FOLDER [--seed 2007]` writes districts.geojson, grid.geojson, census.csv, water.csv,
-water-later.csv, power.csv, sheet.dxf, cameras.xml and truth.json. The same seed gives the same bytes. Every fault is
-put in on purpose, so that a run of the bus over these files can be checked record by record.
+water-later.csv, power.csv, sheet.dxf, cameras.xml, truth.json, telemetry.json and telemetry-truth.json. The same seed
+gives the same bytes. Every fault is put in on purpose, so that a run of the bus over these files can be checked record by
+record.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from samples.cameras import Cameras, cameras
 from samples.power import Power
 from samples.registers import Later, Register
 from samples.sheet import Sheet, draw
+from samples.telemetry import telemetry
 
 ROLES = ("authority", "owner", "maintainer")
 
@@ -85,6 +87,10 @@ def _write(sent: pl.DataFrame, columns: dict[str, str], path: Path, encoding: st
     path.write_bytes(text.encode(encoding))
 
 
+def _write_truth(truth: msgspec.Struct, path: Path) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(truth), indent=1) + b"\n")
+
+
 def generate(folder: Path, seed: int) -> Truth:
     """Write the quarter's files into the folder, and say what is true of them."""
     rng = np.random.default_rng(seed)
@@ -133,7 +139,10 @@ def generate(folder: Path, seed: int) -> Truth:
     (folder / "cameras.xml").write_bytes(catalogue)
     for name, document in (("districts.geojson", quarter.districts()), ("grid.geojson", quarter.grids())):
         (folder / name).write_bytes(msgspec.json.encode(document) + b"\n")
-    (folder / "truth.json").write_bytes(msgspec.json.format(msgspec.json.encode(truth), indent=1) + b"\n")
+    _write_truth(truth, folder / "truth.json")
+    readings, of_readings = telemetry(water, seed)
+    (folder / "telemetry.json").write_bytes(readings)
+    _write_truth(of_readings, folder / "telemetry-truth.json")
     return truth
 
 

@@ -15,6 +15,11 @@ def read(function: str, *texts: str | None) -> list[object]:
     return frame.select(FUNCTIONS[function].apply(pl.col("t"))).to_series().to_list()
 
 
+def at(microseconds: int) -> datetime.datetime:
+    """A moment of 25 November 2026, UTC."""
+    return datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC) + datetime.timedelta(microseconds=microseconds)
+
+
 @pytest.mark.parametrize(
     ("function", "text", "value"),
     [
@@ -26,6 +31,16 @@ def read(function: str, *texts: str | None) -> list[object]:
         ("metres", "-3", -3.0),
         ("millimetres", "850", 0.85),
         ("degrees", "121.549", 121.549),
+        ("number", "3.20", 3.2),
+        ("number", "-1.2e-3", -0.0012),
+        ("instant", "2026-11-25T08:00:00+08:00", at(0)),
+        ("instant", "2026-11-25T00:00:00Z", at(0)),
+        ("instant", "2026-11-25t00:00:00z", at(0)),
+        ("instant", "2026-11-25 00:00:00.25Z", at(250_000)),
+        ("instant", "2026-11-24T19:30:00.123456789-04:30", at(123_456)),
+        ("epoch_ms", "1795564800000", at(0)),
+        ("epoch_ms", "1795564800250", at(250_000)),
+        ("epoch_ms", "999999999999", datetime.datetime(2001, 9, 9, 1, 46, 39, 999_000, datetime.UTC)),
         ("degrees_minutes_seconds", "121°32′56.4″", 121 + 32 / 60 + 56.4 / 3600),
         ("degrees_minutes_seconds", "121°32'56\"", 121 + 32 / 60 + 56 / 3600),
         ("degrees_minutes_seconds", "29度52分26.4秒", 29 + 52 / 60 + 26.4 / 3600),
@@ -58,6 +73,25 @@ def test_what_a_function_reads(function: str, text: str, value: object) -> None:
         ("metres", "nan"),
         ("metres", "inf"),
         ("degrees", "121°"),
+        ("number", "NaN"),
+        ("number", "Infinity"),
+        ("number", "1e400"),
+        ("number", "3,2"),
+        ("number", "3.2 m"),
+        ("instant", "2026-11-25T08:00:00"),
+        ("instant", "2026-11-25"),
+        ("instant", "2026-11-31T08:00:00Z"),
+        ("instant", "2026-11-25T24:00:00Z"),
+        ("instant", "2026-11-25T08:00:60Z"),
+        ("instant", "2026-11-25T08:00Z"),
+        ("instant", "2026-11-25T08:00:00+0800"),
+        ("instant", "2026-11-25T08:00:00+25:00"),
+        ("instant", "1795564800"),
+        ("epoch_ms", "1795564800"),
+        ("epoch_ms", "17955648000000"),
+        ("epoch_ms", "1795564800000.5"),
+        ("epoch_ms", "-1795564800000"),
+        ("epoch_ms", "2026-11-25T08:00:00Z"),
         ("degrees_minutes_seconds", "121°61′00″"),
         ("degrees_minutes_seconds", "121.5"),
         ("decimal_comma", "1.234,5"),
