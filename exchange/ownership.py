@@ -92,7 +92,7 @@ class Reading(msgspec.Struct, frozen=True):
     quantity: str
     value: float | None
     state: str | None
-    unit: str | None
+    value_unit: str | None
     observed_at: datetime
     bureau: str
     feed: str
@@ -296,7 +296,7 @@ def _reading(row: Latest) -> Reading:
         quantity=row.quantity,
         value=row.value,
         state=row.state,
-        unit=row.unit,
+        value_unit=row.unit,
         observed_at=moment(row.observed_at_us),
         bureau=row.bureau,
         feed=row.feed,

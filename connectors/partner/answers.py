@@ -72,7 +72,7 @@ class Reading(msgspec.Struct, frozen=True):
     quantity: str
     value: float | None
     state: str | None
-    unit: str | None
+    value_unit: str | None
     observed_at: datetime
     bureau: str
     feed: str

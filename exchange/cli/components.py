@@ -86,13 +86,8 @@ def _component(options: argparse.Namespace) -> int:
         print_json(found)
         return 0
     _print_component(found)
-    rows = [
-        (one.quantity, one.value if one.state is None else one.state, one.unit, f"{one.observed_at:%Y-%m-%d %H:%M:%SZ}",
-         f"{one.bureau} / {one.feed}", f"{one.evidence_class}, record {one.record} of {one.message_id}, "
-         f"audit entry {one.entry}")
-        for one in found.readings
-    ]  # fmt: skip
-    if rows:
+    if found.readings:
+        rows = [_reading_row(one) for one in found.readings]
         print_table("最新监测读数 Latest readings", ["quantity", "reading", "unit", "observed", "feed", "proof"], rows)
     return 0
 
@@ -192,6 +187,13 @@ def _print_component(component: Any) -> None:
         ("变更号 change", component.change_number),
     ]
     print_table("管理部件 Component", ["", ""], rows)
+
+
+def _reading_row(reading: Any) -> tuple[object, ...]:
+    said = " ".join(str(part) for part in (reading.value, reading.state) if part is not None)
+    proof = f"{reading.evidence_class}, record {reading.record} of {reading.message_id}, audit entry {reading.entry}"
+    observed = f"{reading.observed_at:%Y-%m-%d %H:%M:%SZ}"
+    return reading.quantity, said, reading.value_unit, observed, f"{reading.bureau} / {reading.feed}", proof
 
 
 def print_ownership(answer: Any) -> None:

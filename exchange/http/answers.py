@@ -60,7 +60,7 @@ def _put_reading(parent: etree._Element, reading: Reading) -> None:
     put(element, "Quantity", reading.quantity)
     _put_if(element, "Value", None if reading.value is None else repr(reading.value))
     _put_if(element, "State", reading.state)
-    _put_if(element, "Unit", reading.unit)
+    _put_if(element, "ValueUnit", reading.value_unit)
     put(element, "ObservedAt", instant(reading.observed_at))
     put(element, "Bureau", reading.bureau)
     put(element, "Feed", reading.feed)

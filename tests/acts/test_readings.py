@@ -85,7 +85,9 @@ class Gateway:
 
     def shown(self, component: int = 1) -> list[tuple[Any, ...]]:
         found = ownership.component(self.acts.bus.store, str(component))
-        return [(one.quantity, one.value, one.state, one.unit, one.message_id, one.record) for one in found.readings]
+        return [
+            (one.quantity, one.value, one.state, one.value_unit, one.message_id, one.record) for one in found.readings
+        ]
 
     def kept(self) -> int:
         with closing(sqlite3.connect(self.acts.bus.folder / "store.sqlite")) as store:

@@ -85,7 +85,7 @@ def a_bus(folder: Path) -> Iterator[tuple[Trial, TwoProcesses]]:
     trial = a_trial(folder, LAMPS)
     trial.enrol("made-up", "Made-up bureau", "某单位")
     trial.grant("made-up", "push", "made-up-lamps")
-    port = _free_port()
+    port = free_port()
     trial.url = f"https://127.0.0.1:{port}"
     processes = TwoProcesses(trial, port)
     try:
@@ -94,7 +94,8 @@ def a_bus(folder: Path) -> Iterator[tuple[Trial, TwoProcesses]]:
         processes.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
