@@ -1,8 +1,8 @@
 """Readings as JSON (RFC 8259, UTF-8): an object with `readings`, an array, or one object a line.
 
 Each object is a record, each of its members a column of text as the source spells it: `3.20` stays `3.20`, no number
-is rounded on its way. A member that is itself an object or a list stands as JSON text, numbers in quotes; one with an empty
-name is left out: no feed can name it. `NaN` and `Infinity`, which JSON does not have and gateways write all the
+is rounded on its way. A member that is itself an object or a list stands as JSON text, numbers in quotes; one with an
+empty name is left out: no feed can name it. `NaN` and `Infinity`, which JSON does not have and gateways write all the
 same, stay text too: the mapping finds such a value wrong, and the other records go on. Whatever leaves open what was
 said refuses the delivery: a doubled member, a cut-off text, half of a surrogate pair.
 """
