@@ -170,7 +170,8 @@ def _apply_readings(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """The same for readings of known things, which are no claims: decode, map, check, compare, store, note, report."""
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
     deliveries = tuple(_delivery(row, feed, grants[row.grant]) for row in rows)
-    mapped = map_records(_decoded(rows, feed, bus), feed)
+    records, _ = _decoded(rows, feed, bus)  # whole or not: readings end nothing
+    mapped = map_records(records, feed)
     known = bus.store.known_keys(feed.of, mapped.candidates["source_key"])
     checked = readings.check(mapped.candidates, known, deliveries)
     stored_before = bus.store.known_readings(feed.id, checked.readings)

@@ -84,7 +84,8 @@ def compare(checked: Checked, mapped: Mapped, stored: pl.DataFrame) -> tuple[Com
     set_aside = _set_aside(said, pl.concat([mapped.findings, checked.findings]))
     outcomes = pl.concat([conform(judged, OUTCOMES), set_aside]).sort(list(KEY))
     nothing = pl.DataFrame(schema=VERSIONS), pl.DataFrame(schema=ENDED)
-    return Compared(outcomes, *nothing, further, 0.0, False), conform(judged.filter(outcome="new"), OBSERVED)
+    compared = Compared(outcomes, *nothing, further, gone_percent=0.0, held=False, whole=False)
+    return compared, conform(judged.filter(outcome="new"), OBSERVED)
 
 
 def _with_delivery(readings: pl.DataFrame, deliveries: Sequence[BatchDelivery]) -> pl.DataFrame:

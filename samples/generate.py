@@ -2,8 +2,8 @@
 
 `python -m samples.generate FOLDER [--seed 2007]` writes districts.geojson, grid.geojson, census.csv, water.csv,
 water-later.csv, power.csv, sheet.dxf, cameras.xml, truth.json, telemetry.json and telemetry-truth.json. The same seed
-gives the same bytes. Every fault is put in on purpose, so that a run of the bus over these files can be checked record by
-record.
+gives the same bytes. Every fault is put in on purpose, so that a run of the bus over these files can be checked record
+by record.
 """
 
 import argparse
