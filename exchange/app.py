@@ -305,7 +305,7 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
     stack.push_async_callback(door.stop)
     if not await door.ready(MQTT_READY_S):
         log.warning("mqtt.not_ready broker=%s; the other doors open, and it is tried on", settings.mqtt.broker)
-    pushing = asyncio.create_task(ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish).run())
+    pushing = asyncio.create_task(ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run())
     stack.callback(pushing.cancel)
 
 

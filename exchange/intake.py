@@ -59,6 +59,7 @@ class _Standing(msgspec.Struct):
     feed: str = ""
     message_id: str = ""
     grant: str = ""
+    trust_digest: str = ""
 
     @property
     def known(self) -> Principal | None:
@@ -194,6 +195,7 @@ def _who(delivery: Delivery, bus: Bus, standing: _Standing, now: datetime) -> tu
     """The envelope and the certificate that it claims. Of somebody without an enrolled connection nothing is opened,
     but where a broker carries."""
     trust = bus.registry.trust()
+    standing.trust_digest = trust.digest
     standing.carrier = carrier_of(delivery.carrier_der, trust, now)
     if standing.carrier is None and not standing.broker:
         raise Refusal("auth.no_certificate")
@@ -279,7 +281,7 @@ def _entry(kind: str, outcome: str, standing: _Standing, bus: Bus, detail: dict[
         feed=feed,
         feed_digest=bus.feed_digests.get(feed, ""),
         grant=standing.grant,
-        trust_digest=bus.registry.trust().digest,
+        trust_digest=standing.trust_digest or bus.registry.trust().digest,
         detail=detail,
     )
 

@@ -59,6 +59,10 @@ class MqttDoor:
         """Publish to a topic; done when the broker acknowledged it, fails with Unavailable when it cannot be."""
         return self._link.publish(topic, octets)
 
+    def busy(self) -> bool:
+        """Whether deliveries wait for one another: what can come later should."""
+        return len(self._under_way) > WINDOW // 4
+
     def _hand_over(self, arrived: Arrived) -> None:
         """In the link's thread: the story is told on the loop."""
         assert self._loop is not None

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ log = logging.getLogger("yongtong.mqtt")
 AT_ONCE: Final = 200
 LOOK_S: Final = 0.5
 AGAIN_S: Final = 5.0  # after a failure
+BREATH_S, MOST_PATIENCE_S = 0.1, 10.0  # while deliveries come in faster than they are taken
 BY_BROKER: Final = "broker:"
 
 
@@ -28,22 +29,35 @@ class ReportPush:
     """Pushes reports until it is cancelled.
 
     path:    of the file that says up to which entry all is pushed
-    publish: as `MqttDoor.publish`
+    publish, busy: as `MqttDoor` has them
     """
 
-    def __init__(self, journal: Journal, path: Path, publish: Callable[[str, bytes], "Future[None]"]) -> None:
-        self._journal, self._path, self._publish = journal, path, publish
+    def __init__(
+        self,
+        journal: Journal,
+        path: Path,
+        publish: Callable[[str, bytes], "Future[None]"],
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._journal, self._path, self._publish, self._busy = journal, path, publish, busy
         self._pushed_to = _read(path)
 
     async def run(self) -> None:
         """Look for what is new, push it, look again."""
         while True:
+            await self._after_act_one()
             try:
                 pause_s = 0.0 if await self._push_some() else LOOK_S
             except (ExchangeError, OSError) as problem:
                 log.warning("mqtt.reports_not_pushed reason=%s", problem)
                 pause_s = AGAIN_S
             await asyncio.sleep(pause_s)
+
+    async def _after_act_one(self) -> None:
+        """Let deliveries that come in go first, but not for ever."""
+        until_s = asyncio.get_running_loop().time() + MOST_PATIENCE_S
+        while self._busy() and asyncio.get_running_loop().time() < until_s:
+            await asyncio.sleep(BREATH_S)
 
     async def _push_some(self) -> bool:
         """Push the next reports; whether there may be more at once."""
@@ -53,7 +67,9 @@ class ReportPush:
             for _, row, octets in found
             if row.carrier.startswith(BY_BROKER)
         ]
-        await asyncio.gather(*map(asyncio.wrap_future, published))
+        done, _ = await asyncio.to_thread(wait, published)
+        for future in done:
+            future.result()
         if found:
             self._pushed_to = found[-1][0]
             await asyncio.to_thread(_write, self._path, self._pushed_to)
