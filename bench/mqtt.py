@@ -110,7 +110,7 @@ def measure(folder: Path) -> Figure:
         rates, beside = alternating(ours, peer)
     serve_ms = sorted(serve for serve, _ in processor_s)[1]
     note = (
-        f"{ENVELOPES:,} envelopes a run, {sizes[0]:,} octets and one record each, from one publisher to its last receipt "
+        f"{ENVELOPES:,} envelopes a run, {sizes[0]:,} octets, one record each, from one publisher to the last receipt "
         f"through Mosquitto, TLS with client certificates; processor of serve {serve_ms:.2f} ms a delivery; "
         "act two works beside and lags; peer: the same envelopes to a bare paho subscriber that stores nothing"
     )
