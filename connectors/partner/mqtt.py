@@ -107,7 +107,7 @@ class MqttPartner:
         until = time.monotonic() + wait_s
         while (left := until - time.monotonic()) > 0:
             self.publish(inbound(feed), octets)
-            received = self._awaited(message_id, request_digest, min(left, AGAIN_S))
+            received = self._awaited(message_id, content, request_digest, min(left, AGAIN_S))
             if received is not None:
                 said = {
                     "sender": self._folder.bureau,
@@ -134,8 +134,11 @@ class MqttPartner:
         progress(status)
         return Reported(status, received)
 
-    def _awaited(self, message_id: str, request_digest: str, seconds: float) -> bytes | None:
-        """The receipt of that delivery, if it comes in time. Raises the bus's Refusal of this envelope."""
+    def _awaited(self, message_id: str, content: Content, request_digest: str, seconds: float) -> bytes | None:
+        """The receipt of that delivery, if it comes in time. Raises the bus's Refusal of this envelope.
+
+        Another client of ours may have used the id for another content; that receipt is on this topic, too.
+        """
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             taken = self._take(left)
@@ -144,9 +147,9 @@ class MqttPartner:
             octets, document = taken
             if document.get("message_id") != message_id:
                 continue
-            if "code" not in document:
+            if document.get("content_digest") == content.digest.hex:
                 return octets
-            if document.get("request_digest") == request_digest:
+            if "code" in document and document.get("request_digest") == request_digest:
                 raise _refusal_of(document)
         return None
 
