@@ -10,6 +10,7 @@ import msgspec
 
 from exchange.bus import Bus
 from exchange.journal import Acceptance, Entry, InboxRow
+from exchange.landing import landed
 from exchange.opened import Opened, Verified, opened_of
 from mappings.feed import Feed
 from security.authenticate import carrier_of, signer_of
@@ -91,7 +92,7 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
         evidence = known.evidence if known else await _beside(delivery, _kept, payload, delivery, bus)
         # 6 accept – inbox row and audit entry in one group; 7 answer – the receipt waits for its checkpoint
         acceptance = _acceptance(delivery, payload, verified, grant, evidence, standing, bus)
-        accepted = await asyncio.wrap_future(bus.journal.accept(acceptance))
+        accepted = await landed(bus.journal.accept(acceptance))
     except Refusal as refusal:
         raise await _entered(refusal, standing, bus) from refusal
     bus.wake()
@@ -315,7 +316,7 @@ async def _entered(refusal: Refusal, standing: _Standing, bus: Bus) -> Refusal:
         "claimed_sender": standing.claimed_sender,
         "message_id": standing.message_id,
     }
-    sequenced = await asyncio.wrap_future(bus.journal.note(_entry("refusal", refusal.code, standing, bus, detail)))
+    sequenced = await landed(bus.journal.note(_entry("refusal", refusal.code, standing, bus, detail)))
     refusal.reference = str(sequenced.index)
     return refusal
 

@@ -6,6 +6,7 @@ Protected header of documents that the bus issues: `alg typ kid`, `x5t#S256` whe
 a time is given; nothing else is written and nothing else is read.
 """
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -46,12 +47,13 @@ def _ordered(value: object, depth: int) -> object:
     if depth >= MOST_DEPTH:
         raise ValueError(f"nested deeper than {MOST_DEPTH}")
     if isinstance(value, dict):
-        if not all(type(name) is str for name in value):
+        if not set(map(type, value)) <= {str}:
             raise ValueError("a member name is not a string")
         names = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=lambda n: n.encode("utf-16-be"))
-        return {name: _ordered(value[name], depth + 1) for name in names}
+        # Most leaves are texts, and a call for each would be most of the time.
+        return {name: v if type(v := value[name]) is str else _ordered(v, depth + 1) for name in names}
     if isinstance(value, (list, tuple)):
-        return [_ordered(item, depth + 1) for item in value]
+        return [v if type(v) is str else _ordered(v, depth + 1) for v in value]
     raise ValueError(f"a document holds strings, integers, lists and objects, not {kind.__name__}")
 
 
@@ -61,14 +63,20 @@ def sign_document(document: Mapping[str, Any], typ: str, key: SigningKey, iat: d
     typ: `yt-receipt+jws`, `yt-report+jws`, `yt-refusal+jws`
     iat: when it was issued; whole seconds are kept
     """
+    protected, payload = _protected(typ, key, None if iat is None else int(iat.timestamp())), b64url(jcs(document))
+    signature = key.sign(f"{protected}.{payload}".encode("ascii"))
+    return jcs({"payload": payload, "protected": protected, "signature": b64url(signature)})
+
+
+@functools.lru_cache(maxsize=64)
+def _protected(typ: str, key: SigningKey, iat: int | None) -> str:
+    """The protected header's text; of receipts it is the same for all."""
     header: Document = {"alg": key.algorithm, "typ": typ, "kid": key.fingerprint}
     if key.certificate_der is not None:
         header["x5t#S256"] = b64url(bytes.fromhex(key.fingerprint))
     if iat is not None:
-        header["iat"] = int(iat.timestamp())
-    protected, payload = b64url(jcs(header)), b64url(jcs(document))
-    signature = key.sign(f"{protected}.{payload}".encode("ascii"))
-    return jcs({"payload": payload, "protected": protected, "signature": b64url(signature)})
+        header["iat"] = iat
+    return b64url(jcs(header))
 
 
 def open_document(octets: bytes, key: PublicKey | bytes, typ: str) -> Document:

@@ -7,6 +7,7 @@ that a crash in between brings the message again and its receipt with it.
 import asyncio
 import logging
 import secrets
+from collections import deque
 from concurrent.futures import Future
 from typing import Final
 
@@ -37,6 +38,8 @@ class MqttDoor:
         self._bus, self._broker = bus, f"broker:{name}"
         self._link = Link(address, client_id, [DELIVERIES], self._hand_over, window=WINDOW, most_bytes=most_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._handed: deque[Arrived] = deque()
+        self._called = False
         self._under_way: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -66,15 +69,21 @@ class MqttDoor:
     def _hand_over(self, arrived: Arrived) -> None:
         """In the link's thread: the story is told on the loop."""
         assert self._loop is not None
+        self._handed.append(arrived)
+        if self._called:
+            return  # the loop will look, and find this one too
+        self._called = True
         try:
-            self._loop.call_soon_threadsafe(self._begin, arrived)
+            self._loop.call_soon_threadsafe(self._begin)
         except RuntimeError:  # the loop is closed: we are stopping, and the message will come again
             log.info("mqtt.came_too_late")
 
-    def _begin(self, arrived: Arrived) -> None:
-        task = asyncio.ensure_future(self._story(arrived))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+    def _begin(self) -> None:
+        self._called = False  # first: what is handed over from here on calls again
+        while self._handed:
+            task = asyncio.ensure_future(self._story(self._handed.popleft()))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
 
     async def _story(self, arrived: Arrived) -> None:
         """Until the message is taken or refused. What the bus cannot do now it does not ask the broker to repeat: it
