@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, dxf, ownership, signed_soap
+from bench import audit, dxf, mqtt, ownership, signed_soap
 from bench.figures import Figure, Results, keep
 
 WORK: Final = (
@@ -20,6 +20,7 @@ WORK: Final = (
 FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "signed_soap_per_s": signed_soap.measure,
     "ownership_by_id_per_s": ownership.measure,
+    "mqtt_deliveries_per_s": mqtt.measure,
     "audit_appends_per_s": audit.measure,
     "audit_appends_at_1e6_per_s": audit.measure_growth,
     "dxf_entities_per_s": dxf.measure,

@@ -4,9 +4,9 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +14,7 @@ from bench.deliveries import Sender
 from connectors.partner.folder import PartnerFolder
 from exchange.cli.demo_quarter import FEEDS
 from exchange.cli.trial import ORIGIN, City, Trial
+from exchange.settings import Settings
 from samples import quarter
 from security.message import file_content
 
@@ -100,9 +101,15 @@ def _processor_s(process: int) -> float:
 
 
 @contextlib.contextmanager
-def standing(folder: Path) -> Iterator[Standing]:
-    """A new bus in the folder, serving on a free port of this machine."""
-    trial = Trial(folder, CITY)
+def standing(
+    folder: Path, mqtt: dict[str, Any] | None = None, first: Callable[[Settings], None] = lambda _: None
+) -> Iterator[Standing]:
+    """A new bus in the folder, serving on free ports of this machine.
+
+    mqtt: its settings of the second door (none unless given); first: what must run before the bus does
+    """
+    trial = Trial(folder, CITY, mqtt=mqtt or {"broker": "off"})
+    first(trial.settings)
     for bureau, feeds in BUREAUS.items():
         trial.enrol(bureau, bureau, bureau)
         trial.grant(bureau, "pull", "ownership")

@@ -12,8 +12,8 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,16 +22,21 @@ from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from paho.mqtt.enums import MQTTProtocolVersion
 from starlette.applications import Starlette
 
+from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
 from exchange.bus import Bus
 from exchange.evidence import Evidence
 from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.tls import server_context
-from exchange.intake import remember_reads
+from exchange.intake import remember_reads, turn_away
 from exchange.journal import Journal
+from exchange.mqtt.broker import US, EmbeddedBroker, Rules
+from exchange.mqtt.door import MqttDoor
+from exchange.mqtt.reports import ReportPush
 from exchange.placing import load_city
 from exchange.processing import process
 from exchange.receipts import Anchors, issue_receipt, issue_report
@@ -44,14 +49,16 @@ from mappings.load import load_feeds
 from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer, register, run_worker
 from security import keys, pki
+from security.authenticate import carrier_of
 from security.errors import Misconfigured
-from security.keys import SigningKey
+from security.keys import SigningKey, der_of_pem
 from security.sealing import KEY_BYTES, SealingKey
 from security.xml import compile_schema
 
 log = logging.getLogger("yongtong.app")
 
 RESTART_S: Final = 1.0
+MQTT_READY_S: Final = 10.0  # how long the doors wait for the broker before they open without it
 PARENT_LOOK_S: Final = 0.5
 EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept at a later start
 KEY_YEARS: Final = 10
@@ -235,8 +242,18 @@ def state_of(settings: Settings) -> Path:
 # --- running it ------------------------------------------------------------------------------------------------------
 
 
-def serve(settings: Settings, listening: socket.socket, *, with_worker: bool, ready: Callable[[], None]) -> None:
-    """Open the doors until SIGTERM or SIGINT; with_worker also keeps one worker process alive beside them."""
+def serve(
+    settings: Settings,
+    listening: socket.socket,
+    mqtt_listening: socket.socket | None,
+    *,
+    with_worker: bool,
+    ready: Callable[[], None],
+) -> None:
+    """Open the doors until SIGTERM or SIGINT; with_worker also keeps one worker process alive beside them.
+
+    mqtt_listening: for the embedded broker, None where there is none
+    """
     with ExitStack() as stack:
         _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder")
         broker = settings.at(settings.state.folder) / "queue"
@@ -254,14 +271,76 @@ def serve(settings: Settings, listening: socket.socket, *, with_worker: bool, re
             stack.callback(keeper.stop)
         folder = settings.at(settings.keys.folder)
         tls = server_context(folder / "tls.pem", folder / "tls.key", folder / "ca.pem")
-        asyncio.run(_doors(make_app(bus, bus.folder / "spool"), listening, tls, ready))
+        app = make_app(bus, bus.folder / "spool")
+        asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
 
 
-async def _doors(app: Starlette, listening: socket.socket, tls: ssl.SSLContext, ready: Callable[[], None]) -> None:
+async def _doors(
+    app: Starlette,
+    listening: socket.socket,
+    tls: ssl.SSLContext,
+    ready: Callable[[], None],
+    mqtt: Callable[[AsyncExitStack], Awaitable[None]],
+) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await server.serve(app, listening, tls, stop, ready)
+    async with AsyncExitStack() as stack:
+        await mqtt(stack)
+        await server.serve(app, listening, tls, stop, ready)
+
+
+async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, stack: AsyncExitStack) -> None:
+    """Open the second door until the stack closes: the embedded broker where there is one, then our own client."""
+    if settings.mqtt.broker == "off":
+        return
+    if listening is not None:
+        broker = _embedded(settings, bus, listening)
+        await broker.start()
+        stack.push_async_callback(broker.shutdown)
+    client_id = f"{US}:{settings.bus.origin}"
+    address = _broker_address(settings, listening)
+    door = MqttDoor(bus, address, client_id, settings.mqtt.name, settings.mqtt.max_packet_bytes)
+    door.start()
+    stack.push_async_callback(door.stop)
+    if not await door.ready(MQTT_READY_S):
+        log.warning("mqtt.not_ready broker=%s; the other doors open, and it is tried on", settings.mqtt.broker)
+    pushing = asyncio.create_task(ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run())
+    stack.callback(pushing.cancel)
+
+
+def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> EmbeddedBroker:
+    """The embedded broker, which lets nobody in without an enrolled certificate."""
+    folder = settings.at(settings.keys.folder)
+    tls = server_context(folder / "tls.pem", folder / "tls.key", folder / "ca.pem")
+    tls.verify_mode = ssl.CERT_REQUIRED
+
+    def bureau_of(der: bytes) -> str | None:
+        carrier = carrier_of(der, bus.registry.trust(), bus.clock())
+        return carrier.bureau if carrier else None
+
+    rules = Rules(
+        own_der=der_of_pem((folder / "tls.pem").read_bytes()),
+        bureau_of=bureau_of,
+        owner_of=lambda feed: bus.feeds[feed].bureau if feed in bus.feeds else None,
+        refused=lambda refusal, der, remote: turn_away(refusal, "mqtt", der, remote, bus),
+    )
+    return EmbeddedBroker(listening, tls, rules, settings.mqtt.max_packet_bytes)
+
+
+def _broker_address(settings: Settings, listening: socket.socket | None) -> Address:
+    """Where the bus's own client finds its broker."""
+    mqtt, folder = settings.mqtt, settings.at(settings.keys.folder)
+    tls = client_tls(
+        str(settings.at(mqtt.certificate) if mqtt.certificate else folder / "tls.pem"),
+        str(settings.at(mqtt.key) if mqtt.key else folder / "tls.key"),
+        str(settings.at(mqtt.ca) if mqtt.ca else folder / "ca.pem"),
+    )
+    if listening is None:
+        return address_of(mqtt.broker, tls)
+    tls.check_hostname = False  # our own socket, by its address; the certificate is made out to public names
+    host, port = listening.getsockname()[:2]
+    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port, tls, (MQTTProtocolVersion.MQTTv311,))  # noqa: S104  # an address to call, not to listen on
 
 
 class WorkerKeeper:

@@ -1,31 +1,29 @@
 """Act one of a delivery, from arrival to receipt; and the door of every read. Milliseconds, durable, honest."""
 
 import asyncio
-import re
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
-from lxml import etree
 
 from exchange.bus import Bus
 from exchange.journal import Acceptance, Entry, InboxRow
+from exchange.landing import landed
+from exchange.opened import Opened, Verified, opened_of
 from mappings.feed import Feed
 from security.authenticate import carrier_of, signer_of
 from security.authorise import authorise
 from security.errors import Refusal, Unavailable
 from security.message import Delivery, EnrolledCertificate, Grant, Principal, VerifiedPayload
 from security.signatures import payload_of
-from security.wss import LONGEST, SKEW, Envelope, VerifiedEnvelope, open_envelope, verify
-from security.wss import Limits as EnvelopeLimits
+from security.wss import LONGEST, SKEW, VerifiedEnvelope
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
-_MEMBER: Final = re.compile(r"Element '(?:\{[^}']*\})?([^']*)'")
 OWN_DELIVERIES: Final = "deliveries"
 LARGE_BYTES: Final = 200_000  # above this the work goes to a thread, so that small messages do not wait behind it
 
@@ -34,7 +32,7 @@ class Received(msgspec.Struct, frozen=True):
     """A delivery accepted. inbox.receipt is the signed receipt, the same bytes at every door and every retry."""
 
     inbox: InboxRow
-    verified: VerifiedEnvelope
+    verified: Verified
     repeated: bool
 
 
@@ -47,16 +45,36 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 class _Standing(msgspec.Struct):
-    """What is established of a request so far. A refusal is entered with no more than this."""
+    """What is established of a request so far. A refusal is entered with no more than this.
+
+    broker: `broker:{name}` where one carried the message; it vouches for nobody
+    signer: set only once the signature holds
+    """
 
     door: str
     remote: str
+    broker: str = ""
     carrier: Principal | None = None
-    signer: Principal | None = None  # set only once the signature holds
+    signer: Principal | None = None
     claimed_sender: str = ""
     feed: str = ""
     message_id: str = ""
     grant: str = ""
+    trust_digest: str = ""
+
+    @property
+    def known(self) -> Principal | None:
+        """Whom we may tell more than a stranger hears: the signer, else the bureau whose connection it is."""
+        return self.signer or self.carrier
+
+    @property
+    def carried_by(self) -> str:
+        """The carrier as entries and receipts name it."""
+        return self.carrier.certificate if self.carrier else self.broker
+
+    def confirm(self, signer: Principal) -> None:
+        """The signature holds: whatever is refused from here on is refused to the signer by name."""
+        self.signer = signer
 
 
 async def receive(delivery: Delivery, bus: Bus) -> Received:
@@ -64,7 +82,7 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
 
     Raises Refusal, already entered in the audit; Unavailable when nothing was kept and the sender should try again.
     """
-    standing = _Standing(delivery.door, delivery.remote)
+    standing = _standing(delivery)
     try:
         # 1 who, 2 which, 3 may they, 4 is it theirs
         verified, payload, grant = await _beside(delivery, _checked, delivery, bus, standing)
@@ -74,24 +92,27 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
         evidence = known.evidence if known else await _beside(delivery, _kept, payload, delivery, bus)
         # 6 accept – inbox row and audit entry in one group; 7 answer – the receipt waits for its checkpoint
         acceptance = _acceptance(delivery, payload, verified, grant, evidence, standing, bus)
-        accepted = await asyncio.wrap_future(bus.journal.accept(acceptance))
+        accepted = await landed(bus.journal.accept(acceptance))
     except Refusal as refusal:
         raise await _entered(refusal, standing, bus) from refusal
     bus.wake()
     return Received(accepted.inbox, verified, accepted.repeated)
 
 
-def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[VerifiedEnvelope, VerifiedPayload, Grant]:
+def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Verified, VerifiedPayload, Grant]:
     now = bus.clock()
-    # 1 who – both certificates enrolled for the same bureau; the signing one in force
-    envelope, certificate = _who(delivery, bus, standing, now)
+    # 1 who – both certificates enrolled for the same bureau; the signing one in force. Where a broker carries, only the
+    # signature can say who it was, so there it comes first: whoever fails it has proved nothing and is told nothing
+    opened, certificate = _who(delivery, bus, standing, now)
     signer = Principal(certificate.bureau, certificate.fingerprint)
-    # 2 which – the feed named in the part that will have to be signed
-    feed = _feed_named(envelope, bus, standing)
+    verified = _theirs(opened, certificate, bus, standing, now) if standing.carrier is None else None
+    # 2 which – the feed named in the part that is, or will have to be, signed; and whether it came by its door's rules
+    feed = _feed_named(opened, bus, standing)
+    opened.check_arrival(feed, now)
     # 3 may they – default is no
     grant = authorise(signer, "push", feed.id, feed.bureau, bus.registry.grants(signer.bureau), _day(now))
     # 4 is it theirs – nothing but the envelope was parsed up to here
-    verified = _theirs(envelope, certificate, delivery, bus, standing, now)
+    verified = verified or _theirs(opened, certificate, bus, standing, now)
     payload = payload_of(verified, delivery)
     if payload.form == "inline" and payload.content.size > bus.limits.max_inline_bytes:
         raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
@@ -119,12 +140,13 @@ async def admit(delivery: Delivery, bus: Bus, view: str) -> Admitted:
     view: what is asked for, `ownership`, `components`, `changes`, or `deliveries` (one's own, which needs no grant)
     """
     now = bus.clock()
-    standing = _Standing(delivery.door, delivery.remote)
+    standing = _standing(delivery)
     try:
-        envelope, certificate = _who(delivery, bus, standing, now)
+        opened, certificate = _who(delivery, bus, standing, now)
         principal = Principal(certificate.bureau, certificate.fingerprint)
         grant = _may_read(principal, view, bus, now)
-        verified = _theirs(envelope, certificate, delivery, bus, standing, now)
+        verified = _theirs(opened, certificate, bus, standing, now)
+        assert isinstance(verified, VerifiedEnvelope)  # over MQTT nothing is asked
         standing.grant = grant.id
         bus.replays.refuse_again(principal.bureau, verified.signed_digest, verified.expires + SKEW, now)
     except Refusal as refusal:
@@ -166,54 +188,41 @@ async def turn_away(refusal: Refusal, door: str, carrier_der: bytes | None, remo
     return await _entered(refusal, standing, bus)
 
 
-def _who(delivery: Delivery, bus: Bus, standing: _Standing, now: datetime) -> tuple[Envelope, EnrolledCertificate]:
+def _standing(delivery: Delivery) -> _Standing:
+    return _Standing(delivery.door, delivery.remote, delivery.carried.broker if delivery.carried else "")
+
+
+def _who(delivery: Delivery, bus: Bus, standing: _Standing, now: datetime) -> tuple[Opened, EnrolledCertificate]:
+    """The envelope and the certificate that it claims. Of somebody without an enrolled connection nothing is opened,
+    but where a broker carries."""
     trust = bus.registry.trust()
+    standing.trust_digest = trust.digest
     standing.carrier = carrier_of(delivery.carrier_der, trust, now)
-    if standing.carrier is None:
+    if standing.carrier is None and not standing.broker:
         raise Refusal("auth.no_certificate")
-    envelope = open_envelope(delivery.envelope, EnvelopeLimits(max_bytes=bus.limits.max_envelope_bytes))
-    standing.claimed_sender = envelope.claimed("Sender")[:64]
-    standing.message_id = envelope.claimed("MessageId")[:128]
-    certificate = signer_of(envelope, trust, now)
-    if certificate.bureau != standing.carrier.bureau:
+    opened = opened_of(delivery, bus)
+    standing.claimed_sender = opened.sender[:64]
+    standing.message_id = opened.message_id[:128]
+    certificate = signer_of(opened.certificate_in(trust), opened.sender, now)
+    if standing.carrier is not None and certificate.bureau != standing.carrier.bureau:
         raise Refusal("auth.carrier_mismatch", f"{standing.carrier.bureau} / {certificate.bureau}")
-    return envelope, certificate
+    return opened, certificate
 
 
-def _feed_named(envelope: Envelope, bus: Bus, standing: _Standing) -> Feed:
-    standing.feed = envelope.claimed("Feed")[:64]
+def _feed_named(opened: Opened, bus: Bus, standing: _Standing) -> Feed:
+    standing.feed = opened.feed[:64]
     feed = bus.feeds.get(standing.feed)
     if feed is None:
         raise Refusal("feed.unknown", standing.feed)
     return feed
 
 
-def _theirs(
-    envelope: Envelope,
-    certificate: EnrolledCertificate,
-    delivery: Delivery,
-    bus: Bus,
-    standing: _Standing,
-    now: datetime,
-) -> VerifiedEnvelope:
+def _theirs(opened: Opened, certificate: EnrolledCertificate, bus: Bus, standing: _Standing, now: datetime) -> Verified:
     """The signature holds, the signed part has the published shape, and it names this bus as its recipient."""
-    verified = verify(
-        envelope, certificate, now=now, attachment=delivery.attachment, attachment_id=delivery.attachment_id
-    )
-    standing.signer = verified.signer  # whatever is refused from here on is refused to the signer by name
-    if not bus.schema.validate(verified.element):
-        raise Refusal("soap.schema_invalid", _broken_rules(bus.schema))
-    recipient = verified.text("Recipient")
-    if recipient != bus.origin:
-        raise Refusal("auth.wrong_recipient", f"{recipient} != {bus.origin}")
+    verified = opened.verify(certificate, now, standing.confirm)
+    if verified.recipient != bus.origin:
+        raise Refusal("auth.wrong_recipient", f"{verified.recipient} != {bus.origin}")
     return verified
-
-
-def _broken_rules(schema: etree.XMLSchema) -> str:
-    """Which members break which rule of the XSD; libxml2's own words go on to quote what was sent, content too."""
-    errors: Any = schema.error_log  # its stub forgets that one can go through it
-    named = ((_MEMBER.match(error.message), error.type_name.removeprefix("SCHEMAV_")) for error in errors)
-    return ", ".join(dict.fromkeys(f"{member[1]}: {rule}" for member, rule in named if member))[:200]
 
 
 def _may_read(principal: Principal, view: str, bus: Bus, now: datetime) -> Grant:
@@ -226,7 +235,7 @@ def _may_read(principal: Principal, view: str, bus: Bus, now: datetime) -> Grant
 def _acceptance(
     delivery: Delivery,
     payload: VerifiedPayload,
-    verified: VerifiedEnvelope,
+    verified: Verified,
     grant: Grant,
     evidence: str,
     standing: _Standing,
@@ -239,7 +248,6 @@ def _acceptance(
         bus,
         {"evidence_digest": delivery.raw.digest.hex},  # the journal adds what the inbox keeps
     )
-    assert standing.carrier is not None
     return Acceptance(
         sender=payload.sender,
         message_id=payload.message_id,
@@ -249,7 +257,7 @@ def _acceptance(
         content_length=payload.content.size,
         request_digest=verified.signature_digest,
         signer=payload.signer.certificate,
-        carrier=standing.carrier.certificate,
+        carrier=standing.carried_by,
         evidence_class="signed",
         form=payload.form,
         grant=grant.id,
@@ -267,14 +275,14 @@ def _entry(kind: str, outcome: str, standing: _Standing, bus: Bus, detail: dict[
     return Entry(
         type=kind,
         outcome=outcome,
-        actor=(signer or standing.carrier or Principal("", "")).certificate[:16],
-        carrier=standing.carrier.certificate if standing.carrier else "",
+        actor=standing.known.certificate[:16] if standing.known else "",
+        carrier=standing.carried_by,
         signer=signer.certificate if signer else "",
         sender=signer.bureau if signer else "",
         feed=feed,
         feed_digest=bus.feed_digests.get(feed, ""),
         grant=standing.grant,
-        trust_digest=bus.registry.trust().digest,
+        trust_digest=standing.trust_digest or bus.registry.trust().digest,
         detail=detail,
     )
 
@@ -294,10 +302,11 @@ def _read_entry(standing: _Standing, view: str, verified: VerifiedEnvelope, bus:
 async def _entered(refusal: Refusal, standing: _Standing, bus: Bus) -> Refusal:
     """The refusal as this caller may hear it, once it stands in the audit.
 
-    An enrolled carrier hears the precise code and its entry's number. Anybody else hears `auth.refused` and a
-    reference; for strangers one entry an address and minute, so that a flood cannot fill the log.
+    An enrolled carrier, or a signer whose signature held, hears the precise code and its entry's number. Anybody else
+    hears `auth.refused` and a reference; for strangers one entry an address and minute, so that a flood cannot fill
+    the log.
     """
-    if standing.carrier is None:
+    if standing.known is None:
         reference = secrets.token_hex(4)
         bus.journal.note_stranger(standing.remote, refusal.code)
         return Refusal("auth.refused", reference)
@@ -307,7 +316,7 @@ async def _entered(refusal: Refusal, standing: _Standing, bus: Bus) -> Refusal:
         "claimed_sender": standing.claimed_sender,
         "message_id": standing.message_id,
     }
-    sequenced = await asyncio.wrap_future(bus.journal.note(_entry("refusal", refusal.code, standing, bus, detail)))
+    sequenced = await landed(bus.journal.note(_entry("refusal", refusal.code, standing, bus, detail)))
     refusal.reference = str(sequenced.index)
     return refusal
 

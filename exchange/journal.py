@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -314,6 +315,18 @@ class Journal:
         query = "SELECT octets FROM reports WHERE inbox_id = ? ORDER BY entry_index DESC LIMIT 1"
         rows = self._read(query, row.id) if row else []
         return rows[0][0] if rows else None
+
+    def reports_after(self, entry: int, limit: int) -> list[tuple[int, InboxRow, bytes]]:
+        """Signed reports whose entries come after `entry`, in order: (entry, delivery, report).
+
+        It stops before one that is not signed yet, so that whoever goes on from the last of them misses none.
+        """
+        query = "SELECT entry_index, inbox_id, octets FROM reports WHERE entry_index > ? ORDER BY entry_index LIMIT ?"
+        rows = list(takewhile(lambda row: row[2] is not None, self._read(query, entry, limit)))
+        marks = ", ".join("?" * len(rows))
+        deliveries = self._read(f"{SELECT_INBOX} WHERE id IN ({marks})", *(row[1] for row in rows)) if rows else []
+        by_id = {row.id: row for row in map(inbox_row, deliveries)}
+        return [(index, by_id[inbox_id], octets) for index, inbox_id, octets in rows]
 
     def evidence_files(self) -> set[str]:
         """Files, `bureau/name`, in which the evidence of accepted deliveries lies; any other may be swept."""

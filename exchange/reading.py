@@ -7,7 +7,7 @@ from exchange.bus import Bus
 from exchange.entry import InboxRow
 from security.errors import AuditBroken, Refusal
 from security.message import Content, Digest, Principal, VerifiedPayload
-from security.signatures import reopen
+from security.signatures import reopen, reopen_jws
 
 
 class EvidenceBroken(AuditBroken):
@@ -24,14 +24,17 @@ def reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
 
 def _reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
     raw = bus.evidence.read(row.evidence)
+    expected, signer = Digest("SHA-256", bytes.fromhex(row.content_digest)), Principal(row.sender, row.signer)
+    if row.form == "jws":
+        return reopen_jws(raw.read(), expected=expected, request_digest=row.request_digest, signer=signer)
     # No limit of today's settings: what was accepted under another one is evidence all the same.
     envelope, attachment = _parts(raw) if row.form != "inline" else (raw.read(), None)
     return reopen(
         envelope,
         attachment,
-        expected=Digest("SHA-256", bytes.fromhex(row.content_digest)),
+        expected=expected,
         request_digest=row.request_digest,
-        signer=Principal(row.sender, row.signer),
+        signer=signer,
         signed_at=datetime.fromisoformat(row.signed_at),
         form=row.form,
     )

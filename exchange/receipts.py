@@ -27,6 +27,7 @@ from security.keys import SigningKey, der_of_pem
 
 RECEIPT = "yt-receipt+jws"
 REPORT = "yt-report+jws"
+REFUSAL = "yt-refusal+jws"
 
 # Members of a receipt, by where its entry says the same: a receipt says nothing that the log does not hold.
 IN_LEAF = ("origin", "outcome", "sender", "carrier", "feed", "signer", "grant")
@@ -107,6 +108,29 @@ def issue_report(row: InboxRow, proof: EntryProof, report: dict[str, Any], key: 
         **_proven(proof),
     }
     return sign_document(document, REPORT, key)
+
+
+def issue_refusal(
+    refusal: Refusal, origin: str, sender: str, feed: str, message_id: str, request_digest: str, key: SigningKey
+) -> bytes:
+    """The signed refusal of a delivery whose signature held, for doors that have no fault of their own (MQTT).
+
+    request_digest: of the very envelope that was refused; `reference` is the number of its audit entry
+    """
+    document = {
+        "v": 1,
+        "origin": origin,
+        "outcome": "refused",
+        "sender": sender,
+        "feed": feed,
+        "message_id": message_id,
+        "request_digest": request_digest,
+        "code": refusal.code,
+        "sentence": msgspec.structs.asdict(refusal.sentence),
+        "detail": refusal.detail[:200],
+        "reference": refusal.reference,
+    }
+    return sign_document(document, REFUSAL, key)
 
 
 def verify_receipt(octets: bytes, anchors: Anchors) -> VerifiedDocument:

@@ -32,6 +32,25 @@ class HttpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names: list[str]
 
 
+class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The second door.
+
+    broker: `embedded`, `off`, or `mqtts://host:port` of a broker of the city's
+    name:   of the broker, as receipts name it: `broker:{name}`
+    host, port: where the embedded broker listens; max_packet_bytes: the longest packet it reads
+    ca, certificate, key: PEM files for a broker of the city's; empty: the bus's own CA, TLS certificate and key
+    """
+
+    broker: str = "embedded"
+    name: str = "main"
+    host: str = "127.0.0.1"
+    port: int = 8883
+    max_packet_bytes: int = 1_100_000
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
 class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One folder, relative to the settings file."""
 
@@ -71,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worker: WorkerSettings = WorkerSettings()
     limits: Limits = Limits()
     tolerances: Tolerances = Tolerances()
+    mqtt: MqttSettings = MqttSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:

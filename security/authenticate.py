@@ -7,7 +7,6 @@ name, a serial number or a thumbprint only finds it.
 import hashlib
 from datetime import datetime
 
-from security.envelope import Envelope
 from security.errors import Refusal
 from security.message import EnrolledCertificate, Principal
 from security.pki import check_window, issuer_from_text, names_of
@@ -83,23 +82,22 @@ def carrier_of(der: bytes | None, trust: TrustList, now: datetime) -> Principal 
     return Principal(bureau=certificate.bureau, certificate=certificate.fingerprint)
 
 
-def signer_of(envelope: Envelope, trust: TrustList, now: datetime) -> EnrolledCertificate:
-    """Whose signature the envelope claims to bear, if that certificate may sign for the sender it names.
+def signer_of(certificate: EnrolledCertificate | None, sender: str, now: datetime) -> EnrolledCertificate:
+    """The certificate that an envelope claims to be signed with, if it may sign for the sender that it names.
 
-    Nothing is verified yet: `security.wss.verify` decides whether the claim is true.
+    certificate: what the trust list holds under the name that the envelope gives; None when it holds nothing
+    Nothing is verified yet: whether the claim is true, the signature decides.
 
     Raises Refusal: `auth.certificate_unknown`, `auth.certificate_not_for_signing`, `auth.certificate_revoked`,
     `auth.certificate_expired`, `auth.sender_mismatch`.
     """
     # (1) enrolled  (2) for signing: a connection key lies on more machines than a signing key should
-    certificate = trust.named(envelope.key_reference)
     if certificate is None:
         raise Refusal("auth.certificate_unknown")
     if certificate.use != "signing":
         raise Refusal("auth.certificate_not_for_signing", certificate.fingerprint[:16])
-    # (3) in force now  (4) of the bureau that the Body names as sender
+    # (3) in force now  (4) of the bureau that is named as sender
     check_window(certificate, now)
-    sender = envelope.claimed("Sender")
     if sender != certificate.bureau:
         raise Refusal("auth.sender_mismatch", f"certificate of {certificate.bureau}, sender {sender}"[:120])
     return certificate

@@ -6,8 +6,7 @@ Protected header of documents that the bus issues: `alg typ kid`, `x5t#S256` whe
 a time is given; nothing else is written and nothing else is read.
 """
 
-import base64
-import json
+import functools
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from security.errors import Refusal
+from security.jose import Members, b64url, strict_object, unb64url
 from security.keys import PublicKey, SigningKey, spki, verify_signature
 from security.message import sha256
 
@@ -24,8 +24,7 @@ _SAFE_INTEGER = (1 << 53) - 1
 _HEADER = {"alg", "typ", "kid"}
 _HEADER_OPTIONAL = {"x5t#S256", "iat"}
 
-# A document's values. Any is here because a JSON tree is recursive; `jcs` and `open_document` check every node.
-Document = dict[str, Any]
+Document = Members  # `jcs` and `open_document` check every node
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,29 +47,36 @@ def _ordered(value: object, depth: int) -> object:
     if depth >= MOST_DEPTH:
         raise ValueError(f"nested deeper than {MOST_DEPTH}")
     if isinstance(value, dict):
-        if not all(type(name) is str for name in value):
+        if not set(map(type, value)) <= {str}:
             raise ValueError("a member name is not a string")
         names = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=lambda n: n.encode("utf-16-be"))
-        return {name: _ordered(value[name], depth + 1) for name in names}
+        # Most leaves are texts, and a call for each would be most of the time.
+        return {name: v if type(v := value[name]) is str else _ordered(v, depth + 1) for name in names}
     if isinstance(value, (list, tuple)):
-        return [_ordered(item, depth + 1) for item in value]
+        return [v if type(v) is str else _ordered(v, depth + 1) for v in value]
     raise ValueError(f"a document holds strings, integers, lists and objects, not {kind.__name__}")
 
 
 def sign_document(document: Mapping[str, Any], typ: str, key: SigningKey, iat: datetime | None = None) -> bytes:
     """The document signed: a flattened JWS, itself canonical. The same arguments give the same octets.
 
-    typ: `yt-receipt+jws`, `yt-report+jws`
+    typ: `yt-receipt+jws`, `yt-report+jws`, `yt-refusal+jws`
     iat: when it was issued; whole seconds are kept
     """
+    protected, payload = _protected(typ, key, None if iat is None else int(iat.timestamp())), b64url(jcs(document))
+    signature = key.sign(f"{protected}.{payload}".encode("ascii"))
+    return jcs({"payload": payload, "protected": protected, "signature": b64url(signature)})
+
+
+@functools.lru_cache(maxsize=64)
+def _protected(typ: str, key: SigningKey, iat: int | None) -> str:
+    """The protected header's text; of receipts it is the same for all."""
     header: Document = {"alg": key.algorithm, "typ": typ, "kid": key.fingerprint}
     if key.certificate_der is not None:
-        header["x5t#S256"] = _b64(bytes.fromhex(key.fingerprint))
+        header["x5t#S256"] = b64url(bytes.fromhex(key.fingerprint))
     if iat is not None:
-        header["iat"] = int(iat.timestamp())
-    protected, payload = _b64(jcs(header)), _b64(jcs(document))
-    signature = key.sign(f"{protected}.{payload}".encode("ascii"))
-    return jcs({"payload": payload, "protected": protected, "signature": _b64(signature)})
+        header["iat"] = iat
+    return b64url(jcs(header))
 
 
 def open_document(octets: bytes, key: PublicKey | bytes, typ: str) -> Document:
@@ -115,7 +121,7 @@ def _check_names_key(header: Document, key: PublicKey | bytes) -> None:
     thumbprint = header.get("x5t#S256")
     if isinstance(key, bytes):
         digest = sha256(key)
-        named = (header["kid"], thumbprint) == (digest.hex, _b64(digest.value))
+        named = (header["kid"], thumbprint) == (digest.hex, b64url(digest.value))
     else:
         # A bare key is all the reader has: a certificate named in the header cannot be checked, and decides nothing.
         named = thumbprint is not None or header["kid"] == sha256(spki(key)).hex
@@ -137,23 +143,9 @@ def key_named(octets: bytes) -> str:
 
 def _strict_json(octets: bytes) -> Document:
     try:
-        value = json.loads(octets.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as problem:
+        return strict_object(octets)
+    except ValueError as problem:
         raise _unreadable(f"not strict JSON: {problem}"[:160]) from problem
-    if not isinstance(value, dict):
-        raise _unreadable("not a JSON object")
-    return value
-
-
-def _no_doubles(pairs: list[tuple[str, Any]]) -> Document:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member is doubled")
-    return members
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _canonical(document: Document) -> bytes:
@@ -163,18 +155,11 @@ def _canonical(document: Document) -> bytes:
         raise _unreadable(str(problem)) from problem
 
 
-def _b64(octets: bytes) -> str:
-    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode("ascii")
-
-
 def _unb64(text: str) -> bytes:
     try:
-        octets = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return unb64url(text)
     except ValueError as problem:
-        raise _unreadable("not base64url") from problem
-    if _b64(octets) != text:
-        raise _unreadable("base64url is not canonical")
-    return octets
+        raise _unreadable("not canonical base64url") from problem
 
 
 def _unreadable(detail: str) -> Refusal:

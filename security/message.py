@@ -115,12 +115,26 @@ class Grant(msgspec.Struct, frozen=True):
     approved_by: str
 
 
+class Carried(msgspec.Struct, frozen=True):
+    """How a broker handed a message over. It vouches for nobody.
+
+    broker: as it stands in receipts and entries, `broker:{name}`
+    feed:   the one that the topic names
+    """
+
+    broker: str
+    feed: str
+    qos: int
+    retained: bool
+
+
 class Delivery(msgspec.Struct, frozen=True):
     """One message as it arrived; nothing in it is believed yet.
 
-    door:        `soap` (later `mqtt`)
+    door:        `soap` or `mqtt`
     carrier_der: the TLS client certificate, if one was shown
-    envelope:    the XML envelope's octets (the root part when the message came as MTOM)
+    envelope:    the envelope's octets: XML (the root part when the message came as MTOM), or a JWS
+    carried:     set where a broker stands between the sender and us
     attachment:  the one MTOM part, if any; attachment_id its Content-ID without angle brackets
     raw:         the whole request body as it came, for the evidence
     """
@@ -133,6 +147,7 @@ class Delivery(msgspec.Struct, frozen=True):
     received_at: datetime
     attachment: Content | None = None
     attachment_id: str = ""
+    carried: Carried | None = None
 
 
 class VerifiedPayload(msgspec.Struct, frozen=True):
@@ -141,7 +156,7 @@ class VerifiedPayload(msgspec.Struct, frozen=True):
     Only `security.signatures` makes one, and act two decodes nothing else: what was not signed is not parsed.
 
     signed_at: UTC, from the signature, not from our clock
-    form:      `inline`, `mtom` (signed as sent) or `mtom-expanded` (signed with the part's base64 in place)
+    form:      `inline`, `mtom` (signed as sent), `mtom-expanded` (signed with the part's base64 in place) or `jws`
     """
 
     content: Content

@@ -11,25 +11,28 @@ from lxml import etree
 
 from security.envelope import YT, text_of
 from security.errors import AuditBroken, Refusal
+from security.jws_delivery import JwsEnvelope, VerifiedJws, open_delivery
 from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
 from security.wss import VerifiedEnvelope
 from security.xml import read_own
 from security.xmldsig import DS, octets_of, unbase64
 
 
-def payload_of(verified: VerifiedEnvelope, delivery: Delivery) -> VerifiedPayload:
-    """The content of a verified SubmitDelivery: decoded from the Body, or the MTOM part.
+def payload_of(verified: VerifiedEnvelope | VerifiedJws, delivery: Delivery) -> VerifiedPayload:
+    """The content of a verified delivery: of a JWS its payload; of a SubmitDelivery decoded from the Body, or the part.
 
     Raises Refusal `signature.content_digest` when the content has another digest than the signed Body states, or one
     of another algorithm; `signature.content_not_base64`; `signature.attachment_mismatch` when the delivery's part is
     not the one that was verified.
     """
+    if isinstance(verified, VerifiedJws):
+        return _of_jws(verified.envelope, verified.signer)
     if verified.attachment != delivery.attachment:
         raise Refusal("signature.attachment_mismatch", delivery.attachment_id[:80])
     content = verified.attachment or _inline(verified.element)
     declared = _declared(verified.element)
     if content.digest != declared:
-        raise Refusal("signature.content_digest", f"stated {declared.hex[:16]}…, found {content.digest.hex[:16]}…")
+        raise _other_digest(declared, content.digest)
     return _payload(verified.element, content, verified.signer, verified.created, verified.form)
 
 
@@ -61,6 +64,38 @@ def reopen(
     if (content.digest, declared, found) != (expected, expected, request_digest):
         raise AuditBroken(f"evidence of request {request_digest[:16]} is not what was accepted")
     return _payload(operation, content, signer, signed_at, form)
+
+
+def reopen_jws(octets: bytes, *, expected: Digest, request_digest: str, signer: Principal) -> VerifiedPayload:
+    """The same for a delivery that came as a JWS. Raises AuditBroken."""
+    try:
+        envelope = open_delivery(octets)
+        payload = _of_jws(envelope, signer)
+    except Refusal as problem:
+        raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem
+    if (payload.content.digest, envelope.signature_digest) != (expected, request_digest):
+        raise AuditBroken(f"evidence of request {request_digest[:16]} is not what was accepted")
+    return payload
+
+
+def _of_jws(envelope: JwsEnvelope, signer: Principal) -> VerifiedPayload:
+    content = in_memory(envelope.content)
+    if content.digest != envelope.digest:
+        raise _other_digest(envelope.digest, content.digest)
+    return VerifiedPayload(
+        content=content,
+        content_type=envelope.content_type,
+        sender=envelope.sender,
+        feed=envelope.feed,
+        message_id=envelope.message_id,
+        signer=signer,
+        signed_at=envelope.signed_at,
+        form="jws",
+    )
+
+
+def _other_digest(stated: Digest, found: Digest) -> Refusal:
+    return Refusal("signature.content_digest", f"stated {stated.hex[:16]}…, found {found.hex[:16]}…")
 
 
 def _operation_and_signature(octets: bytes) -> tuple[etree._Element, bytes]:

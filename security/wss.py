@@ -50,6 +50,11 @@ class VerifiedEnvelope(msgspec.Struct, frozen=True):
     form: Form
     attachment: Content | None = None
 
+    @property
+    def recipient(self) -> str:
+        """The bus that it was signed for."""
+        return self.text("Recipient")
+
     def text(self, name: str) -> str:
         """The text of the operation's child `name`; empty where there is none."""
         return text_of(self.element, name)

@@ -46,6 +46,17 @@ class Heads:
             self._folder.remember(offered_text)
         return offered
 
+    def take_unproven(self, offered_text: str) -> Checkpoint:
+        """Take a signed head that came with no proof of consistency, as over MQTT: it is held against the remembered
+        one only where both are of one size, and remembered only where none was. The next SOAP answer proves the rest.
+
+        Raises Refusal `audit.checkpoint_invalid`, `audit.log_forked`.
+        """
+        offered, remembered = open_checkpoint(offered_text, self._origin, self._log_key), self._remembered()
+        if remembered is None or remembered.size == offered.size:
+            return self.follow(offered_text, None)
+        return offered
+
     def _remembered(self) -> Checkpoint | None:
         text = self._folder.remembered()
         return open_checkpoint(text, self._origin, self._log_key) if text else None

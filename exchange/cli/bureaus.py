@@ -110,7 +110,9 @@ def make_partner(settings: Settings, code: str, folder: Path) -> tuple[PartnerFo
     keys: dict[Use, SigningKey] = {}
     for use in ("signing", "connection"):
         key = generate("ES256")
-        der = pki.issue(ca, f"{code} {use}", key.public_key, use, now - timedelta(hours=1), until)
+        # A broker of the city's takes the connection's common name for the account: it is the bureau's code.
+        name = code if use == "connection" else f"{code} signing"
+        der = pki.issue(ca, name, key.public_key, use, now - timedelta(hours=1), until)
         keys[use] = key.with_certificate(der)
     made = PartnerFolder.make(
         folder / code,

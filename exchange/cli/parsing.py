@@ -71,10 +71,10 @@ def degrees(text: str) -> float:
     return number
 
 
-def https_url(text: str) -> str:
+def bus_url(text: str) -> str:
     """An argument that is a bus's address. Of another scheme the client's own certificate would not be shown."""
-    if not text.startswith("https://"):
-        raise argparse.ArgumentTypeError(f"{text}: write https://host:port")
+    if not text.startswith(("https://", "mqtts://")):
+        raise argparse.ArgumentTypeError(f"{text}: write https://host:port, or mqtts://host:port with --over mqtt")
     return text
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from connectors.partner.folder import PartnerFolder
+from connectors.partner.mqtt import MqttPartner, inbound, sealed
 from connectors.partner.partner import Partner, Received, Reported
+from exchange import app
 from exchange.cli.output import print_findings, print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, https_url, settings_of
+from exchange.cli.parsing import Commands, add_command, bus_url, settings_of
 from exchange.receipts import Anchors, verify_receipt
 from security.errors import Misconfigured
 from security.message import Content, file_content
@@ -31,7 +33,8 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     push.add_argument("feed", metavar="FEED")
     push.add_argument("file", metavar="FILE", type=Path)
     push.add_argument("--message-id", help="instead of a new one; the same again gives the same receipt")
-    push.add_argument("--over", choices=["soap"], default="soap")
+    push.add_argument("--over", choices=["soap", "mqtt"], default="soap")
+    push.add_argument("--dry", type=Path, metavar="OUT", help="write the signed JWS envelope there, and send nothing")
     add_partner_options(push, required=True)
     for name, run, says in (
         ("receipt", _receipt, "the receipt of an earlier delivery, the same bytes for ever"),
@@ -47,16 +50,23 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 def add_partner_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """--as, --url, --partners: who asks, whom, and where the keys lie."""
     parser.add_argument("--as", dest="bureau", metavar="BUREAU", required=required, help="whose keys sign")
-    parser.add_argument("--url", type=https_url, help="of the bus (from the settings when not given)")
+    parser.add_argument("--url", type=bus_url, help="of the bus (from the settings when not given)")
     parser.add_argument("--partners", default="partners", metavar="DIR", help="folder of partner folders (partners)")
 
 
 def partner_of(options: argparse.Namespace) -> Partner:
     """The partner that --as names, speaking to the bus at --url."""
-    folder = Path(options.partners) / options.bureau
+    url = options.url or url_of(options)
+    if not url.startswith("https://"):
+        raise Misconfigured(f"{url}: write https://host:port")  # elsewhere our own certificate would not be shown
+    return open_partner(_folder_of(options), url)
+
+
+def _folder_of(options: argparse.Namespace) -> Path:
+    folder: Path = Path(options.partners) / options.bureau
     if not folder.is_dir():
         raise Misconfigured(f"{folder}: no keys of {options.bureau} here; name their folder with --partners")
-    return open_partner(folder, options.url or url_of(options))
+    return folder
 
 
 def open_partner(path: Path, url: str) -> Partner:
@@ -67,10 +77,26 @@ def open_partner(path: Path, url: str) -> Partner:
     return Partner(folder, url, partial(verify_receipt, anchors=anchors))
 
 
+def open_mqtt_partner(path: Path, url: str) -> MqttPartner:
+    """The same over MQTT."""
+    folder = PartnerFolder(path)
+    known = folder.anchors
+    anchors = Anchors(known.origin, known.log_key, list(known.receipt_certificates))
+    return MqttPartner(folder, url, partial(verify_receipt, anchors=anchors))
+
+
 def url_of(options: argparse.Namespace) -> str:
     """Where the settings say that the bus is."""
     https = settings_of(options).https
     return f"https://{https.host}:{https.port}"
+
+
+def mqtt_url_of(options: argparse.Namespace) -> str:
+    """Where the settings say that its broker is."""
+    mqtt = settings_of(options).mqtt
+    if mqtt.broker == "off":
+        raise Misconfigured("[mqtt] broker is off in the settings; give --url mqtts://host:port")
+    return f"mqtts://{mqtt.host}:{mqtt.port}" if mqtt.broker == "embedded" else mqtt.broker
 
 
 def read_file(path: Path) -> Content:
@@ -83,15 +109,42 @@ def read_file(path: Path) -> Content:
 
 def _push(options: argparse.Namespace) -> int:
     content = read_file(options.file)
-    partner = partner_of(options)
     message_id = options.message_id or f"{options.feed}-{secrets.token_hex(8)}"
     kind = mimetypes.guess_type(options.file.name)[0] or "application/octet-stream"
+    if options.dry:
+        return _write_dry(options, content, kind, message_id)
     say(f"报送 {options.file} → {options.feed}   message id {message_id}")
+    if options.over == "mqtt":
+        with open_mqtt_partner(_folder_of(options), options.url or mqtt_url_of(options)) as over_mqtt:
+            return _pushed(options, over_mqtt, content, kind, message_id)
+    return _pushed(options, partner_of(options), content, kind, message_id)
+
+
+def _pushed(
+    options: argparse.Namespace, partner: Partner | MqttPartner, content: Content, kind: str, message_id: str
+) -> int:
     received = partner.push(options.feed, content, kind, message_id)
     if not options.json:
         _print_receipt(received)
     reported = partner.report(message_id, wait_s=REPORT_WAIT_S, progress=_progress())
     return _show(options, reported, {"receipt": received.document})
+
+
+def _write_dry(options: argparse.Namespace, content: Content, kind: str, message_id: str) -> int:
+    """Write the signed envelope as `mosquitto_pub -f` or any other MQTT client sends it."""
+    octets = sealed(PartnerFolder(_folder_of(options)), options.feed, content, kind, message_id, app.utc_now())
+    try:
+        options.dry.write_bytes(octets)
+    except OSError as problem:
+        raise Misconfigured(f"{options.dry}: {problem.strerror}") from problem
+    topic = inbound(options.feed)
+    made = {"file": str(options.dry), "topic": topic, "message_id": message_id, "octets": len(octets), "qos": 1}
+    if options.json:
+        print_json(made)
+    else:
+        print_table("已签名，未发送 Signed, not sent", ["", ""], made.items())
+        say(f"next: mosquitto_pub … -q 1 -t {topic} -f {options.dry}")
+    return 0
 
 
 def _receipt(options: argparse.Namespace) -> int:

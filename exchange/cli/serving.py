@@ -2,12 +2,14 @@
 
 import argparse
 import logging
+import socket
 import sys
 
 from exchange import app
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.http.server import listen
+from exchange.settings import MqttSettings
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -26,6 +28,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     serve.add_argument("--role", default="all", choices=["all", "http", "worker"], help="which processes (all)")
     serve.add_argument("--https-port", type=int, metavar="PORT", help="instead of [https] port; 0 takes a free one")
+    serve.add_argument("--mqtt-port", type=int, metavar="PORT", help="instead of [mqtt] port, of the embedded broker")
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -58,13 +61,24 @@ def _serve(options: argparse.Namespace) -> int:
     port = settings.https.port if options.https_port is None else options.https_port
     listening = listen(settings.https.host, port)
     url = f"https://{settings.https.host}:{listening.getsockname()[1]}"
+    mqtt_listening = _mqtt_listening(settings.mqtt, options.mqtt_port)
+    mqtt_url = settings.mqtt.broker if settings.mqtt.broker != "off" else ""
+    if mqtt_listening is not None:
+        mqtt_url = f"mqtts://{settings.mqtt.host}:{mqtt_listening.getsockname()[1]}"
 
     def ready() -> None:
         if options.json:
-            print_json({"url": url, "origin": settings.bus.origin})
+            print_json({"url": url, "origin": settings.bus.origin, "mqtt": mqtt_url})
             sys.stdout.flush()
         else:
-            say(f"甬通已就绪 {settings.bus.origin} is open at {url}   (Ctrl-C stops it)")
+            say(f"甬通已就绪 {settings.bus.origin} is open at {url} {mqtt_url}   (Ctrl-C stops it)")
 
-    app.serve(settings, listening, with_worker=options.role == "all", ready=ready)
+    app.serve(settings, listening, mqtt_listening, with_worker=options.role == "all", ready=ready)
     return 0
+
+
+def _mqtt_listening(mqtt: MqttSettings, port: int | None) -> socket.socket | None:
+    """The socket of the embedded broker; None where the city has its own, or none at all."""
+    if mqtt.broker != "embedded":
+        return None
+    return listen(mqtt.host, mqtt.port if port is None else port, "--mqtt-port")

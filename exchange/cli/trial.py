@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
+from connectors.partner.mqtt import MqttPartner
 from connectors.partner.partner import Partner
 from exchange import app
 from exchange.cli.bureaus import make_partner, registry
-from exchange.cli.partner import open_partner
+from exchange.cli.partner import open_mqtt_partner, open_partner
 from exchange.registry import Bureau, Officer
 from exchange.settings import Settings, load_settings
 from security.errors import Misconfigured
@@ -40,12 +41,19 @@ class Trial:
     """A bus in `folder`, made anew, with bureaus' own folders under `partners/`. `start` and `stop` its processes."""
 
     def __init__(
-        self, folder: Path, city: City, *, edition: str = "2007", worker: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        city: City,
+        *,
+        edition: str = "2007",
+        worker: dict[str, Any] | None = None,
+        mqtt: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
-        self.settings = _write_settings(folder, city, edition, worker or {})
+        self.settings = _write_settings(folder, city, edition, worker or {}, mqtt or {})
         app.initialise(self.settings, edition, app.utc_now())
         self.url = ""
+        self.mqtt_url = ""
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "Trial":
@@ -96,9 +104,10 @@ class Trial:
         return grant
 
     def start(self, environment: dict[str, str] | None = None) -> str:
-        """Start `serve` with its worker; gives the address once the doors are open."""
+        """Start `serve` with its worker; gives the address once the doors are open, and `mqtt_url` is the other's."""
         command = [sys.executable, "-m", "exchange.cli.main", "serve", "--json"]
         command += ["--https-port", self.url.rpartition(":")[2] or "0", "--settings", self.settings.source]
+        command += ["--mqtt-port", self.mqtt_url.rpartition(":")[2] or "0"]
         with (self.folder / "serve.log").open("a") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         assert self._process.stdout is not None
@@ -106,7 +115,7 @@ class Trial:
         for line in self._process.stdout:
             said += line
             if line.rstrip() == "}" and "url" in (document := json.loads(said)):
-                self.url = str(document["url"])
+                self.url, self.mqtt_url = str(document["url"]), str(document["mqtt"])
                 return self.url
         raise Misconfigured(f"serve did not start; it said: {said}{self._tail()}")
 
@@ -136,6 +145,10 @@ class Trial:
         """The bureau's own side, speaking to this bus."""
         return open_partner(self.partners / bureau, self.url)
 
+    def mqtt_partner(self, bureau: str) -> MqttPartner:
+        """The same over MQTT; to be used in a `with` block."""
+        return open_mqtt_partner(self.partners / bureau, self.mqtt_url)
+
     def _forget(self) -> None:
         if self._process is not None:
             self._process.wait()
@@ -147,7 +160,7 @@ class Trial:
         return (self.folder / "serve.log").read_text()[-2000:]
 
 
-def _write_settings(folder: Path, city: City, edition: str, worker: dict[str, Any]) -> Settings:
+def _write_settings(folder: Path, city: City, edition: str, worker: dict[str, Any], mqtt: dict[str, Any]) -> Settings:
     """The trial's own settings.toml, and copies of the city's polygons in its state folder."""
     (folder / "city").mkdir(parents=True)
     for source in (city.districts, city.grid):
@@ -165,6 +178,7 @@ def _write_settings(folder: Path, city: City, edition: str, worker: dict[str, An
         "keys": {"folder": "keys"},
         "feeds": {"folders": [str(path) for path in city.feeds]},
         "worker": worker,
+        "mqtt": {"port": 0, **mqtt},
     }
     # JSON's strings, numbers and lists are TOML's too.
     lines = [

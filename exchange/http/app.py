@@ -25,6 +25,7 @@ def make_app(bus: Bus, spool: Path) -> Starlette:
             Route("/soap/yongtong.xsd", schema),
             *RestDoor(bus).routes(),
             Route("/api/openapi.json", _openapi),
+            Route("/api/asyncapi.json", _asyncapi),
             Route("/health/live", _live),
             Route("/health/ready", _Ready(bus)),
         ]
@@ -34,6 +35,11 @@ def make_app(bus: Bus, spool: Path) -> Starlette:
 async def _openapi(_: Request) -> Response:
     """The published description of the REST addresses, as it stands."""
     return Response((CONTRACTS / "openapi.json").read_bytes(), media_type="application/json")
+
+
+async def _asyncapi(_: Request) -> Response:
+    """The published description of the MQTT topics, as it stands."""
+    return Response((CONTRACTS / "asyncapi.json").read_bytes(), media_type="application/json")
 
 
 async def _live(_: Request) -> Response:

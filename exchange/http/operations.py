@@ -24,6 +24,7 @@ async def submit_delivery(delivery: Delivery, version: Version, bus: Bus) -> etr
     """`SubmitDelivery`: act one; the answer carries the receipt, and what the sender's last checkpoint asks for."""
     received = await receive(delivery, bus)
     verified = received.verified
+    assert isinstance(verified, VerifiedEnvelope)  # as this door handed it in
     answer = answer_to(verified, version, now=bus.clock(), recipient=received.inbox.sender)
     receipt = received.inbox.receipt
     assert receipt is not None  # `receive` waits for it

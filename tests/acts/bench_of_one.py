@@ -17,8 +17,9 @@ from exchange.bus import Bus
 from exchange.cli.trial import City, Trial
 from exchange.intake import Received, receive
 from samples import city as sample_city
+from security.jws_delivery import sign_delivery
 from security.keys import SigningKey
-from security.message import Delivery, in_memory
+from security.message import Carried, Delivery, in_memory
 from security.wss import sign
 
 SAMPLE = Path(sample_city.__file__).parent
@@ -78,6 +79,31 @@ class Acts:
         }
         octets = self._signed("SubmitDelivery", members, key or self.folder.signing)
         return self._arrived(octets)
+
+    def by_broker(
+        self,
+        message_id: str,
+        content: bytes,
+        feed: str = FEED,
+        key: SigningKey | None = None,
+        *,
+        topic_feed: str = "",
+        qos: int = 1,
+        retained: bool = False,
+        **spoiled: Any,
+    ) -> Delivery:
+        """The same as a JWS that a broker hands over; arguments of `sign_delivery` may be spoiled by name."""
+        said: dict[str, Any] = {"sender": "made-up", "recipient": self.bus.origin, "content_type": "text/csv"}
+        said |= {"signed_at": self.bus.clock(), "feed": feed, "message_id": message_id, **spoiled}
+        return self.handed_over(
+            sign_delivery(content, key or self.folder.signing, **said),
+            Carried("broker:test", topic_feed or feed, qos, retained),
+        )
+
+    def handed_over(self, octets: bytes, carried: Carried | None = None) -> Delivery:
+        """Any octets that a broker hands over."""
+        carried = carried or Carried("broker:test", FEED, 1, False)
+        return Delivery("mqtt", None, carried.broker, octets, in_memory(octets), self.bus.clock(), carried=carried)
 
     def asking(self, operation: str, message_id: str, bureau: str = "made-up", **more: str) -> Delivery:
         """A signed read as it arrives."""

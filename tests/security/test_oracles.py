@@ -101,7 +101,12 @@ def timed_signature() -> Any:
 def verified(octets: bytes, certificate: EnrolledCertificate, attachment: Content | None = None) -> VerifiedEnvelope:
     now = datetime.now(UTC)
     envelope = open_envelope(octets)
-    return verify(envelope, signer_of(envelope, TrustList((certificate,)), now), now=now, attachment=attachment)
+    return verify(
+        envelope,
+        signer_of(TrustList((certificate,)).named(envelope.key_reference), envelope.claimed("Sender"), now),
+        now=now,
+        attachment=attachment,
+    )
 
 
 @pytest.mark.parametrize("kind, algorithm", [("RS256", "TransformRsaSha256"), ("ES256", "TransformEcdsaSha256")])

@@ -48,7 +48,7 @@ GOOD_OCTETS = seal(template())
 
 def verified(octets: bytes, attachment: Content | None = None, attachment_id: str = "") -> VerifiedEnvelope:
     envelope = open_envelope(octets)
-    certificate = signer_of(envelope, TRUST, NOW)
+    certificate = signer_of(TRUST.named(envelope.key_reference), envelope.claimed("Sender"), NOW)
     return verify(envelope, certificate, now=NOW, attachment=attachment, attachment_id=attachment_id)
 
 

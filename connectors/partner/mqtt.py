@@ -1,0 +1,203 @@
+"""A partner over MQTT: publish a signed delivery, wait for the receipt and the report that the bus publishes back.
+
+A broker's acknowledgement is no receipt: until the bus's own signed receipt has come, the same envelope is sent again.
+"""
+
+import queue
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+
+from connectors.partner.folder import Kind, PartnerFolder
+from connectors.partner.heads import Heads
+from connectors.partner.partner import Check, Received, Reported, Status
+from connectors.transports.mqtt import Arrived, Link, address_of, client_tls
+from security.errors import Refusal, Unavailable, sentences
+from security.jws import Document, open_document
+from security.jws_delivery import MOST_BYTES, open_delivery, sign_delivery
+from security.message import Content
+
+CONNECT_S: Final = 20.0
+RECEIPT_WAIT_S: Final = 60.0
+AGAIN_S: Final = 10.0  # without a receipt the same envelope is published once more
+REFUSAL: Final = "yt-refusal+jws"
+
+
+def inbound(feed: str) -> str:
+    """The topic that takes a feed's deliveries."""
+    return f"yt/v1/feeds/{feed}/in"
+
+
+def sealed(
+    folder: PartnerFolder, feed: str, content: Content, content_type: str, message_id: str, now: datetime
+) -> bytes:
+    """The signed envelope of a delivery, as it is published. Raises Refusal `jws.too_large`, `jws.member_form`."""
+    if content.size > MOST_BYTES:  # before it is read
+        raise Refusal("jws.too_large", f"{content.size} > {MOST_BYTES}")
+    return sign_delivery(
+        content.read(),
+        folder.signing,
+        sender=folder.bureau,
+        recipient=folder.anchors.origin,
+        feed=feed,
+        message_id=message_id,
+        content_type=content_type,
+        signed_at=now,
+    )
+
+
+class MqttPartner:
+    """One bureau's side of the exchange over a broker, within a `with` block.
+
+    url:   of the broker, `mqtts://host:port`
+    check: verifies a receipt or report offline against the anchors
+    name:  of this client, after the colon of its client id; the broker keeps what comes for it while it is away
+    """
+
+    def __init__(
+        self,
+        folder: PartnerFolder,
+        url: str,
+        check: Check,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        name: str = "",
+    ) -> None:
+        self._folder, self._url, self._check, self._clock = folder, url, check, clock
+        self._heads = Heads(folder, clock)
+        self._answerers = folder.answerers()
+        self._arrived: queue.SimpleQueue[Arrived] = queue.SimpleQueue()
+        self._reports: dict[str, Received] = {}
+        tls = client_tls(folder.file("connection.pem"), folder.file("connection.key"), folder.file("ca.pem"))
+        client_id = f"{folder.bureau}:{name or secrets.token_hex(6)}"
+        topics = [f"yt/v1/to/{folder.bureau}/{kind}" for kind in ("receipt", "report")]
+        self._link = Link(address_of(url, tls), client_id, topics, self._arrived.put, keep=bool(name))
+
+    def __enter__(self) -> "MqttPartner":
+        self._link.start()
+        if not self._link.wait_ready(CONNECT_S):
+            self._link.stop()
+            raise Unavailable(f"{self._url}: no connection within {CONNECT_S:.0f} s")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._link.stop()
+
+    def publish(self, topic: str, octets: bytes) -> "Future[None]":
+        """Publish octets as they are; done when the broker acknowledged them, which says nothing of the bus."""
+        return self._link.publish(topic, octets)
+
+    def push(
+        self, feed: str, content: Content, content_type: str, message_id: str, *, wait_s: float = RECEIPT_WAIT_S
+    ) -> Received:
+        """Sign and publish one delivery; its receipt, once all of it holds. The same again gives the same receipt.
+
+        Raises Refusal with the bus's code, `audit.*` where the receipt does not hold; Unavailable when none came.
+        """
+        octets = sealed(self._folder, feed, content, content_type, message_id, self._clock())
+        request_digest = open_delivery(octets).signature_digest
+        until = time.monotonic() + wait_s
+        while (left := until - time.monotonic()) > 0:
+            self.publish(inbound(feed), octets)
+            received = self._awaited(message_id, content, request_digest, min(left, AGAIN_S))
+            if received is not None:
+                said = {
+                    "sender": self._folder.bureau,
+                    "feed": feed,
+                    "content_digest": content.digest.hex,
+                    "content_length": content.size,
+                }
+                return self._kept("receipt", message_id, received, said)
+        raise Unavailable(f"{message_id}: no receipt within {wait_s:.0f} s; send the same again later")
+
+    def report(
+        self, message_id: str, *, wait_s: float = 0.0, progress: Callable[[Status], None] = lambda status: None
+    ) -> Reported:
+        """What became of a delivery, if its report comes within wait_s seconds; one that came earlier is remembered."""
+        until = time.monotonic() + wait_s
+        progress("waiting")
+        while message_id not in self._reports:
+            left = until - time.monotonic()
+            if left <= 0:
+                return Reported("waiting", None)
+            self._take(left)
+        received = self._reports[message_id]
+        status: Status = received.document["outcome"]
+        progress(status)
+        return Reported(status, received)
+
+    def _awaited(self, message_id: str, content: Content, request_digest: str, seconds: float) -> bytes | None:
+        """The receipt of that delivery, if it comes in time. Raises the bus's Refusal of this envelope.
+
+        Another client of ours may have used the id for another content; that receipt is on this topic, too.
+        """
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            taken = self._take(left)
+            if taken is None:
+                continue
+            octets, document = taken
+            if document.get("message_id") != message_id:
+                continue
+            if document.get("content_digest") == content.digest.hex:
+                return octets
+            if "code" in document and document.get("request_digest") == request_digest:
+                raise _refusal_of(document)
+        return None
+
+    def _take(self, seconds: float) -> tuple[bytes, Document] | None:
+        """The next receipt or refusal that the bus signed; reports are put aside. None when none came in time."""
+        try:
+            arrived = self._arrived.get(timeout=max(seconds, 0.0))
+        except queue.Empty:
+            return None
+        arrived.acknowledge()
+        with suppress(Refusal):  # what the bus has not signed is nothing to us, whoever could publish it
+            if arrived.topic.endswith("/report"):
+                self._keep_report(arrived.octets)
+            else:
+                return arrived.octets, self._opened(arrived.octets)
+        return None
+
+    def _opened(self, octets: bytes) -> Document:
+        """A receipt, or a signed refusal."""
+        with suppress(Refusal):
+            return self._check(octets).document
+        for known in self._answerers:
+            with suppress(Refusal):
+                return open_document(octets, known.der, REFUSAL)
+        raise Refusal("answer.not_signed", "not by a certificate among the anchors")
+
+    def _keep_report(self, octets: bytes) -> None:
+        message_id = str(self._check(octets).document["message_id"])
+        self._reports[message_id] = self._kept("report", message_id, octets, {"sender": self._folder.bureau})
+
+    def _kept(self, kind: Kind, message_id: str, octets: bytes, said: dict[str, Any]) -> Received:
+        """A document once it holds and says what we sent; only then it is kept."""
+        holding = self._check(octets)
+        if holding.kind != kind:
+            raise Refusal("audit.receipt_invalid", f"a {kind} was expected, a {holding.kind} came")
+        other = [name for name, value in said.items() if holding.document.get(name) != value]
+        if other:
+            raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")
+        self._heads.take_unproven(str(holding.document["checkpoint"]))
+        self._folder.keep(kind, message_id, octets)
+        return Received(octets, holding.document)
+
+
+def _refusal_of(document: Document) -> Refusal:
+    """The bus's own refusal; of a newer bus's codes we may not know all."""
+    code, detail = str(document["code"]), str(document.get("detail", ""))
+    if code not in sentences():
+        return Refusal("answer.refused", f"{code}: {msgspec.json.encode(document.get('sentence', {})).decode()}"[:300])
+    refusal = Refusal(code, detail)
+    refusal.reference = str(document.get("reference", ""))
+    return refusal

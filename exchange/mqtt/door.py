@@ -1,0 +1,146 @@
+"""The second door: messages from a broker go through the same story as SOAP's, and its answers go back by the broker.
+
+A message is acknowledged once what it brought is durable, or refused; never before. Its receipt is published first, so
+that a crash in between brings the message again and its receipt with it.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from concurrent.futures import Future
+from typing import Final
+
+from connectors.transports.mqtt import Address, Arrived, Link
+from exchange.bus import Bus
+from exchange.intake import receive
+from exchange.mqtt.topics import DELIVERIES, feed_of, outbound
+from exchange.receipts import issue_refusal
+from security.errors import AuditBroken, ExchangeError, Refusal, Unavailable, places
+from security.jws_delivery import open_delivery
+from security.message import Carried, Delivery, in_memory
+
+log = logging.getLogger("yongtong.door")
+
+WINDOW: Final = 256  # deliveries under way; each of at most 1 MiB
+FIRST_WAIT_S, MOST_WAIT_S = 0.5, 15.0
+
+
+class MqttDoor:
+    """One broker as a door onto the bus.
+
+    address:   of the broker
+    client_id: of the bus's own client there
+    name:      of the broker, as receipts name it: `broker:{name}`
+    """
+
+    def __init__(self, bus: Bus, address: Address, client_id: str, name: str, most_bytes: int) -> None:
+        self._bus, self._broker = bus, f"broker:{name}"
+        self._link = Link(address, client_id, [DELIVERIES], self._hand_over, window=WINDOW, most_bytes=most_bytes)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handed: deque[Arrived] = deque()
+        self._called = False
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Connect and take messages, on the event loop that this is called on."""
+        self._loop = asyncio.get_running_loop()
+        self._link.start()
+
+    async def ready(self, seconds: float) -> bool:
+        """Whether messages can come within that time."""
+        return await asyncio.to_thread(self._link.wait_ready, seconds)
+
+    async def stop(self) -> None:
+        """Take no more; what is under way is not waited for, for the broker will hand it out again."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.to_thread(self._link.stop)
+
+    def publish(self, topic: str, octets: bytes) -> "Future[None]":
+        """Publish to a topic; done when the broker acknowledged it, fails with Unavailable when it cannot be."""
+        return self._link.publish(topic, octets)
+
+    def busy(self) -> bool:
+        """Whether deliveries wait for one another: what can come later should."""
+        return len(self._under_way) > WINDOW // 4
+
+    def _hand_over(self, arrived: Arrived) -> None:
+        """In the link's thread: the story is told on the loop."""
+        assert self._loop is not None
+        self._handed.append(arrived)
+        if self._called:
+            return  # the loop will look, and find this one too
+        self._called = True
+        try:
+            self._loop.call_soon_threadsafe(self._begin)
+        except RuntimeError:  # the loop is closed: we are stopping, and the message will come again
+            log.info("mqtt.came_too_late")
+
+    def _begin(self) -> None:
+        self._called = False  # first: what is handed over from here on calls again
+        while self._handed:
+            task = asyncio.ensure_future(self._story(self._handed.popleft()))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _story(self, arrived: Arrived) -> None:
+        """Until the message is taken or refused. What the bus cannot do now it does not ask the broker to repeat: it
+        holds the message, which counts against the window, and tries again."""
+        wait_s = FIRST_WAIT_S
+        while not await self._dealt_with(arrived):
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, MOST_WAIT_S)
+        arrived.acknowledge()
+
+    async def _dealt_with(self, arrived: Arrived) -> bool:
+        try:
+            delivery = self._delivery(arrived)
+            received = await receive(delivery, self._bus)
+            assert received.inbox.receipt is not None  # `receive` waits for it
+            self._answer(received.inbox.sender, received.inbox.receipt)
+        except Refusal as refusal:
+            self._refuse(refusal, arrived)
+        except Unavailable as problem:
+            log.warning("door.unavailable service=mqtt reason=%s", problem)
+            return False
+        except AuditBroken as problem:
+            log.critical("door.audit_broken service=mqtt reason=%s", problem)
+            return False
+        except Exception as problem:  # the transport's outermost loop: one bad message must not come for ever
+            reference = secrets.token_hex(4)
+            log.error("door.failed service=mqtt reference=%s at=%s", reference, places(problem))
+        return True
+
+    def _delivery(self, arrived: Arrived) -> Delivery:
+        carried = Carried(self._broker, feed_of(arrived.topic) or "", arrived.qos, arrived.retained)
+        raw = in_memory(arrived.octets)
+        return Delivery("mqtt", None, self._broker, arrived.octets, raw, self._bus.clock(), carried=carried)
+
+    def _refuse(self, refusal: Refusal, arrived: Arrived) -> None:
+        """Tell a signer whose signature held; a stranger hears nothing, for nobody knows where he listens."""
+        log.info("door.refused reference=%s code=%s remote=%s", refusal.reference, refusal.code, self._broker)
+        if refusal.code == "auth.refused":
+            return
+        envelope = open_delivery(arrived.octets)  # it opened before, or nobody could have been told
+        answer = issue_refusal(
+            refusal,
+            self._bus.origin,
+            envelope.sender,
+            envelope.feed,
+            envelope.message_id,
+            envelope.signature_digest,
+            self._bus.answer_key,
+        )
+        self._answer(envelope.sender, answer)
+
+    def _answer(self, bureau: str, document: bytes) -> None:
+        self.publish(outbound(bureau, "receipt"), document).add_done_callback(_note_failure)
+
+
+def _note_failure(published: "Future[None]") -> None:
+    """A receipt that could not be published is had again by sending the same once more, or by GetReceipt."""
+    problem = published.exception()
+    if isinstance(problem, ExchangeError):
+        log.warning("mqtt.answer_not_published reason=%s", problem)

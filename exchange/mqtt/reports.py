@@ -1,0 +1,93 @@
+"""Act two's reports, pushed to the bureaus that delivered over MQTT: late perhaps, lost never.
+
+The worker process signs them; here they are found in the journal, in the order of its entries. How far the pushing has
+come is kept in a small file, moved on only when the broker has acknowledged: after a crash some may be pushed twice.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Final
+
+from exchange.journal import Journal
+from exchange.mqtt.topics import outbound
+from security.errors import ExchangeError
+
+log = logging.getLogger("yongtong.mqtt")
+
+AT_ONCE: Final = 200
+LOOK_S: Final = 0.5
+AGAIN_S: Final = 5.0  # after a failure
+BREATH_S, MOST_PATIENCE_S = 0.1, 10.0  # while deliveries come in faster than they are taken
+BY_BROKER: Final = "broker:"
+
+
+class ReportPush:
+    """Pushes reports until it is cancelled.
+
+    path:    of the file that says up to which entry all is pushed
+    publish, busy: as `MqttDoor` has them
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        path: Path,
+        publish: Callable[[str, bytes], "Future[None]"],
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._journal, self._path, self._publish, self._busy = journal, path, publish, busy
+        self._pushed_to = _read(path)
+
+    async def run(self) -> None:
+        """Look for what is new, push it, look again."""
+        while True:
+            await self._after_act_one()
+            try:
+                pause_s = 0.0 if await self._push_some() else LOOK_S
+            except (ExchangeError, OSError) as problem:
+                log.warning("mqtt.reports_not_pushed reason=%s", problem)
+                pause_s = AGAIN_S
+            await asyncio.sleep(pause_s)
+
+    async def _after_act_one(self) -> None:
+        """Let deliveries that come in go first, but not for ever."""
+        until_s = asyncio.get_running_loop().time() + MOST_PATIENCE_S
+        while self._busy() and asyncio.get_running_loop().time() < until_s:
+            await asyncio.sleep(BREATH_S)
+
+    async def _push_some(self) -> bool:
+        """Push the next reports; whether there may be more at once."""
+        found = await asyncio.to_thread(self._journal.reports_after, self._pushed_to, AT_ONCE)
+        published = [
+            self._publish(outbound(row.sender, "report"), octets)
+            for _, row, octets in found
+            if row.carrier.startswith(BY_BROKER)
+        ]
+        done, _ = await asyncio.to_thread(wait, published)
+        for future in done:
+            future.result()
+        if found:
+            self._pushed_to = found[-1][0]
+            await asyncio.to_thread(_write, self._path, self._pushed_to)
+        return len(found) == AT_ONCE
+
+
+def _read(path: Path) -> int:
+    """The last entry that was pushed; -1 before the first, or where the file was cut short: then all come again."""
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return -1
+
+
+def _write(path: Path, entry: int) -> None:
+    beside = path.with_suffix(".new")
+    with beside.open("w") as file:
+        file.write(str(entry))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,30 @@
+"""The topics of the second door (protocol.md "MQTT topics"), and who may do what with them."""
+
+import re
+from typing import Final, Literal
+
+DELIVERIES: Final = "yt/v1/feeds/+/in"  # what the bus subscribes to
+Kind = Literal["receipt", "report", "changes"]
+
+_IN: Final = re.compile(r"yt/v1/feeds/([a-z0-9][a-z0-9\-]{0,63})/in")
+
+
+def feed_of(topic: str) -> str | None:
+    """The feed that a topic takes deliveries for; None where it is no such topic."""
+    found = _IN.fullmatch(topic)
+    return found[1] if found else None
+
+
+def inbound(feed: str) -> str:
+    """Where a feed's deliveries are published."""
+    return f"yt/v1/feeds/{feed}/in"
+
+
+def outbound(bureau: str, kind: Kind) -> str:
+    """Where a bureau hears of its own."""
+    return f"yt/v1/to/{bureau}/{kind}"
+
+
+def may_hear(bureau: str, topic_filter: str) -> bool:
+    """Whether a filter matches nothing but what is for this bureau: its code stands in it, and no wildcard before."""
+    return topic_filter.startswith(f"yt/v1/to/{bureau}/")

@@ -1,0 +1,141 @@
+"""A delivery's envelope, opened by its kind: what it claims, and how its claims are put to the test.
+
+One class a kind; `exchange.intake` tells one story for all of them.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from lxml import etree
+
+from exchange.bus import Bus
+from mappings.feed import Feed
+from security import jws_delivery, wss
+from security.authenticate import TrustList
+from security.errors import Refusal
+from security.jws_delivery import VerifiedJws
+from security.message import Carried, Delivery, EnrolledCertificate, Principal
+from security.wss import VerifiedEnvelope
+
+Verified = VerifiedEnvelope | VerifiedJws
+Confirmed = Callable[
+    [Principal], None
+]  # hears the signer as soon as the signature holds, before anything else is judged
+
+_MEMBER: Final = re.compile(r"Element '(?:\{[^}']*\})?([^']*)'")
+
+
+class Opened(Protocol):
+    """An envelope whose shape is right and of which nothing is believed yet."""
+
+    @property
+    def sender(self) -> str:
+        """The bureau that it names as its sender."""
+
+    @property
+    def feed(self) -> str:
+        """The feed that it names; empty in a read."""
+
+    @property
+    def message_id(self) -> str:
+        """Its message id."""
+
+    def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
+        """The enrolled certificate that it says it was signed with."""
+
+    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> Verified:
+        """What was signed, once the signature holds and the signed part has the published shape. Raises Refusal."""
+
+    def check_arrival(self, feed: Feed, now: datetime) -> None:
+        """Return if it came by the rules of its door. Raises Refusal."""
+
+
+class _Soap:
+    """A SOAP envelope with WS-Security."""
+
+    def __init__(self, delivery: Delivery, bus: Bus) -> None:
+        self._delivery, self._schema = delivery, bus.schema
+        self._envelope = wss.open_envelope(delivery.envelope, wss.Limits(max_bytes=bus.limits.max_envelope_bytes))
+
+    @property
+    def sender(self) -> str:
+        return self._envelope.claimed("Sender")
+
+    @property
+    def feed(self) -> str:
+        return self._envelope.claimed("Feed")
+
+    @property
+    def message_id(self) -> str:
+        return self._envelope.claimed("MessageId")
+
+    def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
+        return trust.named(self._envelope.key_reference)
+
+    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedEnvelope:
+        attachment, attachment_id = self._delivery.attachment, self._delivery.attachment_id
+        verified = wss.verify(self._envelope, certificate, now=now, attachment=attachment, attachment_id=attachment_id)
+        confirmed(verified.signer)
+        if not self._schema.validate(verified.element):
+            raise Refusal("soap.schema_invalid", _broken_rules(self._schema))
+        return verified
+
+    def check_arrival(self, feed: Feed, now: datetime) -> None:
+        """Its Timestamp was judged with its signature; of HTTP nothing else counts."""
+
+
+class _Jws:
+    """A JWS that a broker handed over."""
+
+    def __init__(self, delivery: Delivery, bus: Bus) -> None:
+        assert delivery.carried is not None  # who hands it in says how it came
+        self._carried: Carried = delivery.carried
+        self._envelope = jws_delivery.open_delivery(delivery.envelope)
+
+    @property
+    def sender(self) -> str:
+        return self._envelope.sender
+
+    @property
+    def feed(self) -> str:
+        return self._envelope.feed
+
+    @property
+    def message_id(self) -> str:
+        return self._envelope.message_id
+
+    def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
+        return trust.by_fingerprint(self._envelope.certificate)
+
+    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedJws:
+        verified = jws_delivery.verify_delivery(self._envelope, certificate)
+        confirmed(verified.signer)
+        return verified
+
+    def check_arrival(self, feed: Feed, now: datetime) -> None:
+        # A retained message comes again to every new subscriber, for ever; one of QoS 0 may not come at all.
+        if self._carried.retained:
+            raise Refusal("mqtt.retained")
+        if not self._carried.qos:
+            raise Refusal("mqtt.qos_zero")
+        # The broker's rights are by topic, ours by what was signed: they must speak of one feed.
+        if self._carried.feed != feed.id:
+            raise Refusal("mqtt.feed_of_topic", f"{self._carried.feed} / {feed.id}")
+        jws_delivery.check_age(self._envelope, now, feed.max_age)
+
+
+_KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {"soap": _Soap, "mqtt": _Jws}
+
+
+def opened_of(delivery: Delivery, bus: Bus) -> Opened:
+    """The envelope of a delivery, opened as its door's kind. Raises Refusal when it has not the one shape we read."""
+    return _KINDS[delivery.door](delivery, bus)
+
+
+def _broken_rules(schema: etree.XMLSchema) -> str:
+    """Which members break which rule of the XSD; libxml2's own words go on to quote what was sent, content too."""
+    errors: Any = schema.error_log  # its stub forgets that one can go through it
+    named = ((_MEMBER.match(error.message), error.type_name.removeprefix("SCHEMAV_")) for error in errors)
+    return ", ".join(dict.fromkeys(f"{member[1]}: {rule}" for member, rule in named if member))[:200]

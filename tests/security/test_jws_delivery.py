@@ -1,0 +1,258 @@
+"""The JWS envelope of a delivery: each attack is refused by name, each honest form verifies."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any, Literal
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from security import pki
+from security.authenticate import TrustList, signer_of
+from security.errors import Refusal
+from security.jose import b64url
+from security.jws import sign_document
+from security.jws_delivery import MOST_BYTES, TYP, check_age, open_delivery, sign_delivery, verify_delivery
+from security.keys import SigningKey, generate
+from security.message import Content, Delivery, EnrolledCertificate, Use, VerifiedPayload, in_memory
+from security.signatures import payload_of
+
+NOW = datetime(2026, 7, 1, tzinfo=UTC)
+MAX_AGE = timedelta(days=7)
+CA = pki.make_ca("Test CA", NOW)
+CONTENT = "编号,状态\n水表-1,完好\n".encode()
+Header = dict[str, Any]
+
+
+def enrolled(kind: Literal["ES256", "RS256", "EdDSA"], bureau: str = "water", use: Use = "signing") -> SigningKey:
+    key = generate(kind)
+    der = pki.issue(CA, bureau, key.public_key, use, NOW - timedelta(days=1), NOW + timedelta(days=9))
+    KNOWN.append(pki.enrolled(der, bureau, use))
+    return key.with_certificate(der)
+
+
+KNOWN: list[EnrolledCertificate] = []
+KEYS = {kind: enrolled(kind) for kind in ("ES256", "RS256", "EdDSA")}  # type: ignore[arg-type]  # literals of the tuple
+KEY = KEYS["ES256"]
+POWER, CONNECTION = enrolled("ES256", "power"), enrolled("ES256", "water", "connection")
+TRUST = TrustList(tuple(KNOWN))
+
+
+def header(key: SigningKey = KEY, content: bytes = CONTENT, **spoilt: Any) -> Header:
+    """A right protected header, but for what is spoilt; a member given as `...` is left out."""
+    right = {
+        "alg": key.algorithm, "typ": TYP, "kid": key.fingerprint, "x5t#S256": b64url(bytes.fromhex(key.fingerprint)),
+        "iss": "water", "aud": "bus", "mid": "m-1", "cty": "text/csv", "feed": "water-meters",
+        "iat": int(NOW.timestamp()), "dig": f"SHA-256:{sha256(content).hexdigest()}",
+    }  # fmt: skip
+    return {name: value for name, value in {**right, **spoilt}.items() if value is not ...}
+
+
+def sealed(protected: str | Header, key: SigningKey = KEY, content: bytes = CONTENT, **outer: Any) -> bytes:
+    """An envelope of any protected text under a signature that holds; outer: further or other members outside."""
+    text = protected if isinstance(protected, str) else json.dumps(protected)
+    first, second = b64url(text.encode()), b64url(content)
+    signature = b64url(key.sign(f"{first}.{second}".encode()))
+    return json.dumps({"payload": second, "protected": first, "signature": signature, **outer}).encode()
+
+
+def taken(octets: bytes, now: datetime = NOW) -> VerifiedPayload:
+    """All that act one does with an envelope, in its order. Raises Refusal."""
+    envelope = open_delivery(octets)
+    certificate = signer_of(TRUST.by_fingerprint(envelope.certificate), envelope.sender, now)
+    verified = verify_delivery(envelope, certificate)
+    check_age(envelope, now, MAX_AGE)
+    delivery = Delivery("mqtt", None, "", octets, Content(0, in_memory(b"").digest), now)
+    return payload_of(verified, delivery)
+
+
+def doubled(member: str) -> str:
+    """The protected header's text with one member twice."""
+    text = json.dumps(header())
+    return text[:-1] + f', "{member}": {json.dumps(header()[member])}}}'
+
+
+def respelt(octets: bytes, member: str, change: Callable[[str], str]) -> bytes:
+    """An envelope with one of its base64url texts written otherwise."""
+    outer = json.loads(octets)
+    return json.dumps({**outer, member: change(outer[member])}).encode()
+
+
+def unused_bits(text: str) -> str:
+    """The same octets by a decoder that ignores the unused bits of the last letter."""
+    assert len(text) % 4
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return text[:-1] + letters[letters.index(text[-1]) + 1]
+
+
+def hmac_keyed_with_the_public_key() -> bytes:
+    import hmac
+
+    first, second = b64url(json.dumps(header(alg="HS256")).encode()), b64url(CONTENT)
+    mac = hmac.new(KEY.public_pem(), f"{first}.{second}".encode(), "sha256").digest()
+    return json.dumps({"payload": second, "protected": first, "signature": b64url(mac)}).encode()
+
+
+RIGHT = sealed(header())
+SHORT = sealed(header(content=b"x"), content=b"x")
+NOBODY = {"kid": "00" * 32, "x5t#S256": b64url(bytes(32))}
+TEN_THOUSAND_DIGITS = json.dumps(header(iat=0)).replace(": 0", ": 1" + "0" * 9999)
+OUTER = json.loads(RIGHT)
+ATTACKS: dict[str, tuple[bytes, str]] = {
+    # JSON that two readers may read differently
+    "doubled_outer_member": (RIGHT[:-1] + b', "payload": "e30"}', "jws.member_doubled"),
+    "doubled_in_a_nested_object": (RIGHT[:-1] + b', "x": {"a": [{"b": 1, "b": 2}]}}', "jws.member_doubled"),
+    "doubled_iss": (sealed(doubled("iss")), "jws.member_doubled"),
+    "doubled_crit_in_jwk": (sealed('{"jwk": {"kty": "EC", "kty": "oct"}}'), "jws.member_doubled"),
+    "nan": (sealed(json.dumps(header())[:-1] + ', "exp": NaN}'), "jws.not_json"),
+    "comment": (b"/* */" + RIGHT, "jws.not_json"),
+    "two_documents": (RIGHT + RIGHT, "jws.not_json"),
+    "byte_order_mark": (b"\xef\xbb\xbf" + RIGHT, "jws.not_json"),
+    "utf_16": (RIGHT.decode().encode("utf-16"), "jws.not_json"),
+    "array": (b"[" + RIGHT + b"]", "jws.not_json"),
+    "deep": (b"[" * 500_000, "jws.not_json"),
+    "empty": (b"", "jws.not_json"),
+    "unsigned": (CONTENT, "jws.not_json"),
+    "compact": (".".join(OUTER[name] for name in ("protected", "payload", "signature")).encode(), "jws.not_json"),
+    "too_large": (sealed(header(content=b"x" * MOST_BYTES), content=b"x" * MOST_BYTES), "jws.too_large"),
+    # members outside the signature
+    "unprotected_header": (sealed(header(), header={"alg": "none"}), "jws.member_refused"),
+    "general_form": (json.dumps({"payload": OUTER["payload"], "signatures": [{}]}).encode(), "jws.member_refused"),
+    "unknown_outer_member": (sealed(header(), note="x"), "jws.member_refused"),
+    "no_signature": (json.dumps({k: OUTER[k] for k in ("payload", "protected")}).encode(), "jws.member_missing"),
+    "payload_not_text": (sealed(header(), payload={}), "jws.member_form"),
+    # members that would choose key or meaning
+    "crit": (sealed(header(crit=["b64"])), "jws.member_refused"),
+    "b64_false": (sealed(header(b64=False)), "jws.member_refused"),
+    "zip": (sealed(header(zip="DEF")), "jws.member_refused"),
+    "jwk": (sealed(header(jwk={"kty": "EC"})), "jws.member_refused"),
+    "jku": (sealed(header(jku="https://evil.example/jwks")), "jws.member_refused"),
+    "x5u": (sealed(header(x5u="https://evil.example/c.pem")), "jws.member_refused"),
+    "x5c": (sealed(header(x5c=["MIIB"])), "jws.member_refused"),
+    "x5t_sha_1": (sealed(header(x5t="AAAA")), "jws.member_refused"),
+    "exp": (sealed(header(exp=1)), "jws.member_refused"),
+    "upper_case_alg_beside": (sealed(header(ALG="none")), "jws.member_refused"),
+    **{f"without_{name}": (sealed(header(**{name: ...})), "jws.member_missing") for name in header()},
+    # algorithms
+    "alg_none": (sealed(header(alg="none")), "jws.member_form"),
+    "alg_none_without_signature": (sealed(header(alg="none"), signature=""), "jws.member_form"),
+    "hmac_with_the_public_key": (hmac_keyed_with_the_public_key(), "jws.member_form"),
+    "es384": (sealed(header(alg="ES384")), "jws.member_form"),
+    "sm2": (sealed(header(alg="SM2")), "jws.member_form"),
+    "rsa_name_on_ec_key": (sealed(header(alg="RS256")), "signature.algorithm_not_of_key"),
+    "pss_name_on_ec_key": (sealed(header(alg="PS256")), "signature.algorithm_not_of_key"),
+    "ec_name_on_rsa_key": (sealed(header(KEYS["RS256"], alg="ES256"), KEYS["RS256"]), "signature.algorithm_not_of_key"),
+    "eddsa_name_on_ec_key": (sealed(header(alg="EdDSA")), "signature.algorithm_not_of_key"),
+    "pkcs1_signature_called_pss": (sealed(header(KEYS["RS256"], alg="PS256"), KEYS["RS256"]), "signature.invalid"),
+    # spellings of base64url
+    "padding": (respelt(SHORT, "payload", lambda t: t + "=="), "jws.base64url"),
+    "unused_bits_payload": (respelt(SHORT, "payload", unused_bits), "jws.base64url"),
+    "unused_bits_signature": (respelt(RIGHT, "signature", unused_bits), "jws.base64url"),
+    "white_space": (respelt(RIGHT, "payload", lambda t: t[:4] + "\n" + t[4:]), "jws.base64url"),
+    "standard_alphabet": (respelt(RIGHT, "signature", lambda t: "+/" + t[2:]), "jws.base64url"),
+    "not_ascii": (respelt(RIGHT, "signature", lambda t: "水" + t[1:]), "jws.base64url"),
+    # who, to whom, what
+    "kid_of_another": (sealed(header(kid=POWER.fingerprint)), "jws.keys_differ"),
+    "x5t_of_another": (sealed(header(**{"x5t#S256": b64url(bytes.fromhex(POWER.fingerprint))})), "jws.keys_differ"),
+    "kid_upper_case": (sealed(header(kid=KEY.fingerprint.upper())), "jws.member_form"),
+    "certificate_unknown": (sealed(header(**NOBODY)), "auth.certificate_unknown"),
+    "connection_certificate": (sealed(header(CONNECTION), CONNECTION), "auth.certificate_not_for_signing"),
+    "sender_of_another_bureau": (sealed(header(iss="power")), "auth.sender_mismatch"),
+    "signed_by_another_bureau": (sealed(header(), POWER), "signature.invalid"),
+    "receipt_as_delivery": (sealed(header(typ="yt-receipt+jws")), "jws.not_a_delivery"),
+    "report_as_delivery": (sealed(header(typ="yt-report+jws")), "jws.not_a_delivery"),
+    "typ_in_capitals": (sealed(header(typ="YT-Delivery+JWS")), "jws.not_a_delivery"),
+    "document_as_delivery": (sign_document({"a": 1}, TYP, KEY, NOW), "jws.member_missing"),
+    "digest_of_other_content": (sealed(header(dig=f"SHA-256:{'0' * 64}")), "signature.content_digest"),
+    "digest_of_another_algorithm": (sealed(header(dig=f"SHA-1:{'0' * 40}")), "jws.member_form"),
+    "digest_upper_case": (sealed(header(dig=header()["dig"].upper())), "jws.member_form"),
+    "content_swapped": (respelt(RIGHT, "payload", lambda t: b64url(b"other")), "signature.invalid"),
+    "message_id_with_a_slash": (sealed(header(mid="../x")), "jws.member_form"),
+    "message_id_with_a_line_end": (sealed(header(mid="m-1\n")), "jws.member_form"),
+    "feed_with_a_wildcard": (sealed(header(feed="+")), "jws.member_form"),
+    "iss_a_number": (sealed(header(iss=1)), "jws.member_form"),
+    "iss_null": (sealed(header(iss=None)), "jws.member_form"),
+    # when
+    "stale": (sealed(header(iat=int((NOW - MAX_AGE).timestamp()) - 1)), "signature.stale"),
+    "future": (sealed(header(iat=int(NOW.timestamp()) + 301)), "signature.future"),
+    "iat_a_fraction": (sealed(header(iat=1.5)), "jws.member_form"),
+    "iat_true": (sealed(header(iat=True)), "jws.member_form"),
+    "iat_a_text": (sealed(header(iat="1")), "jws.member_form"),
+    "iat_beyond_all_calendars": (sealed(header(iat=10**18)), "jws.member_form"),
+    "iat_of_ten_thousand_digits": (sealed(TEN_THOUSAND_DIGITS), "jws.not_json"),
+    "iat_negative": (sealed(header(iat=-1)), "jws.member_form"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_each_attack_is_refused_by_name(name: str) -> None:
+    octets, code = ATTACKS[name]
+    with pytest.raises(Refusal) as refused:
+        taken(octets)
+    assert refused.value.code == code, refused.value
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_what_a_partner_signs_is_what_is_taken(kind: str) -> None:
+    octets = sign_delivery(
+        CONTENT, KEYS[kind], sender="water", recipient="bus", feed="water-meters", message_id="m-1",
+        content_type="text/csv", signed_at=NOW,
+    )  # fmt: skip
+    payload = taken(octets)
+    assert payload.content.read() == CONTENT
+    assert (payload.sender, payload.feed, payload.message_id, payload.content_type) == (
+        *("water", "water-meters", "m-1", "text/csv"),
+    )
+    assert (payload.signer.certificate, payload.signed_at, payload.form) == (KEYS[kind].fingerprint, NOW, "jws")
+
+
+def test_pss_is_taken_of_an_rsa_key() -> None:
+    class Pss(SigningKey):
+        def sign(self, octets: bytes) -> bytes:
+            key = self.issuing_key()
+            assert isinstance(key, RSAPrivateKey)
+            return key.sign(octets, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
+
+    key = Pss(KEYS["RS256"].issuing_key(), KEYS["RS256"].certificate_der)
+    assert taken(sealed(header(key, alg="PS256"), key)).content.read() == CONTENT
+
+
+@pytest.mark.parametrize("text", [json.dumps(header(), indent=2), json.dumps(dict(reversed(header().items())))])
+def test_order_and_blanks_of_the_header_are_the_senders_own(text: str) -> None:
+    assert taken(sealed(text)).message_id == "m-1"
+
+
+def test_any_octets_are_a_content() -> None:
+    for content in (b"", bytes(range(256)), b"\xff" * 3):
+        assert taken(sealed(header(content=content), content=content)).content.read() == content
+
+
+def test_an_envelope_is_good_to_the_second_that_skew_and_age_allow() -> None:
+    for iat in (int(NOW.timestamp()) + 300, int((NOW - MAX_AGE).timestamp())):
+        assert taken(sealed(header(iat=iat))).message_id == "m-1"
+
+
+def test_names_that_would_be_refused_are_not_signed() -> None:
+    with pytest.raises(Refusal, match=r"jws\.member_form"):
+        sign_delivery(
+            CONTENT, KEY, sender="water", recipient="bus", feed="水", message_id="m-1", content_type="x", signed_at=NOW
+        )
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_no_altered_octet_gives_another_delivery(data: Any) -> None:
+    position = data.draw(st.integers(0, len(RIGHT) - 1))
+    altered = bytearray(RIGHT)
+    altered[position] ^= data.draw(st.integers(1, 255))
+    try:
+        payload = taken(bytes(altered))
+    except Refusal:
+        return
+    assert (payload.content.read(), payload.message_id) == (CONTENT, "m-1")
