@@ -39,6 +39,7 @@ from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
 from exchange.placing import load_city
 from exchange.processing import process
+from exchange.publication import Publisher
 from exchange.receipts import Anchors, issue_receipt, issue_report
 from exchange.registry import Registry
 from exchange.replays import Replays
@@ -301,8 +302,13 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
     client_id = f"{US}:{settings.bus.origin}"
     address = _broker_address(settings, listening)
     door = MqttDoor(bus, address, client_id, settings.mqtt.name, settings.mqtt.max_packet_bytes)
+    stopping = threading.Event()
+    changes = threading.Thread(target=Publisher(bus, door.publish).run, args=(stopping,), name="changes", daemon=True)
+    stack.push_async_callback(asyncio.to_thread, changes.join)  # after the door, whose end fails what it waits for
+    changes.start()
     door.start()
     stack.push_async_callback(door.stop)
+    stack.callback(stopping.set)
     if not await door.ready(MQTT_READY_S):
         log.warning("mqtt.not_ready broker=%s; the other doors open, and it is tried on", settings.mqtt.broker)
     pushing = asyncio.create_task(ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run())

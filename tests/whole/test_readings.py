@@ -13,7 +13,10 @@ import pytest
 import requests
 
 from connectors.partner.folder import PartnerFolder
-from exchange.cli.trial import Trial
+from connectors.partner.subscriber import Subscriber
+from exchange.cli.bureaus import registry
+from exchange.cli.partner import open_mqtt_partner
+from exchange.cli.trial import PROPOSER, Trial
 from security.message import in_memory
 from tests.whole.real_bus import FEED, REGISTER, a_trial, csv, rows
 from tests.whole.test_kills import WORKER_STEPS, TwoProcesses, free_port
@@ -97,6 +100,43 @@ def test_a_reading_is_shown_at_every_door_with_its_evidence(trial: Trial) -> Non
     assert [one["quantity"] for one in over_rest["readings"]] == ["cover", "level_m"]
     table = subprocess.run([*command, *here], capture_output=True, text=True, check=True, timeout=60).stdout
     assert "最新监测读数" in table
+
+
+def test_a_gateway_s_readings_come_over_mqtt_and_a_subscriber_hears_of_the_register(trial: Trial) -> None:
+    trial.enrol("case-system", "Case system", "案件系统", "case system")
+    trial.grant("case-system", "subscribe", "changes")
+    trial.start()
+    with Subscriber(PartnerFolder(trial.partners / "case-system"), trial.mqtt_url) as subscriber:
+        pushed(trial, FEED, csv(rows("T", 2)), "register")
+        heard = subscriber.next(30)
+        assert heard is not None
+        first = [(change["key"], change["kind"]) for change in heard["changes"]]
+        with open_mqtt_partner(trial.partners / "made-up", trial.mqtt_url) as gateway:
+            gateway.push(TELEMETRY, in_memory(readings({"value": 3.2})), "application/json", "t-1")
+            reported = gateway.report("t-1", wait_s=60)
+        assert reported.received is not None
+        assert reported.received.document["report"]["new"] == 1
+        pushed(trial, FEED, csv([{**rows("T", 1)[0], "权属单位": "另一单位"}]), "register-2")
+        later = subscriber.next(30)
+        assert later is not None
+    # A reading is no change of the register: the next thing heard is the new owner.
+    assert (first, later["after"]) == ([(1, "new"), (2, "new")], heard["next"])
+    assert [(change["key"], change["kind"]) for change in later["changes"]] == [(1, "changed")]
+    (level,) = trial.partner("made-up").component("1", purpose="p").readings
+    assert (level.value, level.message_id) == (3.2, "t-1")
+
+
+def test_a_subscription_that_ended_hears_nothing_more(trial: Trial) -> None:
+    trial.enrol("case-system", "Case system", "案件系统", "case system")
+    grant = trial.grant("case-system", "subscribe", "changes")
+    trial.start()
+    with Subscriber(PartnerFolder(trial.partners / "case-system"), trial.mqtt_url) as subscriber:
+        pushed(trial, FEED, csv(rows("T", 1)), "register")
+        assert subscriber.next(30) is not None
+        with registry(trial.settings) as opened:
+            opened.revoke_grant(grant, PROPOSER)
+        pushed(trial, FEED, csv(rows("U", 1)), "register-2")
+        assert subscriber.next(3) is None
 
 
 def test_a_preview_shows_what_readings_would_become(trial: Trial, tmp_path: Path) -> None:
