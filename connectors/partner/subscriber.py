@@ -1,4 +1,9 @@
-"""A subscriber's side of the change feed: the bus's signed documents on its own topic, one after the other."""
+"""A subscriber's side of the change feed: the bus's signed documents on its own topic, one after the other.
+
+The bus moves its cursor once the broker has a document. What the broker then does with it is between broker and
+subscriber: without a named client it keeps nothing for whoever is away. A subscriber sees that something is missing by
+a document's `after`, which is not the `next` of the one before, and pulls what lies between (`Partner.changes`).
+"""
 
 import queue
 import secrets

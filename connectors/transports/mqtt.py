@@ -235,7 +235,9 @@ class Link:
         if reason.is_failure:
             if len(self._versions) > 1 and str(reason) in UNSUPPORTED:
                 self._versions.popleft()
-            log.warning("mqtt.refused host=%s reason=%s", self._address.host, reason)
+                log.info("mqtt.speaks_older host=%s reason=%s", self._address.host, reason)
+            else:
+                log.warning("mqtt.refused host=%s reason=%s", self._address.host, reason)
             self._lost.set()
         elif self._topics:
             client.subscribe([(topic, self._options(client)) for topic in self._topics])
@@ -263,7 +265,7 @@ class Link:
         self._send_waiting()
 
     def _on_disconnect(self, _: Client, __: Any, ___: Any, reason: ReasonCode, ____: Any) -> None:
-        if not self._stopped.is_set():
+        if self._ready.is_set() and not self._stopped.is_set():
             log.warning("mqtt.connection_lost host=%s reason=%s", self._address.host, reason)
         self._lost.set()
 

@@ -14,7 +14,7 @@ import mappings.feed
 from connectors.partner.folder import PartnerFolder
 from connectors.transports.soap_client import SoapClient, Wsse
 from exchange import app, audit, ownership
-from exchange.cli import demo_voices
+from exchange.cli import demo_broker, demo_voices
 from exchange.cli.audit import read_anchors
 from exchange.cli.demo_story import Pairs, Story
 from exchange.cli.trial import City, Trial
@@ -47,15 +47,26 @@ def prepared(folder: Path) -> Trial:
     trial.grant("haishu-centre", "pull", "components")
     trial.grant("case-system", "pull", "ownership")
     trial.grant("case-system", "pull", "components")
+    demo_broker.enrol(trial)
     return trial
 
 
 def play(trial: Trial, story: Story) -> None:
-    """The main job, step by step."""
+    """The main job, step by step, while a district centre listens to what changes."""
     files = trial.folder.parent / "quarter"
     truth = generate(files, SEED)
-    census, water = file_content(files / "census.csv"), file_content(files / "water.csv")
     earlier = trial.partner("security-office").checkpoint()
+    with demo_broker.listening(trial) as centre:
+        _deliveries(trial, story, files, truth)
+        demo_broker.heard(trial, story, centre)
+    _audit(trial, story, earlier)
+    with closing(Store(trial.state)) as store:
+        story.ledger = store.ledger()
+
+
+def _deliveries(trial: Trial, story: Story, files: Path, truth: Truth) -> None:
+    """Registers, map, cameras and readings, each by its own door; a case in between gets its answer."""
+    census, water = file_content(files / "census.csv"), file_content(files / "water.csv")
     _refusals(trial, story, water)
     trial.grant("water", "push", "water-register")
     story.deliver(trial.partner("urban-management"), "urban-management", "urban-census", census, "census-2026")
@@ -64,13 +75,11 @@ def play(trial: Trial, story: Story) -> None:
     _components(trial, story, truth)
     _questions(trial, story, truth)
     demo_voices.play(trial, story, files, truth)
+    demo_broker.gateway(trial, story, files)
     told = story.deliver(
         trial.partner("water"), "water", "water-register", file_content(files / "water-later.csv"), "water-2026-12"
     )
     story.check("a later register: what it no longer names has ended", told.gone == len(truth.later.ended), told.gone)
-    _audit(trial, story, earlier)
-    with closing(Store(trial.state)) as store:
-        story.ledger = store.ledger()
 
 
 def _refusals(trial: Trial, story: Story, content: Content) -> None:

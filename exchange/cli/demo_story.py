@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
+from connectors.partner.mqtt import MqttPartner
 from connectors.partner.partner import Partner, Reported
 from exchange.cli.output import STDERR, print_findings, print_table
 from exchange.cli.partner import REPORT_WAIT_S
@@ -96,13 +97,24 @@ class Story:
         else:
             self.check(name, False, "it was let in")
 
-    def deliver(self, partner: Partner, bureau: str, feed: str, content: Content, message_id: str) -> Told:
-        """Push, wait for the report, keep both, and check that the records balance."""
-        began = time.monotonic()
-        receipt = partner.push(feed, content, "application/octet-stream", message_id)
+    def deliver(
+        self,
+        partner: Partner,
+        bureau: str,
+        feed: str,
+        content: Content,
+        message_id: str,
+        over: MqttPartner | None = None,
+    ) -> Told:
+        """Push, wait for the report, keep both, and check that the records balance.
+
+        over: the bureau's side of the second door, to push by; the receipt must be the same at the first one
+        """
+        began, sender = time.monotonic(), over or partner
+        receipt = sender.push(feed, content, "application/octet-stream", message_id)
         receipt_s = time.monotonic() - began
         again = partner.receipt(message_id)
-        reported = partner.report(message_id, wait_s=REPORT_WAIT_S)
+        reported = sender.report(message_id, wait_s=REPORT_WAIT_S)
         form = str(receipt.document["form"])
         told = _told(bureau, feed, message_id, form, reported, receipt_s, time.monotonic() - began)
         self.deliveries.append(told)
