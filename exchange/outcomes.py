@@ -31,7 +31,7 @@ def roots_of(outcomes: pl.DataFrame, secrets: Sequence[bytes]) -> tuple[str, ...
     """
     ordered = outcomes.sort("delivery", "record").select("delivery", pl.col("source_key").fill_null(""), "outcome")
     keys, words = ordered["source_key"].to_list(), ordered["outcome"].to_list()
-    ends = ordered["delivery"].search_sorted(range(len(secrets)), side="right").to_list()
+    ends = ordered["delivery"].search_sorted(pl.int_range(len(secrets), eager=True), side="right").to_list()
     return tuple(
         outcome_root(keys[start:end], words[start:end], secret)[0].hex()
         for start, end, secret in zip([0, *ends], ends, secrets, strict=False)
