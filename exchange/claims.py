@@ -81,7 +81,8 @@ def claim_digests(said: pl.DataFrame, crs: str) -> pl.Series:
     ]
     texts = said.select(text=pl.concat_str(pl.concat_str(parts, separator=FIELD_ENDS), *given))["text"]
     # The one loop over records here: polars has no SHA-256, and its own row hash may change with its version.
-    return pl.Series("digest", [hashlib.sha256(text.encode()).digest() for text in texts], dtype=pl.Binary)
+    octets = texts.cast(pl.Binary).to_list()
+    return pl.Series("digest", [hashlib.sha256(text).digest() for text in octets], dtype=pl.Binary)
 
 
 def _canonical(name: str) -> pl.Expr:
