@@ -1,6 +1,7 @@
 """A made-up city of 20 km by 20 km, four districts and 40,000 unit grids, and the register of what stands in it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,7 +74,7 @@ def told_again(rows: pl.DataFrame, time: int) -> pl.DataFrame:
     return rows.sample(fraction=1.0, shuffle=True, seed=time).with_columns(pl.lit(f"第{time}次").alias("录入"))
 
 
-def _chosen(words: list[str | None] | list[str], numbers: NDArray[np.int64]) -> pl.Series:
+def _chosen(words: Sequence[str | None], numbers: NDArray[np.int64]) -> pl.Series:
     return pl.Series(words).gather(numbers)
 
 
@@ -109,7 +110,7 @@ def _grid() -> dict[str, NDArray[np.float64]]:
         for row in range(CELLS):
             division = DISTRICTS[row >= CELLS // 2][column >= CELLS // 2]
             code = f"{division}{column // 100 + 1:03}{column % 100 + 1:03}{row + 1:03}"
-            rings[code] = SOUTH_WEST_DEG + CELL_DEG * (square + (column, row))
+            rings[code] = SOUTH_WEST_DEG + CELL_DEG * (square + np.array([column, row]))
     return rings
 
 

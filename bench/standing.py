@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ DONE_S: Final = 60.0
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """A bus that serves. process: id of `serve`, whose child is the worker; sender: the water bureau."""
+    """A bus that serves. process: id of `serve`, whose child is the worker; sender: the first of its bureaus."""
 
     trial: Trial
     process: int
@@ -42,9 +42,15 @@ class Standing(msgspec.Struct, frozen=True):
 
     @property
     def tls(self) -> tuple[str, str, str]:
-        """PEM files of the water bureau's connection: certificate, key, and the CA of the bus."""
+        """PEM files of the sender's connection: certificate, key, and the CA of the bus."""
         folder = PartnerFolder(self.trial.partners / self.sender.bureau)
         return folder.file("connection.pem"), folder.file("connection.key"), folder.file("ca.pem")
+
+    @property
+    def worker(self) -> int:
+        """Process id of the worker."""
+        (worker,) = self._children()
+        return worker
 
     def waiting(self) -> int:
         """Deliveries that act two has not finished."""
@@ -100,14 +106,15 @@ def _processor_s(process: int) -> float:
 
 
 @contextlib.contextmanager
-def standing(folder: Path) -> Iterator[Standing]:
-    """A new bus in the folder, serving on a free port of this machine."""
-    trial = Trial(folder, CITY)
-    for bureau, feeds in BUREAUS.items():
+def standing(folder: Path, city: City = CITY, bureaus: Mapping[str, tuple[str, ...]] = BUREAUS) -> Iterator[Standing]:
+    """A new bus in the folder, serving on a free port of this machine. bureaus: the feeds of each; all may ask."""
+    trial = Trial(folder, city)
+    for bureau, feeds in bureaus.items():
         trial.enrol(bureau, bureau, bureau)
         trial.grant(bureau, "pull", "ownership")
         for feed in feeds:
             trial.grant(bureau, "push", feed)
-    key = PartnerFolder(trial.partners / "water").signing
+    first = next(iter(bureaus))
+    key = PartnerFolder(trial.partners / first).signing
     with trial:
-        yield Standing(trial, trial.process_id, Sender("water", key, key.certificate_der or b"", ORIGIN))
+        yield Standing(trial, trial.process_id, Sender(first, key, key.certificate_der or b"", ORIGIN))

@@ -35,6 +35,7 @@ COMPONENT: Final = (
     "cell", "change_number", "change_kind",
 )  # fmt: skip
 ROWS_TOGETHER: Final = 50  # in one statement of an insert; SQLite takes 32,766 parameters
+ROWS_ALONE: Final = 1_000  # up to here each goes in by a statement that is always the same, and so compiled once
 LEADING: Final = ("class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code")
 
 CELL_SQL: Final = "CAST(latitude_deg * 1000 AS INTEGER) * 1000000 + CAST(longitude_deg * 1000 AS INTEGER)"
@@ -147,9 +148,10 @@ def _next(connection: sqlite3.Connection, table: str) -> int:
 
 
 def _linked(connection: sqlite3.Connection, batch: Batch) -> pl.DataFrame:
-    """VERSIONS with claim and component filled, and: distance_m, added (the claim is), founds (a component), last."""
+    """VERSIONS in their order with claim and component filled, and: distance_m, added (the claim is), founds (a
+    component), last (of its key)."""
     links = batch.links.select("source_key", "distance_m", linked="component")
-    versions = batch.compared.versions.drop("component").sort("delivery", "source_key", "record")
+    versions = batch.compared.versions.drop("component")
     versions = versions.join(links, on="source_key", how="left", maintain_order="left")
     added = versions.filter(pl.col("claim").is_null()).select("source_key").unique(maintain_order=True)
     added = added.with_row_index("claim_added", offset=_next(connection, "claims"))
@@ -352,13 +354,37 @@ def _counts(batch: Batch, outcomes: pl.DataFrame) -> list[Counts]:
 
 def _insert(connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: pl.DataFrame) -> None:
     """Insert the columns of the rows. Of many rows several go into one statement, which costs half as much a row."""
-    into, wanted = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ", rows.select(columns)
-    single = f"({_marks(len(columns))})"
-    together = wanted.height - wanted.height % ROWS_TOGETHER
-    pieces = wanted.head(together).iter_slices(ROWS_TOGETHER)
-    statement = into + ", ".join([single] * ROWS_TOGETHER)
-    connection.executemany(statement, (tuple(itertools.chain.from_iterable(piece.rows())) for piece in pieces))
-    connection.executemany(into + single, wanted.slice(together).iter_rows())
+    alone = rows.height % ROWS_TOGETHER if rows.height > ROWS_ALONE else rows.height
+    _insert_by(connection, table, columns, rows.head(rows.height - alone), ROWS_TOGETHER)
+    _insert_by(connection, table, columns, rows.tail(alone), 1)
+
+
+def _insert_by(
+    connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: pl.DataFrame, together: int
+) -> None:
+    """Insert so many rows a statement; they are a multiple of it.
+
+    OR FAIL: else a statement of several rows would first copy each page that it changes, to undo itself alone. What
+    fails here undoes the whole transaction.
+    """
+    same = {name: _literal(rows[name]) for name in columns} if together > 1 else {}
+    said = rows.select(name for name in columns if same.get(name) is None)
+    one = f"({', '.join(same.get(name) or '?' for name in columns)})"
+    statement = f"INSERT OR FAIL INTO {table} ({', '.join(columns)}) VALUES {', '.join([one] * together)}"
+    if together == 1:
+        connection.executemany(statement, said.iter_rows())
+    else:
+        pieces = (piece.rows() for piece in said.iter_slices(together))
+        connection.executemany(statement, (tuple(itertools.chain.from_iterable(piece)) for piece in pieces))
+
+
+def _literal(column: pl.Series) -> str | None:
+    """SQL for a column that is null or one whole number in every row; it need not be bound a million times."""
+    if column.null_count() == column.len():
+        return "NULL"
+    if not column.dtype.is_integer() or column.null_count() or column.min() != column.max():
+        return None
+    return str(column[0])
 
 
 def _marks(count: int) -> str:
