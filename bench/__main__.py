@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, dxf, mqtt, ownership, signed_soap
+from bench import audit, bulk, dxf, mqtt, ownership, signed_soap
 from bench.figures import Figure, Results, keep
 
 WORK: Final = (
@@ -21,6 +21,8 @@ FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "signed_soap_per_s": signed_soap.measure,
     "ownership_by_id_per_s": ownership.measure,
     "mqtt_deliveries_per_s": mqtt.measure,
+    "bulk_register_records_per_s": bulk.measure,
+    "redelivery_records_per_s": bulk.measure_again,
     "audit_appends_per_s": audit.measure,
     "audit_appends_at_1e6_per_s": audit.measure_growth,
     "dxf_entities_per_s": dxf.measure,

@@ -90,7 +90,9 @@ def measure(folder: Path) -> Figure:
     peer_broker = Mosquitto(folder / "peer", {"water": [FEED]})
     settings = {"broker": ours_broker.url, "name": "bench"}
     with contextlib.ExitStack() as stack:
-        bus = stack.enter_context(standing(folder / "bus", settings, _started(stack, ours_broker, peer_broker)))
+        bus = stack.enter_context(
+            standing(folder / "bus", mqtt=settings, first=_started(stack, ours_broker, peer_broker))
+        )
         sizes: list[int] = []
         processor_s: list[tuple[float, float]] = []
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ DONE_S: Final = 60.0
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """A bus that serves. process: id of `serve`, whose child is the worker; sender: the water bureau."""
+    """A bus that serves. process: id of `serve`, whose child is the worker; sender: the first of its bureaus."""
 
     trial: Trial
     process: int
@@ -43,9 +43,15 @@ class Standing(msgspec.Struct, frozen=True):
 
     @property
     def tls(self) -> tuple[str, str, str]:
-        """PEM files of the water bureau's connection: certificate, key, and the CA of the bus."""
+        """PEM files of the sender's connection: certificate, key, and the CA of the bus."""
         folder = PartnerFolder(self.trial.partners / self.sender.bureau)
         return folder.file("connection.pem"), folder.file("connection.key"), folder.file("ca.pem")
+
+    @property
+    def worker(self) -> int:
+        """Process id of the worker."""
+        (worker,) = self._children()
+        return worker
 
     def waiting(self) -> int:
         """Deliveries that act two has not finished."""
@@ -102,19 +108,25 @@ def _processor_s(process: int) -> float:
 
 @contextlib.contextmanager
 def standing(
-    folder: Path, mqtt: dict[str, Any] | None = None, first: Callable[[Settings], None] = lambda _: None
+    folder: Path,
+    city: City = CITY,
+    bureaus: Mapping[str, tuple[str, ...]] = BUREAUS,
+    mqtt: dict[str, Any] | None = None,
+    first: Callable[[Settings], None] = lambda _: None,
 ) -> Iterator[Standing]:
     """A new bus in the folder, serving on free ports of this machine.
 
-    mqtt: its settings of the second door (none unless given); first: what must run before the bus does
+    bureaus: the feeds of each; all may ask. mqtt: its settings of the second door (none unless given); first: what must
+    run before the bus does
     """
-    trial = Trial(folder, CITY, mqtt=mqtt or {"broker": "off"})
+    trial = Trial(folder, city, mqtt=mqtt or {"broker": "off"})
     first(trial.settings)
-    for bureau, feeds in BUREAUS.items():
+    for bureau, feeds in bureaus.items():
         trial.enrol(bureau, bureau, bureau)
         trial.grant(bureau, "pull", "ownership")
         for feed in feeds:
             trial.grant(bureau, "push", feed)
-    key = PartnerFolder(trial.partners / "water").signing
+    first = next(iter(bureaus))
+    key = PartnerFolder(trial.partners / first).signing
     with trial:
-        yield Standing(trial, trial.process_id, Sender("water", key, key.certificate_der or b"", ORIGIN))
+        yield Standing(trial, trial.process_id, Sender(first, key, key.certificate_der or b"", ORIGIN))

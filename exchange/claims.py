@@ -54,10 +54,12 @@ def compare(
     live = int(seen.claims["live"].sum())
     percent = 100 * gone.height / live if live else 0.0
     ended = chain.filter(outcome="ended").with_columns(valid_to_us="valid_from_us")
+    news = chain.filter(pl.col("outcome").is_in(["new", "changed"]))
+    rest = accepted.select(pl.exclude(news.columns).gather(news["row"]))
     outcomes = pl.concat([conform(chain, OUTCOMES), set_aside])
     return Compared(
         outcomes=outcomes.sort(list(KEY)),
-        versions=conform(chain.filter(pl.col("outcome").is_in(["new", "changed"])), VERSIONS),
+        versions=conform(pl.concat([news, rest], how="horizontal"), VERSIONS),
         ended=pl.concat([conform(ended, ENDED), gone]),
         findings=_findings(chain),
         gone_percent=percent,
@@ -81,7 +83,8 @@ def claim_digests(said: pl.DataFrame, crs: str) -> pl.Series:
     ]
     texts = said.select(text=pl.concat_str(pl.concat_str(parts, separator=FIELD_ENDS), *given))["text"]
     # The one loop over records here: polars has no SHA-256, and its own row hash may change with its version.
-    return pl.Series("digest", [hashlib.sha256(text.encode()).digest() for text in texts], dtype=pl.Binary)
+    octets = texts.cast(pl.Binary).to_list()
+    return pl.Series("digest", [hashlib.sha256(text).digest() for text in octets], dtype=pl.Binary)
 
 
 def _canonical(name: str) -> pl.Expr:
@@ -107,17 +110,20 @@ def _set_aside(said: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
 def _chain(
     accepted: pl.DataFrame, seen: Seen, deliveries: Sequence[BatchDelivery], crs: str, as_of_us: int | None
 ) -> pl.DataFrame:
-    """The accepted records with outcome and code, and until when each version stands.
+    """The accepted records, each as its `row` and what decides, with outcome and code, and until when it stands.
 
     Rows of a key are put in order of validity. Once a record is taken, the key's state is that record alone, so what
     was known before a record is the row above it, or, for a key's first row, what the store has seen.
     """
     since = pl.Series([microseconds(one.valid_from) for one in deliveries], dtype=pl.Int64)
-    known = accepted.with_columns(
+    said = accepted.select(
+        *KEY,
+        "source_key",
         claim_digests(accepted, crs),
         since.gather(accepted["delivery"]).alias("valid_from_us"),
         removed=pl.col("removed").fill_null(False),
-    ).join(seen.claims.rename({"digest": "digest_seen"}), on="source_key", how="left")
+    )
+    known = said.with_row_index("row").join(seen.claims.rename({"digest": "digest_seen"}), on="source_key", how="left")
     newest_us = pl.max_horizontal("known_us", pl.lit(as_of_us, dtype=pl.Int64))
     older = (pl.col("valid_from_us") < newest_us).fill_null(False)
     ordered = known.with_columns(older=older).sort("older", "source_key", "valid_from_us", *KEY)

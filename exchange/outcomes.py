@@ -29,13 +29,13 @@ def roots_of(outcomes: pl.DataFrame, secrets: Sequence[bytes]) -> tuple[str, ...
 
     outcomes: delivery, record, source_key, outcome
     """
-    said: list[tuple[list[str], list[str]]] = [([], []) for _ in secrets]
     ordered = outcomes.sort("delivery", "record").select("delivery", pl.col("source_key").fill_null(""), "outcome")
-    for delivery, key, outcome in ordered.iter_rows():
-        keys, words = said[delivery]
-        keys.append(key)
-        words.append(outcome)
-    return tuple(outcome_root(*one, secret)[0].hex() for one, secret in zip(said, secrets, strict=True))
+    keys, words = ordered["source_key"].to_list(), ordered["outcome"].to_list()
+    ends = ordered["delivery"].search_sorted(pl.int_range(len(secrets), eager=True), side="right").to_list()
+    return tuple(
+        outcome_root(keys[start:end], words[start:end], secret)[0].hex()
+        for start, end, secret in zip([0, *ends], ends, secrets, strict=False)
+    )
 
 
 def told_of(

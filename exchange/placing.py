@@ -24,6 +24,11 @@ CITY_CRS: Final = "EPSG:4490"  # CGCS2000, degrees
 
 Extent = tuple[float, float, float, float]
 Numbers = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+PLACES_AT_ONCE: Final = 65_536
+SQUARES_PER_DEGREE: Final = 1000
+SQUARE_MARGIN: Final = 1e-6  # of a square's side: what rounding may put beside the square that it was counted into
 
 
 class Areas(msgspec.Struct, frozen=True):
@@ -38,11 +43,33 @@ class Areas(msgspec.Struct, frozen=True):
 
         Tie rule: a place on an edge belongs to every polygon that has the edge; the lowest code wins.
         """
-        place, area = self.tree.query(shapely.points(longitude_deg, latitude_deg))  # boxes that meet
-        inside = shapely.intersects_xy(self.polygons[area], longitude_deg[place], latitude_deg[place])
-        lowest = np.full(len(longitude_deg), len(self.codes))
-        np.minimum.at(lowest, place[inside], area[inside])
+        column, row = (np.floor(axis * SQUARES_PER_DEGREE) for axis in (longitude_deg, latitude_deg))
+        by_square = np.argsort(row * (360 * SQUARES_PER_DEGREE) + column)
+        lowest = np.full(len(by_square), len(self.codes))
+        for start in range(0, len(by_square), PLACES_AT_ONCE):
+            some = by_square[start : start + PLACES_AT_ONCE]
+            place, area = self._held(longitude_deg[some], latitude_deg[some], column[some], row[some])
+            np.minimum.at(lowest, some[place], area)
         return pl.Series([*self.codes, None], dtype=pl.String).gather(lowest)
+
+    def _held(self, x: Numbers, y: Numbers, column: Numbers, row: Numbers) -> tuple[Indices, Indices]:
+        """Every pair of a place and a polygon that holds it. Places of one square, `column` and `row`, stand together.
+
+        The tree is asked once for a square: a geometry for each of a million places would cost more than all else here.
+        """
+        first = np.flatnonzero((np.diff(column, prepend=np.nan) != 0) | (np.diff(row, prepend=np.nan) != 0))
+        low = [(axis[first] - SQUARE_MARGIN) / SQUARES_PER_DEGREE for axis in (column, row)]
+        high = [(axis[first] + 1 + SQUARE_MARGIN) / SQUARES_PER_DEGREE for axis in (column, row)]
+        square, area = self.tree.query(shapely.box(*low, *high))
+        # Each pair of a square and a polygon becomes as many as there are places in the square.
+        many = np.diff(first, append=len(x))[square]
+        nth = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+        place, areas = np.repeat(first[square], many) + nth, np.repeat(area, many)
+        west, south, east, north = np.repeat(shapely.bounds(self.polygons[area]), many, axis=0).T
+        near = (x[place] >= west) & (x[place] <= east) & (y[place] >= south) & (y[place] <= north)
+        place, areas = place[near], areas[near]
+        inside = shapely.intersects_xy(self.polygons[areas], x[place], y[place])
+        return place[inside], areas[inside]
 
 
 class City(msgspec.Struct, frozen=True):
@@ -86,7 +113,8 @@ def place(candidates: pl.DataFrame, *, crs: str, accuracy_m: float, city: City, 
     longitude, latitude = transformer.transform(x, y)
     division = _within(city.districts, longitude, latitude, city.extent_deg)
     outside = said & division.is_null().to_numpy()
-    swapped = outside & _in_extent(*transformer.transform(y, x), city.extent_deg)
+    swapped = outside.copy()
+    swapped[outside] = _in_extent(*transformer.transform(y[outside], x[outside]), city.extent_deg)
     kept = said & ~outside
     placed = candidates.with_columns(
         pl.Series("longitude_deg", np.where(kept, longitude, np.nan)).fill_nan(None),

@@ -2,11 +2,12 @@
 
 import logging
 import sqlite3
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta, timezone
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import polars as pl
 from msgspec import structs
@@ -27,6 +28,8 @@ from mappings.feed import Feed
 from security.errors import ExchangeError, Refusal, places, sentences
 from security.message import Grant
 
+T = TypeVar("T")
+
 log = logging.getLogger("yongtong.processing")
 
 CITY_TIME: Final = timezone(timedelta(hours=8))
@@ -36,6 +39,7 @@ TOGETHER_BYTES: Final = (
 SLICE_S: Final = 5.0  # one feed's turn while others wait
 STREAM: Final = 10  # deliveries; fewer do not wait for one another
 GATHER_S: Final = 0.3
+READER: Final = ThreadPoolExecutor(1, "store reader")  # reads what a snapshot is compared with, while it is decoded
 
 
 def process(feed_id: str, bus: Bus) -> int:
@@ -130,19 +134,23 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     assert feed.content != "readings"  # they have a story of their own
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
     deliveries = tuple(_delivery(row, feed, grants[row.grant]) for row in rows)
-    records, whole = _decoded(rows, feed, bus)
-    mapped = map_records(records, feed)
-    placing = place(
-        mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
-    )
-    found = pl.concat([mapped.findings, placing.findings])
-    checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists)
+    with _meanwhile(lambda: bus.store.seen(feed.id) if feed.content == "snapshot" else None) as reading:
+        records, whole = _decoded(rows, feed, bus)
+        mapped = map_records(records, feed)
+        del records  # the text of a million rows is not held through all that follows
+        placing = place(
+            mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
+        )
+        found = pl.concat([mapped.findings, placing.findings])
+        checked = validation.check(
+            placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists
+        )
     findings = pl.concat([found, checked])
-    keys = None if feed.content == "snapshot" else placing.placed["source_key"].drop_nulls().unique().to_list()
+    seen = reading.result() or bus.store.seen(feed.id, _keys(placing.placed))
     compared = claims.compare(
         placing.placed,
         findings,
-        bus.store.seen(feed.id, keys),
+        seen,
         deliveries,
         unread=mapped.unread,
         content=feed.content,
@@ -164,6 +172,20 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     durable_step("store.commit:after")
     said = pl.concat([findings, compared.findings, stored.findings])
     _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
+
+
+@contextmanager
+def _meanwhile(work: Callable[[], T]) -> Iterator[Future[T]]:
+    """What a thread works at while the block runs; it has ended when the block is left, however that is."""
+    promised = READER.submit(work)
+    try:
+        yield promised
+    finally:
+        wait([promised])
+
+
+def _keys(placed: pl.DataFrame) -> list[str]:
+    return placed["source_key"].drop_nulls().unique().to_list()
 
 
 def _apply_readings(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:

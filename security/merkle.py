@@ -56,10 +56,13 @@ def root_of_peaks(peaks: Sequence[bytes]) -> bytes:
 
 
 def root_of(hashes: Iterable[bytes]) -> bytes:
-    """The root over leaf hashes."""
-    peaks: list[bytes] = []
-    grow(0, peaks, hashes)
-    return root_of_peaks(peaks)
+    """The root over leaf hashes; level by level, where one without a partner goes up as it is (RFC 6962's shape)."""
+    level = list(hashes)
+    while len(level) > 1:
+        alone = level[-1:] if len(level) & 1 else []
+        level = [sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)]
+        level += alone
+    return level[0] if level else EMPTY_ROOT
 
 
 def root_at(read_node: ReadNode, size: int) -> bytes:

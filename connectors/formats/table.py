@@ -35,9 +35,16 @@ ROWS: Final = 2_000_000
 COLUMNS: Final = 500
 CELL_CHARACTERS: Final = 32_767  # what a cell of Excel holds
 HEADER_WITHIN: Final = 50  # rows
+PLAIN_ABOVE: Final = 1_048_576  # octets; below, setting out to read columns costs more than reading rows
 _BOM: Final = b"\xef\xbb\xbf"
 _BREAK: Final = re.compile(r"\s*[\r\n]+\s*")
 _NUMBER: Final = re.compile(r"[+-]?[\d.,]+")
+# What str.strip() takes for white space; polars alone leaves U+001C to U+001F.
+_SPACE: Final = (
+    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680"
+    + "".join(map(chr, range(0x2000, 0x200B)))
+    + "\u2028\u2029\u202f\u205f\u3000"
+)
 
 
 class _Piece(msgspec.Struct, frozen=True):
@@ -62,19 +69,39 @@ def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatc
     stack: list[_Piece] = []
     height = 0
     for piece in itertools.chain.from_iterable(_pieces(*numbered, options) for numbered in enumerate(contents)):
-        if stack and (piece.names != stack[0].names or height + len(piece.rows) > RECORDS_PER_BATCH):
+        if stack and not _fits(piece, stack[0], height):
             yield RecordBatch(_frame(stack))
             stack, height = [], 0
-        stack.append(piece)
-        height += len(piece.rows)
+        if isinstance(piece, pl.DataFrame):
+            yield RecordBatch(piece)
+        else:
+            stack.append(piece)
+            height += len(piece.rows)
     if stack:
         yield RecordBatch(_frame(stack))
 
 
-def _pieces(index: int, content: Content, options: Options) -> Iterator[_Piece]:
+def _fits(piece: _Piece | pl.DataFrame, first: _Piece, height: int) -> bool:
+    """Whether a piece may share a batch of `height` records so far that begins with another."""
+    if isinstance(piece, pl.DataFrame):
+        return False
+    return piece.names == first.names and height + len(piece.rows) <= RECORDS_PER_BATCH
+
+
+def _pieces(index: int, content: Content, options: Options) -> Iterator[_Piece | pl.DataFrame]:
     octets = content.read()
+    if is_workbook(octets):
+        yield from _counted(sheets_of(octets, _names(options.get("sheet"))), options, index)
+    elif len(octets) > PLAIN_ABOVE and (columns := _plain(octets, options)) is not None:
+        yield from _numbered(columns, index)
+    else:
+        yield from _counted([_text(octets, options)], options, index)
+
+
+def _counted(sheets: Iterable[Sheet], options: Options, index: int) -> Iterator[_Piece]:
+    """The records of all sheets of one content, numbered through."""
     first = 0
-    for sheet in sheets_of(octets, _names(options.get("sheet"))) if is_workbook(octets) else [_text(octets, options)]:
+    for sheet in sheets:
         for piece in _records(sheet, options, index, first):
             first += len(piece.rows)
             if first > ROWS:
@@ -92,7 +119,7 @@ def _names(option: str | int | bool | list[str] | None) -> list[str]:
 def _text(octets: bytes, options: Options) -> Sheet:
     """The one sheet, without a name, of delimiter-separated text."""
     text = _decoded(octets, str(options["encoding"]) if "encoding" in options else None)
-    return Sheet("", _rows(text, _delimiter(text)), [])
+    return Sheet("", _rows(io.StringIO(text, newline=""), _delimiter(text)), [])
 
 
 def _decoded(octets: bytes, declared: str | None) -> str:
@@ -125,11 +152,95 @@ def _delimiter(text: str) -> str:
     )
 
 
-def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+def _rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
     try:
-        yield from csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        yield from csv.reader(lines, delimiter=delimiter, strict=True)
     except csv.Error as problem:
         raise Refusal("decode.not_readable", str(problem)) from problem
+
+
+# Text without quotes, read as columns
+
+
+def _plain(octets: bytes, options: Options) -> pl.DataFrame | None:
+    """The columns of a large text where nothing is quoted, so that every line is a row and every delimiter ends a cell.
+
+    polars then reads what `csv` would, twenty times as fast. None where it might not: a quote stands somewhere, a key
+    is carried down, a row or cell is too long; rows are read then, and a refusal is worded there.
+    """
+    if b'"' in octets or "carry_down" in options:
+        return None
+    text = _utf8(octets, str(options["encoding"]) if "encoding" in options else None)
+    head = text[:80_000].decode(errors="ignore")
+    delimiter = _delimiter(head)
+    text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
+    lines = io.TextIOWrapper(io.BytesIO(text), "utf-8", newline="\n")
+    top = list(itertools.islice(_rows(lines, delimiter), HEADER_WITHIN))
+    names, begin = _header(top, [], options, "")
+    if delimiter not in head or len(top) < HEADER_WITHIN or begin > HEADER_WITHIN:
+        return None
+    try:
+        columns = _columns(text, begin, len(names), delimiter)
+    except pl.exceptions.PolarsError:
+        return None
+    if max(columns.select(pl.all().str.len_chars().max().fill_null(0)).row(0)) > CELL_CHARACTERS:
+        return None
+    said = _without_blank(columns)
+    return said.select(pl.col(column).alias(name) for column, name in zip(said.columns, names, strict=True) if name)
+
+
+def _utf8(octets: bytes, declared: str | None) -> bytes:
+    """The text in UTF-8, decoded as strictly as `_decoded`, which refuses what is not right."""
+    if declared in (None, "utf-8") and b"\0" not in octets:
+        try:
+            pl.Series([octets], dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.PolarsError:
+            pass  # `_decoded` tries the next encoding, or says which byte is wrong
+        else:
+            return octets.removeprefix(_BOM)
+    return _decoded(octets, declared).encode()
+
+
+def _columns(text: bytes, begin: int, width: int, delimiter: str) -> pl.DataFrame:
+    """The cells from row `begin` on, null where empty. Raises PolarsError where a row is longer than the header."""
+    return pl.read_csv(
+        text,
+        has_header=False,
+        skip_lines=begin,
+        schema={str(number): pl.String for number in range(width)},
+        separator=delimiter,
+        quote_char=None,
+        infer_schema=False,
+        missing_columns="insert",
+        glob=False,
+    )
+
+
+def _without_blank(columns: pl.DataFrame) -> pl.DataFrame:
+    """The rows with any value: where the first column has none, the others are looked at."""
+    blank = columns.with_row_index("row")
+    for name in columns.columns:
+        cell = pl.col(name)
+        blank = blank.filter(cell.is_null() | (cell.str.strip_chars(_SPACE) == ""))
+        if blank.is_empty():
+            return columns
+    rows = columns.with_row_index("row").join(blank.select("row"), on="row", how="anti", maintain_order="left")
+    return rows.drop("row")
+
+
+def _numbered(columns: pl.DataFrame, content: int) -> Iterator[pl.DataFrame]:
+    """The frames of a content that was read as columns; one without records if there is only a header."""
+    if columns.height > ROWS:
+        raise Refusal("decode.too_large", f"more than {ROWS} records")
+    for first in range(0, max(columns.height, 1), RECORDS_PER_BATCH):
+        piece = columns.slice(first, RECORDS_PER_BATCH)
+        own = (
+            pl.lit(content, pl.UInt32).alias(CONTENT),
+            pl.int_range(first, first + pl.len(), dtype=pl.UInt32).alias(RECORD),
+            pl.lit(None, pl.String).alias(SHEET),
+            pl.lit(False).alias(CARRIED),
+        )
+        yield piece.with_columns(own).select(CONTENT, RECORD, SHEET, CARRIED, *columns.columns)
 
 
 # Header
@@ -138,10 +249,8 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 def _records(sheet: Sheet, options: Options, content: int, first: int) -> Iterator[_Piece]:
     """The sheet's records, numbered from `first`, in pieces; one piece without records if there is only a header."""
     top = list(itertools.islice(sheet.rows, HEADER_WITHIN))
-    at = _header_row(top, str(options["header"]) if "header" in options else None, sheet.name)
-    rows = _header_rows(at, sheet.merged, options)
-    names = _column_names([_filled(top, row, at + rows, sheet.merged) for row in range(at, at + rows)], sheet.name)
-    body = (row for row in itertools.chain(top[at + rows :], sheet.rows) if any(map(str.strip, row)))
+    names, begin = _header(top, sheet.merged, options, sheet.name)
+    body = (row for row in itertools.chain(top[begin:], sheet.rows) if any(map(str.strip, row)))
     column = _carried_column(names, options, sheet.name)
     above = ""
     while True:
@@ -156,8 +265,17 @@ def _records(sheet: Sheet, options: Options, content: int, first: int) -> Iterat
             return
 
 
+def _header(
+    top: list[list[str]], merged: list[tuple[Corner, Corner]], options: Options, sheet: str
+) -> tuple[list[str], int]:
+    """The names of the columns, and the row that the records begin with."""
+    at = _header_row(top, str(options["header"]) if "header" in options else None, sheet)
+    end = at + _header_rows(at, merged, options)
+    return _column_names([_filled(top, row, end, merged) for row in range(at, end)], sheet), end
+
+
 @functools.lru_cache(maxsize=1024)  # many deliveries have the same header
-def _plain(cell: str) -> str:
+def _one_line(cell: str) -> str:
     """A column's name on one line: breaks inside a narrow header cell are layout, not spelling."""
     return _BREAK.sub("", cell.strip())
 
@@ -166,7 +284,7 @@ def _header_row(top: list[list[str]], wanted: str | None, sheet: str) -> int:
     """Index of the first header row: the one with the wanted name, or else the first with text in every column."""
     width = max(map(_said_width, top), default=0)
     for index, row in enumerate(top):
-        cells = [_plain(cell) for cell in row[:width]]
+        cells = [_one_line(cell) for cell in row[:width]]
         if wanted is not None and wanted in cells:
             return index
         if wanted is None and len(cells) == width and width and not any(not c or _NUMBER.fullmatch(c) for c in cells):
@@ -196,11 +314,11 @@ def _filled(top: list[list[str]], row: int, end: int, merged: list[tuple[Corner,
     Text files do not say what was merged: there an empty cell above another header row takes its left neighbour's text,
     where a cell below it is filled.
     """
-    cells = [_plain(cell) for cell in top[row]] if row < len(top) else []
+    cells = [_one_line(cell) for cell in top[row]] if row < len(top) else []
     for (upper, left), (lower, right) in merged:
         if upper <= row <= lower and upper < len(top):
             for column in range(left, min(right + 1, len(cells))):
-                cells[column] = _plain(top[upper][left])
+                cells[column] = _one_line(top[upper][left])
     if not merged:
         for column in range(1, len(cells)):
             below = any(column < len(line) and line[column].strip() for line in top[row + 1 : end])

@@ -24,7 +24,7 @@ SEEN: Final[Schema] = {
     "live": pl.Boolean,  # still claimed
 }
 
-# What accepted records said that is new: one row a version of a claim, in order of delivery and source key.
+# What accepted records said that is new: one row a version of a claim, in order of delivery, source key and record.
 VERSIONS: Final[Schema] = {
     **PLACED,
     "digest": pl.Binary,

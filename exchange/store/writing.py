@@ -4,6 +4,7 @@ Order: by delivery, then source key. So a delivery with its rows in another orde
 """
 
 import io
+import itertools
 import sqlite3
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -34,6 +35,8 @@ COMPONENT: Final = (
     "id", "identifier", "class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code",
     "cell", "change_number", "change_kind",
 )  # fmt: skip
+ROWS_TOGETHER: Final = 50  # in one statement of an insert; SQLite takes 32,766 parameters
+ROWS_ALONE: Final = 1_000  # up to here each goes in by a statement that is always the same, and so compiled once
 LEADING: Final = ("class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code")
 
 CELL_SQL: Final = "CAST(latitude_deg * 1000 AS INTEGER) * 1000000 + CAST(longitude_deg * 1000 AS INTEGER)"
@@ -148,29 +151,27 @@ def _next(connection: sqlite3.Connection, table: str) -> int:
 
 
 def _linked(connection: sqlite3.Connection, batch: Batch) -> pl.DataFrame:
-    """VERSIONS with claim and component filled, and: distance_m, added (the claim is), founds (a component), last."""
-    order = ["delivery", "source_key", "record"]
+    """VERSIONS in their order with claim and component filled, and: distance_m, added (the claim is), founds (a
+    component), last (of its key)."""
     links = batch.links.select("source_key", "distance_m", linked="component")
-    versions = batch.compared.versions.drop("component").join(links, on="source_key", how="left").sort(order)
+    versions = batch.compared.versions.drop("component")
+    versions = versions.join(links, on="source_key", how="left", maintain_order="left")
     added = versions.filter(pl.col("claim").is_null()).select("source_key").unique(maintain_order=True)
     added = added.with_row_index("claim_added", offset=_next(connection, "claims"))
     founding = versions.filter(pl.col("linked").is_null()).select("source_key").unique(maintain_order=True)
     founding = founding.with_row_index("component_founded", offset=_next(connection, "components"))
-    numbered = versions.join(added, on="source_key", how="left").join(founding, on="source_key", how="left")
-    latest = (
-        numbered.sort("source_key", "valid_from_us", *KEY).unique("source_key", keep="last").select(*KEY, last=True)
+    for numbered in (added, founding):
+        versions = versions.join(numbered, on="source_key", how="left", maintain_order="left")
+    versions = versions.with_columns(
+        claim=pl.coalesce("claim", "claim_added").cast(pl.Int64),
+        component=pl.coalesce("linked", "component_founded").cast(pl.Int64),
+        added=pl.col("claim_added").is_not_null(),
+        founds=pl.col("component_founded").is_not_null(),
     )
-    return (
-        numbered.with_columns(
-            claim=pl.coalesce("claim", "claim_added").cast(pl.Int64),
-            component=pl.coalesce("linked", "component_founded").cast(pl.Int64),
-            added=pl.col("claim_added").is_not_null(),
-            founds=pl.col("component_founded").is_not_null(),
-        )
-        .join(latest, on=list(KEY), how="left")
-        .with_columns(pl.col("last").fill_null(False))
-        .sort(order)
-    )
+    in_time = versions.select("claim", "valid_from_us", *KEY).sort("claim", "valid_from_us", *KEY)
+    latest = in_time.unique("claim", keep="last").select(*KEY, last=True)
+    latest_or_not = versions.join(latest, on=list(KEY), how="left", maintain_order="left")
+    return latest_or_not.with_columns(pl.col("last").fill_null(False))
 
 
 def _events(versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
@@ -178,9 +179,7 @@ def _events(versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
     said = versions.select(
         *KEY, "source_key", "claim", "component", at_us="valid_from_us", kept=~pl.col("added"), ends=pl.lit(False)
     )
-    now = versions.unique("source_key").select(
-        "source_key", claim_now="claim", component_now="component", added="added"
-    )
+    now = versions.filter("last").select("source_key", claim_now="claim", component_now="component", added="added")
     ended = batch.compared.ended.join(now, on="source_key", how="left").select(
         *KEY,
         "source_key",
@@ -281,7 +280,7 @@ def _components(founded: pl.DataFrame, identifiers: pl.Series, numbers: pl.DataF
 def _put_ties(connection: sqlite3.Connection, batch: Batch, versions: pl.DataFrame) -> None:
     """What a claim says now decides anew which ties are open."""
     connection.executemany(UNTIE, versions.filter(~pl.col("added")).select("claim").unique().iter_rows())
-    keys = versions.select("source_key", "claim").unique()
+    keys = versions.filter("last").select("source_key", "claim")
     ties = batch.ties.join(keys, on="source_key", how="inner", maintain_order="left")
     connection.executemany(TIE, ties.select("claim", "component", "distance_m").iter_rows())
 
@@ -314,7 +313,7 @@ def _identify(connection: sqlite3.Connection, components: str, versions: pl.Data
 
 def _outcomes(batch: Batch, versions: pl.DataFrame) -> pl.DataFrame:
     """OUTCOMES, now that each component has its number; none where a record was rejected."""
-    numbered = versions.unique("source_key").select("source_key", numbered="component")
+    numbered = versions.filter("last").select("source_key", numbered="component")
     outcomes = batch.compared.outcomes.join(numbered, on="source_key", how="left")
     accepted = ~pl.col("outcome").is_in(["rejected", "ignored"])
     component = pl.when(accepted).then(pl.coalesce("component", "numbered"))
@@ -357,8 +356,38 @@ def _counts(batch: Batch, outcomes: pl.DataFrame) -> list[Counts]:
 
 
 def _insert(connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: pl.DataFrame) -> None:
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({_marks(len(columns))})"
-    connection.executemany(statement, rows.select(columns).iter_rows())
+    """Insert the columns of the rows. Of many rows several go into one statement, which costs half as much a row."""
+    alone = rows.height % ROWS_TOGETHER if rows.height > ROWS_ALONE else rows.height
+    _insert_by(connection, table, columns, rows.head(rows.height - alone), ROWS_TOGETHER)
+    _insert_by(connection, table, columns, rows.tail(alone), 1)
+
+
+def _insert_by(
+    connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: pl.DataFrame, together: int
+) -> None:
+    """Insert so many rows a statement; they are a multiple of it.
+
+    OR FAIL: else a statement of several rows would first copy each page that it changes, to undo itself alone. What
+    fails here undoes the whole transaction.
+    """
+    same = {name: _literal(rows[name]) for name in columns} if together > 1 else {}
+    said = rows.select(name for name in columns if same.get(name) is None)
+    one = f"({', '.join(same.get(name) or '?' for name in columns)})"
+    statement = f"INSERT OR FAIL INTO {table} ({', '.join(columns)}) VALUES {', '.join([one] * together)}"
+    if together == 1:
+        connection.executemany(statement, said.iter_rows())
+    else:
+        pieces = (piece.rows() for piece in said.iter_slices(together))
+        connection.executemany(statement, (tuple(itertools.chain.from_iterable(piece)) for piece in pieces))
+
+
+def _literal(column: pl.Series) -> str | None:
+    """SQL for a column that is null or one whole number in every row; it need not be bound a million times."""
+    if column.null_count() == column.len():
+        return "NULL"
+    if not column.dtype.is_integer() or column.null_count() or column.min() != column.max():
+        return None
+    return str(column[0])
 
 
 def _marks(count: int) -> str:

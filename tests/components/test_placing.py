@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely import Point
 
 from exchange.placing import Placing, load_city, place
 from security.errors import Misconfigured, Refusal
@@ -132,3 +136,20 @@ def test_an_extent_the_wrong_way_round_stops_the_start(tmp_path: Path) -> None:
     file = geojson(tmp_path / "a.geojson", [a_feature("A", SQUARE)])
     with pytest.raises(Misconfigured, match="extent"):
         load_city(file, file, (29.85, 121.53, 29.89, 121.57))
+
+
+# Places on, beside and far from the edges of squares a thousandth of a degree wide, and of the polygons.
+AXES = st.sampled_from([0.0, 1e-9, -1e-9, 0.0005, 0.001, 0.001 + 1e-12, 0.0025, 0.00999, 0.01, 0.02, 0.0201])
+
+
+@given(st.lists(st.tuples(AXES, AXES), max_size=40))
+def test_asked_square_by_square_a_place_lies_where_each_polygon_says(offsets: list[tuple[float, float]]) -> None:
+    longitude, latitude = (np.array([origin + off[n] for off in offsets]) for n, origin in ((0, 121.54), (1, 29.86)))
+    for known in (CITY.grid, CITY.districts):
+        alone = [
+            next(
+                (c for c, shape in zip(known.codes, known.polygons, strict=True) if shape.intersects(Point(*at))), None
+            )
+            for at in zip(longitude, latitude, strict=True)
+        ]
+        assert known.at(longitude, latitude).to_list() == alone

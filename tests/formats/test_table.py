@@ -320,6 +320,68 @@ def test_a_zip_that_is_no_workbook_is_refused() -> None:
     assert refusal(stream.getvalue(), {}) == "decode.not_readable"
 
 
+# Read as columns, where nothing is quoted
+
+# What a cell may hold that a reader of columns may take otherwise than a reader of rows; never a quote.
+CELLS = st.text(st.sampled_from(list("aé井 \t\x1c\x1f\x0b\x85\u3000\u2028#0.;'\\")), max_size=4)
+LINES = st.lists(
+    st.one_of(st.lists(CELLS, max_size=5).map(",".join), st.just(""), st.just(",,"), st.just(" , ")), max_size=60
+)
+
+
+def records(octets: bytes, options: Options, monkeypatch: pytest.MonkeyPatch, above: int) -> object:
+    """Names and rows, or the code of the refusal; read as columns where the text is longer than `above`."""
+    with monkeypatch.context() as patched:
+        patched.setattr(table, "PLAIN_ABOVE", above)
+        try:
+            frames = [batch.frame for batch in table.decode([in_memory(octets)], options)]
+        except Refusal as refused:
+            return refused.code
+    frame = pl.concat(frames)
+    return frame.columns, frame.rows()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    LINES,
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "gb18030"]),
+    st.sampled_from(["", "title,,\nof a table,,\n"]),
+    st.booleans(),
+)
+def test_columns_and_rows_are_read_alike(lines: list[str], ending: str, encoding: str, above: str, last: bool) -> None:
+    whole = [f"{above}key,name,", *(f"k{number},n," for number in range(60)), *lines]
+    octets = ("\n".join(whole).replace("\n", ending) + (ending if last else "")).encode(encoding)
+    with pytest.MonkeyPatch.context() as patched:
+        for options in ({"header": "key"}, {"header": "key", "header_rows": 2}, {"header": "nowhere"}):
+            as_rows = records(octets, options, patched, 1 << 30)
+            assert records(octets, options, patched, 0) == as_rows
+
+
+@pytest.mark.parametrize(
+    ("octets", "why"),
+    [
+        (b"key,name\n" + b"k,n\n" * 70 + b"k,n,more\n", "a row is longer than the header"),
+        (b"key,name\n" + b"k,n\n" * 70 + b"k," + b"x" * 40_000 + b"\n", "a cell is too long"),
+        (b"key,name\n" + b"k,n\n" * 70 + b'k,"n\n2"\n', "a cell is quoted"),
+        (b"key\n" + b"k\n" * 70, "there is no delimiter"),
+        (b"key,name\n" + b"k,n\n" * 70 + b"k,\xff\n", "a byte is wrong"),
+        (b"key,name\n" + b"k,n\n" * 70 + b"k,\0\n", "it is no text"),
+    ],
+)
+def test_what_columns_cannot_say_rows_say(octets: bytes, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_rows = records(octets, {"header": "key"}, monkeypatch, 1 << 30)
+    assert records(octets, {"header": "key"}, monkeypatch, 0) == as_rows, why
+
+
+def test_a_large_text_without_quotes_is_read_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "_rows", lambda lines, delimiter: iter([["key", "name"]] + [["k", "n"]] * 49))
+    octets = b"key,name\n" + b"".join(b"k%d,n\n" % number for number in range(150_000))
+    frames = [batch.frame for batch in table.decode([in_memory(octets)], {"header": "key"})]
+    assert [frame.height for frame in frames] == [50_000, 50_000, 50_000]
+    assert frames[2].row(-1) == (0, 149_999, None, False, "k149999", "n")
+
+
 # The real file
 
 

@@ -165,5 +165,17 @@ def test_each_outcome_is_proven_without_the_others(outcomes: list[tuple[str, str
     assert outcome_leaf(index, keys[index], values[index], b"j" * 32) != leaf
 
 
+@given(
+    st.lists(st.tuples(st.text(max_size=9), st.sampled_from(["new", "rejected"])), max_size=40), st.binary(max_size=90)
+)
+def test_a_delivery_s_leaves_are_those_of_its_records_one_by_one(said: list[tuple[str, str]], secret: bytes) -> None:
+    keys, values = [key for key, _ in said], [value for _, value in said]
+    root, leaves = outcome_root(keys, values, secret)
+    assert leaves == [outcome_leaf(n, key, value, secret) for n, (key, value) in enumerate(said)]
+    peaks: list[bytes] = []
+    merkle.grow(0, peaks, leaves)
+    assert root == merkle.root_of_peaks(peaks)
+
+
 def test_where_a_key_ends_is_part_of_an_outcome() -> None:
     assert outcome_leaf(0, "A1", "2new", b"k") != outcome_leaf(0, "A12", "new", b"k")
