@@ -51,11 +51,11 @@ class FullDisk(Evidence):
 
     full = 2
 
-    def keep(self, bureau: str, raw: Content) -> str:
+    def keep(self, bureau: str, raw: Content, *, sealed: bool = False) -> str:
         self.full -= 1
         if self.full >= 0:
             raise OSError(28, "No space left on device")
-        return super().keep(bureau, raw)
+        return super().keep(bureau, raw, sealed=sealed)
 
 
 def test_the_receipt_is_on_its_way_before_the_message_is_acknowledged(acts: Acts) -> None:

@@ -102,9 +102,12 @@ def test_a_broker_that_is_killed_in_mid_flow_loses_nothing_and_doubles_nothing(m
     trial, broker = made
     with broker.running() as process, trial:
         with trial.mqtt_partner("made-up") as partner:
-            for number in range(BURST):
-                partner.publish(inbound(FEED), _sealed(trial, number))
+            envelopes = [_sealed(trial, number) for number in range(BURST)]
+            for octets in envelopes[: BURST // 2]:
+                partner.publish(inbound(FEED), octets)
             _until(lambda: _accepted(trial) >= BURST // 10)
+            for octets in envelopes[BURST // 2 :]:
+                partner.publish(inbound(FEED), octets)
             process.kill()
             process.wait()
             before = _accepted(trial)
