@@ -34,6 +34,7 @@ ENVELOPES: Final = 12_000  # a run
 IN_FLIGHT: Final = 200  # published and not yet acknowledged by the broker
 ANSWER_S: Final = 120.0
 DRAIN_S: Final = 240.0
+REMARK: Final = "巡检更新，井盖与井座齐平，周边无积水，防坠网完好，标识清晰，无异响，无位移，已拍照留存"
 TOPIC: Final = f"yt/v1/feeds/{FEED}/in"
 
 
@@ -67,7 +68,7 @@ def envelopes(first: int, count: int, sender: Sender) -> list[bytes]:
     for number in range(first, first + count):
         place = number % 20_000
         row = f"M{place:06},污水井,{121.5421 + place % 140 * 1e-4:.6f},{29.8631 + place // 140 * 9e-5:.6f},"
-        row += f"纬一路,样城排水公司,样城市政养护所,{('完好', '破损')[number // 20_000 % 2]},20120501,巡检更新"
+        row += f"纬一路,样城排水公司,样城市政养护所,{('完好', '破损')[number // 20_000 % 2]},20120501,{REMARK}"
         made.append(
             sign_delivery(
                 f"{HEADER}\n{row}\n".encode(),
