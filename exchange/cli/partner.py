@@ -113,7 +113,6 @@ def _push(options: argparse.Namespace) -> int:
     kind = mimetypes.guess_type(options.file.name)[0] or "application/octet-stream"
     if options.dry:
         return _write_dry(options, content, kind, message_id)
-    say(f"报送 {options.file} → {options.feed}   message id {message_id}")
     if options.over == "mqtt":
         with open_mqtt_partner(_folder_of(options), options.url or mqtt_url_of(options)) as over_mqtt:
             return _pushed(options, over_mqtt, content, kind, message_id)
@@ -123,6 +122,7 @@ def _push(options: argparse.Namespace) -> int:
 def _pushed(
     options: argparse.Namespace, partner: Partner | MqttPartner, content: Content, kind: str, message_id: str
 ) -> int:
+    say(f"报送 {options.file} → {options.feed}   message id {message_id}")
     received = partner.push(options.feed, content, kind, message_id)
     if not options.json:
         _print_receipt(received)

@@ -48,7 +48,7 @@ def test_what_is_unsealed_is_what_was_sealed(size: int) -> None:
     data_key, wrapped = KEY.new_data_key(b"digest")
     hidden = sealed(clear, data_key)
     assert len(hidden) == sealed_size(size)
-    assert clear[:64] not in hidden or not clear
+    assert clear[:64] not in hidden or size < 16  # so few octets stand in any others by chance
     assert KEY.data_key(wrapped, b"digest") == data_key
     assert len(wrapped) == WRAPPED_CHARACTERS
     assert unseal(hidden, size, data_key) == read(hidden, size, data_key) == clear
