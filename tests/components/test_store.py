@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from exchange.store import identifiers
+from exchange.store import identifiers, writing
 from exchange.store.sqlite import NAME, Store
 from exchange.store.tables import metadata
 from tests.components.builders import (
@@ -105,6 +105,31 @@ def test_a_commit_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.Mo
         store.commit(msgspec.structs.replace(batch, roots=()))
     assert "\n".join(store.connection().iterdump()) == before
     assert outcomes(store.commit(batch)) == ["new"]
+
+
+def test_many_rows_in_one_statement_leave_the_same_store(
+    store: Store, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [a_row(f"K{number:03}", number % 80, place=f"{number}号", height_m=number / 4) for number in range(123)]
+    deliver(store, rows, a_delivery("1"))
+    monkeypatch.setattr(writing, "ROWS_ALONE", 0)
+    other = Store(tmp_path_factory.mktemp("other"))
+    deliver(other, rows, a_delivery("1"))
+    for table in ("claims", "components", "commits", "deliveries", "serials"):
+        question = f"SELECT * FROM {table} ORDER BY 1, 2"
+        assert rows_of(other, question) == rows_of(store, question), table
+    other.close()
+
+
+def test_a_statement_of_many_rows_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "ROWS_ALONE", 0)
+    batch = a_batch(store, WATER, [a_row(f"K{number}", number) for number in range(120)], [a_delivery("1")])
+    store.connection().execute(
+        "CREATE TRIGGER spoil BEFORE INSERT ON components WHEN NEW.id = 70 BEGIN SELECT RAISE(ABORT, 'spoilt'); END"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="spoilt"):
+        store.commit(batch)
+    assert rows_of(store, "SELECT (SELECT count(*) FROM claims), (SELECT count(*) FROM components)") == [(0, 0)]
 
 
 def test_change_numbers_follow_the_order_of_commits_without_a_hole(store: Store) -> None:
