@@ -75,16 +75,33 @@ def claim_digests(said: pl.DataFrame, crs: str) -> pl.Series:
     is empty, anything else `=` and the value: texts as they are, dates YYYY-MM-DD, numbers as whole nano-units (half to
     even); then, where said, U+001F, name, `=` and value of each of LATER.
     """
-    parts = [pl.lit(crs), *(_canonical(name) for name in SAID)]
-    later = [pl.lit(f"{FIELD_ENDS}{name}") + _canonical(name) for name in LATER]
-    given = [
-        pl.when(pl.col(name).is_not_null()).then(text).otherwise(pl.lit(""))
-        for name, text in zip(LATER, later, strict=True)
-    ]
-    texts = said.select(text=pl.concat_str(pl.concat_str(parts, separator=FIELD_ENDS), *given))["text"]
+    if said.is_empty():
+        return pl.Series("digest", dtype=pl.Binary)
+    texts = said.select(text=pl.concat_str(_spelt(said, crs)))["text"]
     # The one loop over records here: polars has no SHA-256, and its own row hash may change with its version.
     octets = texts.cast(pl.Binary).to_list()
     return pl.Series("digest", [hashlib.sha256(text).digest() for text in octets], dtype=pl.Binary)
+
+
+def _spelt(said: pl.DataFrame, crs: str) -> list[pl.Expr]:
+    """The parts of the canonical text. What is the same in every row, as columns that say nothing are, is one part."""
+    parts: list[pl.Expr] = []
+    same = crs
+    for name in SAID:
+        unsaid, same = said[name].null_count(), same + FIELD_ENDS
+        if unsaid == said.height and parts:
+            continue
+        if unsaid:
+            parts += [pl.lit(same), (pl.lit("=") + _canonical(name)).fill_null("")]
+        else:
+            parts += [pl.lit(same + "="), _canonical(name)]
+        same = ""
+    later = [name for name in LATER if said[name].null_count() < said.height]
+    return [
+        *parts,
+        pl.lit(same),
+        *((pl.lit(f"{FIELD_ENDS}{name}=") + _canonical(name)).fill_null("") for name in later),
+    ]
 
 
 def _canonical(name: str) -> pl.Expr:
@@ -93,7 +110,7 @@ def _canonical(name: str) -> pl.Expr:
         column = (column * FINEST).round(0).cast(pl.Int64)
     elif kind == pl.Date:
         column = column.dt.to_string("%Y-%m-%d")
-    return (pl.lit("=") + column.cast(pl.String)).fill_null("")
+    return column.cast(pl.String)
 
 
 def _set_aside(said: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
