@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 
 from exchange.store.frames import LINKS, NEAR, TIES
-from exchange.store.places import REACH_M, cell, cells_in_reach, distance_m
+from exchange.store.places import REACH_M, cell, cells_for, cells_in_reach, distance_m
 from mappings.schema import CLASSES_BETWEEN, conform
 
+CROWD: Final = 2_500  # pairs in a cell of twice the reach; more are never looked at one by one
 TIE_M: Final = 0.01  # positions are told in centimetres: what differs by less does not differ
 
 # What may be one thing with what. marked: a number or key of the one is written at the other.
@@ -51,27 +52,33 @@ def pair(claims: pl.DataFrame, near: pl.DataFrame) -> tuple[pl.DataFrame, pl.Dat
 
     One to one, of a class that both may have (`0102|0103` may be either), not of two networks, no farther apart than
     both accuracies together (and never beyond REACH_M). A pair that the one's number or key marks goes before others,
-    then shorter ones. Where either end has two choices alike, within TIE_M, neither is made.
+    then shorter ones. Where either end has two choices alike, within TIE_M, neither is made; nor is any in a crowd.
     """
-    return _one_to_one(_pairs(claims, near) if claims.height and near.height else pl.DataFrame(schema=PAIRS))
+    if claims.is_empty() or near.is_empty():
+        return pl.DataFrame(schema=PAIRS), pl.DataFrame(schema=PAIRS)
+    pairs = _pairs(claims, near)
+    crowded = pairs.filter("crowded")
+    made, ties = _one_to_one(pairs.join(crowded, on="source_key", how="anti").select(list(PAIRS)))
+    return made, pl.concat([ties, crowded.select(list(PAIRS))]).sort("source_key", "distance_m", "component")
 
 
 def _pairs(claims: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
-    """Every pair that may be, found through the cells within reach."""
+    """Every pair that may be, found through the cells within reach; and whether it stands for a crowd."""
     found = conform(near, NEAR).rename({name: f"{name}_near" for name in NEAR if name != "class_code"})
-    found = found.with_columns(cell=cell(pl.col("longitude_deg_near"), pl.col("latitude_deg_near")))
     reach_m = float(
         np.sum([claims["accuracy_m"].to_numpy().max(initial=0), found["accuracy_m_near"].to_numpy().max(initial=0)])
     )
+    per_degree = cells_for(reach_m)  # small cells: a pair is looked at only where it may be one
+    found = found.with_columns(cell=cell(pl.col("longitude_deg_near"), pl.col("latitude_deg_near"), per_degree))
     wanted = claims.select(
         "source_key", "class_code", "network", "label", "longitude_deg", "latitude_deg", "accuracy_m"
     ).with_row_index("place")
     pairs = (
-        _each_class(wanted)
-        .join(cells_in_reach(claims, reach_m), on="place")
-        .join(_each_class(found), on=["cell", "class_code"])
+        _uncrowded(
+            _each_class(wanted).join(cells_in_reach(claims, reach_m, per_degree), on="place"), _each_class(found)
+        )
         .filter((pl.col("network") == pl.col("network_near")).fill_null(True))
-        .unique(["source_key", "component_near"])
+        .unique(["source_key", "component_near", "crowded"])
     )
     places = [pairs[f"{axis}_deg{of}"].to_numpy() for of in ("", "_near") for axis in ("longitude", "latitude")]
     pairs = pairs.with_columns(pl.Series("distance_m", distance_m(*places)))
@@ -83,7 +90,25 @@ def _pairs(claims: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
         "distance_m",
         component="component_near",
         marked=pl.any_horizontal(one.fill_null(False) for one in marked),
-    ).select(list(PAIRS))
+        crowded="crowded",
+    )
+
+
+def _uncrowded(wanted: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """Claims beside components of the same cell and class; of a crowd each claim beside one component only.
+
+    A thousand things in one square of a few metres are a default coordinate, not a street: to compare each with each
+    would fill the memory, and none could be told from the others anyway. `crowded` says which pairs those are.
+    """
+    by = ["cell", "class_code"]
+    many = [frame.group_by(by).len(name) for frame, name in ((wanted, "claims"), (found, "components"))]
+    crowds = (
+        many[0].join(many[1], on=by).filter(pl.col("claims").cast(pl.Int64) * pl.col("components") > CROWD).select(by)
+    )
+    apart = found.join(crowds, on=by, how="anti")
+    one = found.join(crowds, on=by, how="semi").sort("component_near").unique(by, keep="first", maintain_order=True)
+    beside = [apart.with_columns(crowded=pl.lit(False)), one.with_columns(crowded=pl.lit(True))]
+    return wanted.join(pl.concat(beside), on=by)
 
 
 def _each_class(frame: pl.DataFrame) -> pl.DataFrame:
@@ -112,7 +137,7 @@ def _one_to_one(pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
             open_ = judged.filter(_open()).select(list(PAIRS))
             ties.append(open_)
             left = left.join(open_, on="source_key", how="anti", maintain_order="left")
-    return pl.concat(made), pl.concat(ties).sort("source_key", "distance_m", "component")
+    return pl.concat(made), pl.concat(ties)
 
 
 def _alike(end: str) -> pl.Expr:

@@ -6,11 +6,12 @@ assigned in the order of commits under one lock, so none appears behind a cursor
 
 Two ways to hear. `changes_after` answers whoever asks, from any cursor, and keeps nothing. `Publisher` tells those who
 hold a `subscribe` grant: signed documents to `yt/v1/to/{bureau}/changes`, and a cursor on disk that moves only once the
-broker has acknowledged. It knows no socket; what sends is handed in.
+broker has acknowledged. It knows no socket; what sends is handed in. Nothing is lost on the way to the broker; what a
+broker drops for a subscriber that is away it sees by `after`, which is always the `next` of the document before, and
+pulls by `changes_after`.
 """
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
@@ -23,6 +24,7 @@ import msgspec
 from exchange.bus import Bus
 from exchange.faults import durable_step
 from exchange.journal import Entry
+from exchange.small_file import write_whole
 from exchange.store import asking
 from exchange.store.sqlite import Store
 from security.authorise import authorise
@@ -63,13 +65,24 @@ class Changes(msgspec.Struct, frozen=True):
     next: int
 
 
+class Cursor(msgspec.Struct, frozen=True):
+    """How far a subscription has come.
+
+    passed: the change number up to which all was looked at, what the grant withholds too; nobody is told it
+    told:   the last number that the subscriber was told, where its next document begins
+    """
+
+    passed: int = 0
+    told: int = 0
+
+
 class _Due(msgspec.Struct, frozen=True):
-    """A document on its way to one subscriber. passed: where its cursor will stand once it is acknowledged."""
+    """A document on its way to one subscriber. after: what it was told before; cursor: once this is acknowledged."""
 
     grant: Grant
     after: int
     page: Changes
-    passed: int
+    cursor: Cursor
     sent: "Future[None]"
 
     @property
@@ -132,23 +145,25 @@ class Publisher:
 
     def _sent(self, grant: Grant) -> _Due | None:
         """The next document for a subscriber, handed to the broker; None where there is nothing new, or no broker."""
-        after = self._cursors.of(grant)
+        before = self._cursors.of(grant)
         head = asking.last_change(self._bus.store.connection())  # before the page: all up to it are in sight then
-        if head <= after:
+        if head <= before.passed:
             return None
-        page = changes_after(self._bus.store, after, IN_DOCUMENT, grant.classes)
+        page = changes_after(self._bus.store, before.passed, IN_DOCUMENT, grant.classes)
         passed = page.next if len(page.changes) == IN_DOCUMENT else max(head, page.next)
         if not page.changes:  # all that is new is withheld: the cursor passes it, and the subscriber hears nothing
-            self._cursors.move(grant, passed)
+            self._cursors.move(grant, Cursor(passed, before.told))
             return None
-        octets = sign_document(self._document(grant.bureau, after, page), CHANGES, self._bus.answer_key)
+        # What is said begins where the last document ended: so a subscriber sees that none is missing, and nothing of
+        # what is withheld.
+        octets = sign_document(self._document(grant.bureau, before.told, page), CHANGES, self._bus.answer_key)
         durable_step("changes.send:before")
         try:
             sent = self._send(f"yt/v1/to/{grant.bureau}/changes", octets)
         except (Unavailable, OSError) as problem:
             log.warning("changes.not_sent bureau=%s reason=%s", grant.bureau, type(problem).__name__)
             return None
-        return _Due(grant, after, page, passed, sent)
+        return _Due(grant, before.told, page, Cursor(passed, page.next), sent)
 
     def _acknowledged(self, due: _Due) -> bool:
         """Whether the broker has it; then the audit says so, and only then the cursor moves: a crash may repeat."""
@@ -160,7 +175,7 @@ class Publisher:
         durable_step("changes.send:after")
         self._bus.journal.note(self._entry(due)).result()
         durable_step("changes.cursor:before")
-        self._cursors.move(due.grant, due.passed)
+        self._cursors.move(due.grant, due.cursor)
         durable_step("changes.cursor:after")
         return True
 
@@ -192,41 +207,26 @@ class Publisher:
 
 
 class Cursors:
-    """How far each subscription has come, by grant, in a small file that is whole at every moment.
+    """The cursors by grant, in a small file that is whole at every moment.
 
     Raises Misconfigured when the file cannot be read: to begin again at 0 unasked would tell everybody everything.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._numbers: dict[str, int] = {}
+        self._cursors: dict[str, Cursor] = {}
         try:
             if path.exists():
-                self._numbers = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+                self._cursors = msgspec.json.decode(path.read_bytes(), type=dict[str, Cursor])
         except msgspec.MsgspecError as problem:
             raise Misconfigured(f"{path}: cannot be read; put it back, or remove it to tell all anew") from problem
 
-    def of(self, grant: Grant) -> int:
-        """The change number up to which the broker has acknowledged; 0 for a subscription that is new."""
-        return self._numbers.get(grant.id, 0)
+    def of(self, grant: Grant) -> Cursor:
+        """What the broker has acknowledged; the beginning for a subscription that is new."""
+        return self._cursors.get(grant.id, Cursor())
 
-    def move(self, grant: Grant, number: int) -> None:
+    def move(self, grant: Grant, cursor: Cursor) -> None:
         """Remember, on disk before this returns. Raises OSError, with nothing moved."""
-        numbers = {**self._numbers, grant.id: number}
-        new = self._path.with_suffix(".new")
-        with new.open("wb") as file:
-            file.write(msgspec.json.encode(numbers))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        _sync(self._path.parent)
-        self._numbers = numbers
-
-
-def _sync(folder: Path) -> None:
-    """Make a renaming in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        cursors = {**self._cursors, grant.id: cursor}
+        write_whole(self._path, msgspec.json.encode(cursors))
+        self._cursors = cursors

@@ -67,6 +67,7 @@ _DIGITS: Final = re.compile("[0-9]+")
 _IP_ADDRESS: Final = re.compile(
     r"(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?|\[?[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?(?::\d+)?"
 )
+_IPV4: Final = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")  # wherever it stands: `rtsp://10.1.2.3/`
 # What a refusal of the XML itself means for a file that somebody exported.
 _AS_CONTENT: Final = {
     "xml.dtd": "decode.doctype",
@@ -171,7 +172,7 @@ def _record(item: etree._Element) -> Record:
     """One item's fields, its own before those of its Info. An item inside an item is a record of its own."""
     inside = chain.from_iterable(item.iterchildren("{*}Info"))
     record = _fields(inside, (*ITEM, *INFO)) | _fields(item, (*ITEM, *INFO))
-    if _IP_ADDRESS.fullmatch(record.get("Address", "")):
+    if _IP_ADDRESS.fullmatch(record.get("Address", "")) or _IPV4.search(record.get("Address", "")):
         del record["Address"]
     device = record.get("DeviceID", "")
     if _DIGITS.fullmatch(device):

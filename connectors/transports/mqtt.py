@@ -31,6 +31,7 @@ CONNECT_S: Final = 10.0
 FIRST_WAIT_S: Final = 0.25  # before a connection that was lost is tried again; doubles up to MOST_WAIT_S
 MOST_WAIT_S: Final = 15.0
 FOR_EVER: Final = 0xFFFF_FFFF  # a session's expiry: the broker keeps what comes while we are away
+CLOSED: Final = "the link to the broker was closed"
 UNSUPPORTED: Final = ("Unsupported protocol version", "Protocol error", "Malformed packet")  # to MQTT 5, by others
 OUTGOING: Final = 64  # publishes on their way at a time; paho looks through all of them at each acknowledgement
 LOOK_S: Final = 0.5
@@ -146,7 +147,7 @@ class Link:
             left = [*self._on_way.values(), *self._waiting]
             self._on_way, self._waiting = {}, deque()
         for outgoing in left:
-            outgoing.future.set_exception(Unavailable("the link to the broker was closed"))
+            outgoing.future.set_exception(Unavailable(CLOSED))
 
     def publish(self, topic: str, octets: bytes) -> "Future[None]":
         """Publish with QoS 1, not retained; done when the broker acknowledged it. Sent again after a lost connection.
@@ -157,7 +158,7 @@ class Link:
         future.set_running_or_notify_cancel()
         with self._lock:
             if self._stopped.is_set():
-                future.set_exception(Unavailable("the link to the broker is closed"))
+                future.set_exception(Unavailable(CLOSED))
                 return future
             self._waiting.append(_Outgoing(topic, octets, future))
         self._send_waiting()
@@ -303,12 +304,15 @@ class Link:
             mid = client.publish(outgoing.topic, outgoing.octets, qos=1, retain=False).mid
             with self._lock:
                 reason = self._early.pop(mid, None)
-                if reason is None and self._client is client:
+                closed = self._stopped.is_set()  # whoever stops has drained both, or finds it in one of them
+                if reason is None and not closed and self._client is client:
                     self._on_way[mid] = outgoing
-                elif reason is None:
+                elif reason is None and not closed:
                     self._waiting.appendleft(outgoing)  # the connection was lost meanwhile
             if reason is not None:
                 _done(outgoing, reason)
+            elif closed:
+                outgoing.future.set_exception(Unavailable(CLOSED))
 
 
 def _done(outgoing: _Outgoing, reason: ReasonCode) -> None:

@@ -7,6 +7,7 @@ that a crash in between brings the message again and its receipt with it.
 import asyncio
 import logging
 import secrets
+import sqlite3
 from collections import deque
 from concurrent.futures import Future
 from typing import Final
@@ -24,6 +25,7 @@ log = logging.getLogger("yongtong.door")
 
 WINDOW: Final = 256  # deliveries under way; each of at most 1 MiB
 FIRST_WAIT_S, MOST_WAIT_S = 0.5, 15.0
+ATTEMPTS: Final = 3  # at a message that trips us
 
 
 class MqttDoor:
@@ -88,13 +90,13 @@ class MqttDoor:
     async def _story(self, arrived: Arrived) -> None:
         """Until the message is taken or refused. What the bus cannot do now it does not ask the broker to repeat: it
         holds the message, which counts against the window, and tries again."""
-        wait_s = FIRST_WAIT_S
-        while not await self._dealt_with(arrived):
+        wait_s, attempt = FIRST_WAIT_S, 1
+        while not await self._dealt_with(arrived, attempt):
             await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, MOST_WAIT_S)
+            wait_s, attempt = min(wait_s * 2, MOST_WAIT_S), attempt + 1
         arrived.acknowledge()
 
-    async def _dealt_with(self, arrived: Arrived) -> bool:
+    async def _dealt_with(self, arrived: Arrived, attempt: int) -> bool:
         try:
             delivery = self._delivery(arrived)
             received = await receive(delivery, self._bus)
@@ -108,9 +110,13 @@ class MqttDoor:
         except AuditBroken as problem:
             log.critical("door.audit_broken service=mqtt reason=%s", problem)
             return False
+        except (OSError, sqlite3.Error) as problem:  # a disk or file of ours: the message is not at fault
+            log.warning("door.unavailable service=mqtt at=%s", places(problem))
+            return False
         except Exception as problem:  # the transport's outermost loop: one bad message must not come for ever
             reference = secrets.token_hex(4)
-            log.error("door.failed service=mqtt reference=%s at=%s", reference, places(problem))
+            log.error("door.failed service=mqtt reference=%s attempt=%d at=%s", reference, attempt, places(problem))
+            return attempt >= ATTEMPTS  # a PUBACK is no receipt: without one its sender sends again
         return True
 
     def _delivery(self, arrived: Arrived) -> Delivery:

@@ -1,4 +1,4 @@
-"""Act two's reports, pushed to the bureaus that delivered over MQTT: late perhaps, lost never.
+"""Act two's reports, pushed to the bureaus that delivered over MQTT until the broker has them; `GetReport` has all.
 
 The worker process signs them; here they are found in the journal, in the order of its entries. How far the pushing has
 come is kept in a small file, moved on only when the broker has acknowledged: after a crash some may be pushed twice.
@@ -6,7 +6,6 @@ come is kept in a small file, moved on only when the broker has acknowledged: af
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 
 from exchange.journal import Journal
 from exchange.mqtt.topics import outbound
+from exchange.small_file import write_whole
 from security.errors import ExchangeError
 
 log = logging.getLogger("yongtong.mqtt")
@@ -72,7 +72,7 @@ class ReportPush:
             future.result()
         if found:
             self._pushed_to = found[-1][0]
-            await asyncio.to_thread(_write, self._path, self._pushed_to)
+            await asyncio.to_thread(write_whole, self._path, str(self._pushed_to).encode())
         return len(found) == AT_ONCE
 
 
@@ -82,12 +82,3 @@ def _read(path: Path) -> int:
         return int(path.read_text())
     except (FileNotFoundError, ValueError):
         return -1
-
-
-def _write(path: Path, entry: int) -> None:
-    beside = path.with_suffix(".new")
-    with beside.open("w") as file:
-        file.write(str(entry))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -20,7 +20,7 @@ from exchange import app, publication
 from exchange.cli.bureaus import registry
 from exchange.cli.trial import APPROVER
 from exchange.processing import process
-from exchange.publication import CHANGES, Change, Cursors, Publisher, changes_after
+from exchange.publication import CHANGES, Change, Cursor, Cursors, Publisher, changes_after
 from exchange.settings import load_settings
 from security.errors import Misconfigured, Unavailable
 from security.jws import open_document
@@ -285,8 +285,8 @@ def test_a_kill_may_repeat_a_document_and_skips_none(street: Street, tmp_path: P
     firsts = [document["after"] for document in documents]
     assert firsts == sorted(firsts)
     assert len(documents) <= 4
-    cursors: dict[str, int] = msgspec.json.decode((street.acts.bus.folder / "subscribers.json").read_bytes())
-    assert list(cursors.values()) == [450]
+    file = street.acts.bus.folder / "subscribers.json"
+    assert list(msgspec.json.decode(file.read_bytes(), type=dict[str, Cursor]).values()) == [Cursor(450, 450)]
 
 
 def test_a_turn_that_trips_is_recorded_and_the_next_one_comes(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,13 +305,25 @@ def test_a_turn_that_trips_is_recorded_and_the_next_one_comes(street: Street, mo
     assert len(turns) == 2
 
 
+def test_documents_chain_and_tell_nothing_of_what_the_grant_withholds(street: Street) -> None:
+    street.acts.trial.grant("centre", "subscribe", "changes", ["CJ/T 214-2007:0101"])
+    publisher = street.publisher()
+    for number, (mine, withheld) in enumerate(((2, 3), (0, 4), (1, 2), (1, 0))):
+        others = covers(f"X{number}", withheld).replace(b",0101,", b",0102,").partition(b"\n")[2]
+        street.push(f"m-{number}", covers(f"A{number}", mine) + others)
+        publisher.publish()
+    told = [(one["after"], one["next"]) for one in street.heard()]
+    assert len(told) == 3
+    assert [after for after, _ in told] == [0, *(last for _, last in told[:-1])]
+
+
 def test_cursors_are_whole_at_every_moment(tmp_path: Path, street: Street) -> None:
     id = street.acts.trial.grant("centre", "subscribe", "changes")
     grant = street.acts.bus.registry.grant(id)
     cursors = Cursors(tmp_path / "subscribers.json")
-    assert cursors.of(grant) == 0
-    cursors.move(grant, 7)
-    assert Cursors(tmp_path / "subscribers.json").of(grant) == 7
+    assert cursors.of(grant) == Cursor(0, 0)
+    cursors.move(grant, Cursor(7, 5))
+    assert Cursors(tmp_path / "subscribers.json").of(grant) == Cursor(7, 5)
     assert [path.name for path in tmp_path.glob("subscribers*")] == ["subscribers.json"]
 
 

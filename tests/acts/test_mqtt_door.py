@@ -1,6 +1,7 @@
 """When a message is acknowledged, and how reports are pushed."""
 
 import asyncio
+import sqlite3
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -9,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from connectors.transports.mqtt import Address, Arrived
+from exchange.bus import Bus
 from exchange.evidence import Evidence
+from exchange.intake import Received
 from exchange.mqtt import door, reports
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
 from exchange.mqtt.topics import feed_of, inbound, may_hear, outbound
 from exchange.processing import process
 from security.errors import Unavailable
-from security.message import Content
+from security.message import Content, Delivery
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 
 
@@ -78,7 +81,23 @@ def test_what_cannot_be_kept_now_is_not_acknowledged_until_it_is(acts: Acts, mon
     disk.close()
 
 
+def test_a_file_that_cannot_be_read_now_is_not_the_message_s_fault(acts: Acts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "FIRST_WAIT_S", 0.01)
+    attempts, story = [], door.receive
+
+    async def receive(delivery: Delivery, bus: Bus) -> Received:
+        attempts.append(1)
+        if len(attempts) <= door.ATTEMPTS + 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        return await story(delivery, bus)
+
+    monkeypatch.setattr(door, "receive", receive)
+    said = Wire(acts).take(acts.by_broker("m-1", covers("A")).envelope)
+    assert said == [outbound("made-up", "receipt"), "acknowledged"]
+
+
 def test_what_trips_us_is_acknowledged_lest_it_come_for_ever(acts: Acts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(door, "receive", None)
     assert Wire(acts).take(acts.by_broker("m-1", covers("A")).envelope) == ["acknowledged"]
 

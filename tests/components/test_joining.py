@@ -96,6 +96,15 @@ def test_things_of_two_networks_are_two_things_and_an_unsaid_network_may_be_any(
     assert links(claims, near({"component": 1, "network": None, **at(0, 0)})) == {"A": 1}
 
 
+def test_a_crowd_at_one_place_stays_open_each_beside_one_component() -> None:
+    claims = versions(*({"source_key": f"K{n:05}", **at(0, 0)} for n in range(3000)), {"source_key": "L", **at(40, 0)})
+    components = near(*({"component": n, **at(0.1, 0)} for n in range(3000)), {"component": 9999, **at(40, 0)})
+    found = join(claims, components)
+    made = found.links.drop_nulls("component")
+    assert made.select("source_key", "component").rows() == [("L", 9999)]
+    assert found.ties.select("source_key", "component").rows() == [(f"K{n:05}", 0) for n in range(3000)]
+
+
 def test_a_set_of_classes_may_be_any_of_them() -> None:
     claims = versions({"source_key": "A", "class_code": "0102|0103", **at(0, 0)})
     assert links(claims, near({"component": 1, "class_code": "0103", **at(0, 0)})) == {"A": 1}
