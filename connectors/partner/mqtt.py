@@ -4,27 +4,24 @@ A broker's acknowledgement is no receipt: until the bus's own signed receipt has
 """
 
 import queue
-import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Final
 
 import msgspec
 
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Heads
+from connectors.partner.over_broker import OverBroker
 from connectors.partner.partner import Check, Received, Reported, Status
-from connectors.transports.mqtt import Arrived, Link, address_of, client_tls
 from security.errors import Refusal, Unavailable, sentences
 from security.jws import Document, open_document
 from security.jws_delivery import MOST_BYTES, open_delivery, sign_delivery
 from security.message import Content
 
-CONNECT_S: Final = 20.0
 RECEIPT_WAIT_S: Final = 60.0
 AGAIN_S: Final = 10.0  # without a receipt the same envelope is published once more
 REFUSAL: Final = "yt-refusal+jws"
@@ -53,12 +50,10 @@ def sealed(
     )
 
 
-class MqttPartner:
+class MqttPartner(OverBroker):
     """One bureau's side of the exchange over a broker, within a `with` block.
 
-    url:   of the broker, `mqtts://host:port`
-    check: verifies a receipt or report offline against the anchors
-    name:  of this client, after the colon of its client id; the broker keeps what comes for it while it is away
+    url, name: as `OverBroker` has them; check: verifies a receipt or report offline against the anchors
     """
 
     def __init__(
@@ -69,27 +64,11 @@ class MqttPartner:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         name: str = "",
     ) -> None:
-        self._folder, self._url, self._check, self._clock = folder, url, check, clock
+        super().__init__(folder, url, ["receipt", "report"], name)
+        self._check, self._clock = check, clock
         self._heads = Heads(folder, clock)
         self._answerers = folder.answerers()
-        self._arrived: queue.SimpleQueue[Arrived] = queue.SimpleQueue()
         self._reports: dict[str, Received] = {}
-        tls = client_tls(folder.file("connection.pem"), folder.file("connection.key"), folder.file("ca.pem"))
-        client_id = f"{folder.bureau}:{name or secrets.token_hex(6)}"
-        topics = [f"yt/v1/to/{folder.bureau}/{kind}" for kind in ("receipt", "report")]
-        self._link = Link(address_of(url, tls), client_id, topics, self._arrived.put, keep=bool(name))
-
-    def __enter__(self) -> "MqttPartner":
-        self._link.start()
-        if not self._link.wait_ready(CONNECT_S):
-            self._link.stop()
-            raise Unavailable(f"{self._url}: no connection within {CONNECT_S:.0f} s")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._link.stop()
 
     def publish(self, topic: str, octets: bytes) -> "Future[None]":
         """Publish octets as they are; done when the broker acknowledged them, which says nothing of the bus."""

@@ -363,7 +363,7 @@ def test_a_taken_port_is_named_with_its_option(bus: RealBus) -> None:
 
 
 def test_a_broker_that_is_not_there_is_said_in_one_line(bus: RealBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connectors.partner.mqtt.CONNECT_S", 0.5)
+    monkeypatch.setattr("connectors.partner.over_broker.CONNECT_S", 0.5)
     partner = open_mqtt_partner(bus.folder().path, "mqtts://127.0.0.1:1")
     with pytest.raises(Unavailable, match=r"mqtts://127\.0\.0\.1:1: no connection"), partner:
         pass
