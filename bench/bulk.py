@@ -49,7 +49,7 @@ def measure(folder: Path) -> Figure:
     def ours(run: int, size: int = ROWS) -> float:
         rows.head(size).write_csv(file)
         with standing(folder / f"bus-{size}-{run}", city, BUREAUS) as bus:
-            seen[size].append(_delivered(bus, file, "register", "new", size))
+            seen[size].append(delivered(bus, file, "register", "new", size))
         return seen[size][-1].per_s
 
     for size in GROWTH[:-1]:
@@ -70,11 +70,11 @@ def measure_again(folder: Path) -> Figure:
     seen: list[Delivered] = []
     with standing(folder / "bus", city, BUREAUS) as bus:
         rows.write_csv(file)
-        _delivered(bus, file, "register", "new", ROWS)
+        delivered(bus, file, "register", "new", ROWS)
 
         def ours(run: int) -> float:
             register.told_again(rows, run).write_csv(file)
-            seen.append(_delivered(bus, file, f"again-{run}", "unchanged", ROWS))
+            seen.append(delivered(bus, file, f"again-{run}", "unchanged", ROWS))
             return seen[-1].per_s
 
         rates, peers = alternating(ours, lambda _: ROWS / _ogr2ogr_s(file, folder / "peer.gpkg"))
@@ -85,7 +85,7 @@ def measure_again(folder: Path) -> Figure:
     return figure("redelivery_records_per_s", rates, peers, "records/s", note)
 
 
-def _delivered(bus: Standing, file: Path, message_id: str, outcome: str, rows: int) -> Delivered:
+def delivered(bus: Standing, file: Path, message_id: str, outcome: str, rows: int) -> Delivered:
     """Send the file and wait for its report. Raises RuntimeError unless every row had the outcome."""
     partner = bus.trial.partner(register.BUREAU)
     partner.checkpoint()  # client and worker stand before the clock runs

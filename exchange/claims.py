@@ -7,7 +7,7 @@ from typing import Final, Literal
 import polars as pl
 
 from exchange.store.frames import ENDED, VERSIONS, BatchDelivery, Compared, Seen, microseconds
-from mappings.findings import Severity
+from mappings.findings import Severity, set_aside
 from mappings.schema import CANDIDATES, FINDINGS, KEY, OUTCOMES, conform
 
 # What a claim says: all of the candidate but its place in the delivery. Order and spelling below are the digest's
@@ -47,8 +47,8 @@ def compare(
         raise ValueError("a snapshot is compared alone: each says all there is")
     whole = whole and content == "snapshot"
     said = pl.concat([frame.select(*KEY, "source_key") for frame in (placed, unread)])
-    set_aside = _set_aside(said, findings)
-    accepted = placed.join(set_aside, on=list(KEY), how="anti")
+    aside = set_aside(said, findings)
+    accepted = placed.join(aside, on=list(KEY), how="anti")
     chain = _chain(accepted, seen, deliveries, crs, seen.as_of_us if whole else None)
     gone = _gone(said, seen, deliveries) if whole else pl.DataFrame(schema=ENDED)
     live = int(seen.claims["live"].sum())
@@ -56,7 +56,7 @@ def compare(
     ended = chain.filter(outcome="ended").with_columns(valid_to_us="valid_from_us")
     news = chain.filter(pl.col("outcome").is_in(["new", "changed"]))
     rest = accepted.select(pl.exclude(news.columns).gather(news["row"]))
-    outcomes = pl.concat([conform(chain, OUTCOMES), set_aside])
+    outcomes = pl.concat([conform(chain, OUTCOMES), aside])
     return Compared(
         outcomes=outcomes.sort(list(KEY)),
         versions=conform(pl.concat([news, rest], how="horizontal"), VERSIONS),
@@ -111,17 +111,6 @@ def _canonical(name: str) -> pl.Expr:
     elif kind == pl.Date:
         column = column.dt.to_string("%Y-%m-%d")
     return column.cast(pl.String)
-
-
-def _set_aside(said: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
-    """OUTCOMES: records rejected or ignored, each under its first finding; an error outweighs an ignoring rule."""
-    rejected = pl.col("severity") == Severity.ERROR.value
-    decided = findings.filter(pl.col("severity") != Severity.WARNING.value).select(
-        *KEY, "code", outcome=pl.when(rejected).then(pl.lit("rejected")).otherwise(pl.lit("ignored"))
-    )
-    decided = decided.sort("outcome", descending=True, maintain_order=True)
-    first = decided.unique(list(KEY), keep="first", maintain_order=True)
-    return conform(first.join(said, on=list(KEY), how="left"), OUTCOMES)
 
 
 def _chain(

@@ -20,9 +20,8 @@ from security.message import Carried, Delivery, EnrolledCertificate, Principal
 from security.wss import VerifiedEnvelope
 
 Verified = VerifiedEnvelope | VerifiedJws
-Confirmed = Callable[
-    [Principal], None
-]  # hears the signer as soon as the signature holds, before anything else is judged
+# Hears the signer as soon as the signature holds, before anything else is judged.
+Confirmed = Callable[[Principal], None]
 
 _MEMBER: Final = re.compile(r"Element '(?:\{[^}']*\})?([^']*)'")
 

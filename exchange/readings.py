@@ -14,7 +14,7 @@ import polars as pl
 
 from exchange.store.frames import ENDED, IDENTITY, KNOWN_READINGS, OBSERVED, VERSIONS, BatchDelivery, Compared
 from mappings.apply import Mapped
-from mappings.findings import Severity
+from mappings.findings import Severity, set_aside
 from mappings.schema import CLASSES_BETWEEN, FINDINGS, KEY, OUTCOMES, conform
 
 AHEAD: Final = timedelta(minutes=5)  # a gateway's clock may be so much ahead of ours
@@ -81,8 +81,8 @@ def compare(checked: Checked, mapped: Mapped, stored: pl.DataFrame) -> tuple[Com
         ]
     )
     said = pl.concat([frame.select(*KEY, "source_key") for frame in (mapped.candidates, mapped.unread)])
-    set_aside = _set_aside(said, pl.concat([mapped.findings, checked.findings]))
-    outcomes = pl.concat([conform(judged, OUTCOMES), set_aside]).sort(list(KEY))
+    aside = set_aside(said, pl.concat([mapped.findings, checked.findings]))
+    outcomes = pl.concat([conform(judged, OUTCOMES), aside]).sort(list(KEY))
     nothing = pl.DataFrame(schema=VERSIONS), pl.DataFrame(schema=ENDED)
     compared = Compared(outcomes, *nothing, further, gone_percent=0.0, held=False, whole=False)
     return compared, conform(judged.filter(outcome="new"), OBSERVED)
@@ -130,15 +130,6 @@ def _judged(readings: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
         code=pl.when(new).then(pl.lit(None, pl.String)).when(~same).then(pl.lit("reading.contradicts"))
         .when("again").then(pl.lit("reading.duplicate")),
     )  # fmt: skip
-
-
-def _set_aside(said: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
-    """OUTCOMES: readings rejected or ignored before they were compared, each under its first finding."""
-    rejected = pl.col("severity") == Severity.ERROR.value
-    outcome = pl.when(rejected).then(pl.lit("rejected")).otherwise(pl.lit("ignored"))
-    decided = findings.select(*KEY, "code", outcome=outcome).sort("outcome", descending=True, maintain_order=True)
-    first = decided.unique(list(KEY), keep="first", maintain_order=True)
-    return conform(first.join(said, on=list(KEY), how="left"), OUTCOMES)
 
 
 def _findings(wrong: pl.DataFrame, code: str, field: str, severity: Severity) -> pl.DataFrame:

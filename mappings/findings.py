@@ -1,4 +1,4 @@
-"""What a finding's code says to a person, and how bad it is."""
+"""What a finding's code says to a person, how bad it is, and what becomes of its record."""
 
 import functools
 import tomllib
@@ -6,7 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 
 import msgspec
+import polars as pl
 
+from mappings.schema import KEY, OUTCOMES, conform
 from security.errors import Sentence
 
 
@@ -28,3 +30,17 @@ def sentences() -> dict[str, Sentence]:
 def sentence_of(code: str) -> Sentence:
     """The sentence of a code. Every `ignored.RULE` has the one of `ignored`; KeyError for a code that is not listed."""
     return sentences()["ignored" if code.startswith("ignored.") else code]
+
+
+def set_aside(said: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
+    """OUTCOMES: records rejected or ignored, each under its first finding; an error outweighs an ignoring rule.
+
+    said: KEY and source_key of all records; findings: FINDINGS
+    """
+    rejected = pl.col("severity") == Severity.ERROR.value
+    decided = findings.filter(pl.col("severity") != Severity.WARNING.value).select(
+        *KEY, "code", outcome=pl.when(rejected).then(pl.lit("rejected")).otherwise(pl.lit("ignored"))
+    )
+    decided = decided.sort("outcome", descending=True, maintain_order=True)
+    first = decided.unique(list(KEY), keep="first", maintain_order=True)
+    return conform(first.join(said, on=list(KEY), how="left"), OUTCOMES)
