@@ -21,11 +21,13 @@ from exchange.journal import Entry, Journal
 from exchange.journal_file import connect
 from security.authenticate import TrustList
 from security.errors import AuditBroken, Refusal
-from security.message import Action, EnrolledCertificate, Grant
+from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant
 from security.pki import enrolled
 
 GrantState = Literal["proposed", "approved", "revoked"]
-_GRANT = "id, bureau, action, target, classes, valid_from, valid_until, purpose, basis, proposed_by, approved_by"
+_GRANT = (
+    "id, bureau, action, target, classes, valid_from, valid_until, purpose, basis, proposed_by, approved_by, limits"
+)
 _CODE: Final = re.compile(r"[a-z0-9][a-z0-9\-]{0,63}")  # as the XSD has it: any other code could send nothing
 
 Change = Callable[[sqlite3.Cursor, str], None]
@@ -58,6 +60,14 @@ class GrantRow(msgspec.Struct, frozen=True):
 
     grant: Grant
     state: GrantState
+
+
+class _Limits(msgspec.Struct, frozen=True):
+    """What narrows a grant beside its classes, as its row keeps it."""
+
+    area: Area = EVERYWHERE
+    attributes: tuple[str, ...] = ()
+    map_area_km2: int = 0
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
@@ -161,6 +171,9 @@ class Registry:
         valid_until: str,
         purpose: str,
         basis: str,
+        area: Area = EVERYWHERE,
+        attributes: Sequence[str] = (),
+        map_area_km2: int = 0,
         by: Officer,
     ) -> str:
         """Put a grant before a second person; gives its id. It allows nothing yet.
@@ -174,6 +187,7 @@ class Registry:
         id = f"g-{secrets.token_hex(6)}"
         listed = msgspec.json.encode(classes).decode()
         stated = (bureau, action, target, listed, valid_from, valid_until, purpose, basis)
+        limits = msgspec.json.encode(_Limits(area, tuple(attributes), map_area_km2)).decode()
 
         def change(cursor: sqlite3.Cursor, actor: str) -> None:
             if not cursor.execute("SELECT 1 FROM bureaus WHERE code = ?", (bureau,)).fetchone():
@@ -181,10 +195,10 @@ class Registry:
             if by.bureau == bureau:
                 raise Refusal("grant.own_bureau", bureau)
             marks = ", ".join("?" * 10)
-            cursor.execute(f"INSERT INTO grants VALUES ({marks}, NULL, NULL)", (id, *stated, actor))
+            cursor.execute(f"INSERT INTO grants VALUES ({marks}, NULL, NULL, ?)", (id, *stated, actor, limits))
 
         names = ("bureau", "action", "target", "classes", "valid_from", "valid_until", "purpose", "basis")
-        self._change("grant", "proposed", id, dict(zip(names, stated, strict=True)), by, change)
+        self._change("grant", "proposed", id, {**dict(zip(names, stated, strict=True)), "limits": limits}, by, change)
         return id
 
     def approve_grant(self, id: str, by: Officer) -> None:
@@ -296,7 +310,8 @@ def _certificate(der: bytes, bureau: str, use: Literal["signing", "connection"],
 
 
 def _grant(row: tuple[str, ...]) -> Grant:
-    id, bureau, action, target, classes, valid_from, valid_until, purpose, basis, proposed_by, approved_by = row
+    id, bureau, action, target, classes, valid_from, valid_until, purpose, basis, proposed_by, approved_by, said = row
+    limits = msgspec.json.decode(said, type=_Limits)
     return msgspec.convert(
         {
             "id": id,
@@ -310,6 +325,9 @@ def _grant(row: tuple[str, ...]) -> Grant:
             "basis": basis,
             "proposed_by": proposed_by,
             "approved_by": approved_by or "",
+            "area": limits.area,
+            "attributes": limits.attributes,
+            "map_area_km2": limits.map_area_km2,
         },
         type=Grant,
     )

@@ -7,13 +7,13 @@ import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Final, Literal
 
 import msgspec
 
 EvidenceClass = Literal["signed", "fronted", "uploaded", "collected"]
 Use = Literal["signing", "connection"]
-Action = Literal["push", "pull", "subscribe", "audit"]
+Action = Literal["push", "pull", "subscribe", "audit", "carry", "on_behalf_of"]
 
 
 class Digest(msgspec.Struct, frozen=True):
@@ -94,12 +94,31 @@ class Principal(msgspec.Struct, frozen=True):
     certificate: str
 
 
+class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a grant reaches: in any of what is named; nothing named means everywhere.
+
+    districts: division codes, each with all below it; cells: codes of unit grids
+    polygon:   longitude, latitude in degrees of CGCS2000, a ring without holes, its first corner not repeated
+    """
+
+    districts: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+    polygon: tuple[tuple[float, float], ...] = ()
+
+
+EVERYWHERE: Final = Area()
+
+
 class Grant(msgspec.Struct, frozen=True):
     """Who may do what with which feed or view, and why. Days are whole days of +08:00, `until` included.
 
     action: `push` into feed `target`, `pull` from view `target` (`ownership`, `components`, `changes`), `subscribe` to
-            view `target` (`changes`: told without asking), `audit`
-    classes: class codes the grant covers; empty means all of the feed or view
+            view `target` (`changes`: told without asking), `audit`; `carry` what bureau `target` signed, sign
+            `on_behalf_of` bureau `target`
+    classes:    class codes the grant covers; empty means all of the feed or view
+    area:       where
+    attributes: names of the shared schema that may be sent or seen beside identity, class and place; empty means all
+    map_area_km2: the contiguous area that may be exported in one piece; 0 means what the settings allow everybody
     """
 
     id: str
@@ -113,6 +132,9 @@ class Grant(msgspec.Struct, frozen=True):
     basis: str
     proposed_by: str
     approved_by: str
+    area: Area = EVERYWHERE
+    attributes: tuple[str, ...] = ()
+    map_area_km2: int = 0
 
 
 class Carried(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from exchange.cli.partner import open_mqtt_partner, open_partner
 from exchange.registry import Bureau, Officer
 from exchange.settings import Settings, load_settings
 from security.errors import Misconfigured
-from security.message import Action
+from security.message import EVERYWHERE, Action, Area
 
 ORIGIN = "yongtong.demo.invalid"
 PROPOSER, APPROVER = Officer("示范员甲", "operator"), Officer("示范员乙", "operator")
@@ -85,7 +85,17 @@ class Trial:
         with registry(self.settings) as opened:
             opened.enrol(Bureau(code, title, title_zh, role), certificates, PROPOSER)
 
-    def grant(self, bureau: str, action: Action, target: str, classes: Sequence[str] = ()) -> str:
+    def grant(
+        self,
+        bureau: str,
+        action: Action,
+        target: str,
+        classes: Sequence[str] = (),
+        *,
+        area: Area = EVERYWHERE,
+        attributes: Sequence[str] = (),
+        map_area_km2: int = 0,
+    ) -> str:
         """A grant for a month, proposed by one person and approved by another."""
         today = app.utc_now().date()
         with registry(self.settings) as opened:
@@ -98,6 +108,9 @@ class Trial:
                 valid_until=(today + timedelta(days=30)).isoformat(),
                 purpose="示范 demonstration",
                 basis="示范 demonstration",
+                area=area,
+                attributes=attributes,
+                map_area_km2=map_area_km2,
                 by=PROPOSER,
             )
             opened.approve_grant(grant, APPROVER)
