@@ -12,8 +12,8 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from starlette.applications import Starlette
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
 from exchange.bus import Bus
+from exchange.decisions import Officer, Role
 from exchange.evidence import Evidence
 from exchange.http import server
 from exchange.http.app import make_app
@@ -46,6 +47,7 @@ from exchange.replays import Replays
 from exchange.settings import Settings
 from exchange.store.sqlite import Store
 from mappings.codelists import edition as edition_of
+from mappings.feed import Feed
 from mappings.load import load_feeds
 from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer, register, run_worker
@@ -67,13 +69,14 @@ SCHEMA: Final = Path(__file__).parent / "contracts" / "yongtong.xsd"
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What `init` fixes for the life of a bus: its name, master edition, the hash of its log, and by its fingerprint
-    the key of sealed evidence."""
+    """What `init` fixes for the life of a bus: its name, master edition, the hash of its log, by its fingerprint the
+    key of sealed evidence, and the digest of the document with which it was founded."""
 
     origin: str
     edition: str
     hash: str
     evidence_key: str
+    founding: str
 
 
 def utc_now() -> datetime:
@@ -84,10 +87,16 @@ def utc_now() -> datetime:
 # --- making a bus ----------------------------------------------------------------------------------------------------
 
 
-def initialise(settings: Settings, edition: str, now: datetime) -> Anchors:
-    """Make a new bus: keys and certificates, an empty journal and store. Gives its trust anchors.
+Founder = tuple[Officer, Role, str]  # who, in which office, of which bureau
 
-    edition: short name of the master class list. Raises Misconfigured if a bus stands there already.
+
+def initialise(settings: Settings, edition: str, founders: Sequence[Founder], now: datetime) -> Anchors:
+    """Make a new bus: keys and certificates, a journal that begins with its founding, a store. Gives its trust anchors.
+
+    edition:  short name of the master class list
+    founders: who holds which office from the start; two of them at least are security officers, and sign
+
+    Raises Misconfigured if a bus stands there already; Refusal `founding.too_few`, `role.held_already`.
     """
     state, folder = settings.at(settings.state.folder), settings.at(settings.keys.folder)
     if (state / "origin.json").exists():
@@ -103,16 +112,24 @@ def initialise(settings: Settings, edition: str, now: datetime) -> Anchors:
         receipt_certificates=[(folder / "answer.pem").read_text()],
     )
     _write_json(state / "anchors.json", anchors)
-    _open_journal(settings, state).close()
+    founding = _found(settings, state, founders)
     Store(state).close()
     # Last, so that a half-made bus is not taken for one.
-    _write_json(state / "origin.json", _origin(settings, folder))
+    fingerprint = SealingKey.load(folder / "evidence.key").fingerprint
+    origin = Origin(settings.bus.origin, settings.city.edition, "SHA-256", fingerprint, founding)
+    _write_json(state / "origin.json", origin)
     return anchors
 
 
-def _origin(settings: Settings, folder: Path) -> Origin:
-    fingerprint = SealingKey.load(folder / "evidence.key").fingerprint
-    return Origin(settings.bus.origin, settings.city.edition, "SHA-256", fingerprint)
+def _found(settings: Settings, state: Path, founders: Sequence[Founder]) -> str:
+    """The log's first entry: who holds which office, and which feeds' files count."""
+    mappings = {feed.id: feed.digest for feed in _feeds(settings).values()}
+    with closing(_open_journal(settings, state)) as journal, closing(Registry(state, journal, "", utc_now)) as registry:
+        return registry.found(founders, mappings)
+
+
+def _feeds(settings: Settings) -> dict[str, Feed]:
+    return load_feeds(settings.at(path) for path in settings.feeds.folders)
 
 
 def _make_keys(settings: Settings, folder: Path, now: datetime) -> None:
@@ -125,17 +142,18 @@ def _make_keys(settings: Settings, folder: Path, now: datetime) -> None:
         der = pki.issue(ca, f"{settings.bus.origin} {name}", key.public_key, use, now - timedelta(hours=1), until, sans)  # type: ignore[arg-type]  # a literal of the tuple above
         _write_key(folder, name, key, der)
     _write_key(folder, "log", keys.generate("EdDSA"), None)
-    _write_secret(folder / "outcome.secret", secrets.token_bytes(32))
-    _write_secret(folder / "evidence.key", secrets.token_bytes(KEY_BYTES))
+    write_secret(folder / "outcome.secret", secrets.token_bytes(32))
+    write_secret(folder / "evidence.key", secrets.token_bytes(KEY_BYTES))
 
 
 def _write_key(folder: Path, name: str, key: SigningKey, certificate_der: bytes | None) -> None:
-    _write_secret(folder / f"{name}.key", key.pem())
+    write_secret(folder / f"{name}.key", key.pem())
     if certificate_der is not None:
         (folder / f"{name}.pem").write_bytes(pki.pem_of(certificate_der))
 
 
-def _write_secret(path: Path, octets: bytes) -> None:
+def write_secret(path: Path, octets: bytes) -> None:
+    """A new file that only its owner reads. Raises OSError where one stands."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(octets)
@@ -181,21 +199,21 @@ def _open_journal(settings: Settings, state: Path, before_commit: Callable[[], N
 
 
 def open_registry(settings: Settings, journal: Journal) -> Registry:
-    """Bureaus, certificates and grants."""
-    return Registry(state_of(settings), journal, utc_now)
+    """Bureaus, certificates, offices, grants and mappings, as the log's decisions have them."""
+    return Registry(state_of(settings), journal, _origin(settings).founding, utc_now)
 
 
 def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus:
     """Everything the stories work with. Raises Misconfigured naming what is missing."""
     state, folder = state_of(settings), settings.at(settings.keys.folder)
-    origin = msgspec.json.decode((state / "origin.json").read_bytes(), type=Origin)
+    origin = _origin(settings)
     if (origin.origin, origin.edition) != (settings.bus.origin, settings.city.edition):
         raise Misconfigured(
             f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}"
         )
     evidence = Evidence(state / "evidence", _evidence_key(settings, origin))
     journal = open_journal(settings, evidence.sync)
-    feeds = load_feeds(settings.at(path) for path in settings.feeds.folders)
+    feeds = _feeds(settings)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
     answer = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
     assert answer.certificate_der is not None
@@ -221,6 +239,14 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
         batch_deliveries=settings.worker.batch_deliveries,
         transformation_m=settings.tolerances.transformation_m,
     )
+
+
+def _origin(settings: Settings) -> Origin:
+    path = state_of(settings) / "origin.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Origin)
+    except msgspec.MsgspecError as problem:
+        raise Misconfigured(f"{path}: not of a bus that this version can run: {problem}") from problem
 
 
 def _evidence_key(settings: Settings, origin: Origin) -> SealingKey:

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from exchange.decisions import DECIDES
+from exchange.decisions import ENTRY as DECISION
 from exchange.entry import SALT_SIZE, Leaf, commitment
 from exchange.journal_file import NAME
 from exchange.receipts import IN_DETAIL, IN_LEAF, Anchors, verify_receipt
@@ -104,13 +106,13 @@ class _Reading:
     def __init__(self, connection: sqlite3.Connection, verdict: AuditVerdict, anchors: Anchors) -> None:
         self._connection, self._verdict, self._anchors = connection, verdict, anchors
         self._time = ""
-        self._without_row: dict[str, set[int]] = {"delivery": set(), "processing": set()}
+        self._without_row: dict[str, set[int]] = {"delivery": set(), "processing": set(), DECISION: set()}
         self._read_node = lru_cache(65_536)(self._stored_node)
 
     def all(self) -> None:
         """Everything, the file first: what the file says of itself decides how to read the rest."""
         self._file()
-        for part in (self._log, self._tree_has_no_more, self._heads, self._inbox, self._reports):
+        for part in (self._log, self._tree_has_no_more, self._heads, self._inbox, self._reports, self._decisions):
             try:
                 part()
             except (sqlite3.Error, OverflowError) as problem:
@@ -162,7 +164,7 @@ class _Reading:
         if leaf.time < self._time:
             self._verdict.add(index, f"log time goes back, from {self._time} to {leaf.time!r:.40}")
         self._time = max(self._time, leaf.time)
-        if leaf.type in self._without_row:
+        if leaf.type in self._without_row and (leaf.type != DECISION or leaf.outcome in DECIDES):
             self._without_row[leaf.type].add(index)
         if detail_index is None:
             self._verdict.add(index, "the detail's row is missing")
@@ -285,6 +287,16 @@ class _Reading:
                 self._verdict.add(index, "the report's document is not what was signed")
         for index in sorted(self._without_row["processing"]):
             self._verdict.add(index, "the report is missing")
+
+    def _decisions(self) -> None:
+        """The table that finds decisions against the log: none may be hidden by a row left out, none made by one put
+        in."""
+        for (index,) in self._rows("SELECT entry_index FROM decisions"):
+            if index not in self._without_row[DECISION]:
+                self._verdict.add(index, "a row among the decisions that no entry bears out")
+            self._without_row[DECISION].discard(index)
+        for index in sorted(self._without_row[DECISION]):
+            self._verdict.add(index, "the decision is missing from its table")
 
     def _document(self, kind: str, entry: int | None, octets: Any, leaf: Any) -> dict[str, Any] | None:
         """A receipt or report, if it holds and stands on this very entry."""

@@ -214,6 +214,8 @@ def _feed_named(opened: Opened, bus: Bus, standing: _Standing) -> Feed:
     feed = bus.feeds.get(standing.feed)
     if feed is None:
         raise Refusal("feed.unknown", standing.feed)
+    if bus.registry.mapping(feed.id) != bus.feed_digests[feed.id]:
+        raise Refusal("feed.not_released", feed.id)
     return feed
 
 

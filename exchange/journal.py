@@ -94,6 +94,7 @@ class Journal:
         before_commit: Callable[[], None],
     ) -> None:
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
+        self.origin, self.log_key = self._origin, log_key.public_key
         self._before_commit = before_commit
         log_key_octets(log_key.public_key)  # stops the start if it is not Ed25519
         turn = Turn(folder)

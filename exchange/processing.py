@@ -50,6 +50,9 @@ def process(feed_id: str, bus: Bus) -> int:
     Idempotent on (sender, message id): what the store already holds is not applied again, only reported.
     """
     feed, finished = bus.feeds[feed_id], 0
+    if bus.registry.mapping(feed_id) != bus.feed_digests[feed_id]:
+        log.error("feed.not_released feed=%s; what waits for it goes on waiting", feed_id)
+        return 0
     attempts, began_s = Attempts(bus.folder / "act-two.json"), monotonic()
     while waiting := _waiting(feed, bus):
         together = _together(attempts.apart(waiting), feed, bus)

@@ -1,7 +1,9 @@
-"""Bureaus, their certificates, and who may do what: tables of the journal's file, so that each change stands or falls
-with the audit entry that tells of it.
+"""Bureaus, their certificates, persons in office, and who may do what: what the log's decisions come to, as of now.
 
-A grant needs two named persons, one who proposes and one who approves, neither of the bureau that gains by it.
+Every change is a decision (`exchange.decisions`): an entry with the signatures of the persons whose office it is. What
+stands is told again from those entries alone, each looked at before it counts: it lies under a signed head of the log,
+its detail is what the leaf commits to, its signatures hold. The table `decisions` only finds them: a row of it without
+such an entry is ignored, and named among the troubles.
 """
 
 import re
@@ -9,37 +11,60 @@ import secrets
 import sqlite3
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
-from exchange.entry import Detail, instant
+from exchange.decisions import (
+    ENTRY,
+    Body,
+    Bureau,
+    Decided,
+    Document,
+    FoundingBody,
+    Granted,
+    Kind,
+    MappingBody,
+    Officer,
+    Person,
+    PersonBody,
+    Proposed,
+    Revocable,
+    RevocationBody,
+    Role,
+    Standing,
+    Trouble,
+    approval_of,
+    body_of_grant,
+    check_founders,
+    document_of,
+    enrolment_of,
+    founding_digest,
+    proposal_of,
+    revocation_of,
+)
+from exchange.decisions import DeliveryBody as DeliveryBody
+from exchange.entry import Detail, EntryProof, Leaf, commitment
 from exchange.journal import Entry, Journal
 from exchange.journal_file import connect
+from security import merkle
 from security.authenticate import TrustList
+from security.checkpoint import open_checkpoint
 from security.errors import AuditBroken, Refusal
+from security.keys import PublicKey
 from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant
-from security.pki import enrolled
+
+__all__ = ["Bureau", "GrantRow", "Officer", "Registry", "check_code"]
 
 GrantState = Literal["proposed", "approved", "revoked"]
-_GRANT = (
-    "id, bureau, action, target, classes, valid_from, valid_until, purpose, basis, proposed_by, approved_by, limits"
-)
 _CODE: Final = re.compile(r"[a-z0-9][a-z0-9\-]{0,63}")  # as the XSD has it: any other code could send nothing
+_DECISIONS: Final = "SELECT entry_index, id, outcome FROM decisions WHERE entry_index > ? ORDER BY entry_index"
 
-Change = Callable[[sqlite3.Cursor, str], None]
-
-
-class Bureau(msgspec.Struct, frozen=True):
-    """A partner organisation. code: lower-case letters, digits, `-`; role: `supplier`, `case system`, `officer` …"""
-
-    code: str
-    title: str
-    title_zh: str
-    role: str
+Change = Callable[[sqlite3.Cursor, int], None]
 
 
 def check_code(code: str) -> None:
@@ -48,41 +73,38 @@ def check_code(code: str) -> None:
         raise Refusal("registry.code_invalid", code)
 
 
-class Officer(msgspec.Struct, frozen=True):
-    """A person who decides: by name, acting for a bureau (`operator` is the bus's own)."""
-
-    name: str
-    bureau: str
-
-
 class GrantRow(msgspec.Struct, frozen=True):
-    """A grant and how far it has come."""
+    """A grant and how far it has come. Of a person the name, where it is known here."""
 
     grant: Grant
     state: GrantState
 
 
-class _Limits(msgspec.Struct, frozen=True):
-    """What narrows a grant beside its classes, as its row keeps it."""
-
-    area: Area = EVERYWHERE
-    attributes: tuple[str, ...] = ()
-    map_area_km2: int = 0
-
-
 class _Snapshot(msgspec.Struct, frozen=True):
+    """What requests ask for, as of one version. complete: all decisions of that version lie under a signed head."""
+
     version: int
     trust: TrustList
-    grants: dict[str, tuple[Grant, ...]]
+    grants: Mapping[str, tuple[Grant, ...]]
+    complete: bool
 
 
 class Registry:
-    """What is enrolled and granted, as of now in any process. folder: that of the journal, by which all changes go."""
+    """What is enrolled and granted, as of now in any process.
 
-    def __init__(self, folder: Path, journal: Journal, clock: Callable[[], datetime]) -> None:
+    folder:   that of the journal, by which all changes go
+    founding: SHA-256 of the founding document, hex; empty before there is one
+    """
+
+    def __init__(self, folder: Path, journal: Journal, founding: str, clock: Callable[[], datetime]) -> None:
         self.journal, self._clock = journal, clock
-        self._connection, self._lock = connect(folder), threading.Lock()
-        self._snapshot = _Snapshot(-1, TrustList(()), {})
+        self._head = lru_cache(maxsize=4)(partial(open_checkpoint, origin=journal.origin, public_key=journal.log_key))
+        self._connection, self._lock = connect(folder), threading.RLock()
+        self._begin(founding)
+
+    def _begin(self, founding: str) -> None:
+        self._standing, self._read_up_to = Standing(self.journal.origin, founding), -1
+        self._snapshot = _Snapshot(-1, TrustList(()), {}, complete=False)
 
     def close(self) -> None:
         """Close the file."""
@@ -103,62 +125,126 @@ class Registry:
 
         Raises AuditBroken when there is none: no grant is ever removed.
         """
-        rows = self._read(f"SELECT {_GRANT} FROM grants WHERE id = ?", id)
-        if not rows:
-            raise AuditBroken(f"a delivery was accepted under grant {id}, which is not in the registry")
-        return _grant(rows[0])
+        found = self._now().grants.get(id)
+        if found is None:
+            raise AuditBroken(f"a delivery was accepted under grant {id}, which no decision of the log made")
+        return found.grant
+
+    def mapping(self, feed: str) -> str:
+        """The digest of the feed's file that counts; empty where none was released."""
+        return self._now().mappings.get(feed, "")
+
+    # What stands, for officers.
 
     def bureaus(self) -> list[Bureau]:
         """All bureaus, by code."""
-        return [Bureau(*row) for row in self._read("SELECT code, title, title_zh, role FROM bureaus ORDER BY code")]
+        return sorted(self._now().bureaus.values(), key=lambda bureau: bureau.code)
 
     def certificates(self) -> list[EnrolledCertificate]:
         """All certificates, by bureau, revoked ones too."""
-        query = "SELECT der, bureau, use, revoked_at FROM certificates ORDER BY bureau, use, fingerprint"
-        return [_certificate(*row) for row in self._read(query)]
+        return sorted(self._now().certificates.values(), key=lambda c: (c.bureau, c.use, c.fingerprint))
+
+    def persons(self) -> list[tuple[str, Person]]:
+        """All persons who hold or held an office, each with the name, by time."""
+        names = self._names()
+        return [(names.get(one.pseudonym, one.pseudonym), one) for one in self._now().persons.values()]
+
+    def granted(self) -> list[Granted]:
+        """All grants that were ever approved, with how long they stood."""
+        return list(self._now().grants.values())
 
     def all_grants(self) -> list[GrantRow]:
         """All grants, by bureau, proposed and revoked ones too. proposed_by, approved_by: names."""
-        known: dict[str, str] = dict(self._read("SELECT pseudonym, name FROM persons"))
-        rows = self._read(f"SELECT {_GRANT}, revoked_at FROM grants ORDER BY bureau, id")
-        return [_grant_row(row, known) for row in rows]
+        standing, names = self._now(), self._names()
+        rows = [GrantRow(one.grant, "revoked" if one.revoked_at else "approved") for one in standing.grants.values()]
+        waiting = [one for one in standing.proposals.values() if one.document.kind == "grant"]
+        rows += [GrantRow(standing.grant_of(one), "proposed") for one in waiting]
+        named = [msgspec.structs.replace(row, grant=_named(row.grant, names)) for row in rows]
+        return sorted(named, key=lambda row: (row.grant.bureau, row.grant.id))
 
-    # Changes: each is one entry and one transaction.
+    def proposals(self) -> list[tuple[str, Proposed]]:
+        """What waits for a second person, each with the name of the first."""
+        names = self._names()
+        return [(names.get(one.by, one.by), one) for one in self._now().proposals.values()]
 
-    def enrol(self, bureau: Bureau, certificates: Sequence[EnrolledCertificate], by: Officer) -> None:
-        """Enter a bureau, or new titles or certificates for it.
+    def decided_delivery(self, id: str, kind: Kind) -> DeliveryBody:
+        """The delivery that two persons decided to open, or to erase. Raises Refusal `decision.not_in_force`."""
+        found = self._now().deliveries.get(id)
+        if found is None or found[0] != kind:
+            raise Refusal("decision.not_in_force", id[:80])
+        return found[1]
+
+    def troubles(self) -> list[Trouble]:
+        """Entries and rows that claim to decide and do not hold; and names that hold two offices."""
+        standing = self._now()
+        held: dict[str, str] = {}
+        twice = []
+        for name, person in self.persons():
+            if not person.until:
+                other = held.setdefault(_plain(name), person.pseudonym)
+                twice += [Trouble(None, "role.held_already", person.pseudonym)] if other != person.pseudonym else []
+        return [*standing.troubles, *twice]
+
+    def person(self, key: PublicKey, *roles: Role) -> Person:
+        """Who acts, by the key they hold, if their office is one of these (none given: any).
+
+        Raises Refusal `person.unknown`, `role.not_held`.
+        """
+        found = self._now().office_of(key)
+        if roles and found.role not in roles:
+            raise Refusal("role.not_held", " / ".join(roles))
+        return found
+
+    def note_turned_away(self, command: str, by: Officer, refusal: Refusal) -> None:
+        """Enter that somebody tried what is not their office's."""
+        try:
+            actor = self._now().person_of(by.key.public_key)
+        except Refusal:
+            actor = ""
+        detail: Detail = {"wanted": command, "why": refusal.detail[:120]}
+        self.journal.note(Entry(type="refusal", outcome=refusal.code, actor=actor, detail=detail)).result()
+
+    # Decisions: each is one entry and one transaction.
+
+    def found(self, founders: Sequence[tuple[Officer, Role, str]], mappings: Mapping[str, str]) -> str:
+        """Begin: who holds which office (with the bureau they belong to), and which mappings count; gives the digest
+        by which this founding is to be trusted. The first two security officers sign it.
+
+        Raises Refusal `founding.too_few`, `role.held_already`, `registry.person_unnamed`.
+        """
+        persons, names = [], {}
+        for officer, role, bureau in founders:
+            pseudonym = f"person-{secrets.token_hex(6)}"
+            names[pseudonym] = (_checked_name(officer.name), bureau)
+            persons.append(PersonBody(pseudonym, bureau, role, officer.key.public_pem().decode()))
+        body = FoundingBody(persons, dict(mappings))
+        check_founders(body)
+        if len({_plain(name) for name, _ in names.values()}) < len(names):
+            raise Refusal("role.held_already", "founding")
+        first, second = [officer for officer, role, _ in founders if role == "security"][:2]
+        document = self._document("founding", body)
+        now = self._clock()
+        detail: Detail = {"proposal": proposal_of(document, first, now), "approval": approval_of(document, second, now)}
+
+        def also(cursor: sqlite3.Cursor, index: int) -> None:
+            rows = [(pseudonym, *named) for pseudonym, named in names.items()]
+            cursor.executemany("INSERT INTO persons VALUES (?, ?, ?)", rows)
+            _index(cursor, index, document.id, "founded")
+
+        self._note(persons[0].person, "founded", document.id, detail, also)
+        digest = founding_digest(str(detail["proposal"]))
+        self._begin(digest)
+        return digest
+
+    def propose_enrolment(self, bureau: Bureau, certificates: Sequence[EnrolledCertificate], by: Officer) -> str:
+        """Put a bureau, or new titles or certificates of one, before a second person; gives the decision's id.
 
         Raises Refusal `registry.code_invalid`, `registry.certificate_known` (enrolled before, here or for another).
         """
         check_code(bureau.code)
         if any(certificate.bureau != bureau.code for certificate in certificates):
             raise Refusal("auth.sender_mismatch", bureau.code)
-
-        def change(cursor: sqlite3.Cursor, _: str) -> None:
-            cursor.execute(
-                "INSERT INTO bureaus VALUES (?, ?, ?, ?) ON CONFLICT (code) DO UPDATE SET "
-                "title = excluded.title, title_zh = excluded.title_zh, role = excluded.role",
-                (bureau.code, bureau.title, bureau.title_zh, bureau.role),
-            )
-            for c in certificates:
-                if cursor.execute("SELECT 1 FROM certificates WHERE fingerprint = ?", (c.fingerprint,)).fetchone():
-                    raise Refusal("registry.certificate_known", c.fingerprint)
-                values = (c.fingerprint, c.bureau, c.use, c.der)
-                cursor.execute("INSERT INTO certificates VALUES (?, ?, ?, ?, NULL)", values)
-
-        detail: Detail = {"bureau": bureau.code, "role": bureau.role}
-        detail |= {f"certificate_{n}": f"{c.use} {c.fingerprint}" for n, c in enumerate(certificates)}
-        self._change("bureau", "enrolled", "", detail, by, change)
-
-    def revoke_certificate(self, fingerprint: str, by: Officer) -> None:
-        """From now on the certificate proves nothing. Raises Refusal `registry.certificate_unknown`."""
-
-        def change(cursor: sqlite3.Cursor, _: str) -> None:
-            query = "UPDATE certificates SET revoked_at = ? WHERE fingerprint = ? AND revoked_at IS NULL"
-            if not cursor.execute(query, (instant(self._clock()), fingerprint)).rowcount:
-                raise Refusal("registry.certificate_unknown", fingerprint)
-
-        self._change("certificate", "revoked", "", {"certificate": fingerprint}, by, change)
+        return self._propose("enrolment", enrolment_of(bureau, list(certificates)), by)
 
     def propose_grant(
         self,
@@ -180,69 +266,103 @@ class Registry:
 
         valid_from, valid_until: days, YYYY-MM-DD, `valid_until` included
 
-        Raises Refusal `registry.bureau_unknown`, `grant.days_invalid`, `grant.own_bureau`.
+        Raises Refusal `registry.bureau_unknown`, `grant.days_invalid`, `decision.own_bureau`, `role.not_held`.
         """
-        if not _days_hold(valid_from, valid_until):
-            raise Refusal("grant.days_invalid", f"{valid_from} – {valid_until}")
-        id = f"g-{secrets.token_hex(6)}"
-        listed = msgspec.json.encode(classes).decode()
-        stated = (bureau, action, target, listed, valid_from, valid_until, purpose, basis)
-        limits = msgspec.json.encode(_Limits(area, tuple(attributes), map_area_km2)).decode()
+        grant = Grant(
+            id="",
+            bureau=bureau,
+            action=action,
+            target=target,
+            classes=tuple(classes),
+            valid_from=valid_from,
+            valid_until=valid_until,
+            purpose=purpose,
+            basis=basis,
+            proposed_by="",
+            approved_by="",
+            area=area,
+            attributes=tuple(attributes),
+            map_area_km2=map_area_km2,
+        )
+        return self._propose("grant", body_of_grant(grant), by)
 
-        def change(cursor: sqlite3.Cursor, actor: str) -> None:
-            if not cursor.execute("SELECT 1 FROM bureaus WHERE code = ?", (bureau,)).fetchone():
-                raise Refusal("registry.bureau_unknown", bureau)
-            if by.bureau == bureau:
-                raise Refusal("grant.own_bureau", bureau)
-            marks = ", ".join("?" * 10)
-            cursor.execute(f"INSERT INTO grants VALUES ({marks}, NULL, NULL, ?)", (id, *stated, actor, limits))
+    def propose_person(self, officer_name: str, public_pem: str, role: Role, bureau: str, by: Officer) -> str:
+        """Put an office before a second person. The name stays here, out of document and log.
 
-        names = ("bureau", "action", "target", "classes", "valid_from", "valid_until", "purpose", "basis")
-        self._change("grant", "proposed", id, {**dict(zip(names, stated, strict=True)), "limits": limits}, by, change)
-        return id
+        Raises Refusal `role.held_already`, `registry.person_unnamed`, `signature.key_not_accepted`, `role.not_held`.
+        """
+        name = _checked_name(officer_name)
+        known = {_plain(other): person for other, person in self.persons()}
+        held = known.get(_plain(name))
+        if held is not None and not held.until:
+            raise Refusal("role.held_already", held.role)
+        pseudonym = held.pseudonym if held else f"person-{secrets.token_hex(6)}"
 
-    def approve_grant(self, id: str, by: Officer) -> None:
-        """Put a proposed grant in force.
+        def also(cursor: sqlite3.Cursor, _: int) -> None:
+            values = (pseudonym, name, bureau)
+            cursor.execute("INSERT INTO persons VALUES (?, ?, ?) ON CONFLICT (pseudonym) DO NOTHING", values)
 
-        Raises Refusal `grant.not_proposed`, `grant.same_person`, `grant.own_bureau`.
+        return self._propose("person", PersonBody(pseudonym, bureau, role, public_pem), by, also)
+
+    def propose_mapping(self, feed: str, digest: str, by: Officer) -> str:
+        """Put a release of a feed's file before a second person."""
+        return self._propose("mapping", MappingBody(feed, digest), by)
+
+    def propose_for_delivery(
+        self, kind: Literal["opening", "purge"], sender: str, message_id: str, ground: str, by: Officer
+    ) -> str:
+        """Put before a second person that a delivery's original bytes be opened, or erased. Raises Refusal."""
+        return self._propose(kind, DeliveryBody(sender, message_id, ground), by)
+
+    def approve(self, id: str, by: Officer) -> Document:
+        """Put what was proposed in force; gives what it is.
+
+        Raises Refusal `decision.not_proposed`, `decision.same_person`, `decision.own_bureau`, `decision.own_gain`,
+        `role.not_held`, `person.unknown`.
         """
 
-        def change(cursor: sqlite3.Cursor, actor: str) -> None:
-            query = (
-                "SELECT grants.bureau, name FROM grants JOIN persons ON pseudonym = proposed_by "
-                "WHERE id = ? AND approved_by IS NULL AND revoked_at IS NULL"
-            )
-            found = cursor.execute(query, (id,)).fetchone()
-            if found is None:
-                raise Refusal("grant.not_proposed", id)
-            bureau, proposer = found
-            # By name and not by (name, bureau): one person acting for two bureaus is still one person.
-            if _same_name(proposer, by.name):
-                raise Refusal("grant.same_person", id)
-            if by.bureau == bureau:
-                raise Refusal("grant.own_bureau", bureau)
-            cursor.execute("UPDATE grants SET approved_by = ? WHERE id = ?", (actor, id))
+        def made(standing: Standing, actor: str) -> tuple[Document, Detail]:
+            proposed = standing.proposals.get(id)
+            if proposed is None:
+                raise Refusal("decision.not_proposed", id[:80])
+            standing.check_approval(proposed.document, proposed.by, actor)
+            approval = approval_of(proposed.document, by, self._clock())
+            return proposed.document, {"proposal": proposed.octets, "approval": approval}
 
-        self._change("grant", "approved", id, {}, by, change)
+        return self._decide("approved", id, by, made)
+
+    def revoke(self, what: Revocable, of: str, by: Officer, ground: str = "") -> None:
+        """End a grant, a certificate, an office or a proposal, now. One person suffices.
+
+        Raises Refusal `grant.unknown`, `registry.certificate_unknown`, `person.unknown`, `decision.not_proposed`,
+        `role.not_held`.
+        """
+        body = RevocationBody(what, of, ground)
+        document = self._document("revocation", body)
+
+        def made(standing: Standing, actor: str) -> tuple[Document, Detail]:
+            standing.check_revocation(body, actor)
+            return document, {"what": what, "of": of, "revocation": revocation_of(document, by, self._clock())}
+
+        self._decide("revoked", document.id, by, made)
 
     def revoke_grant(self, id: str, by: Officer) -> None:
-        """End a grant, or a proposal, now. One person suffices. Raises Refusal `grant.unknown`."""
+        """End a grant, or a proposal of one, now. Raises Refusal `grant.unknown`, `role.not_held`."""
+        self.revoke("proposal" if id in self._now().proposals else "grant", id, by)
 
-        def change(cursor: sqlite3.Cursor, _: str) -> None:
-            query = "UPDATE grants SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
-            if not cursor.execute(query, (instant(self._clock()), id)).rowcount:
-                raise Refusal("grant.unknown", id)
-
-        self._change("grant", "revoked", id, {}, by, change)
+    def revoke_certificate(self, fingerprint: str, by: Officer) -> None:
+        """From now on the certificate proves nothing. Raises Refusal `registry.certificate_unknown`."""
+        self.revoke("certificate", fingerprint, by)
 
     def decide_delivery(self, inbox_id: int, decision: Literal["release", "refuse"], by: Officer) -> None:
-        """Let a held delivery through, or end it; act two carries it out.
+        """Let a held delivery through, or end it; act two carries it out. The system administrator's to say.
 
         Raises Refusal `delivery.not_held`; `delivery.superseded` when a later snapshot of its feed is in the register,
-        over which the older one would be laid.
+        over which the older one would be laid; `role.not_held`.
         """
+        actor = self.person(by.key.public_key, "system").pseudonym
 
-        def change(cursor: sqlite3.Cursor, _: str) -> None:
+        def also(cursor: sqlite3.Cursor, _: int) -> None:
             query = "UPDATE inbox SET status = 'waiting', decision = ? WHERE id = ? AND status = 'held'"
             if not cursor.execute(query, (decision, inbox_id)).rowcount:
                 raise Refusal("delivery.not_held", str(inbox_id))
@@ -253,105 +373,153 @@ class Registry:
             if decision == "release" and cursor.execute(later, (inbox_id,)).fetchone():
                 raise Refusal("delivery.superseded", str(inbox_id))
 
-        self._change("decision", decision, "", {"inbox": inbox_id}, by, change)
+        self._audited(Entry(type="held", outcome=decision, actor=actor, detail={"inbox": inbox_id}), also)
 
-    def _change(self, type: str, outcome: str, grant: str, detail: Detail, by: Officer, change: Change) -> None:
-        """Make a change together with its entry; a change refused gets an entry of its own."""
-        if not by.name.strip() or not by.bureau:
-            raise Refusal("registry.person_unnamed")
-        known = self._read("SELECT pseudonym FROM persons WHERE name = ? AND bureau = ?", by.name, by.bureau)
-        actor = known[0][0] if known else f"person-{secrets.token_hex(6)}"
+    # How a decision is made.
 
-        def also(cursor: sqlite3.Cursor, _: int) -> None:
-            if not known:
-                cursor.execute("INSERT INTO persons VALUES (?, ?, ?)", (actor, by.name, by.bureau))
-            change(cursor, actor)
-            cursor.execute("UPDATE registry_version SET version = version + 1")
+    def _propose(self, kind: Kind, body: Body, by: Officer, also: Change = lambda cursor, index: None) -> str:
+        document = self._document(kind, body)
 
-        digest = self.trust().digest
-        entry = Entry(type=type, outcome=outcome, actor=actor, grant=grant, trust_digest=digest, detail=detail)
+        def made(standing: Standing, actor: str) -> tuple[Document, Detail]:
+            standing.check_proposal(document, actor)
+            return document, {"kind": kind, "proposal": proposal_of(document, by, self._clock())}
+
+        self._decide("proposed", document.id, by, made, also)
+        return document.id
+
+    def _document(self, kind: str, body: Body) -> Document:
+        letter = {"grant": "g", "founding": "f", "revocation": "r"}.get(kind, "d")
+        return document_of(self.journal.origin, kind, f"{letter}-{secrets.token_hex(6)}", body, self._clock())
+
+    def _decide(
+        self,
+        outcome: str,
+        id: str,
+        by: Officer,
+        made: Callable[[Standing, str], tuple[Document, Detail]],
+        also: Change = lambda cursor, index: None,
+    ) -> Document:
+        """Enter a decision by a person; one that may not be is entered as a refusal."""
+        actor = ""
         try:
-            self.journal.note(entry, also).result()
+            with self._lock:
+                standing = self._now()
+                actor = standing.office_of(by.key.public_key).pseudonym
+                document, detail = made(standing, actor)
         except Refusal as refusal:
-            refused = msgspec.structs.replace(entry, outcome=refusal.code, detail={**detail, "wanted": outcome})
-            self.journal.note(refused).result()
+            detail = {"wanted": outcome, "id": id[:80], "why": refusal.detail[:120]}
+            digest = self.trust().digest
+            self.journal.note(
+                Entry(type=ENTRY, outcome=refusal.code, actor=actor, trust_digest=digest, detail=detail)
+            ).result()
             raise
+
+        def change(cursor: sqlite3.Cursor, index: int) -> None:
+            also(cursor, index)
+            _index(cursor, index, document.id, outcome)
+
+        self._note(actor, outcome, document.id, detail, change)
+        return document
+
+    def _note(self, actor: str, outcome: str, id: str, detail: Detail, change: Change) -> None:
+        grant = id if id.startswith("g-") else ""
+        digest = self.trust().digest
+        entry = Entry(type=ENTRY, outcome=outcome, actor=actor, grant=grant, trust_digest=digest, detail=detail)
+        try:
+            self._audited(entry, change)
+        except sqlite3.IntegrityError as problem:  # somebody decided the same in between
+            raise Refusal("decision.not_proposed", id) from problem
+
+    def _audited(self, entry: Entry, change: Change) -> None:
+        """Make a change together with its entry; a change refused gets an entry of its own."""
+        try:
+            self.journal.note(entry, change).result()
+        except Refusal as refusal:
+            detail = {"wanted": entry.outcome, "why": refusal.detail[:120]}
+            self.journal.note(msgspec.structs.replace(entry, outcome=refusal.code, detail=detail)).result()
+            raise
+
+    # How what stands is read.
+
+    def _now(self) -> Standing:
+        self._current()
+        return self._standing
 
     def _current(self) -> _Snapshot:
         with self._lock:
             (version,) = self._connection.execute("SELECT version FROM registry_version").fetchone()
-            if version != self._snapshot.version:
-                self._snapshot = self._load()
+            if version != self._snapshot.version or not self._snapshot.complete:
+                self._snapshot = self._load(version)
             return self._snapshot
 
-    def _load(self) -> _Snapshot:
-        """Version and rows as one moment saw them."""
-        execute = self._connection.execute
-        execute("BEGIN")
+    def _load(self, version: int) -> _Snapshot:
+        """Take what was decided since; what is not under a signed head yet waits until it is."""
+        complete = True
+        for index, id, outcome in self._connection.execute(_DECISIONS, (self._read_up_to,)).fetchall():
+            decided = self._looked_at(index, id, outcome)
+            if decided == "later":
+                complete = False
+                break
+            self._read_up_to = index
+            if isinstance(decided, Decided):
+                self._standing.take(decided)
+            else:
+                self._standing.troubles.append(Trouble(index, decided, id))
+        in_force = [one.grant for one in self._standing.grants.values() if not one.revoked_at]
+        of_bureau: dict[str, list[Grant]] = {}
+        for grant in sorted(in_force, key=lambda grant: grant.id):
+            of_bureau.setdefault(grant.bureau, []).append(grant)
+        trust = TrustList(tuple(self._standing.certificates.values()))
+        return _Snapshot(version, trust, {name: tuple(theirs) for name, theirs in of_bureau.items()}, complete)
+
+    def _looked_at(self, index: int, id: str, outcome: str) -> "Decided | str":
+        """The decision that a row finds, once its entry is proven; else the code of what is wrong, or `later`."""
         try:
-            (version,) = execute("SELECT version FROM registry_version").fetchone()
-            certificates = execute("SELECT der, bureau, use, revoked_at FROM certificates").fetchall()
-            query = f"SELECT {_GRANT} FROM grants WHERE approved_by NOT NULL AND revoked_at IS NULL ORDER BY id"
-            grants = [_grant(row) for row in execute(query).fetchall()]
-        finally:
-            execute("COMMIT")
-        bureaus = {grant.bureau for grant in grants}
-        of_bureau = {bureau: tuple(grant for grant in grants if grant.bureau == bureau) for bureau in bureaus}
-        return _Snapshot(version, TrustList(tuple(_certificate(*row) for row in certificates)), of_bureau)
+            proof = self.journal.prove(index)
+        except Refusal:
+            return "later" if 0 <= index < self.journal.size() else "decision.no_entry"
+        except (AuditBroken, IndexError):
+            return "decision.no_entry"
+        leaf = self._proven(proof)
+        if leaf is None or proof.detail is None or (leaf.type, leaf.outcome) != (ENTRY, outcome):
+            return "decision.no_entry"
+        return Decided(index, leaf.time, outcome, msgspec.json.decode(proof.detail, type=dict[str, str | int]))
 
-    def _read(self, query: str, *values: object) -> list[Any]:
+    def _proven(self, proof: EntryProof) -> Leaf | None:
+        """The leaf, if it lies under a head that the log's key signed, and the detail is what it commits to."""
+        try:
+            head = self._head(proof.checkpoint)
+            leaf = msgspec.json.decode(proof.leaf, type=Leaf)
+        except (Refusal, msgspec.MsgspecError):
+            return None
+        path = list(proof.path)
+        if not merkle.verify_inclusion(merkle.leaf_hash(proof.leaf), proof.index, head.size, path, head.root):
+            return None
+        if proof.salt is None or proof.detail is None or commitment(proof.salt, proof.detail) != leaf.detail:
+            return None
+        return leaf
+
+    def _names(self) -> dict[str, str]:
         with self._lock:
-            return self._connection.execute(query, values).fetchall()
+            return dict(self._connection.execute("SELECT pseudonym, name FROM persons").fetchall())
 
 
-def _certificate(der: bytes, bureau: str, use: Literal["signing", "connection"], revoked: str) -> EnrolledCertificate:
-    certificate = enrolled(der, bureau, use)
-    return msgspec.structs.replace(certificate, revoked_at=datetime.fromisoformat(revoked) if revoked else None)
+def _index(cursor: sqlite3.Cursor, index: int, id: str, outcome: str) -> None:
+    cursor.execute("INSERT INTO decisions VALUES (?, ?, ?)", (index, id, outcome))
+    cursor.execute("UPDATE registry_version SET version = version + 1")
 
 
-def _grant(row: tuple[str, ...]) -> Grant:
-    id, bureau, action, target, classes, valid_from, valid_until, purpose, basis, proposed_by, approved_by, said = row
-    limits = msgspec.json.decode(said, type=_Limits)
-    return msgspec.convert(
-        {
-            "id": id,
-            "bureau": bureau,
-            "action": action,
-            "target": target,
-            "classes": msgspec.json.decode(classes),
-            "valid_from": valid_from,
-            "valid_until": valid_until,
-            "purpose": purpose,
-            "basis": basis,
-            "proposed_by": proposed_by,
-            "approved_by": approved_by or "",
-            "area": limits.area,
-            "attributes": limits.attributes,
-            "map_area_km2": limits.map_area_km2,
-        },
-        type=Grant,
-    )
-
-
-def _grant_row(row: tuple[str, ...], names: dict[str, str]) -> GrantRow:
-    grant, revoked_at = _grant(row[:-1]), row[-1]
-    state: GrantState = "revoked" if revoked_at else "approved" if grant.approved_by else "proposed"
+def _named(grant: Grant, names: Mapping[str, str]) -> Grant:
     proposed_by, approved_by = (names.get(person, person) for person in (grant.proposed_by, grant.approved_by))
-    return GrantRow(msgspec.structs.replace(grant, proposed_by=proposed_by, approved_by=approved_by), state)
+    return msgspec.structs.replace(grant, proposed_by=proposed_by, approved_by=approved_by)
 
 
-def _days_hold(valid_from: str, valid_until: str) -> bool:
-    try:
-        first, last = date.fromisoformat(valid_from), date.fromisoformat(valid_until)
-    except ValueError:
-        return False
-    return (first.isoformat(), last.isoformat()) == (valid_from, valid_until) and first <= last
-
-
-def _same_name(one: str, other: str) -> bool:
-    """Whether two spellings are one name: width, case and blanks do not make a second person."""
-    return _plain(one) == _plain(other)
+def _checked_name(name: str) -> str:
+    if not name.strip():
+        raise Refusal("registry.person_unnamed")
+    return name
 
 
 def _plain(name: str) -> str:
+    """A name as it is compared: width, case and blanks do not make a second person."""
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())

@@ -1,26 +1,28 @@
 """Who takes part and what they may do: `bureau` and `grant`."""
 
 import argparse
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
 from connectors.partner.folder import PartnerFolder
 from exchange import app
-from exchange.cli.output import print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, add_group, day, settings_of
-from exchange.registry import Bureau, Officer, Registry, check_code
+from exchange.cli.output import print_json, print_table
+from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
+from exchange.cli.people import acting, add_person_options, approve_decision, proposed, registry
+from exchange.registry import Bureau, check_code
 from exchange.settings import Settings
 from security import pki
 from security.errors import Misconfigured
 from security.keys import SigningKey, der_of_pem, generate
-from security.message import EnrolledCertificate, Use
+from security.message import Action, Area, EnrolledCertificate, Use
 
 TRIAL_DAYS = 365
-TARGETS = "a feed to push into; ownership, components or changes to pull; changes to subscribe to"
+TARGETS = (
+    "a feed to push into; ownership, components or changes to pull; changes to subscribe to; a bureau to carry for"
+)
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -64,9 +66,25 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         example="yongtong grant propose water push water-register --purpose 部件更新 --basis 1号文 --by 张三",
     )
     propose.add_argument("bureau", metavar="BUREAU")
-    propose.add_argument("action", choices=["push", "pull", "subscribe"])
+    propose.add_argument("action", choices=list(get_args(Action)))
     propose.add_argument("target", metavar="TARGET", help=TARGETS)
     propose.add_argument("--class", dest="classes", action="append", default=[], metavar="C", help="class code; repeat")
+    propose.add_argument(
+        "--district", dest="districts", action="append", default=[], metavar="CODE", help="only there; repeat"
+    )
+    propose.add_argument("--cell", dest="cells", action="append", default=[], metavar="CODE", help="unit grid; repeat")
+    propose.add_argument("--polygon", type=Path, metavar="FILE", help="GeoJSON polygon, degrees of CGCS2000")
+    propose.add_argument(
+        "--attribute",
+        dest="attributes",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only these, of the shared schema; repeat",
+    )
+    propose.add_argument(
+        "--map-area", type=count, default=0, metavar="KM2", help="exported in one piece (as the settings allow)"
+    )
     propose.add_argument("--from", dest="valid_from", type=day, help="first day (today)")
     propose.add_argument("--until", dest="valid_until", type=day, help="last day (a year from now)")
     propose.add_argument("--purpose", required=True)
@@ -75,7 +93,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         grant,
         common,
         "approve",
-        _approve,
+        approve_decision,
         says="put a proposed grant in force; not by who proposed it",
         example="yongtong grant approve g-1f2e3d --by 李四",
     )
@@ -88,15 +106,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         grant, common, "list", _grants, says="all grants and how far they have come", example="yongtong grant list"
     )
     for parser in (enrol, revoke, propose, approve, end):
-        parser.add_argument("--by", required=True, metavar="NAME", help="the person who decides; stands in the audit")
-        parser.add_argument("--of", default="operator", metavar="BUREAU", help="whom that person acts for (operator)")
-
-
-@contextmanager
-def registry(settings: Settings) -> Iterator[Registry]:
-    """The registry, opened beside whatever runs."""
-    with closing(app.open_journal(settings)) as journal, closing(app.open_registry(settings, journal)) as opened:
-        yield opened
+        add_person_options(parser)
 
 
 def make_partner(settings: Settings, code: str, folder: Path) -> tuple[PartnerFolder, list[EnrolledCertificate]]:
@@ -126,6 +136,8 @@ def make_partner(settings: Settings, code: str, folder: Path) -> tuple[PartnerFo
 
 def _enrol(options: argparse.Namespace) -> int:
     settings = settings_of(options)
+    with acting(options):  # first: nothing is made for somebody whose office it is not
+        check_code(options.code)
     certificates: list[EnrolledCertificate]
     if options.new_keys:
         _, certificates = make_partner(settings, options.code, options.new_keys)
@@ -137,18 +149,13 @@ def _enrol(options: argparse.Namespace) -> int:
     else:
         raise Misconfigured("give both --signing and --connection, or --new-keys DIR for a trial")
     bureau = Bureau(options.code, options.title, options.title_zh, options.role)
-    with registry(settings) as opened:
-        opened.enrol(bureau, certificates, Officer(options.by, options.of))
-    enrolled = {"bureau": options.code, "certificates": {c.use: c.fingerprint for c in certificates}}
-    if options.json:
-        print_json(enrolled)
-    else:
+    with acting(options) as (opened, officer):
+        decision = opened.propose_enrolment(bureau, certificates, officer)
+    fingerprints = {c.use: c.fingerprint for c in certificates}
+    if not options.json:
         rows = [(c.use, c.fingerprint, c.not_after.date()) for c in certificates]
-        print_table(
-            f"已入册 Enrolled: {options.code} {options.title_zh}", ["use", "certificate SHA-256", "until"], rows
-        )
-        say(f"next: yongtong grant propose {options.code} push FEED …")
-    return 0
+        print_table(f"{options.code} {options.title_zh}", ["use", "certificate SHA-256", "until"], rows)
+    return proposed(options, {"bureau": options.code, "decision": decision, "certificates": fingerprints})
 
 
 def _der(path: Path) -> bytes:
@@ -172,14 +179,14 @@ def _bureaus(options: argparse.Namespace) -> int:
 
 
 def _revoke_certificate(options: argparse.Namespace) -> int:
-    with registry(settings_of(options)) as opened:
-        opened.revoke_certificate(options.fingerprint, Officer(options.by, options.of))
+    with acting(options) as (opened, officer):
+        opened.revoke_certificate(options.fingerprint, officer)
     return _done(options, {"certificate": options.fingerprint, "state": "revoked"})
 
 
 def _propose(options: argparse.Namespace) -> int:
     today = app.utc_now().date()
-    with registry(settings_of(options)) as opened:
+    with acting(options) as (opened, officer):
         grant = opened.propose_grant(
             bureau=options.bureau,
             action=options.action,
@@ -189,21 +196,33 @@ def _propose(options: argparse.Namespace) -> int:
             valid_until=(options.valid_until or today + timedelta(days=TRIAL_DAYS)).isoformat(),
             purpose=options.purpose,
             basis=options.basis,
-            by=Officer(options.by, options.of),
+            area=_area(options),
+            attributes=options.attributes,
+            map_area_km2=options.map_area,
+            by=officer,
         )
-    say("next: a second person runs yongtong grant approve")
-    return _done(options, {"grant": grant, "state": "proposed"})
+    return proposed(options, {"grant": grant})
 
 
-def _approve(options: argparse.Namespace) -> int:
-    with registry(settings_of(options)) as opened:
-        opened.approve_grant(options.id, Officer(options.by, options.of))
-    return _done(options, {"grant": options.id, "state": "approved"})
+def _area(options: argparse.Namespace) -> Area:
+    return Area(tuple(options.districts), tuple(options.cells), _ring(options.polygon) if options.polygon else ())
+
+
+def _ring(path: Path) -> tuple[tuple[float, float], ...]:
+    """The outer ring of the one polygon in a GeoJSON file. Raises Misconfigured."""
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+        features = document.get("features", [document])
+        (shape,) = (feature.get("geometry", feature) for feature in features)
+        (ring,) = shape["coordinates"]
+        return tuple((float(longitude), float(latitude)) for longitude, latitude, *_ in ring[:-1])
+    except (OSError, msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise Misconfigured(f"{path}: not a GeoJSON polygon of one ring: {problem}") from problem
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    with registry(settings_of(options)) as opened:
-        opened.revoke_grant(options.id, Officer(options.by, options.of))
+    with acting(options) as (opened, officer):
+        opened.revoke_grant(options.id, officer)
     return _done(options, {"grant": options.id, "state": "revoked"})
 
 

@@ -1,4 +1,4 @@
-"""What bureaus declare: `feeds`, `feed check`, `feed preview`."""
+"""What bureaus declare: `feeds`, `feed check`, `feed preview`, `feed release`."""
 
 import argparse
 from pathlib import Path
@@ -10,6 +10,7 @@ from exchange import app, validation
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import read_file
+from exchange.cli.people import acting, add_person_options, proposed
 from exchange.outcomes import findings_of
 from exchange.placing import load_city, place
 from exchange.settings import Settings
@@ -28,7 +29,7 @@ SHOWN_OF_READINGS = ("record", "source_key", "quantity", "value", "state", "unit
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """feeds, feed check, feed preview."""
+    """feeds, feed check, feed preview, feed release."""
     add_command(
         commands, common, "feeds", _feeds, says="the feeds that bureaus have declared", example="yongtong feeds"
     )
@@ -49,7 +50,16 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         says="what a file would become: nothing is sent, nothing kept",
         example="yongtong feed preview water-register water.csv --limit 5",
     )
-    for parser in (check, preview):
+    release = add_command(
+        feed,
+        common,
+        "release",
+        _release,
+        says="propose that a feed's file, as it stands, be the mapping that counts; a security officer approves",
+        example="yongtong feed release water-register --by 王五",
+    )
+    add_person_options(release)
+    for parser in (check, preview, release):
         parser.add_argument("feed", metavar="FEED")
     preview.add_argument("file", metavar="FILE", type=Path)
     preview.add_argument("--limit", type=int, default=10, help="how many candidates to show (10)")
@@ -86,6 +96,15 @@ def _check(options: argparse.Namespace) -> int:
         rows = [(line,) for line in unmet] or [("all hold",)]
         print_table(f"{feed.id} {feed.title_zh}: {len(feed.example)} examples", [""], rows)
     return 1 if unmet else 0
+
+
+def _release(options: argparse.Namespace) -> int:
+    feed = _one(settings_of(options), options.feed)
+    if unmet := check_examples(feed):
+        raise Refusal("feed.examples_unmet", unmet[0][:120])
+    with acting(options) as (opened, officer):
+        decision = opened.propose_mapping(feed.id, feed.digest, officer)
+    return proposed(options, {"feed": feed.id, "digest": feed.digest, "decision": decision})
 
 
 def _preview(options: argparse.Namespace) -> int:

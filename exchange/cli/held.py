@@ -4,10 +4,9 @@ import argparse
 from contextlib import closing
 
 from exchange import app
-from exchange.cli.bureaus import registry
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
-from exchange.registry import Officer
+from exchange.cli.people import acting, add_person_options
 from security.errors import Refusal
 
 
@@ -21,8 +20,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         )
         parser.add_argument("message_id", metavar="MESSAGE_ID")
         parser.add_argument("--sender", metavar="BUREAU", help="where two bureaus use the same message id")
-        parser.add_argument("--by", required=True, metavar="NAME", help="the person who decides; stands in the audit")
-        parser.add_argument("--of", default="operator", metavar="BUREAU", help="whom that person acts for (operator)")
+        add_person_options(parser)
         parser.set_defaults(decision=decision)
 
 
@@ -38,11 +36,11 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _decide(options: argparse.Namespace) -> int:
-    with registry(settings_of(options)) as opened:
+    with acting(options) as (opened, officer):
         row = opened.journal.inbox(options.sender, options.message_id)
         if row is None:
             raise Refusal("delivery.unknown", options.message_id)
-        opened.decide_delivery(row.id, options.decision, Officer(options.by, options.of))
+        opened.decide_delivery(row.id, options.decision, officer)
     if options.json:
         print_json({"message_id": row.message_id, "decision": options.decision})
     else:

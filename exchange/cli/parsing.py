@@ -24,7 +24,7 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name, parents=[common], help=says, description=says, epilog=f"example: {example}"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, command=parser.prog.removeprefix("yongtong "))
     return parser
 
 

@@ -4,10 +4,13 @@ import argparse
 import logging
 import socket
 import sys
+from pathlib import Path
 
 from exchange import app
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
+from exchange.cli.people import OPERATOR, new_officer, officer_of, people_of
+from exchange.decisions import ROLE_WORDS, Role
 from exchange.http.server import listen
 from exchange.settings import MqttSettings
 
@@ -23,6 +26,12 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         example="yongtong init --edition 2007",
     )
     init.add_argument("--edition", required=True, choices=["2007"], help="master class list, fixed for the bus's life")
+    for option, says in (("security", "two or more: they decide together"), ("system", ""), ("audit", "")):
+        role = ROLE_WORDS[option]  # type: ignore[index]  # one of them
+        init.add_argument(
+            f"--{option}", action="append", metavar="NAME[=KEY]", help=f"{role}, with their key or a new one. {says}"
+        )
+    init.add_argument("--people", metavar="DIR", help="folder for new keys of persons (people beside the settings)")
     serve = add_command(
         commands, common, "serve", _serve, says="open the doors and work", example="yongtong serve --https-port 8443"
     )
@@ -33,20 +42,43 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _init(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    anchors = app.initialise(settings, options.edition, app.utc_now())
+    people = people_of(settings, options.people)
+    founders = [_founder(said, role, people) for role, named in _named(options).items() for said in named]
+    anchors = app.initialise(settings, options.edition, founders, app.utc_now())
     made = {
         "origin": anchors.origin,
         "edition": settings.city.edition,
         "state": str(settings.at(settings.state.folder)),
         "keys": str(settings.at(settings.keys.folder)),
         "anchors": str(settings.at(settings.state.folder) / "anchors.json"),
+        "people": str(people),
+        "offices": {role: [said.partition("=")[0] for said in named] for role, named in _named(options).items()},
     }
     if options.json:
         print_json(made)
     else:
         print_table("甬通已建立 A new bus", ["", ""], made.items())
+        say(f"每人取走各自的密钥 hand each person their key out of {people}, and keep none there")
         say("next: yongtong bureau enrol …, then yongtong serve")
     return 0
+
+
+def _named(options: argparse.Namespace) -> dict[Role, list[str]]:
+    """Who begins in which office; where nobody is named, persons by their office, for a trial."""
+    usual: dict[Role, list[str]] = {
+        "security": ["安全管理员甲", "安全管理员乙"],
+        "system": ["系统管理员"],
+        "audit": ["审计管理员"],
+    }
+    if not (options.security or options.system or options.audit):
+        return usual
+    return {role: getattr(options, role) or [] for role in usual}
+
+
+def _founder(said: str, role: Role, people: Path) -> app.Founder:
+    name, _, reference = said.partition("=")
+    officer = officer_of(name, reference, people) if reference else new_officer(name, people)
+    return officer, role, OPERATOR
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -9,22 +9,32 @@ import tomllib
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from connectors.partner.mqtt import MqttPartner
 from connectors.partner.partner import Partner
 from exchange import app
-from exchange.cli.bureaus import make_partner, registry
+from exchange.cli.bureaus import make_partner
 from exchange.cli.partner import open_mqtt_partner, open_partner
+from exchange.cli.people import OPERATOR, PEOPLE, registry
 from exchange.registry import Bureau, Officer
 from exchange.settings import Settings, load_settings
 from security.errors import Misconfigured
-from security.message import EVERYWHERE, Action, Area
+from security.keys import generate
+from security.message import EVERYWHERE, Action, Area, EnrolledCertificate
 
 ORIGIN = "yongtong.demo.invalid"
-PROPOSER, APPROVER = Officer("示范员甲", "operator"), Officer("示范员乙", "operator")
+# Two security officers, a system administrator, an audit officer; their keys last as long as this process.
+PROPOSER, APPROVER = Officer("示范员甲", generate("ES256")), Officer("示范员乙", generate("ES256"))
+SYSTEM, AUDITOR = Officer("示范系统员", generate("ES256")), Officer("示范审计员", generate("ES256"))
+FOUNDERS: Final[tuple[app.Founder, ...]] = (
+    (PROPOSER, "security", OPERATOR),
+    (APPROVER, "security", OPERATOR),
+    (SYSTEM, "system", OPERATOR),
+    (AUDITOR, "audit", OPERATOR),
+)
 STOP_S = 30.0
 
 
@@ -51,7 +61,11 @@ class Trial:
     ) -> None:
         self.folder = folder
         self.settings = _write_settings(folder, city, edition, worker or {}, mqtt or {})
-        app.initialise(self.settings, edition, app.utc_now())
+        app.initialise(self.settings, edition, FOUNDERS, app.utc_now())
+        people = self.settings.at(PEOPLE)
+        people.mkdir(mode=0o700)
+        for officer, _, _ in FOUNDERS:
+            app.write_secret(people / f"{officer.name}.key", officer.key.pem())
         self.url = ""
         self.mqtt_url = ""
         self._process: subprocess.Popen[str] | None = None
@@ -82,8 +96,12 @@ class Trial:
     def enrol(self, code: str, title: str, title_zh: str, role: str = "supplier") -> None:
         """A bureau with new keys of its own."""
         _, certificates = make_partner(self.settings, code, self.partners)
+        self.enrol_with(Bureau(code, title, title_zh, role), certificates)
+
+    def enrol_with(self, bureau: Bureau, certificates: Sequence[EnrolledCertificate]) -> None:
+        """A bureau, or further certificates of one, proposed by one person and approved by another."""
         with registry(self.settings) as opened:
-            opened.enrol(Bureau(code, title, title_zh, role), certificates, PROPOSER)
+            opened.approve(opened.propose_enrolment(bureau, certificates, PROPOSER), APPROVER)
 
     def grant(
         self,
@@ -113,8 +131,13 @@ class Trial:
                 map_area_km2=map_area_km2,
                 by=PROPOSER,
             )
-            opened.approve_grant(grant, APPROVER)
+            opened.approve(grant, APPROVER)
         return grant
+
+    def release(self, feed: str, digest: str) -> None:
+        """A feed's file, as it stands, put in force by a system administrator and a security officer."""
+        with registry(self.settings) as opened:
+            opened.approve(opened.propose_mapping(feed, digest, SYSTEM), APPROVER)
 
     def start(self, environment: dict[str, str] | None = None) -> str:
         """Start `serve` with its worker; gives the address once the doors are open, and `mqtt_url` is the other's."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exchange.cli.bureaus import registry
+from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.processing import process
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from exchange import app, publication
-from exchange.cli.bureaus import registry
+from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER
 from exchange.processing import process
 from exchange.publication import CHANGES, Change, Cursor, Cursors, Publisher, changes_after

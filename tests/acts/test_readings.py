@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exchange import ownership, processing
-from exchange.cli.bureaus import registry
+from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER
 from exchange.processing import process
 from exchange.publication import changes_after

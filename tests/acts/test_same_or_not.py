@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from exchange import app
-from exchange.cli.bureaus import registry
+from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.processing import process
 from exchange.registry import Bureau
@@ -31,7 +31,7 @@ def rolled(acts: Acts) -> SigningKey:
     ca = app.authority(acts.trial.settings)
     der = pki.issue(ca, "made-up", key.public_key, "signing", now - timedelta(days=1), now + timedelta(days=1))
     with registry(acts.trial.settings) as opened:
-        opened.enrol(Bureau("made-up", "", "", ""), [pki.enrolled(der, "made-up", "signing")], PROPOSER)
+        acts.trial.enrol_with(Bureau("made-up", "", "", ""), [pki.enrolled(der, "made-up", "signing")])
         opened.revoke_certificate(acts.folder.signing.fingerprint, PROPOSER)
     return key.with_certificate(der)
 
@@ -54,9 +54,10 @@ def test_of_two_contents_that_arrive_together_under_one_id_one_is_taken(acts: Ac
 
 @pytest.mark.parametrize("spoiled", [{"ContentType": "text/plain"}, {"Feed": "other"}], ids=["content type", "feed"])
 def test_the_same_content_as_something_else_is_not_the_same(acts: Acts, spoiled: dict[str, str]) -> None:
+    acts.trial.release("other", acts.bus.feeds[FEED].digest)
     feeds = {**acts.bus.feeds, "other": msgspec.structs.replace(acts.bus.feeds[FEED], id="other")}
     acts.trial.grant("made-up", "push", "other")
-    acts = acts.with_(feeds=feeds)
+    acts = acts.with_(feeds=feeds, feed_digests={id: feed.digest for id, feed in feeds.items()})
     acts.push("m-1", covers("A"))
     with pytest.raises(Refusal, match=r"delivery\.id_reused"):
         acts.receive(acts.delivery("m-1", covers("A"), **spoiled))

@@ -68,9 +68,10 @@ def test_an_error_is_no_death(acts: Acts, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_feed_that_never_rests_leaves_the_others_their_turn(acts: Acts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processing, "SLICE_S", 0.0)
+    acts.trial.release("other", acts.bus.feeds[FEED].digest)
     feeds = {**acts.bus.feeds, "other": msgspec.structs.replace(acts.bus.feeds[FEED], id="other")}
     acts.trial.grant("made-up", "push", "other")
-    acts = acts.with_(feeds=feeds, batch_deliveries=1)
+    acts = acts.with_(feeds=feeds, feed_digests={id: feed.digest for id, feed in feeds.items()}, batch_deliveries=1)
     for number in (1, 2, 3):
         acts.push(f"m-{number}", covers(f"A{number}"))
     acts.push("o-1", covers("O"), "other")

@@ -21,10 +21,9 @@ from connectors.partner.folder import PartnerFolder
 from connectors.partner.partner import Partner
 from exchange import app
 from exchange.bus import Limits
-from exchange.cli.bureaus import registry
 from exchange.cli.demo_quarter import FEEDS
 from exchange.cli.partner import open_partner
-from exchange.cli.trial import PROPOSER, City, Trial
+from exchange.cli.trial import City, Trial
 from exchange.registry import Bureau
 from samples import city as sample_city
 from security import pki
@@ -245,8 +244,7 @@ def more_key(trial: Trial, use: Use, kind: Kind = "ES256", days: int = 30) -> Si
     der = pki.issue(
         app.authority(trial.settings), f"made-up {use}", key.public_key, use, began, now + timedelta(days=days)
     )
-    with registry(trial.settings) as opened:
-        opened.enrol(Bureau("made-up", "Made-up", "某单位", "supplier"), [pki.enrolled(der, "made-up", use)], PROPOSER)
+    trial.enrol_with(Bureau("made-up", "Made-up", "某单位", "supplier"), [pki.enrolled(der, "made-up", use)])
     return key.with_certificate(der)
 
 

@@ -18,13 +18,14 @@ import pytest
 
 from exchange import app
 from exchange.cli import main as command_line
-from exchange.cli.bureaus import registry
-from exchange.cli.trial import PROPOSER
+from exchange.cli.people import registry
+from exchange.cli.trial import APPROVER, PROPOSER, SYSTEM
 from security.errors import Misconfigured, sentences
+from security.keys import generate
 from security.message import in_memory
 from tests.whole.real_bus import FEED, LAMPS, RealBus, a_trial, csv, place, rows
 
-BY = ("--by", "示范员丙")
+BY = ("--by", APPROVER.name)
 TITLES = ("--title", "A bureau", "--title-zh", "某局")
 Arguments = list[str]
 
@@ -98,6 +99,22 @@ class Desk:
             return opened.propose_grant(
                 bureau=self.bureau(), action="push", target=FEED, purpose="p", basis="b", by=PROPOSER, **days
             )
+
+    def people(self) -> str:
+        """A folder for new keys of persons."""
+        return str(self.folder / "people")
+
+    def key(self) -> str:
+        """The key of the person who acts."""
+        return str(self.bus.trial.folder / "people" / f"{APPROVER.name}.key")
+
+    def stray_key(self) -> str:
+        """A key of nobody in office."""
+        return self.file(generate("ES256").pem(), "stray.key")
+
+    def public_key(self) -> str:
+        """A new public key."""
+        return self.file(generate("ES256").public_pem(), "public.pem")
 
     def copy(self, flipped: int) -> str:
         """A copy of the journal with a bit of one entry flipped."""
@@ -184,6 +201,20 @@ GOOD: dict[str, Good] = {
     "grant approve": lambda desk: (["grant", "approve", desk.proposed(), *BY, *desk.here], {"grant", "state"}),
     "grant list": lambda desk: (["grant", "list", *desk.here], {"grants"}),
     "grant revoke": lambda desk: (["grant", "revoke", desk.proposed(), *BY, *desk.here], {"grant", "state"}),
+    "feed release": lambda desk: (
+        ["feed", "release", FEED, "--by", SYSTEM.name, *desk.here], {"feed", "digest", "decision", "state"}
+    ),
+    "person list": lambda desk: (["person", "list", *desk.here], {"persons"}),
+    "person appoint": lambda desk: (
+        ["person", "appoint", desk.id, "audit", "--new-key", "--people", desk.people(), "--key", desk.key(), *BY,
+         *desk.here],
+        {"decision", "person", "role", "state"},
+    ),
+    "decision list": lambda desk: (["decision", "list", *desk.here], {"decisions"}),
+    "decision approve": lambda desk: (["decision", "approve", desk.proposed(), *BY, *desk.here], {"grant", "state"}),
+    "decision withdraw": lambda desk: (
+        ["decision", "withdraw", desk.proposed(), *BY, *desk.here], {"decision", "state"}
+    ),
     "held list": lambda desk: (["held", "list", *desk.here], {"held"}),
     "audit search": lambda desk: (["audit", "search", "--type", "bureau", "--limit", "2", *desk.here], {"entries"}),
     "audit verify": lambda desk: (["audit", "verify", *desk.here], {"ok", "entries", "receipts", "problems"}),
@@ -236,10 +267,24 @@ REFUSED: dict[str, tuple[str, Bad]] = {
         lambda desk: ["grant", "propose", "nobody", "push", FEED, "--purpose", "p", "--basis", "b", *BY, *desk.here],
     ),
     "grant approve": (
-        "grant.same_person", lambda desk: ["grant", "approve", desk.proposed(), "--by", PROPOSER.name, *desk.here]
+        "decision.same_person", lambda desk: ["grant", "approve", desk.proposed(), "--by", PROPOSER.name, *desk.here]
+    ),
+    "person appoint": (
+        "role.held_already",
+        lambda desk: ["person", "appoint", f" {SYSTEM.name}", "audit", "--public-key", desk.public_key(), *BY,
+                      *desk.here],
+    ),
+    "person dismiss": ("person.unknown", lambda desk: ["person", "dismiss", "nobody", *BY, *desk.here]),
+    "feed release": ("role.not_held", lambda desk: ["feed", "release", FEED, *BY, *desk.here]),
+    "decision approve": ("decision.not_proposed", lambda desk: ["decision", "approve", "d-none", *BY, *desk.here]),
+    "decision withdraw": ("decision.not_proposed", lambda desk: ["decision", "withdraw", "d-none", *BY, *desk.here]),
+    "a person with an unknown key": (
+        "person.unknown", lambda desk: ["decision", "withdraw", "d-none", *BY, "--key", desk.stray_key(), *desk.here]
     ),
     "grant revoke": ("grant.unknown", lambda desk: ["grant", "revoke", "g-none", *BY, *desk.here]),
-    "held release": ("delivery.unknown", lambda desk: ["held", "release", "never-sent", *BY, *desk.here]),
+    "held release": (
+        "delivery.unknown", lambda desk: ["held", "release", "never-sent", "--by", SYSTEM.name, *desk.here]
+    ),
     "audit prove": ("audit.not_in_log", lambda desk: ["audit", "prove", "999999999", *desk.here]),
     "verify": ("signature.invalid", lambda desk: ["verify", altered(desk), *desk.anchors]),
 }  # fmt: skip
@@ -503,10 +548,14 @@ def test_a_made_up_bureaus_csv_is_one_new_file_and_nothing_else(tmp_path: Path) 
     (tmp_path / "feeds" / "made-up-lamps.toml").write_text(LAMPS, encoding="utf-8")
     assert run("feed", "check", "made-up-lamps", *here)["unmet"] == []
     names = ["--title", "Made-up bureau", "--title-zh", "某单位", "--new-keys", str(tmp_path / "partners")]
-    run("bureau", "enrol", "made-up", *names, "--by", "示范员甲", *here)
+    wanted = [run("bureau", "enrol", "made-up", *names, "--by", PROPOSER.name, *here)["decision"]]
+    wanted += [run("feed", "release", "made-up-lamps", "--by", SYSTEM.name, *here)["decision"]]
+    assert [one["id"] for one in run("decision", "list", *here)["decisions"]] == wanted
+    for id in wanted:
+        run("decision", "approve", id, *BY, *here)
     why = ["--purpose", "示范", "--basis", "示范"]
-    grant = run("grant", "propose", "made-up", "push", "made-up-lamps", *why, "--by", "示范员甲", *here)["grant"]
-    run("grant", "approve", grant, "--by", "示范员乙", *here)
+    grant = run("grant", "propose", "made-up", "push", "made-up-lamps", *why, "--by", PROPOSER.name, *here)["grant"]
+    run("grant", "approve", grant, *BY, *here)
     with trial:
         partner = ["--as", "made-up", "--partners", str(tmp_path / "partners"), "--url", trial.url]
         pushed = run("push", "made-up-lamps", str(source), *partner)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from exchange.cli.bureaus import registry
 from exchange.cli.demo_quarter import prepared
-from exchange.cli.trial import APPROVER, Trial
+from exchange.cli.people import registry
+from exchange.cli.trial import SYSTEM, Trial
 from exchange.registry import Officer
 from security.errors import Refusal
 from security.message import file_content, in_memory
@@ -38,7 +38,7 @@ def half(trial: Trial) -> bytes:
     return b"".join(lines[: len(lines) // 2])
 
 
-def decide(trial: Trial, message_id: str, decision: str, by: Officer = APPROVER) -> None:
+def decide(trial: Trial, message_id: str, decision: str, by: Officer = SYSTEM) -> None:
     with registry(trial.settings) as opened:
         row = opened.journal.inbox("water", message_id)
         assert row is not None
@@ -60,7 +60,7 @@ def test_half_a_register_is_held_and_nothing_of_it_stored_until_a_person_lets_it
     assert done.received is not None
     assert done.received.document["report"]["gone"] > 300
     with registry(trial.settings) as opened:
-        entry = opened.journal.search(type="decision")[0]
+        entry = opened.journal.search(type="held")[0]
     assert (entry.leaf.outcome, entry.leaf.actor[:7]) == ("release", "person-")
 
 

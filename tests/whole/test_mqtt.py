@@ -25,9 +25,9 @@ from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import sealed
 from connectors.transports.mqtt import client_tls
 from exchange import app
-from exchange.cli.bureaus import registry
 from exchange.cli.main import main
 from exchange.cli.partner import open_mqtt_partner
+from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.entry import LoggedEntry
 from security import pki

@@ -14,8 +14,8 @@ import requests
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.subscriber import Subscriber
-from exchange.cli.bureaus import registry
 from exchange.cli.partner import open_mqtt_partner
+from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER, Trial
 from security.message import in_memory
 from tests.whole.real_bus import FEED, REGISTER, a_trial, csv, rows

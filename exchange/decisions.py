@@ -1,0 +1,567 @@
+"""决定 Who is enrolled, who may do what, which mapping counts: told again from entries that persons signed.
+
+A decision is one canonical document. It takes effect as an entry of the log that carries two signatures over that same
+document, by two persons whose office it is, neither of whom gains by it; ending something needs one. Nothing else makes
+a bureau, a certificate, a person's office, a grant or a mapping: what stands in any table beside is only for finding.
+
+`Standing` is the fold over those entries, in the order of the log. It is pure: whether an entry lies under a signed
+head, its caller has looked at. What does not hold changes nothing and is kept as a trouble, for an officer to see.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from exchange.entry import Detail, instant
+from security.errors import Refusal
+from security.jws import jcs, key_named, open_document, sign_document
+from security.keys import PublicKey, SigningKey, load_public_pem, spki
+from security.message import Action, Area, EnrolledCertificate, Grant, Use
+from security.pki import enrolled
+
+ENTRY: Final = "decision"
+DECIDES: Final = ("founded", "proposed", "approved", "revoked")  # outcomes of entries that decide; others are refusals
+PROPOSAL: Final = "yt-proposal+jws"
+APPROVAL: Final = "yt-approval+jws"
+REVOCATION: Final = "yt-revocation+jws"
+
+Role = Literal["system", "security", "audit"]
+Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge"]
+Revocable = Literal["person", "certificate", "grant", "proposal"]
+ROLE_WORDS: Final[Mapping[Role, str]] = {"system": "系统管理员", "security": "安全管理员", "audit": "审计管理员"}
+
+# 三员分立: whose office it is to propose, and whose to approve.
+SIGNERS: Final[Mapping[Kind, tuple[Role, Role]]] = {
+    "founding": ("security", "security"),
+    "person": ("security", "security"),
+    "enrolment": ("security", "security"),
+    "grant": ("security", "security"),
+    "mapping": ("system", "security"),
+    "opening": ("audit", "security"),
+    "purge": ("security", "audit"),
+}
+REVOKES: Final[Role] = "security"
+_NOT_THERE: Final[Mapping[Revocable, str]] = {
+    "grant": "grant.unknown",
+    "certificate": "registry.certificate_unknown",
+    "person": "person.unknown",
+    "proposal": "decision.not_proposed",
+}
+FEWEST_SECURITY: Final = 2  # with one alone nothing could ever be decided
+
+
+class PersonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An office (岗位). person: pseudonym; public_key: PEM SubjectPublicKeyInfo, which names them in signatures."""
+
+    person: str
+    bureau: str
+    role: Role
+    public_key: str
+
+
+class FoundingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """With whom a bus begins, and which mapping of each feed counts (SHA-256 of its file, hex)."""
+
+    persons: list[PersonBody]
+    mappings: dict[str, str]
+
+
+class CertificateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """der: base64."""
+
+    use: Use
+    der: str
+
+
+class EnrolmentBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bureau, or new titles or further certificates of one."""
+
+    bureau: str
+    title: str
+    title_zh: str
+    role: str
+    certificates: list[CertificateBody]
+
+
+class GrantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A grant as it is signed; numbers that are no integers are text."""
+
+    bureau: str
+    action: Action
+    target: str
+    classes: list[str]
+    valid_from: str
+    valid_until: str
+    purpose: str
+    basis: str
+    districts: list[str] = []
+    cells: list[str] = []
+    polygon: list[tuple[str, str]] = []
+    attributes: list[str] = []
+    map_area_km2: int = 0
+
+
+class MappingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A release of a feed's file. digest: SHA-256, hex."""
+
+    feed: str
+    digest: str
+
+
+class DeliveryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A delivery whose original bytes are to be opened, or erased; and why."""
+
+    sender: str
+    message_id: str
+    ground: str
+
+
+class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ends. of: pseudonym, fingerprint, or id of the grant or proposal."""
+
+    what: Revocable
+    of: str
+    ground: str
+
+
+Body = FoundingBody | PersonBody | EnrolmentBody | GrantBody | MappingBody | DeliveryBody | RevocationBody
+_BODIES: Final[Mapping[str, type[Body]]] = {
+    "founding": FoundingBody,
+    "person": PersonBody,
+    "enrolment": EnrolmentBody,
+    "grant": GrantBody,
+    "mapping": MappingBody,
+    "opening": DeliveryBody,
+    "purge": DeliveryBody,
+    "revocation": RevocationBody,
+}
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is signed. at: RFC 3339, UTC; body: by kind."""
+
+    v: int
+    origin: str
+    kind: str
+    id: str
+    at: str
+    body: dict[str, Any]
+
+
+class Officer(msgspec.Struct, frozen=True):
+    """A person who decides, with the key they sign with; the name stays out of documents and log."""
+
+    name: str
+    key: SigningKey
+
+
+class Person(msgspec.Struct, frozen=True):
+    """Who holds an office. since, until: times of the log; until: empty while it stands."""
+
+    pseudonym: str
+    bureau: str
+    role: Role
+    public_key: str
+    since: str
+    until: str = ""
+
+    @property
+    def key(self) -> PublicKey:
+        """The key their signatures are checked with."""
+        return load_public_pem(self.public_key.encode())
+
+
+class Bureau(msgspec.Struct, frozen=True):
+    """A partner organisation. code: lower-case letters, digits, `-`; role: `supplier`, `case system`, `officer` …"""
+
+    code: str
+    title: str
+    title_zh: str
+    role: str
+
+
+class Proposed(msgspec.Struct, frozen=True):
+    """A decision that waits for its second person. by: pseudonym; octets: as signed."""
+
+    document: Document
+    octets: str
+    by: str
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """A grant that was approved, and for how long it stood. approved_at, revoked_at: times of the log, RFC 3339."""
+
+    grant: Grant
+    approved_at: str
+    revoked_at: str = ""
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """An entry that carries a decision, as it is read from the log."""
+
+    index: int
+    time: str
+    outcome: str
+    detail: Detail
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """An entry, or a row beside the log, that claims to decide and does not hold. entry: its number, if it has one."""
+
+    entry: int | None
+    code: str
+    detail: str
+
+
+def fingerprint_of(public_key: PublicKey) -> str:
+    """By what a person's key is named: SHA-256 of its SubjectPublicKeyInfo, lower-case hex."""
+    return hashlib.sha256(spki(public_key)).hexdigest()
+
+
+def founding_digest(proposal: str) -> str:
+    """By what a founding is known to whoever trusts it: SHA-256 of its canonical document, hex."""
+    return hashlib.sha256(jcs(_payload(proposal))).hexdigest()
+
+
+def proposal_of(document: Document, by: Officer, at: datetime) -> str:
+    """The document as its first person signs it."""
+    return sign_document(msgspec.to_builtins(document), PROPOSAL, by.key, at).decode()
+
+
+def approval_of(document: Document, by: Officer, at: datetime) -> str:
+    """The same document as its second person signs it."""
+    return sign_document(msgspec.to_builtins(document), APPROVAL, by.key, at).decode()
+
+
+def revocation_of(document: Document, by: Officer, at: datetime) -> str:
+    """What ends something, signed by one person."""
+    return sign_document(msgspec.to_builtins(document), REVOCATION, by.key, at).decode()
+
+
+def document_of(origin: str, kind: str, id: str, body: Body, at: datetime) -> Document:
+    """A document ready to be signed."""
+    return Document(1, origin, kind, id, instant(at), msgspec.to_builtins(body))
+
+
+def body_of_grant(grant: Grant) -> GrantBody:
+    """What is signed of a grant: all but its id and who signed."""
+    return GrantBody(
+        bureau=grant.bureau,
+        action=grant.action,
+        target=grant.target,
+        classes=list(grant.classes),
+        valid_from=grant.valid_from,
+        valid_until=grant.valid_until,
+        purpose=grant.purpose,
+        basis=grant.basis,
+        districts=list(grant.area.districts),
+        cells=list(grant.area.cells),
+        polygon=[(repr(longitude), repr(latitude)) for longitude, latitude in grant.area.polygon],
+        attributes=list(grant.attributes),
+        map_area_km2=grant.map_area_km2,
+    )
+
+
+def enrolment_of(bureau: Bureau, certificates: "list[EnrolledCertificate]") -> EnrolmentBody:
+    """What is signed of a bureau."""
+    listed = [CertificateBody(c.use, base64.b64encode(c.der).decode()) for c in certificates]
+    return EnrolmentBody(bureau.code, bureau.title, bureau.title_zh, bureau.role, listed)
+
+
+class Standing:
+    """What stands after some decisions, taken in the order of the log.
+
+    origin:   of the bus; a document for another one decides nothing here
+    founding: SHA-256 of the founding document that is trusted, hex; any other founds nothing
+    """
+
+    def __init__(self, origin: str, founding: str) -> None:
+        self._origin, self._founding = origin, founding
+        self.persons: dict[str, Person] = {}
+        self.bureaus: dict[str, Bureau] = {}
+        self.certificates: dict[str, EnrolledCertificate] = {}
+        self.grants: dict[str, Granted] = {}
+        self.proposals: dict[str, Proposed] = {}
+        self.mappings: dict[str, str] = {}
+        self.deliveries: dict[str, tuple[str, DeliveryBody]] = {}  # openings and purges, by id: kind and body
+        self.troubles: list[Trouble] = []
+        self._by_key: dict[str, str] = {}
+        self._decided: set[str] = set()
+
+    def take(self, decided: Decided) -> None:
+        """Take the next decision. What does not hold changes nothing, and stands among the troubles."""
+        takes: dict[str, Callable[[Decided], None]] = {
+            "founded": self._found,
+            "proposed": self._propose,
+            "approved": self._approve,
+            "revoked": self._revoke,
+        }
+        try:
+            takes[decided.outcome](decided)
+        except (Refusal, KeyError, ValueError) as problem:
+            code = problem.code if isinstance(problem, Refusal) else "decision.not_readable"
+            detail = problem.detail if isinstance(problem, Refusal) else type(problem).__name__
+            self.troubles.append(Trouble(decided.index, code, detail))
+
+    # What may be signed. The same rules before an entry is made, and whenever it is read again.
+
+    def check_proposal(self, document: Document, by: str) -> None:
+        """Return if this person may propose it and it could take effect. Raises Refusal."""
+        body = self._body(document)
+        self._holds(by, SIGNERS[document.kind][0])  # type: ignore[index]  # a key of `_BODIES`, and no revocation
+        self._gains_nothing(document, body, by)
+        self._could_be(document, body)
+
+    def check_approval(self, document: Document, proposer: str, by: str) -> None:
+        """Return if this second person may approve what the first proposed. Raises Refusal."""
+        self.check_proposal(document, proposer)
+        if proposer == by:
+            raise Refusal("decision.same_person", document.id)
+        self._holds(by, SIGNERS[document.kind][1])  # type: ignore[index]  # as above
+        self._gains_nothing(document, self._body(document), by)
+
+    def check_revocation(self, body: RevocationBody, by: str) -> None:
+        """Return if this person may end it, and it has not ended. Raises Refusal."""
+        self._holds(by, REVOKES)
+        if not self._stands(body):
+            raise Refusal(_NOT_THERE[body.what], body.of[:80])
+
+    def person_of(self, key: PublicKey) -> str:
+        """The pseudonym of the person whose key this is, in office or not. Raises Refusal `person.unknown`."""
+        try:
+            return self._by_key[fingerprint_of(key)]
+        except KeyError as problem:
+            raise Refusal("person.unknown", fingerprint_of(key)[:16]) from problem
+
+    def office_of(self, key: PublicKey) -> Person:
+        """The person whose key this is, if in office. Raises Refusal `person.unknown`."""
+        person = self.persons[self.person_of(key)]
+        if person.until:
+            raise Refusal("person.unknown", person.pseudonym)
+        return person
+
+    def grant_of(self, proposed: Proposed) -> Grant:
+        """The grant that a proposal of one would be."""
+        body = msgspec.convert(proposed.document.body, GrantBody)
+        return _grant(proposed.document.id, body, proposed.by, "")
+
+    # Each outcome.
+
+    def _found(self, decided: Decided) -> None:
+        proposal, approval = str(decided.detail["proposal"]), str(decided.detail["approval"])
+        if self.persons or founding_digest(proposal) != self._founding:
+            raise Refusal("decision.founding_other")
+        body = msgspec.convert(_payload(proposal)["body"], FoundingBody)
+        check_founders(body)
+        named = {
+            fingerprint_of(load_public_pem(p.public_key.encode())): p for p in body.persons if p.role == "security"
+        }
+        signed = [named[key_named(octets.encode())] for octets in (proposal, approval)]
+        if signed[0] == signed[1]:
+            raise Refusal("decision.same_person", "founding")
+        for octets, person, typ in zip((proposal, approval), signed, (PROPOSAL, APPROVAL), strict=True):
+            document = open_document(octets.encode(), load_public_pem(person.public_key.encode()), typ)
+            if document != _payload(proposal) or document["origin"] != self._origin:
+                raise Refusal("decision.other_document", "founding")
+        for one in body.persons:
+            self._appoint(one, decided.time)
+        self.mappings.update(body.mappings)
+
+    def _propose(self, decided: Decided) -> None:
+        octets = str(decided.detail["proposal"])
+        document, by = self._document(octets, PROPOSAL), self._signer(octets)
+        self.check_proposal(document, by)
+        self.proposals[document.id] = Proposed(document, octets, by)
+
+    def _approve(self, decided: Decided) -> None:
+        proposal, approval = str(decided.detail["proposal"]), str(decided.detail["approval"])
+        document = self._document(proposal, PROPOSAL)
+        if self._document(approval, APPROVAL) != document:
+            raise Refusal("decision.other_document", document.id)
+        first, second = self._signer(proposal), self._signer(approval)
+        self.check_approval(document, first, second)
+        self._effect(document, first, second, decided.time)
+        self.proposals.pop(document.id, None)
+        self._decided.add(document.id)
+
+    def _revoke(self, decided: Decided) -> None:
+        octets = str(decided.detail["revocation"])
+        document = self._document(octets, REVOCATION)
+        body = self._body(document)
+        assert isinstance(body, RevocationBody)
+        self.check_revocation(body, self._signer(octets))
+        if body.what == "grant":
+            self.grants[body.of] = msgspec.structs.replace(self.grants[body.of], revoked_at=decided.time)
+        elif body.what == "certificate":
+            ended = datetime.fromisoformat(decided.time)
+            self.certificates[body.of] = msgspec.structs.replace(self.certificates[body.of], revoked_at=ended)
+        elif body.what == "person":
+            self.persons[body.of] = msgspec.structs.replace(self.persons[body.of], until=decided.time)
+        else:
+            self._decided.add(body.of)
+            del self.proposals[body.of]
+
+    # Effects.
+
+    def _effect(self, document: Document, first: str, second: str, time: str) -> None:
+        body = self._body(document)
+        if isinstance(body, PersonBody):
+            self._appoint(body, time)
+        elif isinstance(body, EnrolmentBody):
+            self.bureaus[body.bureau] = Bureau(body.bureau, body.title, body.title_zh, body.role)
+            self.certificates |= {c.fingerprint: c for c in _certificates(body)}
+        elif isinstance(body, GrantBody):
+            self.grants[document.id] = Granted(_grant(document.id, body, first, second), time)
+        elif isinstance(body, MappingBody):
+            self.mappings[body.feed] = body.digest
+        elif isinstance(body, DeliveryBody):
+            self.deliveries[document.id] = (document.kind, body)
+
+    def _appoint(self, body: PersonBody, time: str) -> None:
+        key = load_public_pem(body.public_key.encode())
+        self.persons[body.person] = Person(body.person, body.bureau, body.role, body.public_key, time)
+        self._by_key[fingerprint_of(key)] = body.person
+
+    # Rules.
+
+    def _holds(self, person: str, role: Role) -> None:
+        """三员分立: an act belongs to one office, and the person holds it now."""
+        found = self.persons.get(person)
+        if found is None or found.until or found.role != role:
+            raise Refusal("role.not_held", f"{role} {ROLE_WORDS[role]}")
+
+    def _gains_nothing(self, document: Document, body: Body, by: str) -> None:
+        bureau = getattr(body, "bureau", None)
+        if isinstance(body, PersonBody):
+            if by == body.person or fingerprint_of(load_public_pem(body.public_key.encode())) == self._key_of(by):
+                raise Refusal("decision.own_gain", document.id)
+        elif bureau is not None and self.persons[by].bureau == bureau:
+            raise Refusal("decision.own_bureau", str(bureau))
+
+    def _could_be(self, document: Document, body: Body) -> None:
+        if document.id in self._decided:
+            raise Refusal("decision.not_proposed", document.id)
+        if isinstance(body, PersonBody):
+            self._could_hold(body)
+        elif isinstance(body, EnrolmentBody):
+            for certificate in _certificates(body):
+                if certificate.fingerprint in self.certificates:
+                    raise Refusal("registry.certificate_known", certificate.fingerprint)
+        elif isinstance(body, GrantBody):
+            if body.bureau not in self.bureaus:
+                raise Refusal("registry.bureau_unknown", body.bureau)
+            if not days_hold(body.valid_from, body.valid_until):
+                raise Refusal("grant.days_invalid", f"{body.valid_from} – {body.valid_until}")
+
+    def _could_hold(self, body: PersonBody) -> None:
+        """One office a person, one person a key. An office is given up before another is taken."""
+        held = self.persons.get(body.person)
+        by_key = self._by_key.get(fingerprint_of(load_public_pem(body.public_key.encode())))
+        of_key = self.persons[by_key] if by_key else None
+        if any(one is not None and not one.until for one in (held, of_key)):
+            raise Refusal("role.held_already", body.person)
+        if of_key is not None and of_key.pseudonym != body.person:
+            raise Refusal("role.held_already", of_key.pseudonym)
+
+    def _stands(self, body: RevocationBody) -> bool:
+        if body.what == "grant":
+            return body.of in self.grants and not self.grants[body.of].revoked_at
+        if body.what == "certificate":
+            return body.of in self.certificates and self.certificates[body.of].revoked_at is None
+        if body.what == "person":
+            return body.of in self.persons and not self.persons[body.of].until
+        return body.of in self.proposals
+
+    # Reading.
+
+    def _key_of(self, person: str) -> str:
+        return fingerprint_of(self.persons[person].key)
+
+    def _signer(self, octets: str) -> str:
+        """The pseudonym that a signed document names; whether the signature holds, `_document` finds."""
+        try:
+            return self._by_key[key_named(octets.encode())]
+        except KeyError as problem:
+            raise Refusal("person.unknown", key_named(octets.encode())[:16]) from problem
+
+    def _document(self, octets: str, typ: str) -> Document:
+        """The document, once the signature of the person it names holds."""
+        signed = open_document(octets.encode(), self.persons[self._signer(octets)].key, typ)
+        document = _shaped(signed)
+        if (document.v, document.origin) != (1, self._origin):
+            raise Refusal("decision.other_origin", document.origin[:80])
+        return document
+
+    def _body(self, document: Document) -> Body:
+        try:
+            return msgspec.convert(document.body, _BODIES[document.kind])
+        except (msgspec.ValidationError, KeyError) as problem:
+            raise Refusal("decision.not_readable", document.kind[:40]) from problem
+
+
+def check_founders(body: FoundingBody) -> None:
+    """Return if a bus can begin with these persons. Raises Refusal `founding.too_few`, `role.held_already`."""
+    if sum(one.role == "security" for one in body.persons) < FEWEST_SECURITY:
+        raise Refusal("founding.too_few", f"security ≥ {FEWEST_SECURITY}")
+    keys = [fingerprint_of(load_public_pem(one.public_key.encode())) for one in body.persons]
+    pseudonyms = [one.person for one in body.persons]
+    if len({*keys}) < len(keys) or len({*pseudonyms}) < len(pseudonyms):
+        raise Refusal("role.held_already", "founding")
+
+
+def days_hold(valid_from: str, valid_until: str) -> bool:
+    """Whether two texts are days, YYYY-MM-DD, and in order."""
+    try:
+        first, last = date.fromisoformat(valid_from), date.fromisoformat(valid_until)
+    except ValueError:
+        return False
+    return (first.isoformat(), last.isoformat()) == (valid_from, valid_until) and first <= last
+
+
+def _payload(octets: str) -> dict[str, Any]:
+    """The document inside a signed one, unverified: for what is known by its digest."""
+    try:
+        outer = msgspec.json.decode(octets, type=dict[str, str])
+        text = outer["payload"]
+        decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return msgspec.json.decode(decoded, type=dict[str, Any])
+    except (msgspec.MsgspecError, KeyError, ValueError) as problem:
+        raise Refusal("decision.not_readable") from problem
+
+
+def _shaped(signed: dict[str, Any]) -> Document:
+    try:
+        return msgspec.convert(signed, Document)
+    except msgspec.ValidationError as problem:
+        raise Refusal("decision.not_readable") from problem
+
+
+def _certificates(body: EnrolmentBody) -> list[EnrolledCertificate]:
+    try:
+        return [enrolled(base64.b64decode(one.der), body.bureau, one.use) for one in body.certificates]
+    except ValueError as problem:
+        raise Refusal("decision.not_readable", "certificate") from problem
+
+
+def _grant(id: str, body: GrantBody, proposed_by: str, approved_by: str) -> Grant:
+    polygon = tuple((float(longitude), float(latitude)) for longitude, latitude in body.polygon)
+    return Grant(
+        id=id,
+        bureau=body.bureau,
+        action=body.action,
+        target=body.target,
+        classes=tuple(body.classes),
+        valid_from=body.valid_from,
+        valid_until=body.valid_until,
+        purpose=body.purpose,
+        basis=body.basis,
+        proposed_by=proposed_by,
+        approved_by=approved_by,
+        area=Area(tuple(body.districts), tuple(body.cells), polygon),
+        attributes=tuple(body.attributes),
+        map_area_km2=body.map_area_km2,
+    )
