@@ -24,10 +24,12 @@ from security.message import Action, Area, EnrolledCertificate, Grant, Use
 from security.pki import enrolled
 
 ENTRY: Final = "decision"
-DECIDES: Final = ("founded", "proposed", "approved", "revoked")  # outcomes of entries that decide; others are refusals
+# Outcomes of entries that decide; entries of the same type with any other outcome are refusals.
+DECIDES: Final = ("founded", "proposed", "approved", "revoked", "carried_out")
 PROPOSAL: Final = "yt-proposal+jws"
 APPROVAL: Final = "yt-approval+jws"
 REVOCATION: Final = "yt-revocation+jws"
+CARRYING: Final = "yt-carrying+jws"
 
 Role = Literal["system", "security", "audit"]
 Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge"]
@@ -42,7 +44,7 @@ SIGNERS: Final[Mapping[Kind, tuple[Role, Role]]] = {
     "grant": ("security", "security"),
     "mapping": ("system", "security"),
     "opening": ("audit", "security"),
-    "purge": ("security", "audit"),
+    "purge": ("audit", "security"),
 }
 REVOKES: Final[Role] = "security"
 _NOT_THERE: Final[Mapping[Revocable, str]] = {
@@ -128,7 +130,15 @@ class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ground: str
 
 
-Body = FoundingBody | PersonBody | EnrolmentBody | GrantBody | MappingBody | DeliveryBody | RevocationBody
+class CarryingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which decision over a delivery was carried out."""
+
+    of: str
+
+
+Body = (
+    CarryingBody | FoundingBody | PersonBody | EnrolmentBody | GrantBody | MappingBody | DeliveryBody | RevocationBody
+)
 _BODIES: Final[Mapping[str, type[Body]]] = {
     "founding": FoundingBody,
     "person": PersonBody,
@@ -138,6 +148,7 @@ _BODIES: Final[Mapping[str, type[Body]]] = {
     "opening": DeliveryBody,
     "purge": DeliveryBody,
     "revocation": RevocationBody,
+    "carrying": CarryingBody,
 }
 
 
@@ -242,6 +253,11 @@ def revocation_of(document: Document, by: Officer, at: datetime) -> str:
     return sign_document(msgspec.to_builtins(document), REVOCATION, by.key, at).decode()
 
 
+def carrying_of(document: Document, by: Officer, at: datetime) -> str:
+    """That a decision was carried out, signed by who did it."""
+    return sign_document(msgspec.to_builtins(document), CARRYING, by.key, at).decode()
+
+
 def document_of(origin: str, kind: str, id: str, body: Body, at: datetime) -> Document:
     """A document ready to be signed."""
     return Document(1, origin, kind, id, instant(at), msgspec.to_builtins(body))
@@ -299,6 +315,7 @@ class Standing:
             "proposed": self._propose,
             "approved": self._approve,
             "revoked": self._revoke,
+            "carried_out": self._carry_out,
         }
         try:
             takes[decided.outcome](decided)
@@ -329,6 +346,14 @@ class Standing:
         self._holds(by, REVOKES)
         if not self._stands(body):
             raise Refusal(_NOT_THERE[body.what], body.of[:80])
+
+    def check_carrying(self, id: str, by: str, kind: str | None = None) -> DeliveryBody:
+        """The delivery over which two persons decided, if this person may carry that out, and it was not yet."""
+        found = self.deliveries.get(id)
+        if found is None or (kind is not None and found[0] != kind):
+            raise Refusal("decision.not_in_force", id[:80])
+        self._holds(by, SIGNERS[found[0]][0])  # type: ignore[index]  # a kind of `SIGNERS`
+        return found[1]
 
     def person_of(self, key: PublicKey) -> str:
         """The pseudonym of the person whose key this is, in office or not. Raises Refusal `person.unknown`."""
@@ -404,6 +429,13 @@ class Standing:
         else:
             self._decided.add(body.of)
             del self.proposals[body.of]
+
+    def _carry_out(self, decided: Decided) -> None:
+        octets = str(decided.detail["carrying"])
+        body = self._body(self._document(octets, CARRYING))
+        assert isinstance(body, CarryingBody)
+        self.check_carrying(body.of, self._signer(octets))
+        del self.deliveries[body.of]
 
     # Effects.
 

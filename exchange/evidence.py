@@ -124,6 +124,31 @@ class Evidence:
             raise AuditBroken("it is not what was kept")
         return content
 
+    def reseal(self, location: str) -> str:
+        """The same payload kept once more, sealed; gives its new location. The old one is there until it is erased."""
+        return self.keep(location.partition("/")[0], self.read(location), sealed=True)
+
+    def erase(self, location: str) -> None:
+        """Destroy a payload's octets where they lie; again does nothing more. Raises OSError, AuditBroken.
+
+        A file of its own goes; in a segment, which others share, zeros are written over it. What a disk keeps below its
+        file system is the operator's to wipe.
+        """
+        place = self._found(location)
+        length = sealed_size(place.size) if place.wrapped else place.size
+        try:
+            with place.path.open("r+b") as file:
+                file.seek(place.offset)
+                for start in range(0, length, PIECE_BYTES):
+                    file.write(bytes(min(PIECE_BYTES, length - start)))
+                file.flush()
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            return
+        if place.path.name.startswith("payload"):
+            place.path.unlink()
+            _fsync(place.path.parent)
+
     def sweep(self, known_files: Collection[str], older_than: datetime) -> int:
         """Remove files, `bureau/name`, that are not known and that nobody wrote to since; gives how many.
 
@@ -197,6 +222,11 @@ class Evidence:
         bureau, name, offset, size, digest, wrapped = parts.groups(default="")
         found = Digest("SHA-256", bytes.fromhex(digest))
         return _Place(self._folder / bureau / name, int(offset), int(size), found, wrapped)
+
+
+def is_erased(location: str) -> bool:
+    """Whether the octets that lay there were erased by decision: then it names the decision, `erased:{id}`."""
+    return location.startswith("erased:")
 
 
 def _pieces_of(raw: Content) -> Iterator[bytes]:

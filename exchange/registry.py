@@ -23,7 +23,9 @@ from exchange.decisions import (
     ENTRY,
     Body,
     Bureau,
+    CarryingBody,
     Decided,
+    DeliveryBody,
     Document,
     FoundingBody,
     Granted,
@@ -40,6 +42,7 @@ from exchange.decisions import (
     Trouble,
     approval_of,
     body_of_grant,
+    carrying_of,
     check_founders,
     document_of,
     enrolment_of,
@@ -47,8 +50,7 @@ from exchange.decisions import (
     proposal_of,
     revocation_of,
 )
-from exchange.decisions import DeliveryBody as DeliveryBody
-from exchange.entry import Detail, EntryProof, Leaf, commitment
+from exchange.entry import Detail, EntryProof, InboxRow, Leaf, commitment
 from exchange.journal import Entry, Journal
 from exchange.journal_file import connect
 from security import merkle
@@ -166,13 +168,6 @@ class Registry:
         """What waits for a second person, each with the name of the first."""
         names = self._names()
         return [(names.get(one.by, one.by), one) for one in self._now().proposals.values()]
-
-    def decided_delivery(self, id: str, kind: Kind) -> DeliveryBody:
-        """The delivery that two persons decided to open, or to erase. Raises Refusal `decision.not_in_force`."""
-        found = self._now().deliveries.get(id)
-        if found is None or found[0] != kind:
-            raise Refusal("decision.not_in_force", id[:80])
-        return found[1]
 
     def troubles(self) -> list[Trouble]:
         """Entries and rows that claim to decide and do not hold; and names that hold two offices."""
@@ -353,6 +348,30 @@ class Registry:
     def revoke_certificate(self, fingerprint: str, by: Officer) -> None:
         """From now on the certificate proves nothing. Raises Refusal `registry.certificate_unknown`."""
         self.revoke("certificate", fingerprint, by)
+
+    def decided_delivery(self, id: str, kind: Kind, by: Officer) -> InboxRow:
+        """The delivery that two persons decided to open, or to erase, for the person who is to do it.
+
+        Raises Refusal `decision.not_in_force`, also once it was carried out; `role.not_held`, `delivery.unknown`.
+        """
+        with self._lock:
+            standing = self._now()
+            actor = standing.office_of(by.key.public_key).pseudonym
+            body = standing.check_carrying(id, actor, kind)
+        row = self.journal.inbox(body.sender, body.message_id)
+        if row is None:
+            raise Refusal("delivery.unknown", body.message_id)
+        return row
+
+    def carry_out(self, id: str, by: Officer, also: Change = lambda cursor, index: None) -> None:
+        """Enter that a decision over a delivery was carried out; it cannot be a second time."""
+        document = self._document("carrying", CarryingBody(id))
+
+        def made(standing: Standing, actor: str) -> tuple[Document, Detail]:
+            standing.check_carrying(id, actor)
+            return document, {"of": id, "carrying": carrying_of(document, by, self._clock())}
+
+        self._decide("carried_out", document.id, by, made, also)
 
     def decide_delivery(self, inbox_id: int, decision: Literal["release", "refuse"], by: Officer) -> None:
         """Let a held delivery through, or end it; act two carries it out. The system administrator's to say.

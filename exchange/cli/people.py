@@ -37,6 +37,10 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "person dismiss": ("security",),
     "decision approve": ("security", "audit"),  # which of the two, the kind of the decision says
     "decision withdraw": ("security",),
+    "evidence ask": ("audit",),
+    "evidence open": ("audit",),
+    "spill ask": ("audit",),
+    "spill purge": ("audit",),
     "held release": ("system",),
     "held refuse": ("system",),
 }

@@ -159,7 +159,7 @@ def _made(
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PLACES, PLACES, st.randoms(use_true_random=False))
 def test_joining_is_one_to_one_whatever_the_order_and_as_a_plain_loop_would(claimed, standing, chance) -> None:  # type: ignore[no-untyped-def]  # given by hypothesis
     claims, components = _made(claimed, standing)

@@ -125,7 +125,7 @@ def test_what_is_no_connect_is_not_waited_for(octets: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_octets_are_given_on_as_they_are_or_not_at_all(octets: bytes) -> None:
     try:
         given = read(octets)

@@ -138,7 +138,7 @@ def test_what_is_drawn_from_below_lies_where_the_world_sees_it() -> None:
     normal=st.tuples(*[st.floats(-1, 1)] * 3).filter(lambda n: sum(part * part for part in n) > 0.01),
     place=st.tuples(*[st.floats(-1e6, 1e6)] * 3),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_tilted_system_is_turned_as_ezdxf_turns_it(
     normal: tuple[float, float, float], place: tuple[float, float, float]
 ) -> None:

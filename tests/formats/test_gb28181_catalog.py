@@ -229,7 +229,7 @@ trees = st.recursive(
 
 
 @given(st.lists(st.tuples(st.sampled_from(DROPPED), trees), min_size=1, max_size=4), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_is_dropped_is_in_no_column_wherever_and_however_it_is_nested(
     parts: list[tuple[str, str]], in_info: bool
 ) -> None:

@@ -193,7 +193,7 @@ def test_batches_hold_at_most_fifty_thousand_records_numbered_through() -> None:
         max_size=20,
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_a_csv_writer_writes_is_read_back(rows: list[tuple[str, str]]) -> None:
     import csv
 
@@ -268,7 +268,7 @@ def test_a_truncated_workbook_is_refused_at_every_length() -> None:
 
 
 @given(st.integers(0, 5000), st.binary(min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_damaged_workbook_is_read_or_refused_and_nothing_else(at: int, patch: bytes) -> None:
     octets = bytearray(xlsx(A=[["k", "v"], *([n, f"text {n}"] for n in range(20))]))
     at %= len(octets)
@@ -277,7 +277,7 @@ def test_a_damaged_workbook_is_read_or_refused_and_nothing_else(at: int, patch: 
 
 
 @given(st.integers(512, 6000), st.binary(min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_damaged_excel_97_file_is_read_or_refused_and_nothing_else(at: int, patch: bytes) -> None:
     octets = bytearray(xls([["k", "v"], *([n, f"text {n}"] for n in range(20))]))
     octets[at : at + len(patch)] = patch
@@ -341,7 +341,7 @@ def records(octets: bytes, options: Options, monkeypatch: pytest.MonkeyPatch, ab
     return frame.columns, frame.rows()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     LINES,
     st.sampled_from(["\n", "\r\n", "\r"]),

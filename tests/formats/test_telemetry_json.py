@@ -152,7 +152,7 @@ def as_text(value: Any) -> str | None:
     return None if value is None else json.dumps(value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.dictionaries(NAMES, VALUES, max_size=6), min_size=1, max_size=8), st.sampled_from("alo"))
 def test_every_member_arrives_as_its_text(readings: list[dict[str, Any]], form: str) -> None:
     texts = [json.dumps(reading, ensure_ascii=False) for reading in readings]
@@ -167,7 +167,7 @@ def test_every_member_arrives_as_its_text(readings: list[dict[str, Any]], form: 
         assert said == {name: text for name, text in expected.items() if text is not None}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_octets_are_read_or_refused(octets: bytes) -> None:
     with suppress(Refusal):

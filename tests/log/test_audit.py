@@ -81,7 +81,7 @@ def test_a_whole_log_is_found_whole(whole: JournalFolder) -> None:
     assert verdict.heads >= 13
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(CELLS), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 255))
 def test_any_stored_octet_changed_is_noticed_and_its_entry_named(
     whole: JournalFolder,
@@ -177,7 +177,7 @@ def test_a_log_of_another_key_or_origin_is_not_ours(whole: JournalFolder, tmp_pa
     assert not verify(whole.folder, other).ok
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_overwritten_pages_are_said_and_nothing_raises(whole: JournalFolder, scratch: Path, seed: int) -> None:
     chance = random.Random(seed)
@@ -191,7 +191,7 @@ def test_overwritten_pages_are_said_and_nothing_raises(whole: JournalFolder, scr
     assert verdict.ok or verdict.problems
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32))
 def test_octets_changed_in_the_file_never_raise(whole: JournalFolder, scratch: Path, seed: int) -> None:
     chance = random.Random(seed)

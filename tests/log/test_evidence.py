@@ -134,7 +134,7 @@ def test_a_slice_of_a_spooled_file_is_sealed_and_read_from_any_place(sealing: Ev
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.parametrize("size", [100, MOST_IN_SEGMENT + 5_000])
 def test_an_octet_changed_in_sealed_evidence_is_noticed(
     tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject

@@ -244,7 +244,7 @@ ROW = st.fixed_dictionaries(
 
 
 @given(st.lists(st.lists(ROW, max_size=6), min_size=1, max_size=3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_record_is_one_candidate_or_rejected_or_left_out_by_one_rule(
     deliveries: list[list[dict[str, str]]],
 ) -> None:

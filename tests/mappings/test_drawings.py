@@ -144,7 +144,7 @@ def test_a_text_is_nobody_s_number(rows: list[dict[str, object]], why: str) -> N
     assert labels(*rows)["A"] is None, why
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=12),
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=12),

@@ -107,7 +107,7 @@ def test_a_spoilt_document_is_refused(octets: bytes, code: str) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_flipped_byte_gives_another_document(data: Any) -> None:
     position = data.draw(st.integers(0, len(SIGNED) - 1))
     spoilt = bytearray(SIGNED)

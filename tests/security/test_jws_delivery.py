@@ -246,7 +246,7 @@ def test_names_that_would_be_refused_are_not_signed() -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_altered_octet_gives_another_delivery(data: Any) -> None:
     position = data.draw(st.integers(0, len(RIGHT) - 1))
     altered = bytearray(RIGHT)

@@ -61,7 +61,7 @@ def test_two_payloads_never_share_a_key_and_the_same_payload_looks_different() -
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_place_of_a_large_payload_is_read(data: st.DataObject) -> None:
     clear = octets_of(SIZES[-1])[: SIZES[-1]]
     data_key = bytes(KEY_BYTES)
@@ -74,7 +74,7 @@ def test_any_place_of_a_large_payload_is_read(data: st.DataObject) -> None:
 
 
 @given(st.integers(0, sealed_size(SIZES[-1]) - 1), st.integers(1, 255))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_octet_altered_anywhere_is_noticed(place: int, mask: int) -> None:
     clear, data_key = octets_of(SIZES[-1])[: SIZES[-1]], bytes(KEY_BYTES)
     hidden = bytearray(sealed(clear, data_key))

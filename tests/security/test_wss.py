@@ -259,7 +259,7 @@ def test_an_issuer_written_anyhow_finds_its_certificate_or_nobody(issuer: str) -
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_flipped_byte_verifies_to_anything_else(data: Any) -> None:
     position = data.draw(st.integers(0, len(GOOD_OCTETS) - 1))
     spoilt = bytearray(GOOD_OCTETS)
@@ -269,7 +269,7 @@ def test_no_flipped_byte_verifies_to_anything_else(data: Any) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, len(GOOD_OCTETS)), st.integers(0, 60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_spliced_bytes_verify_to_anything_else(inserted: bytes, at: int, dropped: int) -> None:
     spoilt = GOOD_OCTETS[:at] + inserted + GOOD_OCTETS[at + dropped :]
     with contextlib.suppress(Refusal):
