@@ -253,7 +253,6 @@ def test_evidence_that_says_something_else_stops_act_two(octets: bytes, spoil: d
 
 
 @given(st.text(alphabet=st.sampled_from('CN=Test ,O+#04\\"A1.5甬\x00;<>'), max_size=40))
-@settings(deadline=None)
 def test_an_issuer_written_anyhow_finds_its_certificate_or_nobody(issuer: str) -> None:
     assert TRUST.by_issuer_serial(issuer, names_of(ENROLLED.der).serial) in (None, ENROLLED)
 
