@@ -151,6 +151,12 @@ class Registry:
         names = self._names()
         return [(names.get(one.pseudonym, one.pseudonym), one) for one in self._now().persons.values()]
 
+    def proposed_grant(self, id: str) -> Grant | None:
+        """A grant that waits for a second person, or None."""
+        standing = self._now()
+        proposed = standing.proposals.get(id)
+        return standing.grant_of(proposed) if proposed and proposed.document.kind == "grant" else None
+
     def granted(self) -> list[Granted]:
         """All grants that were ever approved, with how long they stood."""
         return list(self._now().grants.values())
@@ -198,6 +204,13 @@ class Registry:
             actor = ""
         detail: Detail = {"wanted": command, "why": refusal.detail[:120]}
         self.journal.note(Entry(type="refusal", outcome=refusal.code, actor=actor, detail=detail)).result()
+
+    def note_search(self, by: Officer, asked: Detail) -> None:
+        """Enter what an officer looked for in the audit."""
+        actor = self.person(by.key.public_key).pseudonym
+        self.journal.note(
+            Entry(type="read", outcome="searched", actor=actor, detail={"view": "audit", **asked})
+        ).result()
 
     # Decisions: each is one entry and one transaction.
 

@@ -7,24 +7,38 @@ from pathlib import Path
 
 import msgspec
 
-from exchange import app, audit
+from exchange import access, app, audit, ownership
 from exchange.cli.output import print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, add_group, count, settings_of
+from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
+from exchange.cli.people import acting, add_person_options
+from exchange.entry import Detail, LoggedEntry
+from exchange.journal import Journal
 from exchange.receipts import Anchors, VerifiedDocument, verify_receipt
+from exchange.store.sqlite import Store
 from security.errors import Misconfigured
+
+MOST_READS = 1_000_000  # of one day
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     """audit search|verify|prove|checkpoint, verify."""
     group = add_group(commands, "audit", says="the log that nobody can rewrite unnoticed")
     search = add_command(
-        group, common, "search", _search, says="entries, newest first", example="yongtong audit search --type refusal"
+        group,
+        common,
+        "search",
+        _search,
+        says="entries, newest first; what they were about only for an audit officer, and that is an entry too",
+        example="yongtong audit search --who-could-see 3302030101000001 --on 2026-11-20 --by 赵六",
     )
     for name in ("type", "outcome", "sender", "feed"):
         search.add_argument(f"--{name}", default="")
     search.add_argument("--since", type=_moment, metavar="TIME", help="ISO 8601 with its offset")
     search.add_argument("--until", type=_moment, metavar="TIME")
     search.add_argument("--limit", type=count, default=20, help="at most so many (20)")
+    search.add_argument("--who-could-see", metavar="ID", help="instead: who could see this component, and who asked")
+    search.add_argument("--on", type=day, metavar="DATE", help="on that day (today)")
+    add_person_options(search, required=False)
     verify = add_command(
         group,
         common,
@@ -70,16 +84,15 @@ def read_anchors(path: Path) -> Anchors:
 
 
 def _search(options: argparse.Namespace) -> int:
-    with closing(app.open_journal(settings_of(options))) as journal:
-        found = journal.search(
-            type=options.type,
-            outcome=options.outcome,
-            sender=options.sender,
-            feed=options.feed,
-            since=options.since,
-            until=options.until,
-            limit=options.limit,
-        )
+    if options.who_could_see:
+        return _who_could_see(options)
+    if options.by:
+        with acting(options) as (opened, officer):
+            found = _found(options, opened.journal)
+            opened.note_search(officer, _asked(options))
+    else:
+        with closing(app.open_journal(settings_of(options))) as journal:
+            found = [msgspec.structs.replace(entry, detail=None) for entry in _found(options, journal)]
     if options.json:
         print_json({"entries": found})
         return 0
@@ -89,6 +102,43 @@ def _search(options: argparse.Namespace) -> int:
         for leaf in [entry.leaf]
     ]
     print_table("审计记录 Entries", ["entry", "time", "type", "outcome", "sender", "feed", "actor"], rows)
+    return 0
+
+
+def _found(options: argparse.Namespace, journal: Journal) -> list[LoggedEntry]:
+    return journal.search(
+        type=options.type,
+        outcome=options.outcome,
+        sender=options.sender,
+        feed=options.feed,
+        since=options.since,
+        until=options.until,
+        limit=options.limit,
+    )
+
+
+def _asked(options: argparse.Namespace) -> Detail:
+    """What was searched for, as the audit keeps it."""
+    names = ("type", "outcome", "sender", "feed", "since", "until", "who_could_see", "on")
+    return {name: str(getattr(options, name)) for name in names if getattr(options, name)}
+
+
+def _who_could_see(options: argparse.Namespace) -> int:
+    if not options.by:
+        raise Misconfigured("--who-could-see is for an audit officer: name yourself with --by")
+    on = options.on or app.utc_now().astimezone(access.CITY_TIME).date()
+    with acting(options) as (opened, officer), closing(Store(app.state_of(settings_of(options)))) as store:
+        component = ownership.ownership(store, options.who_could_see, on).component
+        first, last = access.bounds(on)
+        reads = opened.journal.search(type="read", since=first, until=last, limit=MOST_READS)
+        seen = access.who_could_see(component, on, opened.granted(), reads)
+        opened.note_search(officer, _asked(options))
+    if options.json:
+        print_json({"component": options.who_could_see, "on": on, "could_see": seen})
+        return 0
+    rows = [(s.bureau, s.grant, s.action, s.target, s.purpose, ", ".join(map(str, s.asked)) or "-") for s in seen]
+    title = f"{on} 可见 {options.who_could_see} 的单位 Who could see it"
+    print_table(title, ["bureau", "grant", "", "view", "purpose", "entries in which it asked"], rows)
     return 0
 
 

@@ -8,14 +8,15 @@ from typing import get_args
 import msgspec
 
 from connectors.partner.folder import PartnerFolder
-from exchange import app
+from exchange import access, app
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options, approve_decision, proposed, registry
 from exchange.registry import Bureau, check_code
 from exchange.settings import Settings
+from mappings.load import load_feeds
 from security import pki
-from security.errors import Misconfigured
+from security.errors import Misconfigured, Refusal
 from security.keys import SigningKey, der_of_pem, generate
 from security.message import Action, Area, EnrolledCertificate, Use
 
@@ -100,12 +101,21 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     end = add_command(
         grant, common, "revoke", _revoke, says="end a grant now", example="yongtong grant revoke g-1f2e3d --by 李四"
     )
-    for parser in (approve, end):
+    simulated = add_command(
+        grant,
+        common,
+        "simulate",
+        _simulate,
+        says="whose calls of the last days would change, if a proposed grant were approved or one in force revoked",
+        example="yongtong grant simulate g-1f2e3d4c5b6a --days 30 --by 张三",
+    )
+    simulated.add_argument("--days", type=count, default=30, metavar="N", help="how far back calls are looked at (30)")
+    for parser in (approve, end, simulated):
         parser.add_argument("id", metavar="GRANT")
     add_command(
         grant, common, "list", _grants, says="all grants and how far they have come", example="yongtong grant list"
     )
-    for parser in (enrol, revoke, propose, approve, end):
+    for parser in (enrol, revoke, propose, approve, end, simulated):
         add_person_options(parser)
 
 
@@ -224,6 +234,32 @@ def _revoke(options: argparse.Namespace) -> int:
     with acting(options) as (opened, officer):
         opened.revoke_grant(options.id, officer)
     return _done(options, {"grant": options.id, "state": "revoked"})
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    settings, now = settings_of(options), app.utc_now()
+    with acting(options) as (opened, _):
+        standing = tuple(one.grant for one in opened.granted() if not one.revoked_at)
+        added, ended = opened.proposed_grant(options.id), [g for g in standing if g.id == options.id]
+        if added is None and not ended:
+            raise Refusal("grant.unknown", options.id)
+        after = (*standing, added) if added else tuple(g for g in standing if g.id != options.id)
+        today = now.astimezone(access.CITY_TIME).date().isoformat()
+        owners = {
+            feed.id: feed.bureau for feed in load_feeds(settings.at(path) for path in settings.feeds.folders).values()
+        }
+        entries = opened.journal.since(now - timedelta(days=options.days))
+        changed = access.simulate(entries, standing, after, owners, max(today, added.valid_from) if added else today)
+    what = "approve" if added else "revoke"
+    if options.json:
+        print_json({"grant": options.id, "if": what, "days": options.days, "calls": changed})
+        return 0
+    names = ("bureau", "action", "target", "calls", "before", "after", "change")
+    rows = [[getattr(one, name) for name in names] for one in changed]
+    print_table(f"若{'批准' if added else '撤销'} If {what}d: {options.id}, {options.days} days", names, rows)
+    if not rows:
+        say("没有调用会改变 No call of these days would change")
+    return 0
 
 
 def _grants(options: argparse.Namespace) -> int:

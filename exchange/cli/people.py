@@ -32,10 +32,11 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "grant propose": ("security",),
     "grant approve": ("security",),
     "grant revoke": ("security",),
+    "grant simulate": ("security",),
     "feed release": ("system",),
     "person appoint": ("security",),
     "person dismiss": ("security",),
-    "decision approve": ("security", "audit"),  # which of the two, the kind of the decision says
+    "decision approve": ("security",),
     "decision withdraw": ("security",),
     "evidence ask": ("audit",),
     "evidence open": ("audit",),
@@ -43,6 +44,7 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "spill purge": ("audit",),
     "held release": ("system",),
     "held refuse": ("system",),
+    "audit search": ("audit",),  # with details; what anybody sees of an entry has no case, no query, no message id
 }
 
 
