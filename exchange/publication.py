@@ -13,7 +13,7 @@ pulls by `changes_after`.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from datetime import timedelta, timezone
 from pathlib import Path
@@ -24,6 +24,7 @@ import msgspec
 from exchange.bus import Bus
 from exchange.faults import durable_step
 from exchange.journal import Entry
+from exchange.rights import EVERYTHING, View
 from exchange.small_file import write_whole
 from exchange.store import asking
 from exchange.store.sqlite import Store
@@ -91,14 +92,13 @@ class _Due(msgspec.Struct, frozen=True):
         return len(self.page.changes) == IN_DOCUMENT
 
 
-def changes_after(store: Store, after: int, limit: int, classes: Sequence[str] = ()) -> Changes:
+def changes_after(store: Store, after: int, limit: int, view: View = EVERYTHING) -> Changes:
     """What happened to components after a change number, at most `limit` of them.
 
-    classes: codes, with or without their edition, that the caller may see; empty for all. What it may not see is left
-             out before page and cursor are made. A component that left these classes is not heard of again.
+    view: what the caller may see. What it may not see is left out before page and cursor are made. A component that
+          left its classes or its area is not heard of again.
     """
-    codes = [code.rpartition(":")[2] for code in classes]
-    rows = asking.changed_after(store.connection(), after, limit, codes)
+    rows = asking.changed_after(store.connection(), after, limit, view)
     changes = tuple(Change(*row) for row in rows)  # type: ignore[arg-type]  # kinds are ours, written by act two
     return Changes(changes, changes[-1].change_number if changes else after)
 
@@ -149,7 +149,7 @@ class Publisher:
         head = asking.last_change(self._bus.store.connection())  # before the page: all up to it are in sight then
         if head <= before.passed:
             return None
-        page = changes_after(self._bus.store, before.passed, IN_DOCUMENT, grant.classes)
+        page = changes_after(self._bus.store, before.passed, IN_DOCUMENT, View.of(grant))
         passed = page.next if len(page.changes) == IN_DOCUMENT else max(head, page.next)
         if not page.changes:  # all that is new is withheld: the cursor passes it, and the subscriber hears nothing
             self._cursors.move(grant, Cursor(passed, before.told))
