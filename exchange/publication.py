@@ -103,6 +103,19 @@ def changes_after(store: Store, after: int, limit: int, view: View = EVERYTHING)
     return Changes(changes, changes[-1].change_number if changes else after)
 
 
+def subscription(bureau: str, bus: Bus) -> Grant | None:
+    """The grant under which a bureau is told of changes today; None where it may not be."""
+    try:
+        return authorise(Principal(bureau, ""), "subscribe", VIEW, bureau, bus.registry.grants(bureau), today(bus))
+    except Refusal:
+        return None
+
+
+def today(bus: Bus) -> str:
+    """The day of the city that it is now, YYYY-MM-DD."""
+    return bus.clock().astimezone(CITY_TIME).date().isoformat()
+
+
 class Publisher:
     """Tells every subscriber what changed. One of them a bus.
 
@@ -135,13 +148,10 @@ class Publisher:
 
     def _subscriptions(self) -> Iterator[Grant]:
         """The grant under which each bureau subscribes today, if it may."""
-        day = self._bus.clock().astimezone(CITY_TIME).date().isoformat()
         for bureau in self._bus.registry.bureaus():
-            grants = self._bus.registry.grants(bureau.code)
-            try:
-                yield authorise(Principal(bureau.code, ""), "subscribe", VIEW, bureau.code, grants, day)
-            except Refusal:
-                continue
+            grant = subscription(bureau.code, self._bus)
+            if grant is not None:
+                yield grant
 
     def _sent(self, grant: Grant) -> _Due | None:
         """The next document for a subscriber, handed to the broker; None where there is nothing new, or no broker."""
