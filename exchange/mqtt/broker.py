@@ -137,9 +137,9 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
             await self._rules.refused(refused[1], der, address)
             return
         # From here the client id is known to be the peer's own: it can take over or end no session but its own.
-        self._peers[connect.client_id] = peer
         self._certificates[connect.client_id] = der
-        await self._look_at(peer.bureau)  # before anything kept is handed out
+        await self._look_at(peer.bureau)  # before what was kept is handed out, and before this peer is one to cut off
+        self._peers[connect.client_id] = peer
         await self._client_connected("default", frames, StreamWriterAdapter(writer))
         if self._peers.get(connect.client_id) is peer:
             del self._peers[connect.client_id]
