@@ -40,7 +40,7 @@ from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
 from exchange.placing import load_city
 from exchange.processing import process
-from exchange.publication import Publisher
+from exchange.publication import Publisher, subscription, today
 from exchange.receipts import Anchors, issue_receipt, issue_report
 from exchange.registry import Registry
 from exchange.replays import Replays
@@ -351,10 +351,18 @@ def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> Embedde
         carrier = carrier_of(der, bus.registry.trust(), bus.clock())
         return carrier.bureau if carrier else None
 
+    def subscription_of(bureau: str) -> str:
+        grant = subscription(bureau, bus)
+        return grant.id if grant else ""
+
     rules = Rules(
         own_der=der_of_pem((folder / "tls.pem").read_bytes()),
         bureau_of=bureau_of,
         owner_of=lambda feed: bus.feeds[feed].bureau if feed in bus.feeds else None,
+        subscription_of=subscription_of,
+        holds_any=lambda bureau: any(
+            grant.valid_from <= today(bus) <= grant.valid_until for grant in bus.registry.grants(bureau)
+        ),
         refused=lambda refusal, der, remote: turn_away(refusal, "mqtt", der, remote, bus),
     )
     return EmbeddedBroker(listening, tls, rules, settings.mqtt.max_packet_bytes)

@@ -19,12 +19,14 @@ from security.keys import SigningKey
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an outsider may send: octets and seconds."""
+    """What an outsider may send, octets and seconds; and how large a map may leave in one piece without a grant naming
+    it, square kilometres."""
 
     max_envelope_bytes: int = 8_388_608
     max_inline_bytes: int = 5_242_880
     max_mtom_bytes: int = 268_435_456
     body_s: float = 60.0
+    map_area_km2: float = 25.0
 
 
 class Bus(msgspec.Struct, frozen=True):

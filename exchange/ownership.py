@@ -1,22 +1,23 @@
 """Whose is it, on that day, and how do we know? Answered from the claims, which are never flattened."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta, timezone
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
+from exchange.rights import ATTRIBUTES, EVERYTHING, READINGS, View
 from exchange.store import asking
 from exchange.store.frames import Tie, microseconds, moment
 from exchange.store.places import cell_ranges, distance_m
 from exchange.store.readings import Latest, latest
+from exchange.store.roles import ROLE_NAMES, unit_of, verdict, weigh
 from exchange.store.roles import Role as Role
 from exchange.store.roles import RoleAnswer as RoleAnswer
 from exchange.store.roles import Status as Status
 from exchange.store.roles import Unit as Unit
 from exchange.store.roles import Verdict as Verdict
-from exchange.store.roles import unit_of, verdict, weigh
 from exchange.store.sqlite import Store
 from mappings.schema import CLASSES_BETWEEN
 from security.errors import Refusal
@@ -25,6 +26,8 @@ CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24
 LARGEST_RADIUS_M: Final = 500.0
 IDENTIFIER_DIGITS: Final = 16  # the least that a published identifier has; an internal number never has so many
 
+
+ROW_ATTRIBUTES: Final = tuple(name for name in ATTRIBUTES if name in asking.Row._fields)
 
 Place = tuple[float, float]  # longitude, latitude, degrees
 
@@ -129,22 +132,33 @@ class Disputes(msgspec.Struct, frozen=True):
     ties: tuple[Tie, ...]
 
 
-def ownership(store: Store, component: str, on: date | None = None) -> OwnershipAnswer:
-    """Whose a component is, now or at the end of a day (+08:00), by what is known today.
+def ownership(store: Store, component: str, on: date | None = None, view: View = EVERYTHING) -> OwnershipAnswer:
+    """Whose a component is, now or at the end of a day (+08:00), by what is known today, as a view shows it.
 
-    component: its published identifier, or the internal number in digits. Raises Refusal component.unknown.
+    component: its published identifier, or the internal number in digits. Raises Refusal component.unknown; of what
+    the view does not cover, by where it stood then, nobody is told that it exists.
     """
+    answer = _looked_up(store, component, on, view)
+    if answer is None:
+        raise Refusal("component.unknown", component)
+    return answer
+
+
+def _looked_up(store: Store, component: str, on: date | None, view: View) -> OwnershipAnswer | None:
     question = asking.BY_KEY if len(component) < IDENTIFIER_DIGITS else asking.BY_IDENTIFIER
     rows = asking.ask(store.connection(), question, component, None if on is None else _end_of(on))
     if not rows:
-        raise Refusal("component.unknown", component)
-    return _answer(rows, on)
+        return None
+    answer = _answer(rows if view.attributes is None else [_masked(row, view) for row in rows], on)
+    found = answer.component
+    place = found.longitude_deg, found.latitude_deg
+    return answer if view.covers(found.class_code, found.division_code, found.grid_code, *place) else None
 
 
-def component(store: Store, component: str) -> Component:
+def component(store: Store, component: str, view: View = EVERYTHING) -> Component:
     """A component as it stands, with its latest readings. Raises Refusal component.unknown."""
-    found = ownership(store, component).component
-    rows = latest(store.connection(), found.key)
+    found = ownership(store, component, None, view).component
+    rows = latest(store.connection(), found.key) if view.shows(READINGS) else []
     return msgspec.structs.replace(found, readings=tuple(_reading(row) for row in rows))
 
 
@@ -156,33 +170,39 @@ def nearest(
     class_code: str | None = None,
     on: date | None = None,
     limit: int = 20,
+    view: View = EVERYTHING,
 ) -> tuple[NearAnswer, ...]:
     """Components within radius_m of a place, nearest first, ties by number; on a past day, where they were then.
 
-    A component that nobody had named by that day is left out. Raises Refusal component.radius_too_large above 500 m.
+    A component that nobody had named by that day is left out, and one that the view does not cover, before the nearest
+    are counted. Raises Refusal component.radius_too_large above 500 m.
     """
     if not 0 < radius_m <= LARGEST_RADIUS_M:
         raise Refusal("component.radius_too_large", f"{radius_m} m")
     place = (longitude_deg, latitude_deg)
     if on is None:
-        return _near_now(store, place, radius_m, class_code, limit)
-    return _near_then(store, place, radius_m, class_code, on)[:limit]
+        return _near_now(store, place, radius_m, class_code, limit, view)
+    return _near_then(store, place, radius_m, class_code, on, view)[:limit]
 
 
-def disputes(store: Store, after: int, limit: int, covers: Callable[[Component], bool] = lambda _: True) -> Disputes:
+def components(store: Store, after: int, limit: int, chosen: asking.Chosen) -> tuple[Component, ...]:
+    """Components after an internal number, at most `limit`, in order of number, without their readings."""
+    return tuple(Component(*row) for row in asking.listed(store.connection(), after, limit, chosen))
+
+
+def disputes(store: Store, after: int, limit: int, view: View = EVERYTHING) -> Disputes:
     """Components after a number that two bureaus claim, or that position alone did not join; at most `limit` of each.
 
-    covers: which components count; the others are as if they were not there
+    What a view does not cover is as if it were not there, and what it masks is stated by nobody.
     """
     owners: list[OwnershipAnswer] = []
     at: int | None = after
     while at is not None and len(owners) < limit:
-        keys = asking.claimed_differently(store.connection(), at, limit)
-        answers = (ownership(store, str(key)) for key in keys)
-        owners += [one for one in answers if one.verdict == "two bureaus claim this" and covers(one.component)]
+        keys = asking.claimed_differently(store.connection(), at, limit, view)
+        answers = (_looked_up(store, str(key), None, view) for key in keys)
+        owners += [one for one in answers if one is not None and one.verdict == "two bureaus claim this"]
         at = keys[-1] if len(keys) == limit else None
-    ties = [tie for tie in store.ties() if tie.component > after and covers(component(store, str(tie.component)))]
-    return Disputes(tuple(owners[:limit]), tuple(ties[:limit]))
+    return Disputes(tuple(owners[:limit]), tuple(store.ties(view, after, limit)))
 
 
 def _may_be(class_code: str, wanted: str | None) -> bool:
@@ -190,20 +210,23 @@ def _may_be(class_code: str, wanted: str | None) -> bool:
 
 
 def _near_now(
-    store: Store, place: Place, radius_m: float, class_code: str | None, limit: int
+    store: Store, place: Place, radius_m: float, class_code: str | None, limit: int, view: View
 ) -> tuple[NearAnswer, ...]:
     """Chosen by where components stand; only those that are answered are asked for their claims."""
-    found = asking.around(store.connection(), cell_ranges(*place, radius_m))
+    found = asking.around(store.connection(), cell_ranges(*place, radius_m), view)
     wanted = [(key, at) for key, kind, *at in found if _may_be(kind, class_code)]
     distances_m = _distances_m(place, [at for _, at in wanted])
     chosen = sorted((far, key) for far, (key, _) in zip(distances_m, wanted, strict=True) if far <= radius_m)[:limit]
-    return tuple(NearAnswer(far, ownership(store, str(key))) for far, key in chosen)
+    answers = ((far, _looked_up(store, str(key), None, view)) for far, key in chosen)
+    return tuple(NearAnswer(far, answer) for far, answer in answers if answer is not None)
 
 
-def _near_then(store: Store, place: Place, radius_m: float, class_code: str | None, on: date) -> tuple[NearAnswer, ...]:
+def _near_then(
+    store: Store, place: Place, radius_m: float, class_code: str | None, on: date, view: View
+) -> tuple[NearAnswer, ...]:
     """Chosen by where each stood on that day, which its claims of that day say."""
     keys = asking.around_then(store.connection(), cell_ranges(*place, radius_m), _end_of(on))
-    answers = [ownership(store, str(key), on) for key in keys]
+    answers = [one for key in keys if (one := _looked_up(store, str(key), on, view)) is not None]
     stood = [(one.component.longitude_deg, one.component.latitude_deg) for one in answers]
     near = [
         NearAnswer(far, one)
@@ -225,6 +248,19 @@ def _end_of(on: date) -> int:
     """The moment a day ends in the city, as microseconds."""
     before_last = date.max - timedelta(days=1)  # the calendar ends: its last day has no next one
     return microseconds(datetime.combine(min(on, before_last), time(), CITY_TIME) + timedelta(days=1))
+
+
+def _masked(row: asking.Row, view: View) -> asking.Row:
+    """The row without what a view does not show. What is computed from it, verdict and all, is of what is shown."""
+    hidden: dict[str, Any] = {name: None for name in ROW_ATTRIBUTES if not view.shows(name)}
+    for role in ROLE_NAMES:
+        if not (view.shows(f"{role}_code") or view.shows(f"{role}_name")):
+            hidden[f"{role}_basis"] = None
+    if row.more is not None:
+        more = msgspec.json.decode(row.more, type=dict[str, Any])
+        shown = {name: value for name, value in more.items() if name not in ATTRIBUTES or view.shows(name)}
+        hidden["more"] = msgspec.json.encode(shown).decode()
+    return row._replace(**hidden)
 
 
 def _answer(rows: Sequence[asking.Row], on: date | None) -> OwnershipAnswer:

@@ -14,7 +14,7 @@ from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.formats.catalogue import formats
-from exchange import claims, joining, readings, validation
+from exchange import claims, joining, map_area, readings, validation
 from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.faults import durable_step
@@ -22,9 +22,12 @@ from exchange.journal import Entry, InboxRow
 from exchange.outcomes import roots_of, secret_of, told_of
 from exchange.placing import place
 from exchange.reading import EvidenceBroken, reopened
-from exchange.store.frames import LINKS, TIES, Batch, BatchDelivery, Compared, Stored
+from exchange.rights import View, without_masked
+from exchange.store.frames import LINKS, TIES, Batch, BatchDelivery, Compared, Seen, Stored
+from exchange.store.places import cell
 from mappings.apply import map_records, take
 from mappings.feed import Feed
+from mappings.schema import KEY
 from security.errors import ExchangeError, Refusal, places, sentences
 from security.message import Grant
 
@@ -39,6 +42,7 @@ TOGETHER_BYTES: Final = (
 SLICE_S: Final = 5.0  # one feed's turn while others wait
 STREAM: Final = 10  # deliveries; fewer do not wait for one another
 GATHER_S: Final = 0.3
+KEY_OF_DELIVERY: Final = {"delivery": KEY["delivery"]}
 READER: Final = ThreadPoolExecutor(1, "store reader")  # reads what a snapshot is compared with, while it is decoded
 
 
@@ -144,16 +148,18 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         placing = place(
             mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
         )
-        found = pl.concat([mapped.findings, placing.findings])
+        placed, masked = without_masked(placing.placed, [one.view for one in deliveries])
+        found = pl.concat([mapped.findings, placing.findings, masked])
+        beyond = _beyond(placed, deliveries, feed, bus)
         checked = validation.check(
-            placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists
+            placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists, beyond=beyond
         )
     findings = pl.concat([found, checked])
-    seen = reading.result() or bus.store.seen(feed.id, _keys(placing.placed))
+    seen = reading.result() or bus.store.seen(feed.id, _keys(placed))
     compared = claims.compare(
-        placing.placed,
+        placed,
         findings,
-        seen,
+        _within(seen, beyond),
         deliveries,
         unread=mapped.unread,
         content=feed.content,
@@ -167,6 +173,8 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         _hold(rows[0], _too_much_gone(compared, feed), feed, bus)
         return
     joined = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
+    joined_km2 = map_area.largest_km2(_cells(compared.versions, joined.links))
+    map_area.refuse_larger(joined_km2, bus.limits.map_area_km2, list(grants.values()), "join.area_too_large")
     secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
     roots = roots_of(compared.outcomes, secrets)
     durable_step("store.commit:before")
@@ -185,6 +193,33 @@ def _meanwhile(work: Callable[[], T]) -> Iterator[Future[T]]:
         yield promised
     finally:
         wait([promised])
+
+
+def _beyond(placed: pl.DataFrame, deliveries: Sequence[BatchDelivery], feed: Feed, bus: Bus) -> pl.DataFrame:
+    """delivery, source_key: keys of the feed whose standing claims lie outside what the delivery's grant covers."""
+    views = [one.view for one in deliveries]
+    keys = None if feed.content == "snapshot" else _keys(placed)
+    return pl.concat(
+        bus.store.beyond(feed.id, view, keys).join(_of_view(views, view), how="cross").select("delivery", "source_key")
+        for view in set(views)
+    )
+
+
+def _of_view(views: Sequence[View], view: View) -> pl.DataFrame:
+    """delivery: the deliveries that come under a view."""
+    return pl.DataFrame({"delivery": [number for number, one in enumerate(views) if one == view]}, KEY_OF_DELIVERY)
+
+
+def _cells(versions: pl.DataFrame, links: pl.DataFrame) -> list[int]:
+    """The cells in which records joined what other bureaus said."""
+    met = links.filter(pl.col("component").is_not_null(), pl.col("distance_m").is_not_null())
+    places = versions.join(met, on="source_key", how="semi")
+    return places.select(cell(pl.col("longitude_deg"), pl.col("latitude_deg")).unique()).to_series().to_list()
+
+
+def _within(seen: Seen, beyond: pl.DataFrame) -> Seen:
+    """What is known of a feed, without the claims that its grant does not reach: a snapshot ends none of them."""
+    return structs.replace(seen, claims=seen.claims.join(beyond, on="source_key", how="anti"))
 
 
 def _keys(placed: pl.DataFrame) -> list[str]:
@@ -223,7 +258,7 @@ def _delivery(row: InboxRow, feed: Feed, grant: Grant) -> BatchDelivery:
         received_at=datetime.fromisoformat(row.received_at),
         entry=row.entry_index,
         evidence_class=row.evidence_class,
-        classes=tuple(code.rpartition(":")[2] for code in grant.classes),
+        view=View.of(grant),
     )
 
 

@@ -13,7 +13,7 @@ pulls by `changes_after`.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from datetime import timedelta, timezone
 from pathlib import Path
@@ -24,6 +24,7 @@ import msgspec
 from exchange.bus import Bus
 from exchange.faults import durable_step
 from exchange.journal import Entry
+from exchange.rights import EVERYTHING, View
 from exchange.small_file import write_whole
 from exchange.store import asking
 from exchange.store.sqlite import Store
@@ -91,16 +92,28 @@ class _Due(msgspec.Struct, frozen=True):
         return len(self.page.changes) == IN_DOCUMENT
 
 
-def changes_after(store: Store, after: int, limit: int, classes: Sequence[str] = ()) -> Changes:
+def changes_after(store: Store, after: int, limit: int, view: View = EVERYTHING) -> Changes:
     """What happened to components after a change number, at most `limit` of them.
 
-    classes: codes, with or without their edition, that the caller may see; empty for all. What it may not see is left
-             out before page and cursor are made. A component that left these classes is not heard of again.
+    view: what the caller may see. What it may not see is left out before page and cursor are made. A component that
+          left its classes or its area is not heard of again.
     """
-    codes = [code.rpartition(":")[2] for code in classes]
-    rows = asking.changed_after(store.connection(), after, limit, codes)
+    rows = asking.changed_after(store.connection(), after, limit, view)
     changes = tuple(Change(*row) for row in rows)  # type: ignore[arg-type]  # kinds are ours, written by act two
     return Changes(changes, changes[-1].change_number if changes else after)
+
+
+def subscription(bureau: str, bus: Bus) -> Grant | None:
+    """The grant under which a bureau is told of changes today; None where it may not be."""
+    try:
+        return authorise(Principal(bureau, ""), "subscribe", VIEW, bureau, bus.registry.grants(bureau), today(bus))
+    except Refusal:
+        return None
+
+
+def today(bus: Bus) -> str:
+    """The day of the city that it is now, YYYY-MM-DD."""
+    return bus.clock().astimezone(CITY_TIME).date().isoformat()
 
 
 class Publisher:
@@ -135,13 +148,10 @@ class Publisher:
 
     def _subscriptions(self) -> Iterator[Grant]:
         """The grant under which each bureau subscribes today, if it may."""
-        day = self._bus.clock().astimezone(CITY_TIME).date().isoformat()
         for bureau in self._bus.registry.bureaus():
-            grants = self._bus.registry.grants(bureau.code)
-            try:
-                yield authorise(Principal(bureau.code, ""), "subscribe", VIEW, bureau.code, grants, day)
-            except Refusal:
-                continue
+            grant = subscription(bureau.code, self._bus)
+            if grant is not None:
+                yield grant
 
     def _sent(self, grant: Grant) -> _Due | None:
         """The next document for a subscriber, handed to the broker; None where there is nothing new, or no broker."""
@@ -149,7 +159,7 @@ class Publisher:
         head = asking.last_change(self._bus.store.connection())  # before the page: all up to it are in sight then
         if head <= before.passed:
             return None
-        page = changes_after(self._bus.store, before.passed, IN_DOCUMENT, grant.classes)
+        page = changes_after(self._bus.store, before.passed, IN_DOCUMENT, View.of(grant))
         passed = page.next if len(page.changes) == IN_DOCUMENT else max(head, page.next)
         if not page.changes:  # all that is new is withheld: the cursor passes it, and the subscriber hears nothing
             self._cursors.move(grant, Cursor(passed, before.told))

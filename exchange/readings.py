@@ -12,6 +12,8 @@ from typing import Final
 import msgspec
 import polars as pl
 
+from exchange.rights import READINGS as AS_ATTRIBUTE
+from exchange.rights import View, by_delivery, in_area
 from exchange.store.frames import ENDED, IDENTITY, KNOWN_READINGS, OBSERVED, VERSIONS, BatchDelivery, Compared
 from mappings.apply import Mapped
 from mappings.findings import Severity, set_aside
@@ -24,7 +26,8 @@ SAID: Final = ("value", "state", "unit")
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """wrong: true where a reading breaks the rule; null is not wrong. Of READINGS, `component`, #received, #granted."""
+    """wrong: true where a reading breaks the rule; null is not wrong. Of READINGS, `component`, #received, #granted,
+    #in_area, #shown."""
 
     code: str
     field: str
@@ -36,6 +39,8 @@ RULES: Final = (
     Rule("key.missing", "source_key", pl.col("source_key").is_null()),
     Rule("reading.component_unknown", "source_key", pl.col("source_key").is_not_null() & pl.col("component").is_null()),
     Rule("class.not_granted", "source_key", pl.col("component").is_not_null() & ~pl.col("#granted")),
+    Rule("grant.outside_area", "source_key", pl.col("component").is_not_null() & ~pl.col("#in_area")),
+    Rule("grant.attribute_not_covered", "quantity", ~pl.col("#shown")),
     Rule("reading.quantity_missing", "quantity", pl.col("quantity").is_null()),
     Rule("reading.value_missing", "value", pl.col("value").is_null() & pl.col("state").is_null()),
     Rule("reading.time_missing", "observed_at", pl.col("observed_at").is_null()),
@@ -89,22 +94,22 @@ def compare(checked: Checked, mapped: Mapped, stored: pl.DataFrame) -> tuple[Com
 
 
 def _with_delivery(readings: pl.DataFrame, deliveries: Sequence[BatchDelivery]) -> pl.DataFrame:
-    """Adds when the reading was received, and whether the grant covers its component's class."""
+    """Adds when the reading was received, whether the grant covers its component's class and place, and readings."""
     received = pl.Series([one.received_at for one in deliveries], dtype=pl.Datetime("us", "UTC"))
-    granted = [
-        pl.when(pl.col("delivery") == number).then(_all_among(one.classes))
-        for number, one in enumerate(deliveries)
-        if one.classes
-    ]
+    views = [one.view for one in deliveries]
     return readings.with_columns(
         received.gather(readings["delivery"]).alias("#received"),
-        pl.coalesce([*granted, pl.lit(True)]).alias("#granted"),
+        by_delivery(views, _covers_class).alias("#granted"),
+        in_area(readings, views, "division_code", "grid_code").alias("#in_area"),
+        by_delivery(views, lambda view: pl.lit(view.shows(AS_ATTRIBUTE))).alias("#shown"),
     )
 
 
-def _all_among(classes: Sequence[str]) -> pl.Expr:
-    """Whether the component's class is among these; of one that is undecided, every one that it may be."""
-    among = pl.element().is_in(list(classes))
+def _covers_class(view: View) -> pl.Expr:
+    """Whether the component's class is covered; of one that is undecided, every one that it may be."""
+    if not view.classes:
+        return pl.lit(True)
+    among = pl.element().is_in(sorted(view.classes))
     return pl.col("class_code").str.split(CLASSES_BETWEEN).list.eval(among).list.all()
 
 

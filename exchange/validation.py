@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
+from exchange.rights import in_area
 from exchange.store.frames import BatchDelivery
 from mappings.codelists import attributes, divisions, edition
 from mappings.codelists import classes as class_list
@@ -104,14 +105,16 @@ def check(
     deliveries: Sequence[BatchDelivery],
     classes: Sequence[str],
     lists: Lists,
+    beyond: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """What the rules find in the deliveries of one batch, as FINDINGS, rule by rule.
 
     placed:  PLACED, records that are right and wrong alike
     found:   FINDINGS of mapping and placing; what they already say of a field is not said again
     classes: the feed's class codes without edition, empty for any; the grant's stand in each delivery
+    beyond:  delivery, source_key: what the feed said before of these keys lies outside the delivery's grant
     """
-    asked = _with_delivery(placed, deliveries, classes, lists)
+    asked = _with_delivery(placed, deliveries, classes, lists, beyond)
     present = ~pl.col("removed").fill_null(False)
     marks = asked.select(
         (one.wrong(lists) & (True if one.of_removed else present)).fill_null(False).alias(str(number))
@@ -127,15 +130,30 @@ def check(
 
 
 def _with_delivery(
-    placed: pl.DataFrame, deliveries: Sequence[BatchDelivery], classes: Sequence[str], lists: Lists
+    placed: pl.DataFrame,
+    deliveries: Sequence[BatchDelivery],
+    classes: Sequence[str],
+    lists: Lists,
+    beyond: pl.DataFrame | None,
 ) -> pl.DataFrame:
-    """Adds what a rule needs to know of the delivery: #day it was received (+08:00), #listed, #in_feed, #granted."""
+    """Adds what a rule needs to know of the delivery: #day it was received (+08:00), #listed, #in_feed, #granted,
+    #in_area, #beyond."""
     days = pl.Series([one.received_at for one in deliveries], dtype=pl.Datetime("us", "UTC"))
     days = days.dt.offset_by("8h").dt.date()  # days of the city are those of +08:00
     said = _class_verdicts(placed, deliveries, classes, lists)
     return placed.join(said, on=["delivery", "class_code"], how="left", maintain_order="left").with_columns(
-        days.gather(placed["delivery"]).alias("#day")
+        days.gather(placed["delivery"]).alias("#day"),
+        in_area(placed, [one.view for one in deliveries]).alias("#in_area"),
+        _is_beyond(placed, beyond).alias("#beyond"),
     )
+
+
+def _is_beyond(placed: pl.DataFrame, beyond: pl.DataFrame | None) -> pl.Expr | pl.Series:
+    if beyond is None or beyond.is_empty():
+        return pl.lit(False)
+    by = ["delivery", "source_key"]
+    marked = placed.select(by).join(beyond.with_columns(beyond=True), on=by, how="left", maintain_order="left")
+    return marked["beyond"].fill_null(False)
 
 
 def _class_verdicts(
@@ -146,11 +164,11 @@ def _class_verdicts(
     A set of classes, `0102|0103`, is listed, in the feed and granted when every one of it is.
     """
     granted = pl.DataFrame(
-        [(number, code) for number, one in enumerate(deliveries) for code in one.classes],
+        [(number, code) for number, one in enumerate(deliveries) for code in one.view.classes],
         schema={"delivery": pl.UInt32, "class_code": pl.String},
         orient="row",
     ).with_columns(granted=True)
-    unbounded = [number for number, one in enumerate(deliveries) if not one.classes]
+    unbounded = [number for number, one in enumerate(deliveries) if not one.view.classes]
     said = placed.select("delivery", "class_code").drop_nulls().unique()
     each = said.with_columns(one=pl.col("class_code").str.split(CLASSES_BETWEEN)).explode("one")
     judged = each.join(granted, left_on=["delivery", "one"], right_on=["delivery", "class_code"], how="left").select(
@@ -225,6 +243,12 @@ def class_is_granted(_: Lists) -> pl.Expr:
     return pl.col("#listed") & pl.col("#in_feed") & ~pl.col("#granted")
 
 
+@rule("grant.key_outside", "source_key", of_removed=True)
+def key_is_within_the_grant(_: Lists) -> pl.Expr:
+    """What stands outside a grant is neither changed nor ended under it."""
+    return pl.col("#beyond")
+
+
 # Where it is --------------------------------------------------------------------------------------
 
 
@@ -232,6 +256,12 @@ def class_is_granted(_: Lists) -> pl.Expr:
 def position_is_said(_: Lists) -> pl.Expr:
     """Both coordinates are said."""
     return pl.col("x").is_null() | pl.col("y").is_null()
+
+
+@rule("grant.outside_area", "x")
+def position_is_in_the_granted_area(_: Lists) -> pl.Expr:
+    """The grant under which the delivery was taken covers the place, by where our own polygons put it."""
+    return pl.col("longitude_deg").is_not_null() & ~pl.col("#in_area")
 
 
 @rule("division.unknown", "division_code")

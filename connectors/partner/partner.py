@@ -2,13 +2,14 @@
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import requests
 
+from connectors.partner import listing
 from connectors.partner.answers import Changes, Component, Near, Ownership, typed
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Consistency, Heads
@@ -169,6 +170,16 @@ class Partner:
             },
         )
         return tuple(typed(near, Near) for near in answer.Near)
+
+    def components(
+        self, class_code: str | None = None, *, purpose: str, case_number: str | None = None
+    ) -> Iterator[tuple[Component, ...]]:
+        """All components that the grant covers, a page at a time, without their readings. Over REST, so not signed.
+
+        Between two pages others may change: each component is given as it stood when its page was.
+        """
+        asked = {"class": class_code, "purpose": purpose, "case_number": case_number}
+        return listing.components(self._session(), self._url, {name: text for name, text in asked.items() if text})
 
     def changes(
         self, after: int = 0, *, limit: int | None = None, purpose: str, case_number: str | None = None

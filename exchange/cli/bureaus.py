@@ -9,7 +9,7 @@ import msgspec
 
 from connectors.partner.folder import PartnerFolder
 from exchange import access, app
-from exchange.cli.output import print_json, print_table
+from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options, approve_decision, proposed, registry
 from exchange.registry import Bureau, check_code
@@ -245,9 +245,8 @@ def _simulate(options: argparse.Namespace) -> int:
             raise Refusal("grant.unknown", options.id)
         after = (*standing, added) if added else tuple(g for g in standing if g.id != options.id)
         today = now.astimezone(access.CITY_TIME).date().isoformat()
-        owners = {
-            feed.id: feed.bureau for feed in load_feeds(settings.at(path) for path in settings.feeds.folders).values()
-        }
+        feeds = load_feeds(settings.at(path) for path in settings.feeds.folders)
+        owners = {feed.id: feed.bureau for feed in feeds.values()}
         entries = opened.journal.since(now - timedelta(days=options.days))
         changed = access.simulate(entries, standing, after, owners, max(today, added.valid_from) if added else today)
     what = "approve" if added else "revoke"

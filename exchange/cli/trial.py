@@ -113,8 +113,9 @@ class Trial:
         area: Area = EVERYWHERE,
         attributes: Sequence[str] = (),
         map_area_km2: int = 0,
+        days: tuple[int, int] = (-1, 30),
     ) -> str:
-        """A grant for a month, proposed by one person and approved by another."""
+        """A grant, proposed by one person and approved by another. days: its first and last, from today."""
         today = app.utc_now().date()
         with registry(self.settings) as opened:
             grant = opened.propose_grant(
@@ -122,8 +123,8 @@ class Trial:
                 action=action,
                 target=target,
                 classes=classes,
-                valid_from=(today - timedelta(days=1)).isoformat(),
-                valid_until=(today + timedelta(days=30)).isoformat(),
+                valid_from=(today + timedelta(days=days[0])).isoformat(),
+                valid_until=(today + timedelta(days=days[1])).isoformat(),
                 purpose="示范 demonstration",
                 basis="示范 demonstration",
                 area=area,

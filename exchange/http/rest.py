@@ -1,5 +1,6 @@
 """The same answers in JSON. The caller is the TLS certificate alone; every answer says that it was not signed for."""
 
+import asyncio
 import logging
 import math
 import re
@@ -17,6 +18,7 @@ from exchange.http.proofs import checkpoint_size
 from exchange.http.reads import (
     changes_within,
     component_within,
+    components_within,
     disputes_within,
     nearest_within,
     ownership_within,
@@ -24,6 +26,7 @@ from exchange.http.reads import (
 from exchange.http.soap import MESSAGE_ID
 from exchange.http.tls import client_certificate
 from exchange.intake import Admitted, admit_carrier, turn_away
+from exchange.map_area import Measured
 from exchange.publication import MOST, USUAL, VIEW
 from security.errors import AuditBroken, Refusal, Unavailable
 
@@ -43,11 +46,12 @@ class RestDoor:
     """The reads of the bus over REST."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+        self._bus, self._measured = bus, Measured()
 
     def routes(self) -> list[Route]:
         """Every address under /api/v1. `near` comes first: else it is taken for a component's number."""
         return [
+            self._route("/components", self.components),
             self._route("/components/near", self.near),
             self._route("/components/{key}", self.component),
             self._route("/components/{key}/ownership", self.ownership),
@@ -74,6 +78,15 @@ class RestDoor:
         admitted = await self._admitted(request, "components", query, component=key)
         return self._answer(admitted, {"component": component_within(admitted.grant, key, self._bus)})
 
+    async def components(self, request: Request) -> Response:
+        """Components in order of number, page by page. Each page is asked for, and granted or not, by itself."""
+        query = _query(request, "after", "limit", "class", "state")
+        after, limit = _page(query)
+        admitted = await self._admitted(request, "components", query)
+        asked = (after, limit, query.get("class"), query.get("state"), self._bus, self._measured)
+        found = await asyncio.to_thread(components_within, admitted.grant, *asked)
+        return self._answer(admitted, {"components": found, "next": found[-1].key if found else after})
+
     async def near(self, request: Request) -> Response:
         """Components around a place, nearest first, and whose they are."""
         query = _query(request, "lon", "lat", "radius_m", "class", "on")
@@ -98,10 +111,7 @@ class RestDoor:
     async def changes(self, request: Request) -> Response:
         """What happened to components after a change number."""
         query = _query(request, "after", "limit")
-        after = _integer(query, "after") if "after" in query else 0
-        limit = _integer(query, "limit") if "limit" in query else USUAL
-        if not 1 <= limit <= MOST:
-            raise Refusal("http.parameter", "limit")
+        after, limit = _page(query)
         admitted = await self._admitted(request, VIEW, query)
         page = changes_within(admitted.grant, after, limit, self._bus)
         return self._answer(admitted, {"changes": page.changes, "next": page.next})
@@ -204,6 +214,14 @@ def _query(request: Request, *names: str) -> dict[str, str]:
     if unknown or len(query) != len(pairs) or any(len(value) > 200 for value in query.values()):
         raise Refusal("http.parameter", ", ".join(sorted(unknown))[:80])
     return {name: value for name, value in query.items() if value}
+
+
+def _page(query: Mapping[str, str]) -> tuple[int, int]:
+    """The cursor of a page, and how much it may hold."""
+    after, limit = (_integer({name: usual, **query}, name) for name, usual in (("after", "0"), ("limit", str(USUAL))))
+    if not 1 <= limit <= MOST:
+        raise Refusal("http.parameter", "limit")
+    return after, limit
 
 
 def _component(request: Request) -> str:

@@ -20,8 +20,8 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import ApplicationMessage, Session
 
 from exchange.mqtt.frames import BadPacket, Connect, FrameReader, Room, refusal
-from exchange.mqtt.topics import DELIVERIES, feed_of, may_hear
-from security.errors import Refusal
+from exchange.mqtt.topics import DELIVERIES, feed_of, may_hear, outbound
+from security.errors import Refusal, places
 
 log = logging.getLogger("yongtong.mqtt")
 
@@ -32,6 +32,7 @@ HANDSHAKE_S: Final = 10.0
 GOODBYE_S: Final = 1.0
 ROOM_MESSAGES, ROOM_BYTES = 200, 4_000_000  # of one client, read and not yet handed on
 MOST_KEPT: Final = 1_000  # messages for a client that is away and will be back; the oldest go first
+LOOK_S: Final = 1.0  # between two looks at who has lost a right
 GRACE_S: Final = 30  # beyond its keep-alive, before a silent client is cut off
 
 
@@ -41,22 +42,34 @@ class Rules(msgspec.Struct, frozen=True):
     own_der:   the bus's own TLS certificate, with which its own client comes
     bureau_of: the enrolled bureau of a TLS certificate, None when it does not count now
     owner_of:  the bureau that a feed belongs to, None when there is no such feed
+    subscription_of: id of the grant under which a bureau is told of changes today, empty where it is not
+    holds_any: whether a bureau holds any grant that is in force today
     refused:   hears what was refused to whom: the refusal, the certificate shown, the address
     """
 
     own_der: bytes
     bureau_of: Callable[[bytes], str | None]
     owner_of: Callable[[str], str | None]
+    subscription_of: Callable[[str], str]
+    holds_any: Callable[[str], bool]
     refused: Callable[[Refusal, bytes, str], Awaitable[object]]
 
 
 class _Peer(msgspec.Struct):
-    """One connection: the certificate that was shown, where from, and its room in memory."""
+    """One connection: the certificate that was shown, where from, its room in memory, and how it is cut off."""
 
     certificate_der: bytes
     address: str
     room: Room
+    cut_off: Callable[[], None]
     bureau: str = ""
+
+
+class _Rights(msgspec.Struct, frozen=True):
+    """What a bureau held when the broker last looked: the id of its subscription, and whether anything at all."""
+
+    subscription: str
+    any: bool
 
 
 class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
@@ -71,6 +84,9 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
         self._peers: dict[str, _Peer] = {}  # by client id
         self._connections: Counter[str] = Counter()  # by address
         self._handing: set[asyncio.Task[None]] = set()
+        self._certificates: dict[str, bytes] = {}  # by client id: the one that it came with last
+        self._rights: dict[str, _Rights] = {}  # by bureau
+        self._watching: asyncio.Task[None] | None = None
 
     async def _start_listeners(self) -> None:
         server = await asyncio.start_server(
@@ -81,6 +97,13 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
             ssl_shutdown_timeout=GOODBYE_S,
         )
         self._servers["default"] = Server("default", server)
+        self._watching = asyncio.create_task(self._watch())
+
+    async def shutdown(self) -> None:
+        """Stop watching, then as amqtt does."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await super().shutdown()
 
     # Who comes in.
 
@@ -100,7 +123,7 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
         der = writer.get_extra_info("ssl_object").getpeercert(True) or b""
-        peer = _Peer(der, address, Room(ROOM_MESSAGES, ROOM_BYTES))
+        peer = _Peer(der, address, Room(ROOM_MESSAGES, ROOM_BYTES), writer.transport.abort)
         frames = FrameReader(reader, self._most_bytes, peer.room)
         try:
             connect = await frames.connect()
@@ -114,6 +137,8 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
             await self._rules.refused(refused[1], der, address)
             return
         # From here the client id is known to be the peer's own: it can take over or end no session but its own.
+        self._certificates[connect.client_id] = der
+        await self._look_at(peer.bureau)  # before what was kept is handed out, and before this peer is one to cut off
         self._peers[connect.client_id] = peer
         await self._client_connected("default", frames, StreamWriterAdapter(writer))
         if self._peers.get(connect.client_id) is peer:
@@ -147,6 +172,68 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
     async def _authenticate(self, session: Session, _: Any) -> bool:
         """Asked before amqtt saw anything of the client."""
         return session.client_id in self._peers
+
+    # Who has to go.
+
+    async def _watch(self) -> None:
+        """End what has lost its right, for as long as the broker runs: within seconds, whatever the client does."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                there = {*self._sessions, *self._peers}
+                self._certificates = {known: der for known, der in self._certificates.items() if known in there}
+                for bureau in {client_id.partition(":")[0] for client_id in there}:
+                    await self._look_at(bureau)
+            except Exception as problem:  # the outermost loop: what trips one look must not end all later ones
+                log.error("mqtt.watch_failed at=%s", places(problem))
+
+    async def _look_at(self, bureau: str) -> None:
+        """End the sessions of a bureau that came with a certificate which no longer counts, or whose last grant has
+        ended; of one that is no longer told of changes under the same grant, end those that hear them. What was kept
+        for them goes with it."""
+        if bureau == US:
+            return
+        now = _Rights(self._rules.subscription_of(bureau), self._rules.holds_any(bureau))
+        before = self._rights.get(bureau, now)
+        self._rights[bureau] = now
+        for client_id in [known for known in {*self._sessions, *self._peers} if known.startswith(f"{bureau}:")]:
+            if self._rules.bureau_of(self._certificates.get(client_id, b"")) != bureau:
+                await self._end(client_id, "certificate")
+            elif before.any and not now.any:
+                await self._end(client_id, "last grant")
+            elif before.subscription not in ("", now.subscription):
+                self._end_subscription(client_id, outbound(bureau, "changes"))
+
+    async def _end(self, client_id: str, why: str) -> None:
+        """End a session, connected or away, with all that waits in it."""
+        log.warning("mqtt.session_ended client=%s reason=%s", client_id, why)
+        self._certificates.pop(client_id, None)
+        peer = self._peers.pop(client_id, None)
+        if peer is not None:
+            peer.cut_off()
+        await self._delete_session(client_id)
+
+    def _end_subscription(self, client_id: str, topic: str) -> None:
+        """Drop what is kept of a topic, and cut off who hears it: something may be on its way to him."""
+        session = self._sessions.get(client_id, (None, None))[0]
+        if session is None:
+            return
+        kept = [session.retained_messages.get_nowait() for _ in range(session.retained_messages.qsize())]
+        for message in kept:
+            if message.topic != topic:
+                session.retained_messages.put_nowait(message)
+        peer = self._peers.get(client_id)
+        if peer is not None and self._hears(client_id, topic):
+            log.warning("mqtt.session_ended client=%s reason=subscription", client_id)
+            peer.cut_off()
+
+    def _hears(self, client_id: str, topic: str) -> bool:
+        return any(
+            session.client_id == client_id
+            for topic_filter, subscriptions in self._subscriptions.items()
+            if self._matches(topic, topic_filter)
+            for session, _ in subscriptions
+        )
 
     # What may be done.
 
@@ -204,6 +291,10 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
 
         QoS and retain flag are passed on as the sender set them, so that the bus can refuse them by name.
         """
+        subscription = self._subscription_to(session, topic)
+        if subscription == "":
+            log.info("mqtt.not_told client=%s reason=subscription", session.client_id)
+            return
         handler = self._get_handler(session)
         if session.transitions.state != "connected" or handler is None:
             self._keep(session, topic, data, qos)
@@ -214,7 +305,13 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
             log.info("mqtt.not_acknowledged client=%s", session.client_id)
         except (Exception, asyncio.CancelledError) as problem:  # amqtt's own, of many types: the connection was lost
             log.info("mqtt.not_handed_on client=%s reason=%s", session.client_id, type(problem).__name__)
-            self._keep(session, topic, data, qos)
+            if subscription == self._subscription_to(session, topic):  # else it was on its way under a right that ended
+                self._keep(session, topic, data, qos)
+
+    def _subscription_to(self, session: Session, topic: str) -> str | None:
+        """Under which grant a client hears of changes now, empty where under none; None for any other topic."""
+        bureau = str(session.client_id).partition(":")[0]
+        return self._rules.subscription_of(bureau) if topic == outbound(bureau, "changes") else None
 
     def _keep(self, session: Session, topic: str, data: bytes, qos: int) -> None:
         if session.clean_session or not qos:

@@ -2,9 +2,13 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
+import polars as pl
+
+from exchange.rights import View, ring_text
+from security.message import EVERYWHERE
 
 
 class Row(NamedTuple):
@@ -92,34 +96,49 @@ class Question(NamedTuple):
 BY_KEY: Final = Question(*(f"{_BY.format('id')}{claims} {_ROW}" for claims in (_NOW, _THEN)))
 BY_IDENTIFIER: Final = Question(*(f"{_BY.format('identifier')}{claims} {_ROW}" for claims in (_NOW, _THEN)))
 
-_RANGES: Final = "WITH r AS (SELECT value ->> 0 AS first, value ->> 1 AS last FROM json_each(?)) "
+_RANGES: Final = "WITH r AS (SELECT value ->> 0 AS first, value ->> 1 AS last FROM json_each(:ranges)) "
 _AROUND_NOW: Final = (
     f"{_RANGES} SELECT c.id, class_code, longitude_deg, latitude_deg FROM r JOIN components c "
-    "ON c.cell BETWEEN r.first AND r.last"
+    "ON c.cell BETWEEN r.first AND r.last WHERE {}"
 )
 # Where it is today or was before; whoever named it by then. Claims that moved left their old cell in claims_past.
 _AROUND_THEN: Final = (
     f"{_RANGES}, k AS (SELECT id FROM r JOIN components ON cell BETWEEN first AND last "
-    "UNION SELECT component_id FROM r JOIN claims_past ON cell BETWEEN first AND last), at(us) AS (VALUES (?)) "
+    "UNION SELECT component_id FROM r JOIN claims_past ON cell BETWEEN first AND last), at(us) AS (VALUES (:until_us)) "
     "SELECT k.id FROM k, at WHERE EXISTS (SELECT 1 FROM claims WHERE component_id = k.id AND valid_from_us < at.us) "
     "OR EXISTS (SELECT 1 FROM claims_past WHERE component_id = k.id AND valid_from_us < at.us)"
 )
 
 
 _CLAIMED_DIFFERENTLY: Final = (
-    "SELECT component_id FROM claims WHERE component_id > ? AND valid_to_us IS NULL GROUP BY component_id "
-    "HAVING count(DISTINCT roles_id) > 1 ORDER BY component_id LIMIT ?"
+    "SELECT component_id FROM claims k JOIN components c ON c.id = component_id "
+    "WHERE component_id > :after AND valid_to_us IS NULL AND {} GROUP BY component_id "
+    "HAVING count(DISTINCT roles_id) > 1 ORDER BY component_id LIMIT :limit"
 )
-# The index is over number and class together, so what a grant withholds is passed over without a look at its row. Of a
-# class that is a set, undecided, each must be among those that are wanted. Code lists hold no quotation mark.
-_WANTED: Final = (
-    "(class_code IN (SELECT value FROM json_each(?2)) OR instr(class_code, '|') AND NOT EXISTS ("
-    "SELECT 1 FROM json_each('[\"' || replace(class_code, '|', '\",\"') || '\"]') "
-    "WHERE value NOT IN (SELECT value FROM json_each(?2))))"
-)
+# The index is over number and class together, so what a grant withholds is passed over without a look at its row.
 _CHANGED: Final = (
-    "SELECT identifier, id, change_number, change_kind FROM components WHERE change_number > ?1 "
-    "AND {} ORDER BY change_number LIMIT ?3"
+    "SELECT c.identifier, c.id, c.change_number, c.change_kind FROM components c WHERE c.change_number > :after "
+    "AND {} ORDER BY c.change_number LIMIT :limit"
+)
+# What the claim recorded last says, of those that stand and say anything.
+_LATEST_SAID: Final = (
+    "(SELECT k.{0} FROM claims k JOIN deliveries d ON d.id = k.delivery_id JOIN commits t ON t.id = d.commit_id "
+    "WHERE k.component_id = c.id AND k.valid_to_us IS NULL AND k.{0} NOT NULL ORDER BY t.recorded_at_us DESC, k.id "
+    "LIMIT 1)"
+)
+_CHOSEN: Final = (
+    "{view} AND (:class IS NULL OR instr('|' || c.class_code || '|', '|' || :class || '|')) "
+    f"AND (:state IS NULL OR {_LATEST_SAID.format('state')} = :state)"
+)
+_LISTED: Final = (
+    "SELECT c.id, c.identifier, c.class_code, {name}, {state}, c.longitude_deg, c.latitude_deg, c.accuracy_m, "
+    f"c.division_code, c.grid_code, c.change_number FROM components c WHERE c.id > :after AND {_CHOSEN} "
+    "ORDER BY c.id LIMIT :limit"
+)
+_CELLS: Final = f"SELECT DISTINCT c.cell FROM components c WHERE {_CHOSEN}"
+_BEYOND: Final = (
+    "SELECT k.source_key FROM claims k JOIN feeds f ON f.id = k.feed_id WHERE f.code = :feed "
+    "AND k.valid_to_us IS NULL AND NOT {view}"
 )
 _LAST_CHANGE: Final = "SELECT last FROM change_counter"
 
@@ -130,17 +149,18 @@ def ask(connection: sqlite3.Connection, question: Question, component: str | int
     return [Row._make(row) for row in connection.execute(statement, (component, until_us))]
 
 
-def claimed_differently(connection: sqlite3.Connection, after: int, limit: int) -> list[int]:
+def claimed_differently(connection: sqlite3.Connection, after: int, limit: int, view: View) -> list[int]:
     """Keys after a key, at most `limit`, of components of whose units their standing claims do not say the same."""
-    return [row[0] for row in connection.execute(_CLAIMED_DIFFERENTLY, (after, limit))]
+    statement = _CLAIMED_DIFFERENTLY.format(seen_through(view, "c"))
+    return [row[0] for row in connection.execute(statement, {"after": after, "limit": limit, **view_values(view)})]
 
 
 def changed_after(
-    connection: sqlite3.Connection, number: int, limit: int, classes: Sequence[str]
+    connection: sqlite3.Connection, number: int, limit: int, view: View
 ) -> list[tuple[str | None, int, int, str]]:
-    """Identifier, key, change number and kind of the components last changed after a number, of classes (none: any)."""
-    statement = _CHANGED.format(_WANTED if classes else "?2 NOT NULL")
-    return connection.execute(statement, (number, msgspec.json.encode(classes).decode(), limit)).fetchall()
+    """Identifier, key, change number and kind of the components last changed after a number, as a view shows them."""
+    statement = _CHANGED.format(seen_through(view, "c"))
+    return connection.execute(statement, {"after": number, "limit": limit, **view_values(view)}).fetchall()
 
 
 def last_change(connection: sqlite3.Connection) -> int:
@@ -148,12 +168,99 @@ def last_change(connection: sqlite3.Connection) -> int:
     return int(connection.execute(_LAST_CHANGE).fetchone()[0])
 
 
-def around(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, str, float, float]]:
-    """Key, class, longitude and latitude of every component in ranges of cells, as they stand."""
-    return connection.execute(_AROUND_NOW, (msgspec.json.encode(ranges).decode(),)).fetchall()
+def around(
+    connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]], view: View
+) -> list[tuple[int, str, float, float]]:
+    """Key, class, longitude and latitude of every component in ranges of cells, as they stand and a view shows them."""
+    values = {"ranges": msgspec.json.encode(ranges).decode(), **view_values(view)}
+    return connection.execute(_AROUND_NOW.format(seen_through(view, "c")), values).fetchall()
 
 
 def around_then(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]], until_us: int) -> list[int]:
-    """Keys of the components that are or ever were in ranges of cells, and that somebody had named by a moment."""
-    rows = connection.execute(_AROUND_THEN, (msgspec.json.encode(ranges).decode(), until_us))
-    return [row[0] for row in rows]
+    """Keys of the components that are or ever were in ranges of cells, and that somebody had named by a moment.
+
+    Whose place of that day a view shows is judged when its claims of that day are read.
+    """
+    values = {"ranges": msgspec.json.encode(ranges).decode(), "until_us": until_us}
+    return [row[0] for row in connection.execute(_AROUND_THEN, values)]
+
+
+class Chosen(NamedTuple):
+    """Which components: through which view, and of those, of which class and state (None: any)."""
+
+    view: View
+    class_code: str | None = None
+    state: str | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """For the statement's parameters."""
+        return {"class": self.class_code, "state": self.state, **view_values(self.view)}
+
+
+def listed(connection: sqlite3.Connection, after: int, limit: int, chosen: Chosen) -> list[tuple[Any, ...]]:
+    """Components after a key, at most `limit`, in order of key, as `exchange.ownership.Component` has its members."""
+    said = {name: _LATEST_SAID.format(name) if chosen.view.shows(name) else "NULL" for name in ("name", "state")}
+    statement = _LISTED.format(view=seen_through(chosen.view, "c"), **said)
+    return connection.execute(statement, {"after": after, "limit": limit, **chosen.values}).fetchall()
+
+
+def cells(connection: sqlite3.Connection, chosen: Chosen) -> list[int]:
+    """The cells in which components stand."""
+    statement = _CELLS.format(view=seen_through(chosen.view, "c"))
+    return [row[0] for row in connection.execute(statement, chosen.values)]
+
+
+def beyond(connection: sqlite3.Connection, feed: str, view: View, source_keys: Sequence[str] | None) -> pl.DataFrame:
+    """source_key: those of a feed's keys (None: of all) whose standing claims a view does not cover."""
+    rows: list[tuple[str]] = []
+    if view.classes or view.area != EVERYWHERE:
+        statement = _BEYOND.format(view=seen_through(view, "k"))
+        values = {"feed": feed, **view_values(view)}
+        if source_keys is not None:
+            statement += " AND k.source_key IN (SELECT value FROM json_each(:keys))"
+            values["keys"] = msgspec.json.encode(source_keys).decode()
+        rows = connection.execute(statement, values).fetchall()
+    return pl.DataFrame(rows, {"source_key": pl.String}, orient="row")
+
+
+# What a view shows ----------------------------------------------------------------------------------------------------
+
+# Of a class that is a set, undecided, each must be among those that are wanted. Code lists hold no quotation mark.
+_CLASSES: Final = (
+    "({0}.class_code IN (SELECT value FROM json_each(:v_classes)) OR instr({0}.class_code, '|') AND NOT EXISTS ("
+    "SELECT 1 FROM json_each('[\"' || replace({0}.class_code, '|', '\",\"') || '\"]') "
+    "WHERE value NOT IN (SELECT value FROM json_each(:v_classes))))"
+)
+_DISTRICTS: Final = (
+    "EXISTS (SELECT 1 FROM json_each(:v_districts) WHERE substr({0}.division_code, 1, length(value)) = value)"
+)
+_GRIDS: Final = "coalesce({0}.grid_code IN (SELECT value FROM json_each(:v_grids)), 0)"
+_RING: Final = (
+    "({0}.longitude_deg BETWEEN :v_west AND :v_east AND {0}.latitude_deg BETWEEN :v_south AND :v_north "
+    "AND in_ring(:v_ring, {0}.longitude_deg, {0}.latitude_deg))"
+)
+
+
+def seen_through(view: View, row: str) -> str:
+    """A condition, never null, on a row of `components` or `claims` that has this name in the statement."""
+    area = view.area
+    parts = ((area.districts, _DISTRICTS), (area.cells, _GRIDS), (area.polygon, _RING))
+    places = [condition for named, condition in parts if named]
+    conditions = [*([_CLASSES] if view.classes else []), *([f"({' OR '.join(places)})"] if places else [])]
+    return f"({' AND '.join(conditions) or '1'})".format(row)
+
+
+def view_values(view: View) -> dict[str, Any]:
+    """The parameters of `seen_through`, whatever the row's name."""
+    area = view.area
+    values: dict[str, Any] = {
+        "v_classes": msgspec.json.encode(sorted(view.classes)).decode(),
+        "v_districts": msgspec.json.encode(area.districts).decode(),
+        "v_grids": msgspec.json.encode(area.cells).decode(),
+    }
+    if area.polygon:
+        east, north = zip(*area.polygon, strict=True)
+        values |= {"v_west": min(east), "v_east": max(east), "v_south": min(north), "v_north": max(north)}
+        values["v_ring"] = ring_text(area)
+    return values

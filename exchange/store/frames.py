@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
+from exchange.rights import EVERYTHING, View
 from mappings.schema import PLACED, READINGS, Schema
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,8 +64,16 @@ LINKS: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "distanc
 # Components that a key's claim may speak of, none nearer than the others: it founds one of its own, a person decides.
 TIES: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "distance_m": pl.Float64}
 
-# What a register says of its keys, ended or not: whose component, and which class it is of.
-KNOWN_KEYS: Final[Schema] = {"source_key": pl.String, "component": pl.Int64, "class_code": pl.String}
+# What a register says of its keys, ended or not: whose component, which class it is of, and where it stands.
+KNOWN_KEYS: Final[Schema] = {
+    "source_key": pl.String,
+    "component": pl.Int64,
+    "class_code": pl.String,
+    "division_code": pl.String,
+    "grid_code": pl.String,
+    "longitude_deg": pl.Float64,
+    "latitude_deg": pl.Float64,
+}
 
 # Readings that are right, of known components. Which reading it is: component, quantity and moment.
 OBSERVED: Final[Schema] = {**READINGS, "component": pl.Int64}
@@ -87,7 +96,7 @@ class BatchDelivery(msgspec.Struct, frozen=True):
 
     valid_from: the feed's `as_of`, or the time of signing; received_at: act one's clock; both aware, UTC
     entry:      index of its acceptance in the audit log
-    classes:    class codes that the grant covers, empty for all of the feed
+    view:       what the grant lets in
     """
 
     sender: str
@@ -96,7 +105,7 @@ class BatchDelivery(msgspec.Struct, frozen=True):
     received_at: datetime
     entry: int
     evidence_class: str
-    classes: tuple[str, ...] = ()
+    view: View = EVERYTHING
 
 
 class Seen(msgspec.Struct, frozen=True):

@@ -5,6 +5,8 @@ from collections import Counter
 
 import msgspec
 
+from exchange.rights import EVERYTHING, View
+from exchange.store.asking import seen_through, view_values
 from exchange.store.frames import Ledger, Tie
 from exchange.store.roles import ROLE_NAMES, RoleAnswer, Verdict, unit_of, verdict, weigh
 from exchange.store.writing import ROLE_COLUMNS
@@ -18,7 +20,9 @@ COMBINATIONS = (
 TIES = (
     "SELECT f.bureau, f.code, k.source_key, k.component_id, json_group_array(t.component_id), "
     "min(t.distance_m) FROM ties t JOIN claims k ON k.id = t.claim_id JOIN feeds f ON f.id = k.feed_id "
-    "WHERE k.valid_to_us IS NULL GROUP BY t.claim_id ORDER BY k.component_id"
+    "JOIN components c ON c.id = k.component_id JOIN components o ON o.id = t.component_id "
+    "WHERE k.valid_to_us IS NULL AND k.component_id > :after AND {} AND {} "
+    "GROUP BY t.claim_id ORDER BY k.component_id, t.claim_id LIMIT :limit"
 )
 
 
@@ -47,9 +51,10 @@ def ledger(connection: sqlite3.Connection) -> Ledger:
     )
 
 
-def ties(connection: sqlite3.Connection) -> list[Tie]:
-    """Standing claims with open ties, by component."""
-    rows = connection.execute(TIES).fetchall()
+def ties(connection: sqlite3.Connection, view: View = EVERYTHING, after: int = 0, limit: int = -1) -> list[Tie]:
+    """Standing claims with open ties, by component, as far as a view covers what they lie between."""
+    statement = TIES.format(seen_through(view, "c"), seen_through(view, "o"))
+    rows = connection.execute(statement, {"after": after, "limit": limit, **view_values(view)}).fetchall()
     return [
         Tie(bureau, feed, key, component, tuple(sorted(msgspec.json.decode(others))), metres)
         for bureau, feed, key, component, others, metres in rows

@@ -13,7 +13,8 @@ import polars as pl
 from exchange.store.frames import IDENTITY, KNOWN_KEYS, KNOWN_READINGS
 
 _KEYS: Final = (
-    "SELECT source_key, c.id, c.class_code FROM json_each(?) j JOIN feeds f ON f.code = ? "
+    "SELECT source_key, c.id, c.class_code, c.division_code, c.grid_code, c.longitude_deg, c.latitude_deg "
+    "FROM json_each(?) j JOIN feeds f ON f.code = ? "
     "JOIN claims k ON k.feed_id = f.id AND k.source_key = j.value JOIN components c ON c.id = k.component_id"
 )
 _KNOWN: Final = (

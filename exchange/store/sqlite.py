@@ -12,7 +12,8 @@ import polars as pl
 import sqlalchemy as sa
 
 from exchange.migrate import upgrade
-from exchange.store import ledgers, readings
+from exchange.rights import EVERYTHING, View, in_ring
+from exchange.store import asking, ledgers, readings
 from exchange.store.frames import NEAR, SEEN, Batch, Ledger, Seen, Stored, StoredDelivery, Tie
 from exchange.store.places import cells_in_reach
 from exchange.store.writing import decoded_outcomes, stored_again, stored_delivery, write
@@ -66,6 +67,10 @@ class Store:
             rows = connection.execute(wanted, (feed, msgspec.json.encode(source_keys).decode()))
         as_of = connection.execute("SELECT as_of_us FROM feeds WHERE code = ?", (feed,)).fetchone()
         return Seen(_frame(rows, SEEN), as_of[0] if as_of else None)
+
+    def beyond(self, feed: str, view: View, source_keys: Sequence[str] | None = None) -> pl.DataFrame:
+        """source_key: those of a feed's keys (None: of all) whose standing claims a view does not cover."""
+        return asking.beyond(self.connection(), feed, view, source_keys)
 
     def near(self, feed: str, versions: pl.DataFrame) -> pl.DataFrame:
         """NEAR: components around the new ones among `versions`, of their classes, not yet spoken of by `feed`."""
@@ -121,15 +126,19 @@ class Store:
         """The store in numbers, as of now."""
         return ledgers.ledger(self.connection())
 
-    def ties(self) -> list[Tie]:
-        """Claims that position alone does not join, by component: a person's to decide."""
-        return ledgers.ties(self.connection())
+    def ties(self, view: View = EVERYTHING, after: int = 0, limit: int = -1) -> list[Tie]:
+        """Claims that position alone does not join, by component after a number: a person's to decide. limit -1: all.
+
+        Both sides of a tie are seen through the view; one that has a single side left is none.
+        """
+        return ledgers.ties(self.connection(), view, after, limit)
 
     def connection(self) -> sqlite3.Connection:
         """This thread's own connection, in autocommit; reads see the last commit."""
         found: sqlite3.Connection | None = getattr(self._threads, "connection", None)
         if found is None:
             found = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            found.create_function("in_ring", 3, in_ring, deterministic=True)
             found.execute("PRAGMA synchronous=FULL")
             found.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
             self._threads.connection = found

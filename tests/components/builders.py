@@ -13,6 +13,7 @@ import shapely
 from exchange.claims import compare
 from exchange.joining import join
 from exchange.placing import Areas, City, place
+from exchange.rights import View
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
 from exchange.store.sqlite import Store
 from exchange.validation import check, lists
@@ -82,12 +83,14 @@ def candidates(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
 
 def a_delivery(message_id: str, valid_from: datetime = MONDAY, sender: str = "water", **said: Any) -> BatchDelivery:
     """A delivery received at noon of the day it is valid from."""
+    classes = frozenset(said.pop("classes", ()))
     return BatchDelivery(
         sender=sender,
         message_id=message_id,
         valid_from=valid_from,
         received_at=said.pop("received_at", valid_from),
         entry=said.pop("entry", 7),
+        view=said.pop("view", View(classes)),
         evidence_class="signed",
         **said,
     )

@@ -7,10 +7,12 @@ import polars as pl
 import pytest
 
 from exchange.placing import place
+from exchange.rights import View
 from exchange.store.frames import BatchDelivery
 from exchange.validation import RULES, check
 from mappings.findings import sentence_of
 from mappings.schema import FINDINGS, KEY
+from security.message import Area
 from tests.components.builders import CITY, LIMIT_M, LISTS, MONDAY, a_delivery, a_row, candidates
 
 GOOD: dict[str, Any] = {
@@ -25,6 +27,10 @@ GOOD: dict[str, Any] = {
     "place": "样城路",
 }
 FEED_CLASSES = ("0101", "0102")
+WESTERN = View(
+    frozenset(("0101", "0118")),
+    Area(polygon=((121.54, 29.86), (121.549, 29.86), (121.549, 29.88), (121.54, 29.88))),
+)
 
 SPOILED: list[tuple[str, str, str, dict[str, Any]]] = [
     ("key.missing", "source_key", "error", {"source_key": None}),
@@ -32,6 +38,8 @@ SPOILED: list[tuple[str, str, str, dict[str, Any]]] = [
     ("class.unknown", "class_code", "error", {"class_code": "9999"}),
     ("class.not_in_feed", "class_code", "error", {"class_code": "0118"}),
     ("class.not_granted", "class_code", "error", {"class_code": "0102"}),
+    ("grant.key_outside", "source_key", "error", {"source_key": "ELSEWHERE"}),
+    ("grant.outside_area", "x", "error", {"x": 121.5495}),
     ("position.missing", "x", "error", {"x": None}),
     ("position.missing", "x", "error", {"y": None}),
     ("division.unknown", "division_code", "error", {"division_code": "330299"}),
@@ -57,8 +65,13 @@ SPOILED: list[tuple[str, str, str, dict[str, Any]]] = [
 
 def found(*rows: dict[str, Any], delivery: BatchDelivery | None = None) -> pl.DataFrame:
     placing = place(candidates(rows), crs="EPSG:4490", accuracy_m=0.5, city=CITY, limit_m=LIMIT_M)
-    delivery = delivery or a_delivery("m", classes=("0101", "0118"))
-    return check(placing.placed, placing.findings, deliveries=[delivery], classes=FEED_CLASSES, lists=LISTS)
+    delivery = delivery or a_delivery("m", view=WESTERN)
+    beyond = pl.DataFrame(
+        {"delivery": [0], "source_key": ["ELSEWHERE"]}, {"delivery": pl.UInt32, "source_key": pl.String}
+    )
+    return check(
+        placing.placed, placing.findings, deliveries=[delivery], classes=FEED_CLASSES, lists=LISTS, beyond=beyond
+    )
 
 
 def test_a_good_record_breaks_no_rule() -> None:

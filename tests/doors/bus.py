@@ -52,7 +52,7 @@ class ListedRegistry:
             self.certificates.append(pki.enrolled(key.certificate_der, bureau, use))  # type: ignore[arg-type]
         self._trust = None
 
-    def grant(self, bureau: str, action: str, target: str, classes: Sequence[str] = ()) -> None:
+    def grant(self, bureau: str, action: str, target: str, classes: Sequence[str] = (), **limits: Any) -> Grant:
         self.granted.append(
             Grant(
                 id=f"g{len(self.granted)}",
@@ -66,8 +66,10 @@ class ListedRegistry:
                 basis="test",
                 proposed_by="a",
                 approved_by="b",
+                **limits,
             )
         )
+        return self.granted[-1]
 
 
 class TestBus:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,67 +14,17 @@ from starlette.types import ASGIApp
 
 from connectors.partner.partner import Partner
 from connectors.transports.soap_client import Version
-from exchange.http import reads
 from exchange.http.app import make_app
-from exchange.ownership import Claim, Component, Disputes, NearAnswer, OwnershipAnswer, RoleAnswer, Unit
+from exchange.ownership import Disputes, component, nearest, ownership
 from exchange.receipts import verify_receipt
-from exchange.store.frames import Tie
 from exchange.store.sqlite import Store
 from security.errors import Refusal
 from security.message import in_memory
+from tests.components.builders import CENSUS, a_delivery, a_row, deliver
 from tests.doors.bus import TestBus
 from tests.doors.conftest import City, Running
 
-COMPONENT = Component(7, "3302030102000007", "0102", "雨水井盖", None, 121.55, 29.87, 0.25, "330203", None, 41)
-DRAINAGE = Unit("D1", "排水公司", "stated")
-CLAIM = Claim(
-    bureau="water",
-    feed="covers",
-    source_key="YS-7",
-    sender="water",
-    message_id="m-1",
-    record=6,
-    entry=12,
-    evidence_class="signed",
-    valid_from=datetime(2026, 11, 1, tzinfo=UTC),
-    valid_to=None,
-    recorded_at=datetime(2026, 11, 2, 3, 4, 5, 678901, tzinfo=UTC),
-    class_code="0102",
-    longitude_deg=121.55,
-    latitude_deg=29.87,
-    accuracy_m=0.25,
-    join_distance_m=None,
-    name="雨水井盖",
-    state=None,
-    authority=None,
-    owner=DRAINAGE,
-    maintainer=Unit(None, "养护所", "default"),
-    attributes={"place": "望江路", "initial_date": "2012-05-01"},
-)
-ROLES = (
-    RoleAnswer("authority", "unknown", ()),
-    RoleAnswer("owner", "stated", (DRAINAGE,)),
-    RoleAnswer("maintainer", "defaulted", (Unit(None, "养护所", "default"),)),
-)
-
-
-def ownership(store: Store, key: str, on: date | None = None) -> OwnershipAnswer:
-    if key not in ("7", "3302030102000007"):
-        raise Refusal("component.unknown", key)
-    return OwnershipAnswer(COMPONENT, on, "role unknown", ROLES, (CLAIM,))
-
-
-def component(store: Store, key: str) -> Component:
-    return ownership(store, key).component
-
-
-def nearest(store: Store, *place: Any) -> tuple[NearAnswer, ...]:
-    return (NearAnswer(3.25, ownership(store, "7", place[-1])),)
-
-
-def disputes(store: Store, after: int, limit: int, covers: Callable[[Component], bool]) -> Disputes:
-    answers = [ownership(store, "7")] if after < 7 and limit and covers(COMPONENT) else []
-    return Disputes(tuple(answers), (TIE,))
+HERE = 121.5416, 29.865
 
 
 def plain(answer: object) -> Any:
@@ -86,6 +36,14 @@ class Served:
     def __init__(self, test: TestBus, running: Running) -> None:
         self.test, self.url = test, f"https://localhost:{running.port}"
         self.cases = test.bureau("cases")
+        rows = [a_row(f"YS-{n}", n, class_code="0102", name="雨水井盖", owner_name="排水公司") for n in range(7)]
+        deliver(test.bus.store, rows, a_delivery("m-1"))
+        listed = [a_row("C-7", 6, class_code="0102", owner_name="城管局")]
+        deliver(test.bus.store, listed, a_delivery("m-2", sender="urban-management"), feed=CENSUS)
+
+    @property
+    def store(self) -> Store:
+        return self.test.bus.store
 
     def partner(self, version: Version = "1.1") -> Partner:
         return Partner(self.cases, self.url, partial(verify_receipt, anchors=self.test.anchors), version=version)
@@ -97,19 +55,12 @@ class Served:
 
 
 @pytest.fixture
-def served(
-    start: Callable[[ASGIApp], Running], city: City, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Served]:
-    for story in (ownership, component, nearest, disputes):
-        monkeypatch.setattr(reads, story.__name__, story)
+def served(start: Callable[[ASGIApp], Running], city: City, tmp_path: Path) -> Iterator[Served]:
     test = TestBus(tmp_path, city)
     running = start(make_app(test.bus, tmp_path / "spool"))
     yield Served(test, running)
     running.stop()
     test.bus.close()
-
-
-TIE = Tie("water", "water-register", "W-7", 9, (7, 8), 0.004)
 
 
 @pytest.fixture
@@ -123,14 +74,16 @@ def granted(served: Served) -> Served:
 def test_ownership_over_soap_is_what_the_store_answers(granted: Served, version: Version) -> None:
     day = date(2026, 11, 3)
     answer = granted.partner(version).ownership("3302030102000007", day, purpose="案件处置", case_number="A-1")
-    assert msgspec.to_builtins(answer) == msgspec.to_builtins(ownership(granted.test.bus.store, "7", day))
+    assert msgspec.to_builtins(answer) == msgspec.to_builtins(ownership(granted.store, "7", day))
 
 
 def test_component_and_nearest_over_soap_are_what_the_store_answers(granted: Served) -> None:
     partner = granted.partner()
-    assert msgspec.to_builtins(partner.component("7", purpose="p")) == msgspec.to_builtins(COMPONENT)
-    (near,) = partner.nearest(121.55, 29.87, 20.0, "0102", purpose="p")
-    assert near.distance_m == 3.25
+    assert msgspec.to_builtins(partner.component("7", purpose="p")) == msgspec.to_builtins(
+        component(granted.store, "7")
+    )
+    (near,) = partner.nearest(*HERE, 2.0, "0102", purpose="p")
+    assert near.distance_m == nearest(granted.store, *HERE, 2.0)[0].distance_m
     assert near.ownership.component.identifier == "3302030102000007"
 
 
@@ -157,13 +110,21 @@ def test_a_narrow_grant_does_not_tell_which_numbers_exist(served: Served) -> Non
         served.partner().ownership("7", purpose="p")
     with pytest.raises(Refusal, match=r"component\.unknown"):
         served.partner().ownership("8", purpose="p")
-    assert served.partner().nearest(121.55, 29.87, 20.0, purpose="p") == ()
+    assert served.partner().nearest(*HERE, 20.0, purpose="p") == ()
     assert served.get("/components/7/ownership").json()["refusal"]["code"] == "component.unknown"
 
 
 def test_a_class_of_the_grant_is_answered(served: Served) -> None:
     served.test.registry.grant("cases", "pull", "ownership", ["CJ/T 214-2007:0102"])
     assert served.partner().ownership("7", purpose="p").component.key == 7
+
+
+def test_the_nearest_are_counted_once_what_is_withheld_is_gone(served: Served) -> None:
+    others = [a_row(f"X-{n}", 6, class_code="0101", y=29.865 + n * 1e-6) for n in range(1, 25)]
+    deliver(served.store, others, a_delivery("m-3"))
+    served.test.registry.grant("cases", "pull", "ownership", ["CJ/T 214-2007:0102"])
+    near = served.partner().nearest(*HERE, 80.0, purpose="p")
+    assert [one.ownership.component.key for one in near] == [7, 6, 5, 4, 3, 2, 1]
 
 
 def test_rest_says_the_same_and_that_nobody_signed(granted: Served) -> None:
@@ -173,16 +134,14 @@ def test_rest_says_the_same_and_that_nobody_signed(granted: Served) -> None:
     assert answer["signed_request"] is False
     assert response.headers["yongtong-signed-request"] == "false"
     assert answer["recipient"] == "cases"
-    assert answer["ownership"] == plain(ownership(granted.test.bus.store, "7", date(2026, 11, 3)))
+    assert answer["ownership"] == plain(ownership(granted.store, "7", date(2026, 11, 3)))
     assert granted.get("/components/7").json()["component"]["name"] == "雨水井盖"
     open_ = granted.get("/disputes?after=6&limit=5").json()["disputes"]
-    assert open_ == plain(Disputes((ownership(granted.test.bus.store, "7"),), (TIE,)))
+    assert open_ == plain(Disputes((ownership(granted.store, "7"),), ()))
     assert granted.get("/disputes?after=7").json()["disputes"]["owners"] == []
     assert granted.get("/disputes?limit=501").json()["refusal"]["code"] == "http.parameter"
-    assert (
-        granted.get("/components/near?lon=121.55&lat=29.87&radius_m=20&class=0102").json()["near"][0]["distance_m"]
-        == 3.25
-    )
+    near = granted.get(f"/components/near?lon={HERE[0]}&lat={HERE[1]}&radius_m=2&class=0102").json()["near"]
+    assert near == [{"distance_m": 0.0, "ownership": plain(ownership(granted.store, "7"))}]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from exchange.readings import check
 from exchange.store.frames import KNOWN_KEYS, BatchDelivery
 from mappings.apply import map_records, take
 from mappings.load import load_feeds
+from mappings.schema import conform
 from samples.generate import generate
 from samples.telemetry import FAULTS, HEARTBEATS, Telemetry
 from security.message import file_content
@@ -38,7 +39,7 @@ def test_each_sown_fault_is_found_and_no_other(folder: Path) -> None:
     water = pl.read_csv(folder / "water.csv", infer_schema=False)["设施编号"].drop_nulls().unique()
     known = pl.DataFrame({"source_key": water}).with_columns(component=pl.lit(1), class_code=pl.lit("0101"))
     delivery = BatchDelivery("water", "t-1", NOON, NOON, 0, "signed")
-    checked = check(mapped.candidates, known.cast(dict(KNOWN_KEYS)), [delivery])
+    checked = check(mapped.candidates, conform(known, KNOWN_KEYS), [delivery])
     found = pl.concat([mapped.findings, checked.findings])
     errors = found.filter(severity="error").sort("record")
     assert {code: errors.filter(code=code)["record"].to_list() for code in FAULTS} == said.rejected

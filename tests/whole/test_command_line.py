@@ -174,6 +174,7 @@ GOOD: dict[str, Good] = {
     "near --as": lambda desk: (["near", *desk.there(), "--radius", "2", *desk.partner], {"near"}),
     "changes": lambda desk: (["changes", "--limit", "2", *desk.here], {"changes", "next"}),
     "changes --as": lambda desk: (["changes", "--after", "1", *desk.partner], {"changes", "next"}),
+    "export": lambda desk: (["export", str(desk.folder / f"{desk.pushed()}.csv"), *desk.partner], {"export"}),
     "grant propose subscribe": lambda desk: (
         ["grant", "propose", desk.bureau(), "subscribe", "changes", "--purpose", "p", "--basis", "b", *BY, *desk.here],
         {"grant", "state"},
@@ -256,6 +257,9 @@ REFUSED: dict[str, tuple[str, Bad]] = {
     "near": ("component.radius_too_large", lambda desk: ["near", "121.5", "29.8", "--radius", "501", *desk.here]),
     "ownership": ("component.unknown", lambda desk: ["ownership", "none", "--on", "2026-11-01", *desk.here]),
     "ownership --as": ("component.unknown", lambda desk: ["ownership", "999999999", *desk.partner]),
+    "export": (
+        "auth.no_grant", lambda desk: ["export", str(desk.folder / "a.csv"), *desk.partner[2:], "--as", "water"]
+    ),
     "bureau enrol": (
         "registry.code_invalid",
         lambda desk: ["bureau", "enrol", "../water", *TITLES, "--new-keys", str(desk.folder),
@@ -341,6 +345,9 @@ WRONG: dict[str, tuple[str, Bad]] = {
     "serve beside another": ("another serve", lambda desk: ["serve", "--https-port", "0", *desk.here]),
     "push of a missing file": ("none.csv", lambda desk: ["push", FEED, "none.csv", *desk.partner]),
     "preview of a missing file": ("none.csv", lambda desk: ["feed", "preview", FEED, "none.csv", *desk.here]),
+    "export to where nothing can be": (
+        "nowhere", lambda desk: ["export", str(desk.folder / "nowhere" / "a.csv"), *desk.partner]
+    ),
     "push as nobody": ("--partners", lambda desk: ["push", FEED, desk.file(), "--as", "nobody", "--url", desk.bus.url]),
     "enrol without certificates": (
         "--new-keys", lambda desk: ["bureau", "enrol", "a", *TITLES, *BY, *desk.here]
