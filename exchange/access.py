@@ -60,16 +60,21 @@ def bounds(day: date) -> tuple[datetime, datetime]:
 
 
 def who_could_see(
-    component: Component, day: date, granted: Sequence[Granted], entries: Iterable[LoggedEntry]
+    component: Component,
+    day: date,
+    granted: Sequence[Granted],
+    entries: Iterable[LoggedEntry],
+    bureaus: Mapping[str, str],
 ) -> list[CouldSee]:
     """Who could see a component on a day, through which grant, and which entries say that they asked for it.
 
     component: as it stood on that day
     granted:   all grants that ever were
     entries:   of that day
+    bureaus:   whose certificate it is, by fingerprint
     """
     place = component.division_code, component.grid_code, component.longitude_deg, component.latitude_deg
-    asked = _asked(entries, {component.identifier or "", str(component.key)})
+    asked = _asked(entries, bureaus, {component.identifier or "", str(component.key)})
     found = {}
     for grant in _governing(day, granted):
         if View.of(grant).covers(component.class_code, *place):
@@ -96,12 +101,14 @@ def _stood(one: Granted, moment: str) -> bool:
     return one.approved_at <= moment and (not one.revoked_at or moment < one.revoked_at)
 
 
-def _asked(entries: Iterable[LoggedEntry], names: set[str]) -> dict[tuple[str, str], list[int]]:
+def _asked(
+    entries: Iterable[LoggedEntry], bureaus: Mapping[str, str], names: set[str]
+) -> dict[tuple[str, str], list[int]]:
     """Entries of reads that named the component, by bureau and grant."""
     found: dict[tuple[str, str], list[int]] = {}
     for entry in entries:
         if entry.leaf.type == "read" and entry.detail and str(entry.detail.get("component", "")) in names - {""}:
-            bureau = entry.leaf.sender or str(entry.detail.get("bureau", ""))
+            bureau = _bureau_of(entry, bureaus)
             found.setdefault((bureau, entry.leaf.grant), []).append(entry.index)
     return found
 
@@ -111,15 +118,17 @@ def simulate(
     before: tuple[Grant, ...],
     after: tuple[Grant, ...],
     feed_bureaus: Mapping[str, str],
+    bureaus: Mapping[str, str],
     day: str,
 ) -> list[Calls]:
     """Whose calls would change if grants changed: what was asked in the entries, asked again on a day.
 
     before, after: grants in force without and with the change; feed_bureaus: whose feed it is, by feed
+    bureaus: whose certificate it is, by fingerprint
     """
     counted: Counter[tuple[str, Action, str]] = Counter()
     for entry in entries:
-        call = call_of(entry)
+        call = call_of(entry, bureaus)
         if call is not None:
             counted[call] += 1
     # One set of grants after the other: `authorise` remembers the order of the set that it was asked about last.
@@ -133,10 +142,10 @@ def simulate(
     ]
 
 
-def call_of(entry: LoggedEntry) -> tuple[str, Action, str] | None:
+def call_of(entry: LoggedEntry, bureaus: Mapping[str, str]) -> tuple[str, Action, str] | None:
     """Who did or tried what, if the entry is a call at a door by somebody known."""
     leaf, detail = entry.leaf, entry.detail or {}
-    bureau = leaf.sender or str(detail.get("bureau", ""))
+    bureau = _bureau_of(entry, bureaus)
     if not bureau:
         return None
     if leaf.type == "delivery":
@@ -147,6 +156,11 @@ def call_of(entry: LoggedEntry) -> tuple[str, Action, str] | None:
     if leaf.type == "refusal" and action in get_args(Action):
         return bureau, action, target  # type: ignore[return-value]  # an Action, by the line above
     return None
+
+
+def _bureau_of(entry: LoggedEntry, bureaus: Mapping[str, str]) -> str:
+    """Who called: as verified by a signature, else whose connection it was."""
+    return entry.leaf.sender or bureaus.get(entry.leaf.carrier, "")
 
 
 def _said(

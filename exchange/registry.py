@@ -146,6 +146,10 @@ class Registry:
         """All certificates, by bureau, revoked ones too."""
         return sorted(self._now().certificates.values(), key=lambda c: (c.bureau, c.use, c.fingerprint))
 
+    def bureaus_by_certificate(self) -> dict[str, str]:
+        """Whose certificate it is, by fingerprint."""
+        return {fingerprint: c.bureau for fingerprint, c in self._now().certificates.items()}
+
     def persons(self) -> list[tuple[str, Person]]:
         """All persons who hold or held an office, each with the name, by time."""
         names = self._names()

@@ -22,8 +22,17 @@ def shared_data() -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Says a line at the end of the run, whichever process the test ran in: counts and figures that somebody reads."""
+    return lambda line: request.node.user_properties.append(("told", line))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name and count each group that was skipped, at the end, where it is read."""
+    """What tests told, and each group that was skipped, named and counted, at the end, where it is read."""
+    passed = terminalreporter.stats.get("passed", [])
+    for line in (said for report in passed for name, said in report.user_properties if name == "told"):
+        terminalreporter.write_line(line)
     groups: dict[str, int] = {}
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "unnamed"

@@ -131,7 +131,7 @@ def _who_could_see(options: argparse.Namespace) -> int:
         component = ownership.ownership(store, options.who_could_see, on).component
         first, last = access.bounds(on)
         reads = opened.journal.search(type="read", since=first, until=last, limit=MOST_READS)
-        seen = access.who_could_see(component, on, opened.granted(), reads)
+        seen = access.who_could_see(component, on, opened.granted(), reads, opened.bureaus_by_certificate())
         opened.note_search(officer, _asked(options))
     if options.json:
         print_json({"component": options.who_could_see, "on": on, "could_see": seen})

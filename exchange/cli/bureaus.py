@@ -248,7 +248,8 @@ def _simulate(options: argparse.Namespace) -> int:
         feeds = load_feeds(settings.at(path) for path in settings.feeds.folders)
         owners = {feed.id: feed.bureau for feed in feeds.values()}
         entries = opened.journal.since(now - timedelta(days=options.days))
-        changed = access.simulate(entries, standing, after, owners, max(today, added.valid_from) if added else today)
+        on = max(today, added.valid_from) if added else today
+        changed = access.simulate(entries, standing, after, owners, opened.bureaus_by_certificate(), on)
     what = "approve" if added else "revoke"
     if options.json:
         print_json({"grant": options.id, "if": what, "days": options.days, "calls": changed})

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,7 +72,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_a_person_does_what_their_office_is_and_nothing_else(
-    acts: Acts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    acts: Acts, tmp_path: Path, capsys: pytest.CaptureFixture[str], tell: Callable[[str], None]
 ) -> None:
     rows = []
     for command, offices in OFFICES.items():
@@ -83,11 +83,9 @@ def test_a_person_does_what_their_office_is_and_nothing_else(
             assert row[role] == (role in offices), (command, role, code)
         assert run(acts, command, NOBODY, tmp_path / "nobody", capsys) == "person.unknown", command
         rows.append((command, row))
-    with capsys.disabled():
-        print("\nMATRIX command x office")
-        for command, row in rows:
-            print(f"  {command:20}" + "".join(f"  {role} {'yes' if may else '-':3}" for role, may in row.items()))
-        print(f"MATRIX command x office: {len(rows) * 4} cells ({len(rows)} commands; nobody in office: none)")
+    for command, row in rows:
+        tell(f"  {command:20}" + "".join(f"  {role} {'yes' if may else '-':3}" for role, may in row.items()))
+    tell(f"MATRIX command x office: {len(rows) * 4} cells ({len(rows)} commands, three offices and nobody in office)")
 
 
 def test_every_command_at_which_a_person_acts_belongs_to_an_office() -> None:

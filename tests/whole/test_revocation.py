@@ -130,24 +130,23 @@ def until(holds: Callable[[], Any], seconds: float = 20.0) -> Any:
     return found
 
 
-def report(capsys: pytest.CaptureFixture[str], what: str, seconds: float) -> None:
-    """Print how long it took, also where nothing failed, and hold it to the limit."""
-    with capsys.disabled():
-        print(f"\nREVOKED {what}: {seconds:.2f} s", end="")
+def report(tell: Callable[[str], None], what: str, seconds: float) -> None:
+    """Tell how long it took, also where nothing failed, and hold it to the limit."""
+    tell(f"REVOKED {what}: {seconds:.2f} s")
     assert seconds < WITHIN_S
 
 
-def test_a_revoked_certificate_ends_its_session(bureau: Bureau, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_revoked_certificate_ends_its_session(bureau: Bureau, tell: Callable[[str], None]) -> None:
     assert bureau.listener.come()
     revoked_s = bureau.revoke_certificate()
     lost_s = until(lambda: bureau.listener.lost_at)[0]
-    report(capsys, "certificate, MQTT session", lost_s - revoked_s)
+    report(tell, "certificate, MQTT session", lost_s - revoked_s)
     bureau.listener.go()
     assert not bureau.listener.come()
 
 
 def test_the_last_grant_takes_the_session_with_it_and_not_the_one_before(
-    bureau: Bureau, capsys: pytest.CaptureFixture[str]
+    bureau: Bureau, tell: Callable[[str], None]
 ) -> None:
     first, last = bureau.grant("pull", "ownership"), bureau.grant("pull", "components")
     assert bureau.listener.come()
@@ -155,10 +154,10 @@ def test_the_last_grant_takes_the_session_with_it_and_not_the_one_before(
     time.sleep(QUIET_S)
     assert bureau.listener.lost_at == []
     revoked_s = bureau.revoke(last)
-    report(capsys, "last grant, MQTT session", until(lambda: bureau.listener.lost_at)[0] - revoked_s)
+    report(tell, "last grant, MQTT session", until(lambda: bureau.listener.lost_at)[0] - revoked_s)
 
 
-def test_a_subscription_that_is_revoked_is_cut_off(bureau: Bureau, id: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_subscription_that_is_revoked_is_cut_off(bureau: Bureau, id: str, tell: Callable[[str], None]) -> None:
     bureau.grant("pull", "ownership")
     subscription = bureau.grant("subscribe", "changes")
     assert bureau.listener.come()
@@ -166,14 +165,14 @@ def test_a_subscription_that_is_revoked_is_cut_off(bureau: Bureau, id: str, caps
     bureau.something_happens(id)
     until(lambda: bureau.listener.heard)
     revoked_s = bureau.revoke(subscription)
-    report(capsys, "subscription, MQTT session", until(lambda: bureau.listener.lost_at)[0] - revoked_s)
+    report(tell, "subscription, MQTT session", until(lambda: bureau.listener.lost_at)[0] - revoked_s)
     bureau.listener.go()
     assert bureau.listener.come(), "what is left to it, it may"
 
 
 @pytest.mark.parametrize("what", ["nothing", "subscription", "certificate"])
 def test_what_waits_for_one_who_is_away_does_not_arrive_afterwards(
-    bureau: Bureau, id: str, what: str, capsys: pytest.CaptureFixture[str]
+    bureau: Bureau, id: str, what: str, tell: Callable[[str], None]
 ) -> None:
     bureau.grant("pull", "ownership")
     subscription = bureau.grant("subscribe", "changes")
@@ -193,7 +192,7 @@ def test_what_waits_for_one_who_is_away_does_not_arrive_afterwards(
     assert came == (what == "subscription")
     time.sleep(QUIET_S)
     assert bureau.listener.heard == []
-    report(capsys, f"{what}, queue empty from", time.monotonic() - revoked_s - QUIET_S)
+    report(tell, f"{what}, queue empty from", time.monotonic() - revoked_s - QUIET_S)
 
 
 def test_what_was_queued_under_one_grant_is_not_told_under_the_next(bureau: Bureau, id: str) -> None:
@@ -212,7 +211,12 @@ def test_what_was_queued_under_one_grant_is_not_told_under_the_next(bureau: Bure
 
 
 def test_a_running_export_ends_with_its_grant_and_leaves_no_file(
-    bureau: Bureau, id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bureau: Bureau,
+    id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tell: Callable[[str], None],
 ) -> None:
     bureau.bus.partner().push(FEED, in_memory(csv(rows(id))), "text/csv", id)
     assert bureau.bus.partner().report(id, wait_s=30).status == "processed"
@@ -226,10 +230,10 @@ def test_a_running_export_ends_with_its_grant_and_leaves_no_file(
     assert len(revoked) == 1
     assert list(tmp_path.iterdir()) == []
     assert "auth.no_grant" in capsys.readouterr().err
-    report(capsys, "pull grant, running export", time.monotonic() - revoked[0])
+    report(tell, "pull grant, running export", time.monotonic() - revoked[0])
 
 
-def test_a_cursor_ends_with_its_grant(bureau: Bureau, id: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cursor_ends_with_its_grant(bureau: Bureau, id: str, tell: Callable[[str], None]) -> None:
     bureau.bus.partner().push(FEED, in_memory(csv(rows(id))), "text/csv", id)
     assert bureau.bus.partner().report(id, wait_s=30).status == "processed"
     grant, partner = bureau.grant("pull", "changes"), bureau.bus.trial.partner(bureau.code)
@@ -238,4 +242,4 @@ def test_a_cursor_ends_with_its_grant(bureau: Bureau, id: str, capsys: pytest.Ca
     revoked_s = bureau.revoke(grant)
     with pytest.raises(Refusal, match=r"auth\.no_grant"):
         partner.changes(page.next, limit=1, purpose="p")
-    report(capsys, "pull grant, cursor", time.monotonic() - revoked_s)
+    report(tell, "pull grant, cursor", time.monotonic() - revoked_s)
