@@ -32,7 +32,7 @@ from exchange.evidence import Evidence
 from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.tls import server_context
-from exchange.intake import remember_reads, turn_away
+from exchange.intake import remember_reads, signs_for, turn_away
 from exchange.journal import Journal
 from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
@@ -329,6 +329,7 @@ def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> Embedde
         own_der=der_of_pem((folder / "tls.pem").read_bytes()),
         bureau_of=bureau_of,
         owner_of=lambda feed: bus.feeds[feed].bureau if feed in bus.feeds else None,
+        signs_for=lambda bureau, other: signs_for(bureau, other, bus),
         refused=lambda refusal, der, remote: turn_away(refusal, "mqtt", der, remote, bus),
     )
     return EmbeddedBroker(listening, tls, rules, settings.mqtt.max_packet_bytes)

@@ -13,16 +13,19 @@ def authorise(
     feed_bureau: str | None,
     grants: Iterable[Grant],
     day: str,
+    on_behalf_of: str = "",
 ) -> Grant:
     """The grant under which principal may do `action` on `target` on `day`, YYYY-MM-DD of +08:00.
 
     feed_bureau: the bureau that the feed belongs to; None where the target is no feed
+    on_behalf_of: the bureau in whose name the principal speaks (`security.delegation`): then the feed must be that
+                 bureau's, and the grant is still the principal's own
     grants:      any grants; only those of the principal's bureau count
 
     Of several in force, the one that began last governs, then the one with the smaller id, so that a newer decision
     narrows an older one. Raises Refusal: `auth.feed_of_other`, `auth.no_grant`, `auth.grant_not_in_force`.
     """
-    if feed_bureau is not None and feed_bureau != principal.bureau:
+    if feed_bureau is not None and feed_bureau != (on_behalf_of or principal.bureau):
         raise Refusal("auth.feed_of_other", target)
     theirs = [g for g in grants if (g.bureau, g.action, g.target) == (principal.bureau, action, target)]
     if not theirs:

@@ -11,8 +11,11 @@ from typing import IO, Final, Literal
 
 import msgspec
 
+# What a delivery's evidence proves: signed by the bureau's key; by its front node's key; its digest signed by a named
+# person; or fetched by the bus itself, which proves only what the bus saw.
 EvidenceClass = Literal["signed", "fronted", "uploaded", "collected"]
-Use = Literal["signing", "connection"]
+# A key's use: of the bureau itself, of the bureau's own front node 前置机, or for connections alone.
+Use = Literal["signing", "front", "connection"]
 Action = Literal["push", "pull", "subscribe", "audit", "carry", "on_behalf_of"]
 
 
@@ -86,6 +89,11 @@ class EnrolledCertificate(msgspec.Struct, frozen=True):
     not_after: datetime
     revoked_at: datetime | None = None
 
+    @property
+    def evidence_class(self) -> EvidenceClass:
+        """What a delivery is called that this key signed. Asked of keys for signing only."""
+        return "fronted" if self.use == "front" else "signed"
+
 
 class Principal(msgspec.Struct, frozen=True):
     """Somebody known: a bureau, and the enrolled certificate by which we know it (SHA-256 hex)."""
@@ -153,7 +161,7 @@ class Carried(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, frozen=True):
     """One message as it arrived; nothing in it is believed yet.
 
-    door:        `soap` or `mqtt`
+    door:        `soap`, `mqtt` or `rest`
     carrier_der: the TLS client certificate, if one was shown
     envelope:    the envelope's octets: XML (the root part when the message came as MTOM), or a JWS
     carried:     set where a broker stands between the sender and us

@@ -25,7 +25,7 @@ async def submit_delivery(delivery: Delivery, version: Version, bus: Bus) -> etr
     received = await receive(delivery, bus)
     verified = received.verified
     assert isinstance(verified, VerifiedEnvelope)  # as this door handed it in
-    answer = answer_to(verified, version, now=bus.clock(), recipient=received.inbox.sender)
+    answer = answer_to(verified, version, now=bus.clock(), recipient=verified.signer.bureau)
     receipt = received.inbox.receipt
     assert receipt is not None  # `receive` waits for it
     put(answer, "Receipt", receipt.decode("ascii"))

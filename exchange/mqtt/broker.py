@@ -41,12 +41,14 @@ class Rules(msgspec.Struct, frozen=True):
     own_der:   the bus's own TLS certificate, with which its own client comes
     bureau_of: the enrolled bureau of a TLS certificate, None when it does not count now
     owner_of:  the bureau that a feed belongs to, None when there is no such feed
+    signs_for: whether a bureau may sign in the name of another
     refused:   hears what was refused to whom: the refusal, the certificate shown, the address
     """
 
     own_der: bytes
     bureau_of: Callable[[bytes], str | None]
     owner_of: Callable[[str], str | None]
+    signs_for: Callable[[str, str], bool]
     refused: Callable[[Refusal, bytes, str], Awaitable[object]]
 
 
@@ -164,7 +166,8 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
             return False
         if action == Action.PUBLISH:
             feed = feed_of(topic)
-            return feed is not None and self._rules.owner_of(feed) == peer.bureau
+            owner = self._rules.owner_of(feed) if feed is not None else None
+            return owner is not None and (owner == peer.bureau or self._rules.signs_for(peer.bureau, owner))
         return may_hear(peer.bureau, topic)
 
     # From one to the other.

@@ -88,6 +88,7 @@ class BatchDelivery(msgspec.Struct, frozen=True):
     valid_from: the feed's `as_of`, or the time of signing; received_at: act one's clock; both aware, UTC
     entry:      index of its acceptance in the audit log
     classes:    class codes that the grant covers, empty for all of the feed
+    asserted_by: the bureau that signed it in the sender's name, where that was another
     """
 
     sender: str
@@ -97,6 +98,7 @@ class BatchDelivery(msgspec.Struct, frozen=True):
     entry: int
     evidence_class: str
     classes: tuple[str, ...] = ()
+    asserted_by: str | None = None
 
 
 class Seen(msgspec.Struct, frozen=True):
