@@ -3,6 +3,7 @@
 One class a kind; `exchange.intake` tells one story for all of them.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -41,6 +42,10 @@ class Opened(Protocol):
     def message_id(self) -> str:
         """Its message id."""
 
+    @property
+    def request_digest(self) -> str:
+        """SHA-256 of its signature's octets, lower-case hex: names this one envelope in an answer."""
+
     def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
         """The enrolled certificate that it says it was signed with."""
 
@@ -70,6 +75,10 @@ class _Soap:
     def message_id(self) -> str:
         return self._envelope.claimed("MessageId")
 
+    @property
+    def request_digest(self) -> str:
+        return hashlib.sha256(self._envelope.signature.value).hexdigest()
+
     def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
         return trust.named(self._envelope.key_reference)
 
@@ -86,11 +95,10 @@ class _Soap:
 
 
 class _Jws:
-    """A JWS that a broker handed over."""
+    """A JWS, by a broker's hand or over REST."""
 
     def __init__(self, delivery: Delivery, bus: Bus) -> None:
-        assert delivery.carried is not None  # who hands it in says how it came
-        self._carried: Carried = delivery.carried
+        self._carried = delivery.carried
         self._envelope = jws_delivery.open_delivery(delivery.envelope)
 
     @property
@@ -105,6 +113,10 @@ class _Jws:
     def message_id(self) -> str:
         return self._envelope.message_id
 
+    @property
+    def request_digest(self) -> str:
+        return self._envelope.signature_digest
+
     def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
         return trust.by_fingerprint(self._envelope.certificate)
 
@@ -114,23 +126,29 @@ class _Jws:
         return verified
 
     def check_arrival(self, feed: Feed, now: datetime) -> None:
-        # A retained message comes again to every new subscriber, for ever; one of QoS 0 may not come at all.
-        if self._carried.retained:
-            raise Refusal("mqtt.retained")
-        if not self._carried.qos:
-            raise Refusal("mqtt.qos_zero")
-        # The broker's rights are by topic, ours by what was signed: they must speak of one feed.
-        if self._carried.feed != feed.id:
-            raise Refusal("mqtt.feed_of_topic", f"{self._carried.feed} / {feed.id}")
+        if self._carried is not None:
+            _check_handed_over(self._carried, feed)
         jws_delivery.check_age(self._envelope, now, feed.max_age)
 
 
-_KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {"soap": _Soap, "mqtt": _Jws}
+_KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {"soap": _Soap, "mqtt": _Jws, "rest": _Jws}
 
 
 def opened_of(delivery: Delivery, bus: Bus) -> Opened:
     """The envelope of a delivery, opened as its door's kind. Raises Refusal when it has not the one shape we read."""
     return _KINDS[delivery.door](delivery, bus)
+
+
+def _check_handed_over(carried: Carried, feed: Feed) -> None:
+    """What a broker says of a message beside handing it over. Raises Refusal `mqtt.*`."""
+    # A retained message comes again to every new subscriber, for ever; one of QoS 0 may not come at all.
+    if carried.retained:
+        raise Refusal("mqtt.retained")
+    if not carried.qos:
+        raise Refusal("mqtt.qos_zero")
+    # The broker's rights are by topic, ours by what was signed: they must speak of one feed.
+    if carried.feed != feed.id:
+        raise Refusal("mqtt.feed_of_topic", f"{carried.feed} / {feed.id}")
 
 
 def _broken_rules(schema: etree.XMLSchema) -> str:

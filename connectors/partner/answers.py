@@ -36,7 +36,7 @@ class Role(msgspec.Struct, frozen=True):
     units: tuple[Unit, ...]
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one bureau said, and where the proof lies. entry: index in the audit log; times aware, UTC.
 
     attributes: what else the record said, by the shared schema's names
@@ -68,7 +68,7 @@ class Claim(msgspec.Struct, frozen=True):
     asserted_by: str | None = None
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     """The latest reading of one quantity that one feed gave, and where the proof lies. observed_at: by its gateway."""
 
     quantity: str

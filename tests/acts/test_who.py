@@ -70,8 +70,10 @@ def test_rights_are_the_signers_alone(acts: Acts) -> None:
     carrier = certificate(acts, "water", "connection").certificate_der
     with pytest.raises(Refusal, match=r"auth\.feed_of_other"):
         acts.receive(msgspec.structs.replace(delivery, carrier_der=carrier))
-    with pytest.raises(Refusal, match=r"auth\.sender_mismatch"):
+    with pytest.raises(Refusal, match=r"auth\.carrier_mismatch"):
         acts.push("m-5", covers("A"), key=key)
+    with pytest.raises(Refusal, match=r"auth\.sender_mismatch"):
+        acts.receive(msgspec.structs.replace(acts.delivery("m-5", covers("A"), key=key), carrier_der=carrier))
 
 
 @pytest.mark.parametrize("operation", [get_receipt, get_report])

@@ -1,5 +1,7 @@
 """The SOAP doors over real TLS: what a partner gets, and what anybody else does."""
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,7 +18,7 @@ from connectors.transports.soap_client import Version
 from exchange.bus import Limits
 from exchange.http.app import make_app
 from exchange.receipts import verify_receipt
-from security.errors import Refusal
+from security.errors import Refusal, Unavailable
 from security.message import in_memory
 from security.wss import open_envelope, sign, verify
 from security.xml import read_own
@@ -74,9 +76,6 @@ def exchange(start: Callable[[ASGIApp], Running], city: City, tmp_path: Path) ->
 
 def submission(folder: PartnerFolder, message_id: str = "m-1", content: bytes = CSV, **spoiled: str) -> etree._Element:
     """A SubmitDelivery not yet signed; members may be spoiled by name."""
-    import base64
-    import hashlib
-
     envelope = etree.Element(f"{{{SOAP11}}}Envelope", nsmap={"s": SOAP11})
     body = etree.SubElement(envelope, f"{{{SOAP11}}}Body")
     operation = etree.SubElement(body, f"{YT}SubmitDelivery", nsmap={None: YT[1:-1]})
@@ -151,8 +150,6 @@ def test_the_answer_is_signed_for_this_request(exchange: Exchange) -> None:
     (certificate,) = exchange.water.answerers()
     verified = verify(answer, certificate, now=datetime.now(UTC))
     assert exchange.test.bus.schema.validate(verified.element), exchange.test.bus.schema.error_log
-    import hashlib
-
     digest = hashlib.sha256(open_envelope(octets).signature.value).hexdigest()
     assert verified.element.findtext(f".//{YT}RequestSignature") == digest
     assert verified.text("Recipient") == "water"
@@ -172,6 +169,51 @@ def test_a_fault_to_an_enrolled_carrier_is_precise_bilingual_signed_and_audited(
     (refused,) = exchange.test.entries("refusal")
     assert refused[0] == "feed.unknown"
     assert exchange.test.bus.schema.validate(read_own(etree.tostring(detail))), exchange.test.bus.schema.error_log
+
+
+def answered(exchange: Exchange, response: requests.Response, octets: bytes, holder: str) -> dict[str, str | None]:
+    """What a signed fault's detail says of the request that it answers, once signature and shape hold."""
+    (certificate,) = exchange.water.answerers()
+    fault = verify(open_envelope(response.content), certificate, now=datetime.now(UTC)).element
+    (detail,) = fault.iter(f"{YT}{holder}")
+    assert exchange.test.bus.schema.validate(read_own(etree.tostring(detail))), exchange.test.bus.schema.error_log
+    words = {etree.QName(child).localname: child.text for child in detail.iter() if isinstance(child.tag, str)}
+    assert words["RequestSignature"] == hashlib.sha256(open_envelope(octets).signature.value).hexdigest()
+    return words
+
+
+@pytest.mark.parametrize("media_type", ["text/xml", "application/soap+xml"])
+def test_a_fault_says_which_request_it_answers_when_as_of_when_and_to_whom(exchange: Exchange, media_type: str) -> None:
+    octets = signed(submission(exchange.water, Feed="nobodys"), exchange.water)
+    if media_type != "text/xml":
+        octets = signed(
+            read_own(
+                etree.tostring(submission(exchange.water, Feed="nobodys")).replace(
+                    SOAP11.encode(), b"http://www.w3.org/2003/05/soap-envelope"
+                )
+            ),
+            exchange.water,
+        )
+    response = exchange.post(octets, exchange.water, Content_Type=media_type)
+    words = answered(exchange, response, octets, "Refusal")
+    assert (words["Code"], words["MessageId"], words["Recipient"]) == ("feed.unknown", "m-1", "water")
+    assert words["AnsweredAt"] == words["AsOf"]
+
+
+@pytest.mark.parametrize("problem, status", [(OSError(28, "full"), 503), (RuntimeError("a fault of ours"), 500)])
+def test_what_the_bus_cannot_do_it_says_signed_too(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch, problem: Exception, status: int
+) -> None:
+    def cannot(*_: object, **__: object) -> str:
+        raise problem
+
+    monkeypatch.setattr(exchange.test.bus.evidence, "keep", cannot)
+    octets = signed(submission(exchange.water), exchange.water)
+    response = exchange.post(octets, exchange.water)
+    assert response.status_code == status
+    assert answered(exchange, response, octets, "Failure")["Recipient"] == "water"
+    with pytest.raises(Unavailable):
+        exchange.partner().push("covers", in_memory(CSV), "text/csv", "m-1")
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["no certificate", "not enrolled"])
