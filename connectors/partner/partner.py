@@ -76,8 +76,12 @@ class Partner:
         self._heads = Heads(folder, clock)
         self._clients: dict[str, SoapClient] = {}
 
-    def push(self, feed: str, content: Content, content_type: str, message_id: str) -> Received:
+    def push(
+        self, feed: str, content: Content, content_type: str, message_id: str, *, on_behalf_of: str = ""
+    ) -> Received:
         """Sign and send one delivery; its receipt, once all of it holds. The same again gives the same receipt.
+
+        on_behalf_of: the bureau in whose name it is sent, where that is another; the report is then that bureau's
 
         Raises Refusal with the bus's code, `audit.*` where the receipt or the log does not hold; Unavailable.
         """
@@ -85,7 +89,7 @@ class Partner:
         answer = self._feeds.call(
             "SubmitDelivery",
             {
-                **self._names(message_id),
+                **self._names(message_id, on_behalf_of),
                 "Feed": feed,
                 "ContentType": content_type,
                 "ContentDigest": {"_value_1": content.digest.hex, "algorithm": content.digest.algorithm},
@@ -95,7 +99,7 @@ class Partner:
             attachment=content if by_mtom else None,
         )
         said = {
-            "sender": self._folder.bureau,
+            **named(self._folder.bureau, on_behalf_of),
             "feed": feed,
             "message_id": message_id,
             "content_digest": content.digest.hex,
@@ -200,8 +204,8 @@ class Partner:
         session.verify = self._folder.file("ca.pem")
         return session
 
-    def _names(self, message_id: str) -> dict[str, str]:
-        return {"Sender": self._folder.bureau, "Recipient": self._origin, "MessageId": message_id}
+    def _names(self, message_id: str, on_behalf_of: str = "") -> dict[str, str]:
+        return {"Sender": on_behalf_of or self._folder.bureau, "Recipient": self._origin, "MessageId": message_id}
 
     def _asked(self, purpose: str, case_number: str | None = None) -> dict[str, str]:
         names = self._names(f"read-{secrets.token_hex(12)}")
@@ -222,6 +226,11 @@ class Partner:
         self._heads.follow(str(holding.document["checkpoint"]), _consistency(proof))
         self._folder.keep(kind, message_id, octets)
         return Received(octets, holding.document)
+
+
+def named(bureau: str, on_behalf_of: str) -> dict[str, str]:
+    """What a receipt must say of who speaks, and in whose name."""
+    return {"sender": on_behalf_of, "asserted_by": bureau} if on_behalf_of else {"sender": bureau}
 
 
 def _consistency(proof: Any) -> Consistency | None:
