@@ -84,14 +84,14 @@ def _feeds(options: argparse.Namespace) -> int:
         )
         print_json({"feeds": [{name: getattr(feed, name) for name in names} for feed in feeds]})
         return 0
-    rows = [(f.id, f.title_zh, f.title, f.bureau, f.format, f.content, f.crs, _level_words(f)) for f in feeds]
-    print_table("供数任务 Feeds", ["id", "", "title", "bureau", "format", "content", "CRS", "分级 level"], rows)
+    rows = [(f.id, f"{f.title_zh} {f.title}", f.bureau, f"{f.format}, {f.content}", _level_words(f)) for f in feeds]
+    print_table("供数任务 Feeds", ["id", "title", "bureau", "content", "分级 level"], rows)
     return 0
 
 
 def _level_words(feed: Feed) -> str:
     """Its data level as its file says it, and whether what it sends is sealed."""
-    return f"{feed.level or '未定级 none stated'}{', 敏感 sealed' if feed.sealed else ''}"
+    return (feed.level or "未定级 none") + (", sealed 加密存放" if feed.sealed else "")
 
 
 def _check(options: argparse.Namespace) -> int:
