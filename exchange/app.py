@@ -45,6 +45,7 @@ from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.settings import Settings
 from exchange.store.sqlite import Store
+from exchange.uploads import Uploads
 from mappings.codelists import edition as edition_of
 from mappings.load import load_feeds
 from scheduler.celery_app import make_celery
@@ -216,6 +217,7 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
         answer_certificate_der=answer.certificate_der,
         outcome_secret=(folder / "outcome.secret").read_bytes(),
         replays=Replays(),
+        uploads=Uploads(state / "uploads", timedelta(seconds=settings.limits.upload_s)),
         wake=wake,
         clock=utc_now,
         batch_deliveries=settings.worker.batch_deliveries,
@@ -264,6 +266,7 @@ def serve(
         stack.callback(bus.close)
         bus.journal.resume()
         remember_reads(bus)
+        bus.uploads.sweep(utc_now())
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
         announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
         stack.callback(announcer.stop)

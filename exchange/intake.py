@@ -128,7 +128,40 @@ class _Checked(msgspec.Struct, frozen=True):
     grant: Grant
 
 
+async def admit_upload(
+    delivery: Delivery, bus: Bus, work: Callable[[VerifiedEnvelope], T]
+) -> tuple[VerifiedEnvelope, T]:
+    """Let in what prepares a delivery, and do its work: who, which, may they, is it theirs, as of the delivery itself.
+
+    Raises what `receive` raises, and what the work does, which is entered likewise.
+    """
+    standing = _standing(delivery)
+
+    def admitted() -> tuple[VerifiedEnvelope, T]:
+        verified, _, grant = _permitted(delivery, bus, standing)
+        assert isinstance(verified, VerifiedEnvelope)  # no other door takes pieces
+        standing.grant = grant.id
+        try:
+            return verified, work(verified)
+        except OSError as problem:
+            raise Unavailable(f"an upload cannot be kept: {problem}") from problem
+
+    try:
+        return await asyncio.to_thread(admitted)  # it waits for the disk
+    except Refusal as refusal:
+        raise await _entered(refusal, standing, bus) from refusal
+
+
 def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> _Checked:
+    verified, certificate, grant = _permitted(delivery, bus, standing)
+    payload = payload_of(verified, delivery)
+    if payload.form == "inline" and payload.content.size > bus.limits.max_inline_bytes:
+        raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
+    standing.grant = grant.id
+    return _Checked(verified, payload, certificate, grant)
+
+
+def _permitted(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Verified, EnrolledCertificate, Grant]:
     now = bus.clock()
     # 1 who – both certificates enrolled, the signing one in force, and the carrier the signer's own or one that may
     # carry for it. Where another carries, only the signature can say who it was, so there it comes first: whoever fails
@@ -146,11 +179,7 @@ def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> _Checked:
     grant = authorise(signer, "push", feed.id, feed.bureau, grants, _day(now), standing.name)
     # 4 is it theirs – nothing but the envelope was parsed up to here
     verified = verified or _theirs(opened, certificate, bus, standing, now)
-    payload = payload_of(verified, delivery)
-    if payload.form == "inline" and payload.content.size > bus.limits.max_inline_bytes:
-        raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
-    standing.grant = grant.id
-    return _Checked(verified, payload, certificate, grant)
+    return verified, certificate, grant
 
 
 def _kept(payload: VerifiedPayload, delivery: Delivery, bus: Bus) -> str:

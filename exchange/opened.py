@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 
+import msgspec
 from lxml import etree
 
 from exchange.bus import Bus
@@ -17,13 +18,14 @@ from security import jws_delivery, wss
 from security.authenticate import TrustList
 from security.errors import Refusal
 from security.jws_delivery import VerifiedJws
-from security.message import Carried, Delivery, EnrolledCertificate, Principal
+from security.message import Carried, Content, Delivery, EnrolledCertificate, Principal
 from security.wss import VerifiedEnvelope
 
 Verified = VerifiedEnvelope | VerifiedJws
 # Hears the signer as soon as the signature holds, before anything else is judged.
 Confirmed = Callable[[Principal], None]
 
+COMPLETE_UPLOAD: Final = "CompleteUpload"
 _MEMBER: Final = re.compile(r"Element '(?:\{[^}']*\})?([^']*)'")
 
 
@@ -60,7 +62,7 @@ class _Soap:
     """A SOAP envelope with WS-Security."""
 
     def __init__(self, delivery: Delivery, bus: Bus) -> None:
-        self._delivery, self._schema = delivery, bus.schema
+        self._delivery, self._schema, self._uploads = delivery, bus.schema, bus.uploads
         self._envelope = wss.open_envelope(delivery.envelope, wss.Limits(max_bytes=bus.limits.max_envelope_bytes))
 
     @property
@@ -83,15 +85,28 @@ class _Soap:
         return trust.named(self._envelope.key_reference)
 
     def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedEnvelope:
-        attachment, attachment_id = self._delivery.attachment, self._delivery.attachment_id
+        upload = self._delivery.attachment if self._envelope.operation == COMPLETE_UPLOAD else None
+        attachment = self._delivery.attachment if upload is None else None
+        attachment_id = self._delivery.attachment_id if upload is None else ""
         verified = wss.verify(self._envelope, certificate, now=now, attachment=attachment, attachment_id=attachment_id)
         confirmed(verified.signer)
         if not self._schema.validate(verified.element):
             raise Refusal("soap.schema_invalid", _broken_rules(self._schema))
-        return verified
+        return verified if upload is None else self._of_upload(verified, upload)
 
     def check_arrival(self, feed: Feed, now: datetime) -> None:
-        """Its Timestamp was judged with its signature; of HTTP nothing else counts."""
+        """Its Timestamp was judged with its signature; of HTTP nothing counts but what it says is asked for.
+
+        Raises Refusal `soap.action_mismatch`: what was signed for one operation is not to be taken for another.
+        """
+        if self._delivery.operation not in ("", self._envelope.operation):
+            raise Refusal("soap.action_mismatch", f"{self._delivery.operation} / {self._envelope.operation}")
+
+    def _of_upload(self, verified: VerifiedEnvelope, content: Content) -> VerifiedEnvelope:
+        """The same with the content that came before, if it was this signer who sent it for this delivery."""
+        names = (verified.signer.bureau, *(verified.text(name) for name in ("Sender", "Feed", "MessageId")))
+        self._uploads.check(verified.text("UploadId"), names)
+        return msgspec.structs.replace(verified, attachment=content, form="upload")
 
 
 class _Jws:

@@ -41,7 +41,10 @@ def sealed(
     now: datetime,
     on_behalf_of: str = "",
 ) -> bytes:
-    """The signed envelope of a delivery, as it is published. on_behalf_of: as `Partner.push` has it. Raises Refusal `jws.too_large`, `jws.member_form`."""
+    """The signed envelope of a delivery, as it is published. Raises Refusal `jws.too_large`, `jws.member_form`.
+
+    on_behalf_of: as `Partner.push` has it
+    """
     if content.size > MOST_BYTES:  # before it is read
         raise Refusal("jws.too_large", f"{content.size} > {MOST_BYTES}")
     return sign_delivery(

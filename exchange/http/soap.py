@@ -133,7 +133,8 @@ class SoapDoor:
             caller.envelope = delivery.envelope
             # (3) what is asked, (4) the story
             name = self._operation(action, delivery)
-            answer = await self._operations[name](delivery, caller.version, self._bus)
+            asked = msgspec.structs.replace(delivery, operation=name)
+            answer = await self._operations[name](asked, caller.version, self._bus)
         return Outcome(200, envelopes.MEDIA_TYPES[caller.version], envelopes.signed(answer, self._bus))
 
     async def _delivery(self, raw: Content, declared: MediaType, caller: _Caller) -> tuple[Delivery, str]:
