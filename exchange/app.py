@@ -33,7 +33,7 @@ from exchange.evidence import Evidence
 from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.tls import server_context
-from exchange.intake import remember_reads, turn_away
+from exchange.intake import remember_reads, signs_for, turn_away
 from exchange.journal import Journal
 from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
@@ -46,6 +46,7 @@ from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.settings import Settings
 from exchange.store.sqlite import Store
+from exchange.uploads import Uploads
 from mappings.codelists import edition as edition_of
 from mappings.feed import Feed
 from mappings.load import load_feeds
@@ -234,6 +235,7 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
         answer_certificate_der=answer.certificate_der,
         outcome_secret=(folder / "outcome.secret").read_bytes(),
         replays=Replays(),
+        uploads=Uploads(state / "uploads", timedelta(seconds=settings.limits.upload_s)),
         wake=wake,
         clock=utc_now,
         batch_deliveries=settings.worker.batch_deliveries,
@@ -290,6 +292,7 @@ def serve(
         stack.callback(bus.close)
         bus.journal.resume()
         remember_reads(bus)
+        bus.uploads.sweep(utc_now())
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
         announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
         stack.callback(announcer.stop)
@@ -363,6 +366,7 @@ def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> Embedde
         holds_any=lambda bureau: any(
             grant.valid_from <= today(bus) <= grant.valid_until for grant in bus.registry.grants(bureau)
         ),
+        signs_for=lambda bureau, other: signs_for(bureau, other, bus),
         refused=lambda refusal, der, remote: turn_away(refusal, "mqtt", der, remote, bus),
     )
     return EmbeddedBroker(listening, tls, rules, settings.mqtt.max_packet_bytes)

@@ -13,6 +13,7 @@ from exchange.placing import City
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.store.sqlite import Store
+from exchange.uploads import Uploads
 from exchange.validation import Lists
 from mappings.feed import Feed
 from security.keys import SigningKey
@@ -27,6 +28,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_mtom_bytes: int = 268_435_456
     body_s: float = 60.0
     map_area_km2: float = 25.0
+    max_upload_bytes: int = 4_294_967_296
+    upload_chunk_bytes: int = 67_108_864
+    upload_s: float = 86_400.0
 
 
 class Bus(msgspec.Struct, frozen=True):
@@ -58,6 +62,7 @@ class Bus(msgspec.Struct, frozen=True):
     answer_certificate_der: bytes
     outcome_secret: bytes
     replays: Replays
+    uploads: Uploads
     wake: Callable[[], None]
     clock: Callable[[], datetime]
     batch_deliveries: int = 500

@@ -13,8 +13,9 @@ from exchange.journal import Acceptance, Entry, InboxRow
 from exchange.landing import landed
 from exchange.opened import Opened, Verified, opened_of
 from mappings.feed import Feed
-from security.authenticate import carrier_of, signer_of
+from security.authenticate import carrier_of, signer_of, signing_certificate
 from security.authorise import authorise
+from security.delegation import may_carry, may_sign_for
 from security.errors import Refusal, Unavailable
 from security.message import Delivery, EnrolledCertificate, Grant, Principal, VerifiedPayload
 from security.signatures import payload_of
@@ -49,6 +50,9 @@ class _Standing(msgspec.Struct):
 
     broker: `broker:{name}` where one carried the message; it vouches for nobody
     signer: set only once the signature holds
+    name:   the bureau in whose name the signer may speak, where that is not its own
+    wanted: what is asked for, `push {feed}` or `pull {view}`, as soon as that is known
+    stands_in: who stands in for whom, and by which grants, as details and receipts say it (`receipts.STANDING_IN`)
     """
 
     door: str
@@ -61,6 +65,14 @@ class _Standing(msgspec.Struct):
     message_id: str = ""
     grant: str = ""
     trust_digest: str = ""
+    name: str = ""
+    wanted: str = ""
+    stands_in: dict[str, str | int] = {}
+
+    @property
+    def sender(self) -> str:
+        """The bureau that speaks, once that is established; until then nobody's entries hold this."""
+        return (self.name or self.signer.bureau) if self.signer else ""
 
     @property
     def known(self) -> Principal | None:
@@ -76,6 +88,15 @@ class _Standing(msgspec.Struct):
         """The signature holds: whatever is refused from here on is refused to the signer by name."""
         self.signer = signer
 
+    def carried_for(self, signer: Principal) -> bool:
+        """Whether it came by somebody else's connection than the signer's."""
+        return self.carrier is None or self.carrier.bureau != signer.bureau
+
+    def speak_for(self, name: str, signer: Principal, grant: Grant) -> None:
+        """The signer may speak in this bureau's name, by that grant."""
+        self.name = name
+        self.stands_in = {**self.stands_in, "asserted_by": signer.bureau, "on_behalf_of_grant": grant.id}
+
 
 async def receive(delivery: Delivery, bus: Bus) -> Received:
     """Take one delivery: who, which, may they, is it theirs, keep, accept, answer.
@@ -85,39 +106,83 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
     standing = _standing(delivery)
     try:
         # 1 who, 2 which, 3 may they, 4 is it theirs
-        verified, payload, grant = await _beside(delivery, _checked, delivery, bus, standing)
+        checked = await _beside(delivery, _checked, delivery, bus, standing)
+        payload = checked.payload
         # 5 keep – the request as it came, on disk before the journal's group commits. Nothing more of a known id:
         # neither retries nor an id used twice may fill the disk
         known = bus.journal.inbox(payload.sender, payload.message_id)
         evidence = known.evidence if known else await _beside(delivery, _kept, payload, delivery, bus)
         # 6 accept – inbox row and audit entry in one group; 7 answer – the receipt waits for its checkpoint
-        acceptance = _acceptance(delivery, payload, verified, grant, evidence, standing, bus)
+        acceptance = _acceptance(delivery, checked, evidence, standing, bus)
         accepted = await landed(bus.journal.accept(acceptance))
     except Refusal as refusal:
         raise await _entered(refusal, standing, bus) from refusal
     bus.wake()
-    return Received(accepted.inbox, verified, accepted.repeated)
+    return Received(accepted.inbox, checked.verified, accepted.repeated)
 
 
-def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Verified, VerifiedPayload, Grant]:
-    now = bus.clock()
-    # 1 who – both certificates enrolled for the same bureau; the signing one in force. Where a broker carries, only the
-    # signature can say who it was, so there it comes first: whoever fails it has proved nothing and is told nothing
-    opened, certificate = _who(delivery, bus, standing, now)
-    signer = Principal(certificate.bureau, certificate.fingerprint)
-    verified = _theirs(opened, certificate, bus, standing, now) if standing.carrier is None else None
-    # 2 which – the feed named in the part that is, or will have to be, signed; and whether it came by its door's rules
-    feed = _feed_named(opened, bus, standing)
-    opened.check_arrival(feed, now)
-    # 3 may they – default is no
-    grant = authorise(signer, "push", feed.id, feed.bureau, bus.registry.grants(signer.bureau), _day(now))
-    # 4 is it theirs – nothing but the envelope was parsed up to here
-    verified = verified or _theirs(opened, certificate, bus, standing, now)
+class _Checked(msgspec.Struct, frozen=True):
+    """A delivery that may be taken: what was signed, its content, by which key, and the signer's own grant to push."""
+
+    verified: Verified
+    payload: VerifiedPayload
+    certificate: EnrolledCertificate
+    grant: Grant
+
+
+async def admit_upload(
+    delivery: Delivery, bus: Bus, work: Callable[[VerifiedEnvelope], T]
+) -> tuple[VerifiedEnvelope, T]:
+    """Let in what prepares a delivery, and do its work: who, which, may they, is it theirs, as of the delivery itself.
+
+    Raises what `receive` raises, and what the work does, which is entered likewise.
+    """
+    standing = _standing(delivery)
+
+    def admitted() -> tuple[VerifiedEnvelope, T]:
+        verified, _, grant = _permitted(delivery, bus, standing)
+        assert isinstance(verified, VerifiedEnvelope)  # no other door takes pieces
+        standing.grant = grant.id
+        try:
+            return verified, work(verified)
+        except OSError as problem:
+            raise Unavailable(f"an upload cannot be kept: {problem}") from problem
+
+    try:
+        return await asyncio.to_thread(admitted)  # it waits for the disk
+    except Refusal as refusal:
+        raise await _entered(refusal, standing, bus) from refusal
+
+
+def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> _Checked:
+    verified, certificate, grant = _permitted(delivery, bus, standing)
     payload = payload_of(verified, delivery)
     if payload.form == "inline" and payload.content.size > bus.limits.max_inline_bytes:
         raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
     standing.grant = grant.id
-    return verified, payload, grant
+    return _Checked(verified, payload, certificate, grant)
+
+
+def _permitted(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Verified, EnrolledCertificate, Grant]:
+    now = bus.clock()
+    # 1 who – both certificates enrolled, the signing one in force, and the carrier the signer's own or one that may
+    # carry for it. Where another carries, only the signature can say who it was, so there it comes first: whoever fails
+    # it has proved nothing and hears nothing of the signer's grants
+    opened, certificate = _who(delivery, bus, standing, now)
+    signer = Principal(certificate.bureau, certificate.fingerprint)
+    verified = _theirs(opened, certificate, bus, standing, now) if standing.carried_for(signer) else None
+    # 2 which – the feed named in the part that is, or will have to be, signed; and whether it came by its door's rules
+    feed = _feed_named(opened, bus, standing)
+    standing.wanted = f"push {feed.id}"
+    opened.check_arrival(feed, now)
+    # 3 may they – default is no; in another's name neither, and then still by the signer's own grant to push
+    grants = bus.registry.grants(signer.bureau)
+    if opened.sender != signer.bureau:
+        standing.speak_for(opened.sender, signer, may_sign_for(signer, opened.sender, grants, _day(now)))
+    grant = authorise(signer, "push", feed.id, feed.bureau, grants, _day(now), standing.name)
+    # 4 is it theirs – nothing but the envelope was parsed up to here
+    verified = verified or _theirs(opened, certificate, bus, standing, now)
+    return verified, certificate, grant
 
 
 def _kept(payload: VerifiedPayload, delivery: Delivery, bus: Bus) -> str:
@@ -143,9 +208,13 @@ async def admit(delivery: Delivery, bus: Bus, view: str) -> Admitted:
     standing = _standing(delivery)
     try:
         opened, certificate = _who(delivery, bus, standing, now)
+        signer_of(certificate, opened.sender, now)  # nobody asks in another's name: no grant lends what one may see
         principal = Principal(certificate.bureau, certificate.fingerprint)
+        # Carried by another: the signature first, as in act one.
+        verified = _theirs(opened, certificate, bus, standing, now) if standing.carried_for(principal) else None
+        standing.wanted = f"pull {view}"
         grant = _may_read(principal, view, bus, now)
-        verified = _theirs(opened, certificate, bus, standing, now)
+        verified = verified or _theirs(opened, certificate, bus, standing, now)
         assert isinstance(verified, VerifiedEnvelope)  # over MQTT nothing is asked
         standing.grant = grant.id
         bus.replays.refuse_again(principal.bureau, verified.signed_digest, verified.expires + SKEW, now)
@@ -165,12 +234,22 @@ async def admit_carrier(
         standing.carrier = carrier_of(carrier_der, bus.registry.trust(), now)
         if standing.carrier is None:
             raise Refusal("auth.no_certificate")
+        standing.wanted = f"pull {view}"
         grant = _may_read(standing.carrier, view, bus, now)
         standing.grant = grant.id
     except Refusal as refusal:
         raise await _entered(refusal, standing, bus) from refusal
     bus.journal.stage_read(_entry("read", "answered", standing, bus, {"view": view, **query}))
     return Admitted(standing.carrier, grant, None)
+
+
+def signs_for(bureau: str, other: str, bus: Bus) -> bool:
+    """Whether a bureau may sign in the name of another today: a broker asks before it lets a message through."""
+    try:
+        may_sign_for(Principal(bureau, ""), other, bus.registry.grants(bureau), _day(bus.clock()))
+    except Refusal:
+        return False
+    return True
 
 
 def remember_reads(bus: Bus) -> None:
@@ -203,9 +282,11 @@ def _who(delivery: Delivery, bus: Bus, standing: _Standing, now: datetime) -> tu
     opened = opened_of(delivery, bus)
     standing.claimed_sender = opened.sender[:64]
     standing.message_id = opened.message_id[:128]
-    certificate = signer_of(opened.certificate_in(trust), opened.sender, now)
-    if standing.carrier is not None and certificate.bureau != standing.carrier.bureau:
-        raise Refusal("auth.carrier_mismatch", f"{standing.carrier.bureau} / {certificate.bureau}")
+    certificate = signing_certificate(opened.certificate_in(trust), now)
+    carrier = standing.carrier
+    if carrier is not None and certificate.bureau != carrier.bureau:
+        grant = may_carry(carrier, certificate.bureau, bus.registry.grants(carrier.bureau), _day(now))
+        standing.stands_in = {"carry_grant": grant.id}
     return opened, certificate
 
 
@@ -234,15 +315,8 @@ def _may_read(principal: Principal, view: str, bus: Bus, now: datetime) -> Grant
     return authorise(principal, "pull", view, principal.bureau, bus.registry.grants(principal.bureau), _day(now))
 
 
-def _acceptance(
-    delivery: Delivery,
-    payload: VerifiedPayload,
-    verified: Verified,
-    grant: Grant,
-    evidence: str,
-    standing: _Standing,
-    bus: Bus,
-) -> Acceptance:
+def _acceptance(delivery: Delivery, checked: _Checked, evidence: str, standing: _Standing, bus: Bus) -> Acceptance:
+    payload = checked.payload
     entry = _entry(
         "delivery",
         "accepted",
@@ -257,12 +331,12 @@ def _acceptance(
         content_type=payload.content_type,
         content_digest=payload.content.digest.hex,
         content_length=payload.content.size,
-        request_digest=verified.signature_digest,
+        request_digest=checked.verified.signature_digest,
         signer=payload.signer.certificate,
         carrier=standing.carried_by,
-        evidence_class="signed",
+        evidence_class=checked.certificate.evidence_class,
         form=payload.form,
-        grant=grant.id,
+        grant=checked.grant.id,
         received_at=delivery.received_at,
         signed_at=payload.signed_at,
         evidence=evidence,
@@ -280,12 +354,12 @@ def _entry(kind: str, outcome: str, standing: _Standing, bus: Bus, detail: dict[
         actor=standing.known.certificate[:16] if standing.known else "",
         carrier=standing.carried_by,
         signer=signer.certificate if signer else "",
-        sender=signer.bureau if signer else "",
+        sender=standing.sender,
         feed=feed,
         feed_digest=bus.feed_digests.get(feed, ""),
         grant=standing.grant,
         trust_digest=standing.trust_digest or bus.registry.trust().digest,
-        detail=detail,
+        detail={**detail, **standing.stands_in},
     )
 
 
@@ -293,6 +367,7 @@ def _read_entry(standing: _Standing, view: str, verified: VerifiedEnvelope, bus:
     asked: dict[str, str | int] = {
         "view": view,
         "operation": verified.operation,
+        "component": verified.text("ComponentId"),
         "request_digest": verified.signature_digest,
         "signed_digest": verified.signed_digest,
         "purpose": verified.text("Purpose"),
@@ -318,6 +393,7 @@ async def _entered(refusal: Refusal, standing: _Standing, bus: Bus) -> Refusal:
         "claimed_sender": standing.claimed_sender,
         "message_id": standing.message_id,
     }
+    detail |= {"wanted": standing.wanted} if standing.wanted else {}
     sequenced = await landed(bus.journal.note(_entry("refusal", refusal.code, standing, bus, detail)))
     refusal.reference = str(sequenced.index)
     return refusal

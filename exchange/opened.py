@@ -3,11 +3,13 @@
 One class a kind; `exchange.intake` tells one story for all of them.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 
+import msgspec
 from lxml import etree
 
 from exchange.bus import Bus
@@ -16,13 +18,14 @@ from security import jws_delivery, wss
 from security.authenticate import TrustList
 from security.errors import Refusal
 from security.jws_delivery import VerifiedJws
-from security.message import Carried, Delivery, EnrolledCertificate, Principal
+from security.message import Carried, Content, Delivery, EnrolledCertificate, Principal
 from security.wss import VerifiedEnvelope
 
 Verified = VerifiedEnvelope | VerifiedJws
 # Hears the signer as soon as the signature holds, before anything else is judged.
 Confirmed = Callable[[Principal], None]
 
+COMPLETE_UPLOAD: Final = "CompleteUpload"
 _MEMBER: Final = re.compile(r"Element '(?:\{[^}']*\})?([^']*)'")
 
 
@@ -41,6 +44,10 @@ class Opened(Protocol):
     def message_id(self) -> str:
         """Its message id."""
 
+    @property
+    def request_digest(self) -> str:
+        """SHA-256 of its signature's octets, lower-case hex: names this one envelope in an answer."""
+
     def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
         """The enrolled certificate that it says it was signed with."""
 
@@ -55,7 +62,7 @@ class _Soap:
     """A SOAP envelope with WS-Security."""
 
     def __init__(self, delivery: Delivery, bus: Bus) -> None:
-        self._delivery, self._schema = delivery, bus.schema
+        self._delivery, self._schema, self._uploads = delivery, bus.schema, bus.uploads
         self._envelope = wss.open_envelope(delivery.envelope, wss.Limits(max_bytes=bus.limits.max_envelope_bytes))
 
     @property
@@ -70,27 +77,43 @@ class _Soap:
     def message_id(self) -> str:
         return self._envelope.claimed("MessageId")
 
+    @property
+    def request_digest(self) -> str:
+        return hashlib.sha256(self._envelope.signature.value).hexdigest()
+
     def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
         return trust.named(self._envelope.key_reference)
 
     def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedEnvelope:
-        attachment, attachment_id = self._delivery.attachment, self._delivery.attachment_id
+        upload = self._delivery.attachment if self._envelope.operation == COMPLETE_UPLOAD else None
+        attachment = self._delivery.attachment if upload is None else None
+        attachment_id = self._delivery.attachment_id if upload is None else ""
         verified = wss.verify(self._envelope, certificate, now=now, attachment=attachment, attachment_id=attachment_id)
         confirmed(verified.signer)
         if not self._schema.validate(verified.element):
             raise Refusal("soap.schema_invalid", _broken_rules(self._schema))
-        return verified
+        return verified if upload is None else self._of_upload(verified, upload)
 
     def check_arrival(self, feed: Feed, now: datetime) -> None:
-        """Its Timestamp was judged with its signature; of HTTP nothing else counts."""
+        """Its Timestamp was judged with its signature; of HTTP nothing counts but what it says is asked for.
+
+        Raises Refusal `soap.action_mismatch`: what was signed for one operation is not to be taken for another.
+        """
+        if self._delivery.operation not in ("", self._envelope.operation):
+            raise Refusal("soap.action_mismatch", f"{self._delivery.operation} / {self._envelope.operation}")
+
+    def _of_upload(self, verified: VerifiedEnvelope, content: Content) -> VerifiedEnvelope:
+        """The same with the content that came before, if it was this signer who sent it for this delivery."""
+        names = (verified.signer.bureau, *(verified.text(name) for name in ("Sender", "Feed", "MessageId")))
+        self._uploads.check(verified.text("UploadId"), names)
+        return msgspec.structs.replace(verified, attachment=content, form="upload")
 
 
 class _Jws:
-    """A JWS that a broker handed over."""
+    """A JWS, by a broker's hand or over REST."""
 
     def __init__(self, delivery: Delivery, bus: Bus) -> None:
-        assert delivery.carried is not None  # who hands it in says how it came
-        self._carried: Carried = delivery.carried
+        self._carried = delivery.carried
         self._envelope = jws_delivery.open_delivery(delivery.envelope)
 
     @property
@@ -105,6 +128,10 @@ class _Jws:
     def message_id(self) -> str:
         return self._envelope.message_id
 
+    @property
+    def request_digest(self) -> str:
+        return self._envelope.signature_digest
+
     def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
         return trust.by_fingerprint(self._envelope.certificate)
 
@@ -114,23 +141,29 @@ class _Jws:
         return verified
 
     def check_arrival(self, feed: Feed, now: datetime) -> None:
-        # A retained message comes again to every new subscriber, for ever; one of QoS 0 may not come at all.
-        if self._carried.retained:
-            raise Refusal("mqtt.retained")
-        if not self._carried.qos:
-            raise Refusal("mqtt.qos_zero")
-        # The broker's rights are by topic, ours by what was signed: they must speak of one feed.
-        if self._carried.feed != feed.id:
-            raise Refusal("mqtt.feed_of_topic", f"{self._carried.feed} / {feed.id}")
+        if self._carried is not None:
+            _check_handed_over(self._carried, feed)
         jws_delivery.check_age(self._envelope, now, feed.max_age)
 
 
-_KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {"soap": _Soap, "mqtt": _Jws}
+_KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {"soap": _Soap, "mqtt": _Jws, "rest": _Jws}
 
 
 def opened_of(delivery: Delivery, bus: Bus) -> Opened:
     """The envelope of a delivery, opened as its door's kind. Raises Refusal when it has not the one shape we read."""
     return _KINDS[delivery.door](delivery, bus)
+
+
+def _check_handed_over(carried: Carried, feed: Feed) -> None:
+    """What a broker says of a message beside handing it over. Raises Refusal `mqtt.*`."""
+    # A retained message comes again to every new subscriber, for ever; one of QoS 0 may not come at all.
+    if carried.retained:
+        raise Refusal("mqtt.retained")
+    if not carried.qos:
+        raise Refusal("mqtt.qos_zero")
+    # The broker's rights are by topic, ours by what was signed: they must speak of one feed.
+    if carried.feed != feed.id:
+        raise Refusal("mqtt.feed_of_topic", f"{carried.feed} / {feed.id}")
 
 
 def _broken_rules(schema: etree.XMLSchema) -> str:

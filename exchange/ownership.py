@@ -32,12 +32,13 @@ ROW_ATTRIBUTES: Final = tuple(name for name in ATTRIBUTES if name in asking.Row.
 Place = tuple[float, float]  # longitude, latitude, degrees
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one bureau said, when, and where the proof lies. valid_to None: it stands. Times aware, UTC.
 
     entry: index of the delivery's acceptance in the audit log; record: number in that delivery, from 0
     join_distance_m: how far from the component it was when joined by position, None when it founded it
     attributes: what else the record said, by the shared schema's names: place, initial_date, note …
+    asserted_by: the bureau that signed it in the sender's name 代报单位, where that was another: "asserted by A for B"
     """
 
     bureau: str
@@ -62,6 +63,7 @@ class Claim(msgspec.Struct, frozen=True):
     owner: Unit | None
     maintainer: Unit | None
     attributes: dict[str, str]
+    asserted_by: str | None = None
 
 
 class Component(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,10 +88,11 @@ class Component(msgspec.Struct, frozen=True, omit_defaults=True):
     readings: "tuple[Reading, ...]" = ()
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     """The latest reading of one quantity that one feed gave, and where the proof lies. Times aware, UTC.
 
     observed_at: by the gateway's clock; entry: index of the delivery's acceptance in the audit log
+    asserted_by: as a claim has it
     """
 
     quantity: str
@@ -105,6 +108,7 @@ class Reading(msgspec.Struct, frozen=True):
     entry: int
     evidence_class: str
     recorded_at: datetime
+    asserted_by: str | None = None
 
 
 class OwnershipAnswer(msgspec.Struct, frozen=True):
@@ -324,6 +328,7 @@ def _claim(row: asking.Row) -> Claim:
         owner=unit_of(row.owner_code, row.owner_name, row.owner_basis),
         maintainer=unit_of(row.maintainer_code, row.maintainer_name, row.maintainer_basis),
         attributes=_attributes(row.more),
+        asserted_by=row.asserted_by,
     )
 
 
@@ -342,6 +347,7 @@ def _reading(row: Latest) -> Reading:
         entry=row.entry,
         evidence_class=row.evidence_class,
         recorded_at=moment(row.recorded_at_us),
+        asserted_by=row.asserted_by,
     )
 
 

@@ -28,7 +28,7 @@ from exchange.store.places import cell
 from mappings.apply import map_records, take
 from mappings.feed import Feed
 from mappings.schema import KEY
-from security.errors import ExchangeError, Refusal, places, sentences
+from security.errors import AuditBroken, ExchangeError, Refusal, places, sentences
 from security.message import Grant
 
 T = TypeVar("T")
@@ -140,7 +140,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """Steps 8 to 16 for one batch: decode, map, place, check, claim, join, store, note, report."""
     assert feed.content != "readings"  # they have a story of their own
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
-    deliveries = tuple(_delivery(row, feed, grants[row.grant]) for row in rows)
+    deliveries = tuple(_delivery(row, feed, grants[row.grant], bus) for row in rows)
     with _meanwhile(lambda: bus.store.seen(feed.id) if feed.content == "snapshot" else None) as reading:
         records, whole = _decoded(rows, feed, bus)
         mapped = map_records(records, feed)
@@ -229,7 +229,7 @@ def _keys(placed: pl.DataFrame) -> list[str]:
 def _apply_readings(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """The same for readings of known things, which are no claims: decode, map, check, compare, store, note, report."""
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
-    deliveries = tuple(_delivery(row, feed, grants[row.grant]) for row in rows)
+    deliveries = tuple(_delivery(row, feed, grants[row.grant], bus) for row in rows)
     records, _ = _decoded(rows, feed, bus)  # whole or not: readings end nothing
     mapped = map_records(records, feed)
     known = bus.store.known_keys(feed.of, mapped.candidates["source_key"])
@@ -246,7 +246,7 @@ def _apply_readings(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
 
 
-def _delivery(row: InboxRow, feed: Feed, grant: Grant) -> BatchDelivery:
+def _delivery(row: InboxRow, feed: Feed, grant: Grant, bus: Bus) -> BatchDelivery:
     """What act two needs to know of a delivery. Valid from the feed's `as_of` day, or the time of signing."""
     valid_from = datetime.fromisoformat(row.signed_at)
     if feed.as_of is not None:
@@ -259,7 +259,16 @@ def _delivery(row: InboxRow, feed: Feed, grant: Grant) -> BatchDelivery:
         entry=row.entry_index,
         evidence_class=row.evidence_class,
         view=View.of(grant),
+        asserted_by=_asserted_by(row, bus),
     )
+
+
+def _asserted_by(row: InboxRow, bus: Bus) -> str | None:
+    """The bureau whose key signed a delivery, where that is not its sender. Raises AuditBroken when nobody's is it."""
+    certificate = bus.registry.trust().by_fingerprint(row.signer)
+    if certificate is None:
+        raise AuditBroken(f"delivery {row.id} was accepted under certificate {row.signer}, which is not enrolled")
+    return certificate.bureau if certificate.bureau != row.sender else None
 
 
 def _decoded(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> tuple[pl.DataFrame, bool]:

@@ -37,6 +37,9 @@ IN_DETAIL = (
     *("message_id", "content_digest", "content_length", "content_type", "request_digest"),
     *("evidence_class", "form", "received_at"),
 )
+# Where somebody stood in for another: the bureau that signed in the sender's name, and the grants that let it, and
+# that let another bureau's connection carry the message. A receipt has these members only where its entry has them.
+STANDING_IN = ("asserted_by", "on_behalf_of_grant", "carry_grant")
 
 
 class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +93,7 @@ def issue_receipt(row: InboxRow, proof: EntryProof, key: SigningKey) -> bytes:
         "form": row.form,
         "grant": row.grant,
         "received_at": row.received_at,
+        **_standing_in(proof),
         **_proven(proof),
     }
     return sign_document(document, RECEIPT, key)
@@ -188,6 +192,7 @@ def _checked(kind: Literal["receipt", "report"], document: Document, anchors: An
 def differing(document: Document, leaf: Leaf, detail: Document) -> list[str]:
     """Members of a receipt that its entry says otherwise; empty when they agree."""
     names = [name for name in IN_LEAF if document[name] != getattr(leaf, name)]
+    names += [name for name in STANDING_IN if document.get(name) != detail.get(name)]
     return names + [name for name in IN_DETAIL if document[name] != detail[name]]
 
 
@@ -197,6 +202,11 @@ def differing_report(document: Document, leaf: Leaf, detail: Document) -> list[s
     if detail.get("message_id", document["message_id"]) != document["message_id"]:
         names.append("message_id")
     return names + [name for name, value in document["report"].items() if detail.get(name, value) != value]
+
+
+def _standing_in(proof: EntryProof) -> Document:
+    detail = msgspec.json.decode(proof.detail or b"{}")
+    return {name: detail[name] for name in STANDING_IN if name in detail}
 
 
 def _proven(proof: EntryProof) -> Document:

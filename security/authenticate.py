@@ -23,7 +23,7 @@ class TrustList:
     """
 
     def __init__(self, certificates: tuple[EnrolledCertificate, ...]) -> None:
-        ordered = sorted(certificates, key=lambda c: (c.use == "signing", c.not_before, c.fingerprint))
+        ordered = sorted(certificates, key=lambda c: (c.use != "connection", c.not_before, c.fingerprint))
         self._by_fingerprint = {c.fingerprint: c for c in ordered}
         names = [(names_of(c.der), c) for c in ordered]
         self._by_issuer_serial = {(n.issuer, n.serial): c for n, c in names}
@@ -88,16 +88,26 @@ def signer_of(certificate: EnrolledCertificate | None, sender: str, now: datetim
     certificate: what the trust list holds under the name that the envelope gives; None when it holds nothing
     Nothing is verified yet: whether the claim is true, the signature decides.
 
+    Raises Refusal as `signing_certificate` does, and `auth.sender_mismatch`.
+    """
+    found = signing_certificate(certificate, now)
+    # (4) of the bureau that is named as sender
+    if sender != found.bureau:
+        raise Refusal("auth.sender_mismatch", f"certificate of {found.bureau}, sender {sender}"[:120])
+    return found
+
+
+def signing_certificate(certificate: EnrolledCertificate | None, now: datetime) -> EnrolledCertificate:
+    """The same, whomever the envelope names as its sender: that is for a grant to judge (`security.delegation`).
+
     Raises Refusal: `auth.certificate_unknown`, `auth.certificate_not_for_signing`, `auth.certificate_revoked`,
-    `auth.certificate_expired`, `auth.sender_mismatch`.
+    `auth.certificate_expired`.
     """
     # (1) enrolled  (2) for signing: a connection key lies on more machines than a signing key should
     if certificate is None:
         raise Refusal("auth.certificate_unknown")
-    if certificate.use != "signing":
+    if certificate.use == "connection":
         raise Refusal("auth.certificate_not_for_signing", certificate.fingerprint[:16])
-    # (3) in force now  (4) of the bureau that is named as sender
+    # (3) in force now
     check_window(certificate, now)
-    if sender != certificate.bureau:
-        raise Refusal("auth.sender_mismatch", f"certificate of {certificate.bureau}, sender {sender}"[:120])
     return certificate

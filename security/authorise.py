@@ -20,10 +20,13 @@ def authorise(
     feed_bureau: str | None,
     grants: Iterable[Grant],
     day: str,
+    on_behalf_of: str = "",
 ) -> Grant:
     """The grant under which principal may do `action` on `target` on `day`, YYYY-MM-DD of +08:00.
 
     feed_bureau: the bureau that the feed belongs to; None where the target is no feed
+    on_behalf_of: the bureau in whose name the principal speaks (`security.delegation`): then the feed must be that
+                 bureau's, and the grant is still the principal's own
     grants:      any grants; only those of the principal's bureau count. A tuple is gone through once for ever, so that
                  ten thousand grants cost a request nothing
 
@@ -31,7 +34,7 @@ def authorise(
     narrows an older one. Raises Refusal: `auth.feed_of_other`, `auth.no_grant`, `auth.grant_not_in_force`; the detail
     says what grant would allow it, and which of the bureau's come near.
     """
-    if feed_bureau is not None and feed_bureau != principal.bureau:
+    if feed_bureau is not None and feed_bureau != (on_behalf_of or principal.bureau):
         raise Refusal("auth.feed_of_other", f"needs: {action} by the bureau that {target} belongs to")
     known = _indexed(principal.bureau, grants)
     theirs = known.get((principal.bureau, action, target), ())

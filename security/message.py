@@ -4,15 +4,18 @@ Each step takes the type that the step before gave, so a check left out is a typ
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Final, Literal
 
 import msgspec
 
+# What a delivery's evidence proves: signed by the bureau's key; by its front node's key; its digest signed by a named
+# person; or fetched by the bus itself, which proves only what the bus saw.
 EvidenceClass = Literal["signed", "fronted", "uploaded", "collected"]
-Use = Literal["signing", "connection"]
+# A key's use: of the bureau itself, of the bureau's own front node 前置机, or for connections alone.
+Use = Literal["signing", "front", "connection"]
 Action = Literal["push", "pull", "subscribe", "audit", "carry", "on_behalf_of"]
 
 
@@ -53,6 +56,27 @@ class Content(msgspec.Struct, frozen=True):
         with self.open() as stream:
             return stream.read(self.size)
 
+    def pieces(self, at_once: int = 1 << 20) -> Iterator[bytes]:
+        """All octets, so many at once. Raises OSError when they end before `size`."""
+        left = self.size
+        with self.open() as source:
+            while left and (piece := source.read(min(left, at_once))):
+                left -= len(piece)
+                yield piece
+        if left:
+            raise OSError(f"the content ended {left} octets early")
+
+    def part(self, offset: int, size: int) -> "Content":
+        """A part of it, hashed; where it lies in a file it stays there. size: at most; less at the end."""
+        size = min(size, self.size - offset)
+        if self.octets is not None:
+            return in_memory(self.octets[offset : offset + size])
+        there = Content(size, self.digest, path=self.path, offset=self.offset + offset, source=self.source)
+        hashed = hashlib.sha256()
+        for piece in there.pieces():
+            hashed.update(piece)
+        return Content(size, Digest("SHA-256", hashed.digest()), None, there.path, there.offset, there.source)
+
     def open(self) -> IO[bytes]:
         """A binary stream at the first octet. A slice of a longer file is not cut at the end: read `size` bytes."""
         if self.octets is not None:
@@ -85,6 +109,11 @@ class EnrolledCertificate(msgspec.Struct, frozen=True):
     not_before: datetime
     not_after: datetime
     revoked_at: datetime | None = None
+
+    @property
+    def evidence_class(self) -> EvidenceClass:
+        """What a delivery is called that this key signed. Asked of keys for signing only."""
+        return "fronted" if self.use == "front" else "signed"
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -153,12 +182,13 @@ class Carried(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, frozen=True):
     """One message as it arrived; nothing in it is believed yet.
 
-    door:        `soap` or `mqtt`
+    door:        `soap`, `mqtt` or `rest`
     carrier_der: the TLS client certificate, if one was shown
     envelope:    the envelope's octets: XML (the root part when the message came as MTOM), or a JWS
     carried:     set where a broker stands between the sender and us
     attachment:  the one MTOM part, if any; attachment_id its Content-ID without angle brackets
     raw:         the whole request body as it came, for the evidence
+    operation:   of SOAP, the one that is asked for by its transport or its Body; they must agree
     """
 
     door: str
@@ -170,6 +200,7 @@ class Delivery(msgspec.Struct, frozen=True):
     attachment: Content | None = None
     attachment_id: str = ""
     carried: Carried | None = None
+    operation: str = ""
 
 
 class VerifiedPayload(msgspec.Struct, frozen=True):
@@ -178,7 +209,8 @@ class VerifiedPayload(msgspec.Struct, frozen=True):
     Only `security.signatures` makes one, and act two decodes nothing else: what was not signed is not parsed.
 
     signed_at: UTC, from the signature, not from our clock
-    form:      `inline`, `mtom` (signed as sent), `mtom-expanded` (signed with the part's base64 in place) or `jws`
+    form:      `inline`, `mtom` (signed as sent), `mtom-expanded` (signed with the part's base64 in place), `upload`
+               (came in pieces before) or `jws`
     """
 
     content: Content

@@ -58,13 +58,13 @@ def issue(
     """A certificate in DER for public_key, signed by the authority.
 
     subject: common name
-    use:     `connection` serves TLS on either side; `signing` may sign documents and opens no connection
+    use:     `connection` serves TLS on either side; `signing` and `front` may sign documents and open no connection
     sans:    host names and IP addresses a TLS client may know the holder by
     """
     issuer = x509.load_der_x509_certificate(ca.certificate_der)
     builder = _builder(_name(subject), public_key, not_before, not_after).issuer_name(issuer.subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_key_usage(signing=use == "signing"), critical=True)
+    builder = builder.add_extension(_key_usage(signing=use != "connection"), critical=True)
     authority_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key)
     builder = builder.add_extension(authority_key_id, critical=False)
     if use == "connection":
@@ -92,7 +92,7 @@ def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
     except ValueError as problem:
         raise Refusal("auth.certificate_not_readable") from problem
     public_key_of(der)
-    if use == "signing" and not _may_sign(certificate):
+    if use != "connection" and not _may_sign(certificate):
         raise Refusal("auth.certificate_not_for_signing", "key usage: no digitalSignature, no contentCommitment")
     return EnrolledCertificate(
         bureau=bureau,

@@ -25,7 +25,7 @@ __all__ = ["Envelope", "Form", "Limits", "VerifiedEnvelope", "open_envelope", "s
 SKEW: Final = timedelta(minutes=5)
 LONGEST: Final = timedelta(minutes=10)
 READ_AT_ONCE: Final = 3 * 256 * 1024  # a multiple of 3, so that pieces of base64 join without padding between them
-Form = Literal["inline", "mtom", "mtom-expanded"]
+Form = Literal["inline", "mtom", "mtom-expanded", "upload"]
 
 
 class VerifiedEnvelope(msgspec.Struct, frozen=True):
@@ -36,7 +36,8 @@ class VerifiedEnvelope(msgspec.Struct, frozen=True):
     signature_digest: SHA-256 of SignatureValue's octets, lower-case hex; names this one envelope in answers
     signed_digest:    SHA-256 of SignedInfo's canonical octets, lower-case hex. By it a repeated envelope is known:
                       anybody can turn an ECDSA signature (r, s) into (r, n - s), which holds and has another digest
-    form:             `inline`; `mtom`, signed as sent; `mtom-expanded`, signed with the part's base64 in place
+    form:             `inline`; `mtom`, signed as sent; `mtom-expanded`, signed with the part's base64 in place;
+                      `upload`, whose content came before
     attachment:       the part that the Include named; `security.signatures` compares it with the declared digest
     """
 

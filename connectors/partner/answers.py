@@ -36,10 +36,11 @@ class Role(msgspec.Struct, frozen=True):
     units: tuple[Unit, ...]
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one bureau said, and where the proof lies. entry: index in the audit log; times aware, UTC.
 
     attributes: what else the record said, by the shared schema's names
+    asserted_by: the bureau that signed it in the sender's name, where that was another
     """
 
     bureau: str
@@ -64,9 +65,10 @@ class Claim(msgspec.Struct, frozen=True):
     owner: Unit | None
     maintainer: Unit | None
     attributes: dict[str, str]
+    asserted_by: str | None = None
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     """The latest reading of one quantity that one feed gave, and where the proof lies. observed_at: by its gateway."""
 
     quantity: str
@@ -82,6 +84,7 @@ class Reading(msgspec.Struct, frozen=True):
     entry: int
     evidence_class: str
     recorded_at: datetime
+    asserted_by: str | None = None
 
 
 class Component(msgspec.Struct, frozen=True, omit_defaults=True):

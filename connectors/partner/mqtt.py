@@ -16,7 +16,7 @@ import msgspec
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Heads
 from connectors.partner.over_broker import OverBroker
-from connectors.partner.partner import Check, Received, Reported, Status
+from connectors.partner.partner import Check, Received, Reported, Status, named
 from security.errors import Refusal, Unavailable, sentences
 from security.jws import Document, open_document
 from security.jws_delivery import MOST_BYTES, open_delivery, sign_delivery
@@ -33,15 +33,24 @@ def inbound(feed: str) -> str:
 
 
 def sealed(
-    folder: PartnerFolder, feed: str, content: Content, content_type: str, message_id: str, now: datetime
+    folder: PartnerFolder,
+    feed: str,
+    content: Content,
+    content_type: str,
+    message_id: str,
+    now: datetime,
+    on_behalf_of: str = "",
 ) -> bytes:
-    """The signed envelope of a delivery, as it is published. Raises Refusal `jws.too_large`, `jws.member_form`."""
+    """The signed envelope of a delivery, as it is published. Raises Refusal `jws.too_large`, `jws.member_form`.
+
+    on_behalf_of: as `Partner.push` has it
+    """
     if content.size > MOST_BYTES:  # before it is read
         raise Refusal("jws.too_large", f"{content.size} > {MOST_BYTES}")
     return sign_delivery(
         content.read(),
         folder.signing,
-        sender=folder.bureau,
+        sender=on_behalf_of or folder.bureau,
         recipient=folder.anchors.origin,
         feed=feed,
         message_id=message_id,
@@ -75,13 +84,22 @@ class MqttPartner(OverBroker):
         return self._link.publish(topic, octets)
 
     def push(
-        self, feed: str, content: Content, content_type: str, message_id: str, *, wait_s: float = RECEIPT_WAIT_S
+        self,
+        feed: str,
+        content: Content,
+        content_type: str,
+        message_id: str,
+        *,
+        on_behalf_of: str = "",
+        wait_s: float = RECEIPT_WAIT_S,
     ) -> Received:
         """Sign and publish one delivery; its receipt, once all of it holds. The same again gives the same receipt.
 
+        on_behalf_of: as `Partner.push` has it
+
         Raises Refusal with the bus's code, `audit.*` where the receipt does not hold; Unavailable when none came.
         """
-        octets = sealed(self._folder, feed, content, content_type, message_id, self._clock())
+        octets = sealed(self._folder, feed, content, content_type, message_id, self._clock(), on_behalf_of)
         request_digest = open_delivery(octets).signature_digest
         until = time.monotonic() + wait_s
         while (left := until - time.monotonic()) > 0:
@@ -89,7 +107,7 @@ class MqttPartner(OverBroker):
             received = self._awaited(message_id, content, request_digest, min(left, AGAIN_S))
             if received is not None:
                 said = {
-                    "sender": self._folder.bureau,
+                    **named(self._folder.bureau, on_behalf_of),
                     "feed": feed,
                     "content_digest": content.digest.hex,
                     "content_length": content.size,

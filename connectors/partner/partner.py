@@ -20,6 +20,7 @@ from security.jws import Document
 from security.message import Content
 
 INLINE_UP_TO_BYTES: Final = 65_536  # larger content travels by MTOM: a third smaller, and never held as text
+UPLOAD_ABOVE_BYTES: Final = 268_435_456  # what a bus takes by MTOM unless it is set otherwise
 POLL_SECONDS: Final = 0.5
 Status = Literal["waiting", "processed", "held", "refused"]
 
@@ -62,6 +63,7 @@ class Partner:
 
     url:   of the bus, `https://host:port`
     check: verifies a receipt or report offline against the anchors
+    upload_above_bytes: larger content is sent in pieces
     """
 
     def __init__(
@@ -71,38 +73,53 @@ class Partner:
         check: Check,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         version: Version = "1.1",
+        upload_above_bytes: int = UPLOAD_ABOVE_BYTES,
     ) -> None:
         self._folder, self._url, self._check, self._clock, self._version = folder, url, check, clock, version
-        self._origin = folder.anchors.origin
+        self._origin, self._upload_above_bytes = folder.anchors.origin, upload_above_bytes
         self._heads = Heads(folder, clock)
         self._clients: dict[str, SoapClient] = {}
 
-    def push(self, feed: str, content: Content, content_type: str, message_id: str) -> Received:
+    def push(
+        self, feed: str, content: Content, content_type: str, message_id: str, *, on_behalf_of: str = ""
+    ) -> Received:
         """Sign and send one delivery; its receipt, once all of it holds. The same again gives the same receipt.
+
+        on_behalf_of: the bureau in whose name it is sent, where that is another; the report is then that bureau's
 
         Raises Refusal with the bus's code, `audit.*` where the receipt or the log does not hold; Unavailable.
         """
-        by_mtom = content.size > INLINE_UP_TO_BYTES
-        answer = self._feeds.call(
-            "SubmitDelivery",
-            {
-                **self._names(message_id),
-                "Feed": feed,
-                "ContentType": content_type,
-                "ContentDigest": {"_value_1": content.digest.hex, "algorithm": content.digest.algorithm},
-                "KnownTreeSize": self._heads.known_size(),
-                "Content": b"" if by_mtom else content.read(),
-            },
-            attachment=content if by_mtom else None,
-        )
+        names = {**self._names(message_id, on_behalf_of), "Feed": feed}
+        stated = {"ContentType": content_type, "ContentDigest": _digest(content), **self._known_size()}
+        if content.size > self._upload_above_bytes:
+            answer = self._uploaded(names, stated, content)
+        else:
+            by_mtom = content.size > INLINE_UP_TO_BYTES
+            answer = self._feeds.call(
+                "SubmitDelivery",
+                {**names, **stated, "Content": b"" if by_mtom else content.read()},
+                attachment=content if by_mtom else None,
+            )
         said = {
-            "sender": self._folder.bureau,
+            **named(self._folder.bureau, on_behalf_of),
             "feed": feed,
             "message_id": message_id,
             "content_digest": content.digest.hex,
             "content_length": content.size,
         }
         return self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
+
+    def _uploaded(self, names: dict[str, str], stated: dict[str, Any], content: Content) -> Any:
+        """The answer with the receipt of content sent in pieces, each signed; what has come is not sent again."""
+        begun = self._feeds.call("BeginUpload", {**names, **stated, "ContentLength": content.size})
+        if begun.Receipt is not None:
+            return begun
+        received, upload = begun.ReceivedBytes, {"UploadId": begun.UploadId}
+        while received < content.size:
+            piece = content.part(received, begun.ChunkBytes)
+            members = {**names, **upload, "Offset": received, "ContentDigest": _digest(piece), "Content": b""}
+            received = self._feeds.call("UploadChunk", members, attachment=piece).ReceivedBytes
+        return self._feeds.call("CompleteUpload", {**names, **stated, **upload})
 
     def receipt(self, message_id: str) -> Received:
         """The receipt of an earlier delivery of one's own."""
@@ -128,8 +145,7 @@ class Partner:
 
     def checkpoint(self) -> Checkpoint:
         """The log's newest head, once it continues the one remembered."""
-        known = {"KnownTreeSize": self._heads.known_size()}
-        answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **known})
+        answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **self._known_size()})
         return self._heads.follow(answer.Checkpoint, _consistency(answer.ConsistencyProof))
 
     def ownership(
@@ -211,15 +227,18 @@ class Partner:
         session.verify = self._folder.file("ca.pem")
         return session
 
-    def _names(self, message_id: str) -> dict[str, str]:
-        return {"Sender": self._folder.bureau, "Recipient": self._origin, "MessageId": message_id}
+    def _names(self, message_id: str, on_behalf_of: str = "") -> dict[str, str]:
+        return {"Sender": on_behalf_of or self._folder.bureau, "Recipient": self._origin, "MessageId": message_id}
 
     def _asked(self, purpose: str, case_number: str | None = None) -> dict[str, str]:
         names = self._names(f"read-{secrets.token_hex(12)}")
         return {**names, "Purpose": purpose, **({"CaseNumber": case_number} if case_number else {})}
 
     def _delivery(self, message_id: str) -> dict[str, str | int]:
-        return {"DeliveryMessageId": message_id, "KnownTreeSize": self._heads.known_size()}
+        return {"DeliveryMessageId": message_id, **self._known_size()}
+
+    def _known_size(self) -> dict[str, int]:
+        return {"KnownTreeSize": self._heads.known_size()}
 
     def _kept(self, kind: Kind, message_id: str, text: str, proof: Any, said: Mapping[str, object]) -> Received:
         """A document once it holds, says what we sent, and stands in the log that we know; only then it is kept."""
@@ -233,6 +252,16 @@ class Partner:
         self._heads.follow(str(holding.document["checkpoint"]), _consistency(proof))
         self._folder.keep(kind, message_id, octets)
         return Received(octets, holding.document)
+
+
+def _digest(content: Content) -> dict[str, str]:
+    """`ContentDigest` as zeep writes it."""
+    return {"_value_1": content.digest.hex, "algorithm": content.digest.algorithm}
+
+
+def named(bureau: str, on_behalf_of: str) -> dict[str, str]:
+    """What a receipt must say of who speaks, and in whose name."""
+    return {"sender": on_behalf_of, "asserted_by": bureau} if on_behalf_of else {"sender": bureau}
 
 
 def _consistency(proof: Any) -> Consistency | None:

@@ -5,15 +5,17 @@ of the spooled body, never copied.
 """
 
 import hashlib
+import io
 import mmap
 import re
+import secrets
 from email.message import Message
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from security.errors import Refusal
-from security.message import Content, Digest, sha256
+from security.message import Content, Digest, in_memory, sha256
 
 MAX_PART_HEAD_BYTES: Final = 8_192
 PIECE_BYTES: Final = 1 << 20
@@ -74,6 +76,54 @@ def take_apart(body: Content, declared: MediaType, *, max_envelope_bytes: int) -
         mmap.mmap(file.fileno(), before + body.size, access=mmap.ACCESS_READ, offset=begin) as mapped,
     ):
         return _take_apart(mapped, before, body, declared, max_envelope_bytes)
+
+
+def put_together(envelope: bytes, attachment: Content) -> Content:
+    """An envelope and its attachment as one message, the attachment left where it lies: what `take_apart` reads."""
+    boundary = f"yongtong-{secrets.token_hex(16)}".encode()
+    head = (
+        b"--%b\r\nContent-Type: application/xop+xml; charset=UTF-8\r\nContent-Transfer-Encoding: binary\r\n\r\n"
+        b"%b\r\n--%b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: binary\r\n"
+        b"Content-ID: <content@yongtong>\r\n\r\n" % (boundary, envelope, boundary)
+    )
+    parts = (in_memory(head), attachment, in_memory(b"\r\n--%b--\r\n" % boundary))
+    hashed = hashlib.sha256()
+    for part in parts:
+        for piece in part.pieces():
+            hashed.update(piece)
+    size = sum(part.size for part in parts)
+    return Content(size, Digest("SHA-256", hashed.digest()), source=lambda: io.BufferedReader(_Joined(parts)))
+
+
+class _Joined(io.RawIOBase):
+    """Contents one after another, as a stream that is read once from its beginning."""
+
+    def __init__(self, parts: tuple[Content, ...]) -> None:
+        self._pieces = (piece for part in parts for piece in part.pieces())
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """To where it stands: a `Content` is read from offset 0."""
+        if (offset, whence) != (0, 0):
+            raise OSError("read from the beginning only")
+        return 0
+
+    def tell(self) -> int:
+        return 0
+
+    def readinto(self, buffer: Any) -> int:
+        """As much as fits of what comes next; 0 at the end."""
+        self._left = self._left or next(self._pieces, b"")
+        taken = self._left[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._left = self._left[len(taken) :]
+        return len(taken)
 
 
 def _of_stream(body: Content, declared: MediaType, max_envelope_bytes: int) -> Related:

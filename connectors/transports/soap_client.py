@@ -67,7 +67,8 @@ class Wsse:
             raise Refusal("answer.not_signed", "not by a certificate among the anchors")
         verified = verify(answer, certificate, now=self._clock())
         replied = [element.text or "" for element in verified.element.iter(f"{NAMESPACE}RequestSignature")]
-        if verified.operation != "Fault" and replied != [self.request_digest]:
+        # A fault names no request where the bus could not read it; one that names another is none of ours.
+        if replied != [self.request_digest] and (replied or verified.operation != "Fault"):
             raise Refusal("answer.not_signed", "it answers another request")
 
 

@@ -216,9 +216,16 @@ def print_ownership(answer: Any) -> None:
             f"  {claim.bureau} / {claim.feed} / {claim.source_key}   {claim.valid_from:%Y-%m-%d}{until}",
             f"      {said}",
             *([f"      {attributes}"] if attributes else []),
-            f"      {proof}",
+            f"      {proof}{_stood_in(claim)}",
         ):
             STDOUT.print(line, markup=False, soft_wrap=True)
+
+
+def _stood_in(claim: Any) -> str:
+    """Who said it, where that was another than the bureau in whose name it stands."""
+    if claim.asserted_by is None:
+        return ""
+    return f"   {claim.asserted_by} 代 {claim.sender} 申报 asserted by {claim.asserted_by} for {claim.sender}"
 
 
 def _class_words(code: str) -> str:

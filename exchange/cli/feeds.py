@@ -79,12 +79,29 @@ def _one(settings: Settings, feed: str) -> Feed:
 def _feeds(options: argparse.Namespace) -> int:
     feeds = _all(settings_of(options)).values()
     if options.json:
-        names = ("id", "title", "title_zh", "bureau", "format", "content", "crs", "classes", "digest")
+        names = (
+            "id",
+            "title",
+            "title_zh",
+            "bureau",
+            "format",
+            "content",
+            "crs",
+            "classes",
+            "level",
+            "sensitive",
+            "digest",
+        )
         print_json({"feeds": [{name: getattr(feed, name) for name in names} for feed in feeds]})
         return 0
-    rows = [(f.id, f.title_zh, f.title, f.bureau, f.format, f.content, f.crs) for f in feeds]
-    print_table("供数任务 Feeds", ["id", "", "title", "bureau", "format", "content", "CRS"], rows)
+    rows = [(f.id, f"{f.title_zh} {f.title}", f.bureau, f"{f.format}, {f.content}", _level_words(f)) for f in feeds]
+    print_table("供数任务 Feeds", ["id", "title", "bureau", "content", "分级 level"], rows)
     return 0
+
+
+def _level_words(feed: Feed) -> str:
+    """Its data level as its file says it, and whether what it sends is sealed."""
+    return (feed.level or "未定级 none") + (", sealed 加密存放" if feed.sealed else "")
 
 
 def _check(options: argparse.Namespace) -> int:

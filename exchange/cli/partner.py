@@ -34,6 +34,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     push.add_argument("file", metavar="FILE", type=Path)
     push.add_argument("--message-id", help="instead of a new one; the same again gives the same receipt")
     push.add_argument("--over", choices=["soap", "mqtt"], default="soap")
+    push.add_argument("--for", dest="on_behalf_of", default="", metavar="BUREAU", help="in whose name, if another's")
     push.add_argument("--dry", type=Path, metavar="OUT", help="write the signed JWS envelope there, and send nothing")
     add_partner_options(push, required=True)
     for name, run, says in (
@@ -123,16 +124,22 @@ def _pushed(
     options: argparse.Namespace, partner: Partner | MqttPartner, content: Content, kind: str, message_id: str
 ) -> int:
     say(f"报送 {options.file} → {options.feed}   message id {message_id}")
-    received = partner.push(options.feed, content, kind, message_id)
+    received = partner.push(options.feed, content, kind, message_id, on_behalf_of=options.on_behalf_of)
     if not options.json:
         _print_receipt(received)
+    if options.on_behalf_of:  # nobody reads in another's name
+        say(f"处理结果由 {options.on_behalf_of} 查取 the report is {options.on_behalf_of}'s to ask for")
+        if options.json:
+            print_json({"receipt": received.document, "status": "waiting", "report": None})
+        return 0
     reported = partner.report(message_id, wait_s=REPORT_WAIT_S, progress=_progress())
     return _show(options, reported, {"receipt": received.document})
 
 
 def _write_dry(options: argparse.Namespace, content: Content, kind: str, message_id: str) -> int:
     """Write the signed envelope as `mosquitto_pub -f` or any other MQTT client sends it."""
-    octets = sealed(PartnerFolder(_folder_of(options)), options.feed, content, kind, message_id, app.utc_now())
+    folder, now = PartnerFolder(_folder_of(options)), app.utc_now()
+    octets = sealed(folder, options.feed, content, kind, message_id, now, options.on_behalf_of)
     try:
         options.dry.write_bytes(octets)
     except OSError as problem:
@@ -187,11 +194,17 @@ def _print_receipt(received: Received) -> None:
     rows = [
         ("报文标识 message id", document["message_id"]),
         ("内容 content", f"{document['content_length']} octets, SHA-256 {str(document['content_digest'])[:16]}…"),
-        ("证据类别 evidence", f"{document['evidence_class']}, {document['form']}"),
+        ("证据类别 evidence", f"{document['evidence_class']}, {document['form']}{_stood_in(document)}"),
         ("审计记录 audit entry", document["index"]),
         ("接收时间 received at", document["received_at"]),
     ]
     print_table("回执 Receipt: signature, entry and proof hold", ["", ""], rows)
+
+
+def _stood_in(document: dict[str, Any]) -> str:
+    """Who signed it, where that was another than the sender."""
+    asserted_by = document.get("asserted_by")
+    return f", asserted by {asserted_by} for {document['sender']} 代报" if asserted_by else ""
 
 
 def _print_report(document: dict[str, Any]) -> None:

@@ -46,10 +46,15 @@ def answer_to(verified: VerifiedEnvelope, version: Version, *, now: datetime, re
     _, body = empty_envelope(version)
     answer = etree.SubElement(body, f"{{{NAMESPACE}}}{verified.operation}Response", nsmap={"yt": NAMESPACE})
     put_in_reply_to(answer, verified.text("MessageId"), verified.signature_digest)
-    put(answer, "AnsweredAt", instant(now))
-    put(answer, "AsOf", instant(now))
-    put(answer, "Recipient", recipient)
+    put_answered(answer, now, recipient)
     return answer
+
+
+def put_answered(parent: etree._Element, now: datetime, recipient: str) -> None:
+    """When this was answered, as of when, and to which bureau. Faults say it as answers do."""
+    put(parent, "AnsweredAt", instant(now))
+    put(parent, "AsOf", instant(now))
+    put(parent, "Recipient", recipient)
 
 
 def put_in_reply_to(parent: etree._Element, message_id: str, signature_digest: str) -> None:
@@ -80,6 +85,11 @@ def refusal_element(refusal: Refusal, reference: str, *, precise: bool) -> etree
     if precise and refusal.detail:
         put(element, "Detail", _printable(refusal.detail))
     return element
+
+
+def failure_element() -> etree._Element:
+    """The detail of a fault that is nobody's who sends: what it answers is put into it."""
+    return etree.Element(f"{{{NAMESPACE}}}Failure", nsmap={"yt": NAMESPACE})
 
 
 def fault(

@@ -1,35 +1,54 @@
 """The operations of the contract: each calls its story and gives the answer element, not yet signed."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
 from typing import Final
 
+import msgspec
 from lxml import etree
 
+from connectors.transports.multipart import put_together
 from exchange.bus import Bus
 from exchange.http.answers import put_changes, put_component, put_near, put_ownership
-from exchange.http.envelopes import Version, answer_to, put, put_consistency
-from exchange.http.proofs import checkpoint_size, document_tree_size
+from exchange.http.envelopes import Version, answer_to, put
+from exchange.http.proofs import checkpoint_size, document_tree_size, put_known_consistency
 from exchange.http.reads import changes_within, component_within, nearest_within, ownership_within
-from exchange.intake import Admitted, admit, receive
+from exchange.http.uploading import begin_upload, upload_chunk
+from exchange.intake import Admitted, Received, admit, receive
 from exchange.publication import USUAL, VIEW
 from security.errors import Refusal
 from security.message import Delivery
-from security.wss import VerifiedEnvelope
+from security.wss import VerifiedEnvelope, open_envelope
 
 Operation = Callable[[Delivery, Version, Bus], Awaitable[etree._Element]]
 
 
 async def submit_delivery(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
     """`SubmitDelivery`: act one; the answer carries the receipt, and what the sender's last checkpoint asks for."""
-    received = await receive(delivery, bus)
+    return _receipted(await receive(delivery, bus), version, bus)
+
+
+async def complete_upload(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
+    """`CompleteUpload`: act one of a delivery whose content came before. Its evidence is this envelope with it."""
+    id = open_envelope(delivery.envelope).claimed("UploadId")  # of this signer, and for this delivery: see `opened`
+    content = await asyncio.to_thread(bus.uploads.whole, id)
+    raw = await asyncio.to_thread(put_together, delivery.envelope, content)
+    whole = msgspec.structs.replace(delivery, raw=raw, attachment=content, attachment_id="")
+    received = await receive(whole, bus)
+    await asyncio.to_thread(bus.uploads.end, id)
+    return _receipted(received, version, bus)
+
+
+def _receipted(received: Received, version: Version, bus: Bus) -> etree._Element:
+    """The answer to a delivery: its receipt, and that the log which the sender knows goes on in it."""
     verified = received.verified
     assert isinstance(verified, VerifiedEnvelope)  # as this door handed it in
-    answer = answer_to(verified, version, now=bus.clock(), recipient=received.inbox.sender)
+    answer = answer_to(verified, version, now=bus.clock(), recipient=verified.signer.bureau)
     receipt = received.inbox.receipt
     assert receipt is not None  # `receive` waits for it
     put(answer, "Receipt", receipt.decode("ascii"))
-    _put_consistency(answer, verified, document_tree_size(receipt), bus)
+    put_known_consistency(answer, verified, document_tree_size(receipt), bus)
     return answer
 
 
@@ -42,7 +61,7 @@ async def get_receipt(delivery: Delivery, version: Version, bus: Bus) -> etree._
         raise Refusal("delivery.unknown", message_id)
     answer = answer_to(verified, version, now=bus.clock(), recipient=admitted.principal.bureau)
     put(answer, "Receipt", receipt.decode("ascii"))
-    _put_consistency(answer, verified, document_tree_size(receipt), bus)
+    put_known_consistency(answer, verified, document_tree_size(receipt), bus)
     return answer
 
 
@@ -58,7 +77,7 @@ async def get_report(delivery: Delivery, version: Version, bus: Bus) -> etree._E
     report = bus.journal.report(sender, message_id)
     if report is not None:
         put(answer, "Report", report.decode("ascii"))
-        _put_consistency(answer, verified, document_tree_size(report), bus)
+        put_known_consistency(answer, verified, document_tree_size(report), bus)
     return answer
 
 
@@ -68,7 +87,7 @@ async def get_checkpoint(delivery: Delivery, version: Version, bus: Bus) -> etre
     checkpoint = bus.journal.checkpoint()
     answer = answer_to(verified, version, now=bus.clock(), recipient=admitted.principal.bureau)
     put(answer, "Checkpoint", checkpoint)
-    _put_consistency(answer, verified, checkpoint_size(checkpoint), bus)
+    put_known_consistency(answer, verified, checkpoint_size(checkpoint), bus)
     return answer
 
 
@@ -121,6 +140,9 @@ async def get_changes(delivery: Delivery, version: Version, bus: Bus) -> etree._
 OPERATIONS: Final[Mapping[str, Mapping[str, Operation]]] = {
     "feeds": {
         "SubmitDelivery": submit_delivery,
+        "BeginUpload": begin_upload,
+        "UploadChunk": upload_chunk,
+        "CompleteUpload": complete_upload,
         "GetReceipt": get_receipt,
         "GetReport": get_report,
         "GetCheckpoint": get_checkpoint,
@@ -142,17 +164,6 @@ async def _admitted(delivery: Delivery, bus: Bus, view: str, operation: str) -> 
     if verified.operation != operation:
         raise Refusal("soap.action_mismatch", f"{operation} / {verified.operation}")
     return admitted, verified
-
-
-def _put_consistency(answer: etree._Element, verified: VerifiedEnvelope, size: int, bus: Bus) -> None:
-    """That the log the caller knows and the head in this answer are one log, the smaller first.
-
-    A caller who knows more than the log holds gets no proof, and his own check then says that entries are gone.
-    """
-    known = int(verified.text("KnownTreeSize") or 0)
-    first, second = min(known, size), max(known, size)
-    if first > 0 and second <= checkpoint_size(bus.journal.checkpoint()):
-        put_consistency(answer, first, second, bus.journal.consistency(first, second))
 
 
 def _day(verified: VerifiedEnvelope) -> date | None:

@@ -36,7 +36,14 @@ MAX_RADIUS_M: Final = 500.0
 MAX_DISPUTES: Final = 500
 _KEY: Final = re.compile(r"[0-9]{1,18}")
 _ALWAYS: Final = ("purpose", "case_number")
-_STATUS: Final = {"component.unknown": 404, "delivery.unknown": 404, "report.not_ready": 404}
+LATER: Final = b'{"unavailable":"later"}'
+_STATUS: Final = {
+    **dict.fromkeys(("component.unknown", "delivery.unknown", "report.not_ready"), 404),
+    **dict.fromkeys(("size.too_large", "jws.too_large"), 413),
+    "http.body_slow": 408,
+    "http.media_type": 415,
+    "delivery.id_reused": 409,
+}
 
 log = logging.getLogger("yongtong.door")
 Answer = Callable[[Request], Awaitable[Response]]
@@ -188,7 +195,7 @@ class RestDoor:
             except (Unavailable, AuditBroken) as problem:
                 broken = isinstance(problem, AuditBroken)
                 log.log(logging.CRITICAL if broken else logging.WARNING, "door.unavailable reason=%s", problem)
-                return Response(b'{"unavailable":"later"}', 503, {"retry-after": "5"}, JSON)
+                return Response(LATER, 503, {"retry-after": "5"}, JSON)
 
         return Route("/api/v1" + path, endpoint, methods=["GET"])
 
@@ -197,13 +204,26 @@ class RestDoor:
         if not refusal.reference and refusal.code != "auth.refused":  # made here, so not yet in the audit
             der = client_certificate(request.scope)
             told = await turn_away(refusal, "rest", der, _remote(request), self._bus)
-        stranger = told.code == "auth.refused"
         reference = told.reference or told.detail
         log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, _remote(request))
-        sentence = msgspec.structs.asdict(told.sentence)
-        words = {"code": told.code, **sentence, "reference": reference, "detail": "" if stranger else told.detail}
-        status = _STATUS.get(told.code, 403 if told.code.startswith("auth.") else 400)
-        return Response(msgspec.json.encode({"refusal": words}), status, UNSIGNED, JSON)
+        return Response(plain_refusal(told), status_of(told), UNSIGNED, JSON)
+
+
+def status_of(refusal: Refusal) -> int:
+    """HTTP's word for a refusal."""
+    return _STATUS.get(refusal.code, 403 if refusal.code.startswith("auth.") else 400)
+
+
+def plain_refusal(refusal: Refusal) -> bytes:
+    """A refusal as JSON, unsigned; a stranger's has its reference for a detail, and shows it as that only."""
+    stranger = refusal.code == "auth.refused"
+    words = {
+        "code": refusal.code,
+        **msgspec.structs.asdict(refusal.sentence),
+        "reference": refusal.reference or refusal.detail,
+        "detail": "" if stranger else refusal.detail,
+    }
+    return msgspec.json.encode({"refusal": words})
 
 
 def _query(request: Request, *names: str) -> dict[str, str]:

@@ -19,7 +19,8 @@ from starlette.types import Receive, Scope, Send
 from connectors.transports.multipart import MediaType, media_type, take_apart
 from exchange.bus import Bus
 from exchange.http import envelopes, operations
-from exchange.http.body import BodyCutOff, Spool, discard, read_body
+from exchange.http.body import BodyCutOff, Spool, read_body
+from exchange.http.requests import Outcome, declared_length, headers_of, remote_of, send_outcome
 from exchange.http.tls import client_certificate
 from exchange.intake import LARGE_BYTES, turn_away
 from security.authenticate import carrier_of
@@ -40,18 +41,10 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
 log = logging.getLogger("yongtong.door")
 
 
-class _Outcome(msgspec.Struct):
-    """What goes back: an HTTP status and an envelope. linger: the client may still be sending."""
-
-    status: int
-    version: envelopes.Version
-    octets: bytes
-    linger: bool = False
-
-
 class _Caller(msgspec.Struct):
     """Who is on the line, as far as the connection and the HTTP head say.
 
+    bureau:    whose connection it is; empty where it is nobody's whom we know
     heard_out: the request has been read to its end; if not, the client is still sending when it is answered
     """
 
@@ -59,7 +52,7 @@ class _Caller(msgspec.Struct):
     remote: str
     headers: Mapping[str, str]
     version: envelopes.Version = "1.1"
-    enrolled: bool = False
+    bureau: str = ""
     heard_out: bool = False
     envelope: bytes = b""
 
@@ -81,32 +74,19 @@ class SoapDoor:
             await Response("POST a SOAP envelope, or GET ?wsdl", 405, {"allow": "GET, POST"})(scope, receive, send)
 
     def _wsdl(self, scope: Scope) -> bytes:
-        host = _headers(scope).get("host", "")
+        host = headers_of(scope).get("host", "")
         return wsdl(self._service, host if _HOST.fullmatch(host) else "localhost")
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        address = scope.get("client") or ("", 0)
-        caller = _Caller(client_certificate(scope), str(address[0]), _headers(scope))
+        caller = _Caller(client_certificate(scope), remote_of(scope), headers_of(scope))
         try:
             outcome = await self._answered(caller, receive)
         except BodyCutOff:
             log.info("door.body_cut_off remote=%s", caller.remote)
             return
-        headers = [
-            (b"content-type", envelopes.MEDIA_TYPES[outcome.version].encode()),
-            (b"content-length", str(len(outcome.octets)).encode()),
-        ]
-        if outcome.linger:
-            headers.append((b"connection", b"close"))
-        if outcome.status == 503:
-            headers.append((b"retry-after", b"5"))
-        await send({"type": "http.response.start", "status": outcome.status, "headers": headers})
-        await send({"type": "http.response.body", "body": outcome.octets, "more_body": outcome.linger})
-        if outcome.linger:
-            await discard(receive)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send_outcome(outcome, receive, send)
 
-    async def _answered(self, caller: _Caller, receive: Receive) -> _Outcome:
+    async def _answered(self, caller: _Caller, receive: Receive) -> Outcome:
         """The answer, or the fault that says whose turn it is."""
         try:
             return await self._story(caller, receive)
@@ -126,23 +106,22 @@ class SoapDoor:
             zh, en = (sentence.format(reference) for sentence in FAILED)
             return self._failed(caller, zh, en, status=500)
 
-    async def _story(self, caller: _Caller, receive: Receive) -> _Outcome:
+    async def _story(self, caller: _Caller, receive: Receive) -> Outcome:
         now = self._bus.clock()
         # (1) who is on the line – of somebody unknown not one octet of a body is read, let alone parsed
         caller.version = _version_of(caller.headers)
         carrier = carrier_of(caller.certificate_der, self._bus.registry.trust(), now)
         if carrier is None:
             raise Refusal("auth.no_certificate")
-        caller.enrolled = True
+        caller.bureau = carrier.bureau
         # (2) how it came – media type, length, time
         declared = _declared(caller.headers)
         limits = self._bus.limits
         multipart = declared.name == "multipart/related"
         max_bytes = limits.max_envelope_bytes + (limits.max_mtom_bytes if multipart else 0)
-        length = caller.headers.get("content-length")
         body = read_body(
             receive,
-            int(length) if length else None,
+            declared_length(caller.headers),
             max_bytes=max_bytes,
             seconds=limits.body_s,
             spool=self._spool,
@@ -154,8 +133,9 @@ class SoapDoor:
             caller.envelope = delivery.envelope
             # (3) what is asked, (4) the story
             name = self._operation(action, delivery)
-            answer = await self._operations[name](delivery, caller.version, self._bus)
-        return _Outcome(200, caller.version, envelopes.signed(answer, self._bus))
+            asked = msgspec.structs.replace(delivery, operation=name)
+            answer = await self._operations[name](asked, caller.version, self._bus)
+        return Outcome(200, envelopes.MEDIA_TYPES[caller.version], envelopes.signed(answer, self._bus))
 
     async def _delivery(self, raw: Content, declared: MediaType, caller: _Caller) -> tuple[Delivery, str]:
         """The request as a delivery, and the action that its transport states (may be empty)."""
@@ -194,7 +174,7 @@ class SoapDoor:
             raise Refusal("soap.operation_unknown", name[:80])
         return name
 
-    async def _refused(self, refusal: Refusal, caller: _Caller) -> _Outcome:
+    async def _refused(self, refusal: Refusal, caller: _Caller) -> Outcome:
         if not refusal.reference and refusal.code != "auth.refused":  # made here, so not yet in the audit
             try:
                 told = await turn_away(refusal, "soap", caller.certificate_der, caller.remote, self._bus)
@@ -202,20 +182,32 @@ class SoapDoor:
                 return self._failed(caller, *UNAVAILABLE)
         else:
             told = refusal
-        precise = caller.enrolled and told.code != "auth.refused"
+        precise = bool(caller.bureau) and told.code != "auth.refused"
         reference = told.reference or told.detail
         log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, caller.remote)
         detail = envelopes.refusal_element(told, reference, precise=precise)
         if precise:
-            _put_claimed_request(detail, caller.envelope)
+            self._put_answered(detail, caller)
         sentence = told.sentence
         envelope = envelopes.fault(caller.version, sender_at_fault=True, zh=sentence.zh, en=sentence.en, detail=detail)
         octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
-        return _Outcome(_status(told, caller.version), caller.version, octets, linger=not caller.heard_out)
+        media_type = envelopes.MEDIA_TYPES[caller.version]
+        return Outcome(_status(told, caller.version), media_type, octets, linger=not caller.heard_out)
 
-    def _failed(self, caller: _Caller, zh: str, en: str, status: int = 503) -> _Outcome:
-        envelope = envelopes.fault(caller.version, sender_at_fault=False, zh=zh, en=en)
-        return _Outcome(status, caller.version, envelopes.unsigned(envelope), linger=not caller.heard_out)
+    def _failed(self, caller: _Caller, zh: str, en: str, status: int = 503) -> Outcome:
+        """What is no fault of the sender's; signed where we know whom we tell."""
+        detail = None
+        if caller.bureau:
+            detail = envelopes.failure_element()
+            self._put_answered(detail, caller)
+        envelope = envelopes.fault(caller.version, sender_at_fault=False, zh=zh, en=en, detail=detail)
+        octets = envelopes.unsigned(envelope) if detail is None else envelopes.signed(envelope, self._bus)
+        return Outcome(status, envelopes.MEDIA_TYPES[caller.version], octets, linger=not caller.heard_out)
+
+    def _put_answered(self, detail: etree._Element, caller: _Caller) -> None:
+        """Which request the fault answers, when, and to whom."""
+        _put_claimed_request(detail, caller.envelope)
+        envelopes.put_answered(detail, self._bus.clock(), caller.bureau)
 
 
 def _put_claimed_request(detail: etree._Element, envelope: bytes) -> None:
@@ -242,15 +234,6 @@ def wsdl(service: str, host: str) -> bytes:
 async def schema(_: Request) -> Response:
     """The published XSD, as it stands."""
     return Response((CONTRACTS / "yongtong.xsd").read_bytes(), media_type="text/xml")
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    """Names lower case. A header given twice becomes one list (RFC 9110 §5.3), which no single value equals."""
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return headers
 
 
 @functools.lru_cache(256)

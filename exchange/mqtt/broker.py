@@ -44,6 +44,7 @@ class Rules(msgspec.Struct, frozen=True):
     owner_of:  the bureau that a feed belongs to, None when there is no such feed
     subscription_of: id of the grant under which a bureau is told of changes today, empty where it is not
     holds_any: whether a bureau holds any grant that is in force today
+    signs_for: whether a bureau may sign in the name of another
     refused:   hears what was refused to whom: the refusal, the certificate shown, the address
     """
 
@@ -52,6 +53,7 @@ class Rules(msgspec.Struct, frozen=True):
     owner_of: Callable[[str], str | None]
     subscription_of: Callable[[str], str]
     holds_any: Callable[[str], bool]
+    signs_for: Callable[[str, str], bool]
     refused: Callable[[Refusal, bytes, str], Awaitable[object]]
 
 
@@ -251,7 +253,8 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
             return False
         if action == Action.PUBLISH:
             feed = feed_of(topic)
-            return feed is not None and self._rules.owner_of(feed) == peer.bureau
+            owner = self._rules.owner_of(feed) if feed is not None else None
+            return owner is not None and (owner == peer.bureau or self._rules.signs_for(peer.bureau, owner))
         return may_hear(peer.bureau, topic)
 
     # From one to the other.

@@ -101,7 +101,8 @@ class MqttDoor:
             delivery = self._delivery(arrived)
             received = await receive(delivery, self._bus)
             assert received.inbox.receipt is not None  # `receive` waits for it
-            self._answer(received.inbox.sender, received.inbox.receipt)
+            for bureau in {received.inbox.sender, received.verified.signer.bureau}:  # two where one signs for another
+                self._answer(bureau, received.inbox.receipt)
         except Refusal as refusal:
             self._refuse(refusal, arrived)
         except Unavailable as problem:
@@ -139,7 +140,10 @@ class MqttDoor:
             envelope.signature_digest,
             self._bus.answer_key,
         )
-        self._answer(envelope.sender, answer)
+        # To whoever signed, in whose name ever: the named sender may know nothing of it.
+        certificate = self._bus.registry.trust().by_fingerprint(envelope.certificate)
+        if certificate is not None:  # it was when it was refused; since then it may have gone
+            self._answer(certificate.bureau, answer)
 
     def _answer(self, bureau: str, document: bytes) -> None:
         self.publish(outbound(bureau, "receipt"), document).add_done_callback(_note_failure)

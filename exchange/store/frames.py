@@ -97,6 +97,7 @@ class BatchDelivery(msgspec.Struct, frozen=True):
     valid_from: the feed's `as_of`, or the time of signing; received_at: act one's clock; both aware, UTC
     entry:      index of its acceptance in the audit log
     view:       what the grant lets in
+    asserted_by: the bureau that signed it in the sender's name, where that was another
     """
 
     sender: str
@@ -106,6 +107,7 @@ class BatchDelivery(msgspec.Struct, frozen=True):
     entry: int
     evidence_class: str
     view: View = EVERYTHING
+    asserted_by: str | None = None
 
 
 class Seen(msgspec.Struct, frozen=True):

@@ -33,7 +33,7 @@ _PUT_LATEST: Final = (
 )
 _LATEST: Final = (
     "SELECT r.quantity, r.value, r.state, r.unit, r.observed_at_us, f.bureau, f.code, d.sender, d.message_id, "
-    "r.record, d.entry, d.evidence_class, t.recorded_at_us "
+    "r.record, d.entry, d.evidence_class, t.recorded_at_us, d.asserted_by "
     "FROM readings_latest l JOIN readings r ON r.id = l.reading_id JOIN feeds f ON f.id = r.feed_id "
     "JOIN deliveries d ON d.id = r.delivery_id JOIN commits t ON t.id = d.commit_id "
     "WHERE l.component_id = ? ORDER BY r.quantity, f.code"
@@ -56,6 +56,7 @@ class Latest(NamedTuple):
     entry: int
     evidence_class: str
     recorded_at_us: int
+    asserted_by: str | None
 
 
 def known_keys(connection: sqlite3.Connection, register: str, keys: pl.Series) -> pl.DataFrame:

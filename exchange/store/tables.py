@@ -42,6 +42,7 @@ deliveries: Final = sa.Table(
     sa.Column("valid_from_us", sa.BigInteger, nullable=False),
     sa.Column("root", sa.Text, nullable=False),
     sa.Column("counts", sa.Text, nullable=False),
+    sa.Column("asserted_by", sa.Text),  # the bureau that signed it in the sender's name, where that was another
     sa.UniqueConstraint("sender", "message_id"),
 )
 

@@ -1,16 +1,20 @@
 """What happens between the acts must neither widen a right nor stop a feed."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exchange import app
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.processing import process
+from security.errors import Refusal
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 
 
@@ -74,3 +78,23 @@ def test_broken_evidence_stops_its_delivery_says_so_and_no_other(
     assert acts.bus.journal.search(type="processing", outcome="held")[0].detail["message_id"] == "m-2"  # type: ignore[index]
     assert "audit_broken" in caplog.text
     assert acts.bus.journal.feeds_waiting() == [], "nothing goes round and round"
+
+
+def test_each_entry_names_the_release_of_the_mapping_that_was_in_force(acts: Acts) -> None:
+    """By the digest of the feed's file; another file is another release."""
+    acts.trial.grant("made-up", "push", FEED)
+    acts.push("m-1", covers("A"))
+    process(FEED, acts.bus)
+    file = acts.trial.folder.parent / "feeds" / f"{FEED}.toml"
+    released = hashlib.sha256(file.read_bytes()).hexdigest()
+    for kind in ("delivery", "processing"):
+        assert acts.bus.journal.search(type=kind)[0].leaf.feed_digest == released
+    file.write_text(file.read_text(encoding="utf-8") + "# another release\n", encoding="utf-8")
+    acts.bus.close()
+    with closing(app.open_bus(acts.trial.settings)) as bus:
+        again = Acts(acts.trial, bus)
+        with pytest.raises(Refusal, match=r"feed\.not_released"):
+            again.push("m-2", covers("B"))
+        acts.trial.release(FEED, bus.feed_digests[FEED])
+        again.push("m-2", covers("B"))
+        assert bus.journal.search(type="delivery")[0].leaf.feed_digest not in ("", released)

@@ -10,7 +10,7 @@ import pytest
 
 from exchange import ownership
 from exchange.bus import Limits
-from exchange.cli.bureaus import registry
+from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER
 from exchange.processing import process
 from security.errors import sentences

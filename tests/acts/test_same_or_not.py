@@ -1,6 +1,7 @@
 """A delivery is (sender, message id): the same again gets the same receipt, whoever asks when and with which key."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -80,6 +81,23 @@ def test_a_retry_keeps_no_further_evidence(acts: Acts) -> None:
     for _ in range(3):
         acts.push("m-1", covers("A", 2000))
     assert list(acts.evidence(received).parent.iterdir()) == files
+
+
+def test_ids_are_kept_as_long_as_receipts(acts: Acts) -> None:
+    """After act two, a restart, a month: the one receipt for the same, and a refusal for anything else."""
+    first = acts.push("m-1", covers("A")).inbox.receipt
+    assert process(FEED, acts.bus) == 1
+    acts.bus.close()
+    with closing(app.open_bus(acts.trial.settings)) as bus:
+        again = Acts(acts.trial, bus)
+        assert again.push("m-1", covers("A")).inbox.receipt == first
+        with pytest.raises(Refusal, match=r"delivery\.id_reused"):
+            again.push("m-1", covers("B"))
+        last_day = datetime.fromisoformat(f"{bus.registry.grants('made-up')[0].valid_until}T12:00:00+08:00")
+        then = again.with_(clock=at(last_day))
+        assert then.push("m-1", covers("A")).inbox.receipt == first
+        with pytest.raises(Refusal, match=r"delivery\.id_reused"):
+            then.push("m-1", covers("B"))
 
 
 def test_a_stale_envelope_is_refused_even_if_its_id_is_known(acts: Acts) -> None:

@@ -41,7 +41,7 @@ def test_what_was_signed_for_another_bus_is_refused(acts: Acts, recipient: str) 
 
 
 def test_another_bureaus_connection_carries_nothing(acts: Acts) -> None:
-    """A carry grant comes with a later issue; without one the answer is no, to either bureau."""
+    """Without a grant to carry the answer is no, to either bureau; with one: `test_standing_in`."""
     water = certificate(acts, "water", "connection")
     carried = msgspec.structs.replace(acts.delivery("m-2", covers("A")), carrier_der=water.certificate_der)
     with pytest.raises(Refusal, match=r"auth\.carrier_mismatch"):
@@ -70,8 +70,10 @@ def test_rights_are_the_signers_alone(acts: Acts) -> None:
     carrier = certificate(acts, "water", "connection").certificate_der
     with pytest.raises(Refusal, match=r"auth\.feed_of_other"):
         acts.receive(msgspec.structs.replace(delivery, carrier_der=carrier))
-    with pytest.raises(Refusal, match=r"auth\.sender_mismatch"):
+    with pytest.raises(Refusal, match=r"auth\.carrier_mismatch"):
         acts.push("m-5", covers("A"), key=key)
+    with pytest.raises(Refusal, match=r"auth\.sender_mismatch"):
+        acts.receive(msgspec.structs.replace(acts.delivery("m-5", covers("A"), key=key), carrier_der=carrier))
 
 
 @pytest.mark.parametrize("operation", [get_receipt, get_report])

@@ -16,6 +16,7 @@ from exchange.journal import Journal
 from exchange.receipts import Anchors, issue_receipt, issue_report
 from exchange.replays import Replays
 from exchange.store.sqlite import Store
+from exchange.uploads import Uploads
 from security import pki
 from security.authenticate import TrustList
 from security.checkpoint import log_key_octets
@@ -114,6 +115,7 @@ class TestBus:
             "answer_certificate_der": answer.certificate_der,
             "outcome_secret": b"0" * 32,
             "replays": Replays(),
+            "uploads": Uploads(folder / "uploads", timedelta(days=1)),
             "wake": self._wake,
             "clock": lambda: datetime.now(UTC),
         }

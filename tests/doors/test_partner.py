@@ -204,6 +204,25 @@ def test_only_a_fault_in_the_body_may_come_unsigned(wsse: Wsse, test_bus: TestBu
             wsse.verify(envelope)
 
 
+@pytest.mark.parametrize("digest, taken", [("ab" * 32, True), ("", True), ("cd" * 32, False)])
+def test_a_signed_fault_that_answers_another_request_is_refused(
+    wsse: Wsse, test_bus: TestBus, digest: str, taken: bool
+) -> None:
+    """One that names none is heard: the bus may not have been able to read the request."""
+    soap, yt = "http://schemas.xmlsoap.org/soap/envelope/", "urn:yongtong:v1"
+    envelope = etree.Element(f"{{{soap}}}Envelope", nsmap={"s": soap})
+    fault = etree.SubElement(etree.SubElement(envelope, f"{{{soap}}}Body"), f"{{{soap}}}Fault")
+    if digest:
+        etree.SubElement(fault, f"{{{yt}}}RequestSignature").text = digest
+    key, created = test_bus.bus.answer_key, datetime.now(UTC)
+    signed = sign(envelope, key, key.certificate_der or b"", created=created, expires=created + timedelta(minutes=5))
+    if taken:
+        wsse.verify(read_own(signed))
+    else:
+        with pytest.raises(Refusal, match=r"answer\.not_signed"):
+            wsse.verify(read_own(signed))
+
+
 def test_a_bus_whose_log_has_shrunk_is_found_out(
     start: Callable[[ASGIApp], Running], folder: PartnerFolder, test_bus: TestBus, tmp_path: Path
 ) -> None:

@@ -1,5 +1,7 @@
 """The SOAP doors over real TLS: what a partner gets, and what anybody else does."""
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,8 +17,12 @@ from connectors.partner.partner import Partner
 from connectors.transports.soap_client import Version
 from exchange.bus import Limits
 from exchange.http.app import make_app
+from exchange.http.soap import CONTRACTS
+from exchange.reading import reopened
 from exchange.receipts import verify_receipt
-from security.errors import Refusal
+from security.checkpoint import open_checkpoint
+from security.errors import Refusal, Unavailable
+from security.merkle import verify_consistency
 from security.message import in_memory
 from security.wss import open_envelope, sign, verify
 from security.xml import read_own
@@ -74,9 +80,6 @@ def exchange(start: Callable[[ASGIApp], Running], city: City, tmp_path: Path) ->
 
 def submission(folder: PartnerFolder, message_id: str = "m-1", content: bytes = CSV, **spoiled: str) -> etree._Element:
     """A SubmitDelivery not yet signed; members may be spoiled by name."""
-    import base64
-    import hashlib
-
     envelope = etree.Element(f"{{{SOAP11}}}Envelope", nsmap={"s": SOAP11})
     body = etree.SubElement(envelope, f"{{{SOAP11}}}Body")
     operation = etree.SubElement(body, f"{YT}SubmitDelivery", nsmap={None: YT[1:-1]})
@@ -151,8 +154,6 @@ def test_the_answer_is_signed_for_this_request(exchange: Exchange) -> None:
     (certificate,) = exchange.water.answerers()
     verified = verify(answer, certificate, now=datetime.now(UTC))
     assert exchange.test.bus.schema.validate(verified.element), exchange.test.bus.schema.error_log
-    import hashlib
-
     digest = hashlib.sha256(open_envelope(octets).signature.value).hexdigest()
     assert verified.element.findtext(f".//{YT}RequestSignature") == digest
     assert verified.text("Recipient") == "water"
@@ -172,6 +173,51 @@ def test_a_fault_to_an_enrolled_carrier_is_precise_bilingual_signed_and_audited(
     (refused,) = exchange.test.entries("refusal")
     assert refused[0] == "feed.unknown"
     assert exchange.test.bus.schema.validate(read_own(etree.tostring(detail))), exchange.test.bus.schema.error_log
+
+
+def answered(exchange: Exchange, response: requests.Response, octets: bytes, holder: str) -> dict[str, str | None]:
+    """What a signed fault's detail says of the request that it answers, once signature and shape hold."""
+    (certificate,) = exchange.water.answerers()
+    fault = verify(open_envelope(response.content), certificate, now=datetime.now(UTC)).element
+    (detail,) = fault.iter(f"{YT}{holder}")
+    assert exchange.test.bus.schema.validate(read_own(etree.tostring(detail))), exchange.test.bus.schema.error_log
+    words = {etree.QName(child).localname: child.text for child in detail.iter() if isinstance(child.tag, str)}
+    assert words["RequestSignature"] == hashlib.sha256(open_envelope(octets).signature.value).hexdigest()
+    return words
+
+
+@pytest.mark.parametrize("media_type", ["text/xml", "application/soap+xml"])
+def test_a_fault_says_which_request_it_answers_when_as_of_when_and_to_whom(exchange: Exchange, media_type: str) -> None:
+    octets = signed(submission(exchange.water, Feed="nobodys"), exchange.water)
+    if media_type != "text/xml":
+        octets = signed(
+            read_own(
+                etree.tostring(submission(exchange.water, Feed="nobodys")).replace(
+                    SOAP11.encode(), b"http://www.w3.org/2003/05/soap-envelope"
+                )
+            ),
+            exchange.water,
+        )
+    response = exchange.post(octets, exchange.water, Content_Type=media_type)
+    words = answered(exchange, response, octets, "Refusal")
+    assert (words["Code"], words["MessageId"], words["Recipient"]) == ("feed.unknown", "m-1", "water")
+    assert words["AnsweredAt"] == words["AsOf"]
+
+
+@pytest.mark.parametrize("problem, status", [(OSError(28, "full"), 503), (RuntimeError("a fault of ours"), 500)])
+def test_what_the_bus_cannot_do_it_says_signed_too(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch, problem: Exception, status: int
+) -> None:
+    def cannot(*_: object, **__: object) -> str:
+        raise problem
+
+    monkeypatch.setattr(exchange.test.bus.evidence, "keep", cannot)
+    octets = signed(submission(exchange.water), exchange.water)
+    response = exchange.post(octets, exchange.water)
+    assert response.status_code == status
+    assert answered(exchange, response, octets, "Failure")["Recipient"] == "water"
+    with pytest.raises(Unavailable):
+        exchange.partner().push("covers", in_memory(CSV), "text/csv", "m-1")
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["no certificate", "not enrolled"])
@@ -259,6 +305,99 @@ def test_a_broken_mtom_message_is_refused_and_nothing_is_kept(
     assert exchange.test.entries("refusal")[0][0] == code
     assert exchange.test.bus.journal.inbox("water", "m-1") is None
     assert list((exchange.test.folder / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [100, 1_500_000], ids=["small", "spooled"])
+def test_content_that_was_signed_before_it_became_a_part_is_taken_and_the_receipt_names_the_form(
+    exchange: Exchange, size: int
+) -> None:
+    """As some toolkits do: the Body is signed with the base64 in place, and sent with an Include instead."""
+    content = b"y" * size
+    inline = base64.b64encode(content)
+    include = b'<x:Include xmlns:x="http://www.w3.org/2004/08/xop/include" href="cid:part@x"/>'
+    octets = signed(submission(exchange.water, "m-1", content), exchange.water)
+    root, part = as_mtom(exchange.water, content, "part@x")
+    head = root.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    response = exchange.post(
+        b"--b\r\n" + head + octets.replace(inline, include) + LINE + part + END,
+        exchange.water,
+        Content_Type='multipart/related; type="application/xop+xml"; boundary=b',
+    )
+    answer = etree.fromstring(response.content)
+    receipt = verify_receipt((answer.findtext(f".//{YT}Receipt") or "").encode(), exchange.test.anchors)
+    assert (receipt.document["form"], receipt.document["content_length"]) == ("mtom-expanded", size)
+    row = exchange.test.bus.journal.inbox("water", "m-1")
+    assert row is not None
+    assert reopened(row, exchange.test.bus).content.read() == content, "act two has the same content"
+
+
+def test_a_known_tree_size_gets_a_consistency_proof_with_every_answer(exchange: Exchange) -> None:
+    """From the log that the caller knows to the head in the answer, by RFC 6962 §2.1.2."""
+    partner = exchange.partner()
+    first = partner.push("covers", in_memory(CSV), "text/csv", "m-0")
+    known = verify_receipt(first.octets, exchange.test.anchors).checkpoint
+    for number in range(1, 4):
+        partner.push("covers", in_memory(CSV), "text/csv", f"m-{number}")
+    asked = {
+        "GetReceipt": {"Purpose": "test", "DeliveryMessageId": "m-3"},
+        "GetCheckpoint": {"Purpose": "test"},
+    }
+    for operation, members in asked.items():
+        octets = signed(
+            asking(exchange.water, operation, {**members, "KnownTreeSize": str(known.size)}), exchange.water
+        )
+        answer = etree.fromstring(exchange.post(octets, exchange.water).content)
+        proof = answer.find(f".//{YT}ConsistencyProof")
+        assert proof is not None, operation
+        document, head = answer.findtext(f".//{YT}Receipt"), answer.findtext(f".//{YT}Checkpoint")
+        if document:
+            offered = verify_receipt(document.encode(), exchange.test.anchors).checkpoint
+        else:
+            offered = open_checkpoint(head or "", ORIGIN, exchange.test.anchors.log_public_key)
+        nodes = [bytes.fromhex(node.text or "") for node in proof]
+        assert (proof.get("first"), proof.get("second")) == (str(known.size), str(offered.size))
+        assert verify_consistency(known.size, offered.size, nodes, known.root, offered.root)
+
+
+def asking(folder: PartnerFolder, operation: str, members: dict[str, str]) -> etree._Element:
+    """A read not yet signed."""
+    envelope = etree.Element(f"{{{SOAP11}}}Envelope", nsmap={"s": SOAP11})
+    element = etree.SubElement(etree.SubElement(envelope, f"{{{SOAP11}}}Body"), f"{YT}{operation}")
+    names = {"Sender": folder.bureau, "Recipient": ORIGIN, "MessageId": f"r-{operation}"}
+    for name, text in {**names, **members}.items():
+        etree.SubElement(element, YT + name).text = text
+    return envelope
+
+
+SOAP12 = "http://www.w3.org/2003/05/soap-envelope"
+
+
+@pytest.mark.parametrize(
+    "action, code",
+    [
+        ("", None),
+        ('; action=""', None),
+        ('; action="urn:yongtong:v1/SubmitDelivery"', None),
+        ('; action="urn:yongtong:v1/GetReceipt"', "soap.action_mismatch"),
+        ('; action="urn:yongtong:v1/Nothing"', "soap.operation_unknown"),
+    ],
+)
+def test_the_action_parameter_of_1_2_agrees_with_the_body_or_is_empty(
+    exchange: Exchange, action: str, code: str | None
+) -> None:
+    octets = etree.tostring(submission(exchange.water)).replace(SOAP11.encode(), SOAP12.encode())
+    media_type = f"application/soap+xml; charset=utf-8{action}"
+    response = exchange.post(signed(read_own(octets), exchange.water), exchange.water, Content_Type=media_type)
+    assert code_of(response) == code
+
+
+@pytest.mark.parametrize("service", ["feeds", "components"])
+def test_the_contract_declares_document_literal_and_no_ws_addressing(service: str) -> None:
+    text = (CONTRACTS / f"{service}.wsdl").read_text(encoding="utf-8")
+    assert "ddressing" not in text
+    assert 'style="rpc"' not in text
+    assert 'use="encoded"' not in text
+    assert text.count('use="literal"') >= 4
 
 
 def test_soap_1_2_faults_speak_1_2(exchange: Exchange) -> None:

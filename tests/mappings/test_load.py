@@ -1,9 +1,11 @@
 """A feed's file that is wrong stops the start, naming file and key."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from exchange.cli.main import main
 from mappings.apply import check_examples
 from mappings.load import feed_digest, load_feeds, read_feed
 from security.errors import Misconfigured
@@ -148,3 +150,16 @@ def test_an_example_that_does_not_hold_is_said(good: str, bad: str, said: str) -
     assert good in GOOD
     found = check_examples(read_feed(GOOD.replace(good, bad).encode(), "lighting-census"))
     assert any(said in sentence for sentence in found)
+
+
+def test_every_feed_that_is_released_says_its_data_level_and_the_command_shows_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["feeds", "--json", "--settings", str(ROOT / "settings.toml")]) == 0
+    shown = {feed["id"]: feed for feed in json.loads(capsys.readouterr().out)["feeds"]}
+    released = load_feeds([ROOT / "mappings" / "feeds"])
+    assert {id: feed["level"] for id, feed in shown.items()} == {id: feed.level for id, feed in released.items()}
+    assert all(feed["level"] for feed in shown.values())
+    assert shown["security-cameras"]["sensitive"] == released["security-cameras"].sensitive != []
+    assert main(["feeds", "--settings", str(ROOT / "settings.toml")]) == 0
+    assert "sealed" in capsys.readouterr().out

@@ -13,8 +13,8 @@ import requests
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.subscriber import Subscriber
-from exchange.cli.bureaus import registry
 from exchange.cli.main import main
+from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, Trial
 from security.errors import Refusal
 from security.message import Area, in_memory

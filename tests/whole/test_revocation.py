@@ -14,8 +14,8 @@ from connectors.partner import listing
 from connectors.partner.folder import PartnerFolder
 from connectors.transports.mqtt import client_tls
 from exchange.cli import export
-from exchange.cli.bureaus import registry
 from exchange.cli.main import main
+from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER
 from security.errors import Refusal
 from security.message import in_memory
