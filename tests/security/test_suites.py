@@ -23,7 +23,7 @@ from security.message import Content, Delivery, in_memory
 from security.pki import pem_of
 from security.signatures import payload_of, reopen
 from security.sm2 import der_of
-from security.suites import SHA256, SM2_WITH_SM3, SM3, XmlSuites, document_name, xml_signature
+from security.suites import SHA256, SM2_WITH_SM3, SM3, XmlSuites, document_name, xml_signature, xml_signatures
 from security.wss import VerifiedEnvelope, open_envelope, sign, verify
 from security.xml import canonical
 from tests.security.vectors import CONTENT, NOW, as_enrolled, b64, holder
@@ -259,6 +259,15 @@ def test_a_document_whose_alg_says_plain_sm2_is_refused() -> None:
     signature = b64url(key.sign(f"{protected}.{body}".encode()))
     octets = jcs({"payload": body, "protected": protected, "signature": signature})
     assert code_of(open_document, octets, key.certificate_der, "x")[0] == "signature.algorithm_not_of_key"
+
+
+# What partners read
+
+
+def test_the_document_names_every_suite_as_the_code_does() -> None:
+    text = (Path(__file__).parents[2] / "docs/suites.md").read_text()
+    for uri in (*xml_signatures(STANDARD), SHA256, SM3, *map(document_name, ALGORITHMS)):
+        assert f"`{uri.replace('http://www.w3.org/', '…/')}`" in text, uri
 
 
 # OpenSSL

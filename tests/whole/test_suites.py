@@ -20,7 +20,7 @@ from exchange.cli.partner import open_partner
 from exchange.cli.trial import Trial
 from exchange.evidence import Evidence
 from exchange.settings import load_settings
-from security.errors import Misconfigured
+from security.errors import Misconfigured, Refusal
 from security.jose import unb64url
 from security.keys import generate
 from security.message import in_memory
@@ -111,6 +111,18 @@ def test_a_bus_that_signs_by_sm2_serves_bureaus_with_keys_of_every_kind(
         protected, payload, signature = parts_of(document)
         key = key_in(sm2_trial.folder / "keys" / "answer.pem")
         assert openssl_says(tmp_path, key, unb64url(signature), f"{protected}.{payload}".encode()) == "Verified OK"
+
+
+def test_over_mqtt_receipt_report_and_refusal_by_sm2_are_taken(sm2_trial: Trial) -> None:
+    content = in_memory(csv(rows("mqtt-at-sm2")))
+    with sm2_trial.mqtt_partner("made-up") as partner:
+        receipt = partner.push(FEED, content, "text/csv", "mqtt-at-sm2")
+        reported = partner.report("mqtt-at-sm2", wait_s=60)
+        with pytest.raises(Refusal, match=r"delivery\.id_reused"):
+            partner.push(FEED, in_memory(b"other"), "text/csv", "mqtt-at-sm2")
+    assert reported.status == "processed"
+    assert f'"alg":"{SM2_WITH_SM3}"'.encode() in header_of(receipt)
+    assert sm2_trial.partner("made-up").push(FEED, content, "text/csv", "mqtt-at-sm2").octets == receipt.octets
 
 
 def test_receipt_and_checkpoint_by_sm2_are_checked_with_openssl_alone(sm2_trial: Trial, tmp_path: Path) -> None:
