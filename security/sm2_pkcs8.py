@@ -22,8 +22,7 @@ keys.NamedCurve.register("sm2p256v1", CURVE_OID, 32)  # asn1crypto knows NIST's 
 _BLOCK_BITS: Final = 128  # of AES and SM4 alike
 _PRFS: Final[dict[str, hashes.HashAlgorithm]] = {
     "sha256": hashes.SHA256(),
-    "1.2.156.10197.1.401.2": hashes.SM3(),  # HMAC-SM3 as GmSSL names it
-    "1.2.156.10197.1.401.3.1": hashes.SM3(),  # as OpenSSL names it
+    "1.2.156.10197.1.401.2": hashes.SM3(),  # HMAC-SM3
 }
 _CIPHERS: Final[dict[str, tuple[type[AES] | type[SM4], int]]] = {
     "aes128_cbc": (AES, 16),
@@ -63,9 +62,13 @@ def pem_of_private_key(key: Sm2PrivateKey, passphrase: bytes | None = None) -> b
 
 
 def _key_of(der: bytes) -> Sm2PrivateKey:
-    info = keys.PrivateKeyInfo.load(der, strict=True)
-    algorithm = info["private_key_algorithm"]
-    if algorithm["algorithm"].native != "ec" or algorithm["parameters"].chosen.dotted != CURVE_OID:
+    try:
+        info = keys.PrivateKeyInfo.load(der, strict=True)
+        algorithm = info["private_key_algorithm"]
+        is_sm2 = algorithm["algorithm"].native == "ec" and algorithm["parameters"].chosen.dotted == CURVE_OID
+    except (KeyError, TypeError, AttributeError):  # what asn1crypto says of algorithms and curves that it does not know
+        is_sm2 = False
+    if not is_sm2:
         raise ValueError("not an SM2 private key")
     inner = info["private_key"].parsed
     point = inner["public_key"].native

@@ -79,6 +79,29 @@ def test_a_key_file_that_openssl_encrypted_opens_with_its_passphrase_only(tmp_pa
             SigningKey.load(tmp_path / "key.pem", passphrase)
 
 
+def test_a_key_file_without_its_public_key_is_refused_by_that(tmp_path: Path) -> None:
+    """Nothing here multiplies on the curve, so the public key cannot be made again."""
+    (tmp_path / "whole.pem").write_bytes(generate("SM2").pem())
+    openssl("ec", "-in", "whole.pem", "-no_public", "-out", "sec1.pem", cwd=tmp_path)
+    openssl("pkcs8", "-topk8", "-nocrypt", "-in", "sec1.pem", "-out", "key.pem", cwd=tmp_path)
+    with pytest.raises(Misconfigured, match="no uncompressed public key"):
+        SigningKey.load(tmp_path / "key.pem")
+
+
+def test_what_gmssl_encrypts_is_decrypted() -> None:
+    """By PBKDF2 with HMAC-SM3 and SM4-CBC. Its binding encrypts SM9 keys only: read, and then told from SM2."""
+    file = pem.armor("ENCRYPTED PRIVATE KEY", gmssl_pyx.SM9MasterKey.generate().encrypt_to_der("开门"))
+    with pytest.raises(ValueError, match="not an SM2 private key"):
+        private_key_of_pem(file, "开门".encode())
+    wrong = 0
+    for passphrase in (b"1", b"2", b"3"):  # one in 256 has the padding of a right one, by chance
+        try:
+            private_key_of_pem(file, passphrase)
+        except ValueError as problem:
+            wrong += "padding" in str(problem)
+    assert wrong >= 2
+
+
 def test_openssl_opens_a_key_file_that_we_encrypted(tmp_path: Path) -> None:
     key = generate("SM2")
     (tmp_path / "key.pem").write_bytes(key.pem("开门".encode()))
