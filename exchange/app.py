@@ -21,7 +21,6 @@ from time import sleep
 from typing import Final
 
 import msgspec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from paho.mqtt.enums import MQTTProtocolVersion
 from starlette.applications import Starlette
 
@@ -41,7 +40,7 @@ from exchange.mqtt.reports import ReportPush
 from exchange.placing import load_city
 from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
-from exchange.receipts import Anchors, issue_receipt, issue_report
+from exchange.receipts import issue_receipt, issue_report
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.settings import Settings
@@ -53,7 +52,9 @@ from mappings.load import load_feeds
 from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer, register, run_worker
 from security import keys, pki
+from security.anchors import Anchors
 from security.authenticate import carrier_of
+from security.checkpoint import log_key_octets
 from security.errors import Misconfigured
 from security.keys import SigningKey, der_of_pem
 from security.sealing import KEY_BYTES, SealingKey
@@ -102,6 +103,7 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
     state, folder = settings.at(settings.state.folder), settings.at(settings.keys.folder)
     if (state / "origin.json").exists():
         raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
+    _ = settings.suites.xml  # a bad name stops here, not at the first signature
     if edition_of(edition) != edition_of(settings.city.edition):
         raise Misconfigured(f"{settings.source}: city.edition is {settings.city.edition!r}, not that of {edition!r}")
     state.mkdir(parents=True, exist_ok=True)
@@ -109,8 +111,11 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
     _make_keys(settings, folder, now)
     anchors = Anchors(
         origin=settings.bus.origin,
-        log_key=SigningKey.load(folder / "log.key").public_key.public_bytes(Encoding.Raw, PublicFormat.Raw).hex(),
+        log_key=log_key_octets(_log_key(settings).public_key).hex(),
         receipt_certificates=[(folder / "answer.pem").read_text()],
+        log_key_kind=settings.suites.checkpoints,
+        xml_sm2_signature=settings.suites.xml_sm2_signature,
+        xml_sm3_digest=settings.suites.xml_sm3_digest,
     )
     _write_json(state / "anchors.json", anchors)
     founding = _found(settings, state, founders)
@@ -138,11 +143,14 @@ def _make_keys(settings: Settings, folder: Path, now: datetime) -> None:
     until = now + timedelta(days=365 * KEY_YEARS)
     ca = pki.make_ca(f"{settings.bus.origin} CA", now)
     _write_key(folder, "ca", ca.key, ca.certificate_der)
-    for name, use, sans in (("tls", "connection", settings.https.names), ("answer", "signing", [])):
-        key = keys.generate("ES256")
-        der = pki.issue(ca, f"{settings.bus.origin} {name}", key.public_key, use, now - timedelta(hours=1), until, sans)  # type: ignore[arg-type]  # a literal of the tuple above
-        _write_key(folder, name, key, der)
-    _write_key(folder, "log", keys.generate("EdDSA"), None)
+    signing = settings.suites.signing
+    # TLS asks for a key of the standard's, whatever the city signs with.
+    tls, answer = keys.generate("ES256"), keys.generate("RS256" if signing == "PS256" else signing)
+    issued = partial(pki.issue, ca, not_before=now - timedelta(hours=1), not_after=until)
+    names = f"{settings.bus.origin} tls", f"{settings.bus.origin} answer"
+    _write_key(folder, "tls", tls, issued(names[0], tls.public_key, "connection", sans=settings.https.names))
+    _write_key(folder, "answer", answer, issued(names[1], answer.public_key, "signing"))
+    _write_key(folder, "log", keys.generate(settings.suites.checkpoints), None)
     write_secret(folder / "outcome.secret", secrets.token_bytes(32))
     write_secret(folder / "evidence.key", secrets.token_bytes(KEY_BYTES))
 
@@ -186,17 +194,37 @@ def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda:
 
 
 def _open_journal(settings: Settings, state: Path, before_commit: Callable[[], None] = lambda: None) -> Journal:
-    folder = settings.at(settings.keys.folder)
-    answer = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
+    answer = _answer_key(settings)
     return Journal(
         state,
         settings.bus.origin,
-        SigningKey.load(folder / "log.key"),
+        _log_key(settings),
         utc_now,
         partial(issue_receipt, key=answer),
         partial(issue_report, key=answer),
         before_commit,
     )
+
+
+def _answer_key(settings: Settings) -> SigningKey:
+    """The key of answers, receipts and reports, with its certificate; signs as the settings say."""
+    folder = settings.at(settings.keys.folder)
+    key = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
+    try:
+        return key.signing_by(settings.suites.signing)
+    except Misconfigured as problem:
+        raise Misconfigured(
+            f"{folder / 'answer.key'}: {problem}; it was made at init, so put [suites] signing back to that"
+        ) from problem
+
+
+def _log_key(settings: Settings) -> SigningKey:
+    """The key of the log's heads, of the kind that was fixed at init."""
+    path = settings.at(settings.keys.folder) / "log.key"
+    key = SigningKey.load(path)
+    if key.algorithm != settings.suites.checkpoints:
+        raise Misconfigured(f"{path}: a key for {key.algorithm}, fixed at init; put [suites] checkpoints back to that")
+    return key
 
 
 def open_registry(settings: Settings, journal: Journal) -> Registry:
@@ -216,7 +244,7 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
     journal = open_journal(settings, evidence.sync)
     feeds = _feeds(settings)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
-    answer = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
+    answer = _answer_key(settings)
     assert answer.certificate_der is not None
     return Bus(
         origin=settings.bus.origin,
@@ -240,6 +268,7 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
         clock=utc_now,
         batch_deliveries=settings.worker.batch_deliveries,
         transformation_m=settings.tolerances.transformation_m,
+        xml_suites=settings.suites.xml,
     )
 
 

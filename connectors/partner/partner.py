@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -17,7 +18,9 @@ from connectors.transports.soap_client import SoapClient, Version, Wsse
 from security.checkpoint import Checkpoint
 from security.errors import Refusal
 from security.jws import Document
-from security.message import Content
+from security.keys import SigningKey
+from security.message import Content, Digest
+from security.suites import hash_of
 
 INLINE_UP_TO_BYTES: Final = 65_536  # larger content travels by MTOM: a third smaller, and never held as text
 UPLOAD_ABOVE_BYTES: Final = 268_435_456  # what a bus takes by MTOM unless it is set otherwise
@@ -90,11 +93,12 @@ class Partner:
         Raises Refusal with the bus's code, `audit.*` where the receipt or the log does not hold; Unavailable.
         """
         names = {**self._names(message_id, on_behalf_of), "Feed": feed}
-        stated = {"ContentType": content_type, "ContentDigest": _digest(content), **self._known_size()}
+        stated = {"ContentType": content_type, **self._known_size()}
         if content.size > self._upload_above_bytes:
-            answer = self._uploaded(names, stated, content)
+            answer = self._uploaded(names, {**stated, "ContentDigest": _digest(content.digest)}, content)
         else:
             by_mtom = content.size > INLINE_UP_TO_BYTES
+            stated["ContentDigest"] = _digest(content.digest_by(hash_of(self._signing.algorithm)))
             answer = self._feeds.call(
                 "SubmitDelivery",
                 {**names, **stated, "Content": b"" if by_mtom else content.read()},
@@ -117,7 +121,7 @@ class Partner:
         received, upload = begun.ReceivedBytes, {"UploadId": begun.UploadId}
         while received < content.size:
             piece = content.part(received, begun.ChunkBytes)
-            members = {**names, **upload, "Offset": received, "ContentDigest": _digest(piece), "Content": b""}
+            members = {**names, **upload, "Offset": received, "ContentDigest": _digest(piece.digest), "Content": b""}
             received = self._feeds.call("UploadChunk", members, attachment=piece).ReceivedBytes
         return self._feeds.call("CompleteUpload", {**names, **stated, **upload})
 
@@ -204,6 +208,10 @@ class Partner:
         asked = {**self._asked(purpose, case_number), "After": after, **({"Limit": limit} if limit else {})}
         return typed(self._components.call("GetChanges", asked), Changes)
 
+    @cached_property
+    def _signing(self) -> SigningKey:
+        return self._folder.signing
+
     @property
     def _feeds(self) -> SoapClient:
         return self._client("feeds")
@@ -214,9 +222,10 @@ class Partner:
 
     def _client(self, service: Literal["feeds", "components"]) -> SoapClient:
         if service not in self._clients:
-            key = self._folder.signing
+            key = self._signing
             assert key.certificate_der is not None  # the folder loads it with its certificate
-            wsse = Wsse(key, key.certificate_der, self._folder.answerers(), self._clock)
+            suites = self._folder.anchors.xml_suites
+            wsse = Wsse(key, key.certificate_der, self._folder.answerers(), self._clock, suites)
             self._clients[service] = SoapClient(self._url, service, self._session(), wsse, self._version)
         return self._clients[service]
 
@@ -254,9 +263,9 @@ class Partner:
         return Received(octets, holding.document)
 
 
-def _digest(content: Content) -> dict[str, str]:
+def _digest(digest: Digest) -> dict[str, str]:
     """`ContentDigest` as zeep writes it."""
-    return {"_value_1": content.digest.hex, "algorithm": content.digest.algorithm}
+    return {"_value_1": digest.hex, "algorithm": digest.algorithm}
 
 
 def named(bureau: str, on_behalf_of: str) -> dict[str, str]:

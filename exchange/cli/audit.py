@@ -13,8 +13,9 @@ from exchange.cli.parsing import Commands, add_command, add_group, count, day, s
 from exchange.cli.people import acting, add_person_options
 from exchange.entry import Detail, LoggedEntry
 from exchange.journal import Journal
-from exchange.receipts import Anchors, VerifiedDocument, verify_receipt
+from exchange.receipts import VerifiedDocument, verify_receipt
 from exchange.store.sqlite import Store
+from security.anchors import Anchors
 from security.errors import Misconfigured
 
 MOST_READS = 1_000_000  # of one day

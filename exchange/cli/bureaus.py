@@ -17,7 +17,7 @@ from exchange.settings import Settings
 from mappings.load import load_feeds
 from security import pki
 from security.errors import Misconfigured, Refusal
-from security.keys import SigningKey, der_of_pem, generate
+from security.keys import Kind, SigningKey, der_of_pem, generate
 from security.message import Action, Area, EnrolledCertificate, Use
 
 TRIAL_DAYS = 365
@@ -45,6 +45,9 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     enrol.add_argument("--connection", type=Path, metavar="PEM", help="its TLS client certificate")
     enrol.add_argument(
         "--new-keys", type=Path, metavar="DIR", help="make keys and certificates in DIR/BUREAU (a trial)"
+    )
+    enrol.add_argument(
+        "--suite", choices=get_args(Kind), default="ES256", help="of the new signing key; TLS keeps to ES256 (ES256)"
     )
     _list = add_command(bureau, common, "list", _bureaus, says="who is enrolled", example="yongtong bureau list")
     revoke = add_command(
@@ -119,7 +122,9 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         add_person_options(parser)
 
 
-def make_partner(settings: Settings, code: str, folder: Path) -> tuple[PartnerFolder, list[EnrolledCertificate]]:
+def make_partner(
+    settings: Settings, code: str, folder: Path, signing: Kind = "ES256"
+) -> tuple[PartnerFolder, list[EnrolledCertificate]]:
     """Keys and certificates of a bureau, issued by the bus's own CA, in a folder of its own: for trials, the demo.
 
     Raises Refusal `registry.code_invalid`, Misconfigured where the folder holds keys already.
@@ -129,7 +134,7 @@ def make_partner(settings: Settings, code: str, folder: Path) -> tuple[PartnerFo
     until = now + timedelta(days=TRIAL_DAYS)
     keys: dict[Use, SigningKey] = {}
     for use in ("signing", "connection"):
-        key = generate("ES256")
+        key = generate(signing if use == "signing" else "ES256")  # TLS asks for a key of the standard's
         # A broker of the city's takes the connection's common name for the account: it is the bureau's code.
         name = code if use == "connection" else f"{code} signing"
         der = pki.issue(ca, name, key.public_key, use, now - timedelta(hours=1), until)
@@ -150,7 +155,7 @@ def _enrol(options: argparse.Namespace) -> int:
         check_code(options.code)
     certificates: list[EnrolledCertificate]
     if options.new_keys:
-        _, certificates = make_partner(settings, options.code, options.new_keys)
+        _, certificates = make_partner(settings, options.code, options.new_keys, options.suite)
     elif options.signing and options.connection:
         certificates = [
             pki.enrolled(_der(options.signing), options.code, "signing"),

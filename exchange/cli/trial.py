@@ -58,9 +58,11 @@ class Trial:
         edition: str = "2007",
         worker: dict[str, Any] | None = None,
         mqtt: dict[str, Any] | None = None,
+        suites: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
-        self.settings = _write_settings(folder, city, edition, worker or {}, mqtt or {})
+        more = {"worker": worker or {}, "mqtt": {"port": 0, **(mqtt or {})}, "suites": suites or {}}
+        self.settings = _write_settings(folder, city, edition, more)
         app.initialise(self.settings, edition, FOUNDERS, app.utc_now())
         people = self.settings.at(PEOPLE)
         people.mkdir(mode=0o700)
@@ -197,7 +199,7 @@ class Trial:
         return (self.folder / "serve.log").read_text()[-2000:]
 
 
-def _write_settings(folder: Path, city: City, edition: str, worker: dict[str, Any], mqtt: dict[str, Any]) -> Settings:
+def _write_settings(folder: Path, city: City, edition: str, more: dict[str, dict[str, Any]]) -> Settings:
     """The trial's own settings.toml, and copies of the city's polygons in its state folder."""
     (folder / "city").mkdir(parents=True)
     for source in (city.districts, city.grid):
@@ -214,8 +216,7 @@ def _write_settings(folder: Path, city: City, edition: str, worker: dict[str, An
         "state": {"folder": "state"},
         "keys": {"folder": "keys"},
         "feeds": {"folders": [str(path) for path in city.feeds]},
-        "worker": worker,
-        "mqtt": {"port": 0, **mqtt},
+        **more,
     }
     # JSON's strings, numbers and lists are TOML's too.
     lines = [

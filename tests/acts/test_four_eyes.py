@@ -87,7 +87,7 @@ def test_one_person_alone_neither_opens_nor_erases(acts: Acts, desk: Desk, group
         assert desk.refused(group, "ask", "m-1", "--ground", "g", by=by) == "role.not_held"
     _, asked = desk.run(group, "ask", "m-1", "--ground", "g", by=AUDITOR)
     assert desk.refused(group, *words, asked["decision"], *file, by=AUDITOR) == "decision.not_in_force"
-    assert desk.refused("decision", "approve", asked["decision"], by=AUDITOR) == "decision.same_person"
+    assert desk.refused("decision", "approve", asked["decision"], by=AUDITOR) == "role.not_held"
     assert desk.refused("decision", "approve", asked["decision"], by=SYSTEM) == "role.not_held"
     assert not (acts.trial.folder / "opened.csv").exists()
     (row,) = [acts.bus.journal.inbox("made-up", "m-1")]

@@ -207,7 +207,10 @@ def test_for_another_one_pushes_only_to_that_bureaus_feeds(acts: Acts) -> None:
     """Neither to a third bureau's feed, nor in another's name to one's own."""
     let_agency_speak(acts)
     theirs = {name: msgspec.structs.replace(acts.bus.feeds[FEED], id=name, bureau=name) for name in ("third", "agency")}
-    wider = acts.with_(feeds={**acts.bus.feeds, **theirs})
+    for feed in theirs:
+        acts.trial.release(feed, theirs[feed].digest)
+    feeds = {**acts.bus.feeds, **theirs}
+    wider = acts.with_(feeds=feeds, feed_digests={id: feed.digest for id, feed in feeds.items()})
     for feed in theirs:
         acts.trial.grant("agency", "push", feed)
         with pytest.raises(Refusal, match=r"auth\.feed_of_other"):
