@@ -118,7 +118,7 @@ def test_zeep_reads_a_refusal_with_code_and_sentences(bus: RealBus) -> None:
     assert words["SentenceEn"] in refused.value.message
 
 
-# node's soap and PHP's SoapClient --------------------------------------------------------------------------------------
+# node's soap and PHP's SoapClient -------------------------------------------------------------------------------------
 
 CLIENTS = ROOT / "docs" / "clients"  # what is documented is what runs
 Ran = tuple[int, dict[str, Any]]
@@ -206,7 +206,8 @@ def test_nodes_soap_asks_whose_it_is(bus: RealBus, node: Toolkit, version: str) 
 SAID = {
     "node": ("-e", "const [f, r] = process.argv.slice(1); const { Bus } = require('./bus.js');"
                    "console.log(new Bus('', f, '', '11').said(require('fs').readFileSync(r, 'utf8')).index)"),
-    "php": ("-r", "require 'receipt.php'; echo said(file_get_contents($argv[2]), $argv[1] . '/anchors.json')['index'];"),
+    "php": ("-r", "require 'receipt.php';"
+                  "echo said(file_get_contents($argv[2]), $argv[1] . '/anchors.json')['index'];"),
 }  # fmt: skip
 
 
