@@ -32,6 +32,7 @@ HANDSHAKE_S: Final = 10.0
 GOODBYE_S: Final = 1.0
 ROOM_MESSAGES, ROOM_BYTES = 200, 4_000_000  # of one client, read and not yet handed on
 MOST_KEPT: Final = 1_000  # messages for a client that is away and will be back; the oldest go first
+REMEMBERED_S: Final = 14 * 86_400  # a client that has not been back in that time is forgotten, as docs/mosquitto has it
 GRACE_S: Final = 30  # beyond its keep-alive, before a silent client is cut off
 
 
@@ -66,7 +67,9 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
         quiet = logging.getLogger("amqtt")  # it writes topics and payloads of other people
         quiet.setLevel(logging.CRITICAL)
         logging.getLogger("transitions").setLevel(logging.CRITICAL)
-        super().__init__(BrokerConfig(plugins={}, timeout_disconnect_delay=GRACE_S))
+        super().__init__(
+            BrokerConfig(plugins={}, timeout_disconnect_delay=GRACE_S, session_expiry_interval=REMEMBERED_S)
+        )
         self._listening, self._tls, self._rules, self._most_bytes = listening, tls, rules, most_bytes
         self._peers: dict[str, _Peer] = {}  # by client id
         self._connections: Counter[str] = Counter()  # by address
@@ -128,6 +131,12 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
         if session is not None and session.transitions.state == "connected":
             await self._stop_handler(handler)
             session.transitions.disconnect()
+
+    async def _stop_handler(self, handler: BrokerProtocolHandler) -> None:
+        """End a session's handler, whatever its client is sending at that moment."""
+        if handler.reader is not None:
+            handler.reader.feed_eof()
+        await super()._stop_handler(handler)
 
     def _refused(self, peer: _Peer, connect: Connect) -> tuple[int, Refusal] | None:
         """Why this peer may not come in, and the CONNACK that says so; None when it may."""
