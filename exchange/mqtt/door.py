@@ -15,7 +15,7 @@ from typing import Final
 from connectors.transports.mqtt import Address, Arrived, Link
 from exchange.bus import Bus
 from exchange.intake import receive
-from exchange.mqtt.topics import DELIVERIES, feed_of, outbound
+from exchange.mqtt.topics import DELIVERIES, answer_topic, feed_of
 from exchange.receipts import issue_refusal
 from security.errors import AuditBroken, ExchangeError, Refusal, Unavailable, places
 from security.jws_delivery import open_delivery
@@ -101,7 +101,7 @@ class MqttDoor:
             delivery = self._delivery(arrived)
             received = await receive(delivery, self._bus)
             assert received.inbox.receipt is not None  # `receive` waits for it
-            self._answer(received.inbox.sender, received.inbox.receipt)
+            self._answer(received.inbox.sender, arrived, received.inbox.receipt)
         except Refusal as refusal:
             self._refuse(refusal, arrived)
         except Unavailable as problem:
@@ -139,10 +139,11 @@ class MqttDoor:
             envelope.signature_digest,
             self._bus.answer_key,
         )
-        self._answer(envelope.sender, answer)
+        self._answer(envelope.sender, arrived, answer)
 
-    def _answer(self, bureau: str, document: bytes) -> None:
-        self.publish(outbound(bureau, "receipt"), document).add_done_callback(_note_failure)
+    def _answer(self, bureau: str, arrived: Arrived, document: bytes) -> None:
+        """bureau: whose signature held; the response topic was not signed, so it leads nowhere but to that bureau."""
+        self.publish(answer_topic(bureau, arrived.reply_to), document).add_done_callback(_note_failure)
 
 
 def _note_failure(published: "Future[None]") -> None:
