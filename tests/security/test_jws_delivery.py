@@ -94,9 +94,9 @@ def unused_bits(text: str) -> str:
     return text[:-1] + letters[letters.index(text[-1]) + 1]
 
 
-def under(signature: Callable[[bytes], bytes], key: SigningKey = KEY, **spoilt: Any) -> bytes:
+def under(signature: Callable[[bytes], bytes], key: SigningKey = KEY, content: bytes = CONTENT, **spoilt: Any) -> bytes:
     """An envelope with what `signature` makes of the octets to be signed."""
-    first, second = b64url(json.dumps(header(key, **spoilt)).encode()), b64url(CONTENT)
+    first, second = b64url(json.dumps(header(key, content, **spoilt)).encode()), b64url(content)
     octets = signature(f"{first}.{second}".encode())
     return json.dumps({"payload": second, "protected": first, "signature": b64url(octets)}).encode()
 
