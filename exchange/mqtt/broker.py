@@ -32,6 +32,7 @@ HANDSHAKE_S: Final = 10.0
 GOODBYE_S: Final = 1.0
 ROOM_MESSAGES, ROOM_BYTES = 200, 4_000_000  # of one client, read and not yet handed on
 MOST_KEPT: Final = 1_000  # messages for a client that is away and will be back; the oldest go first
+MOST_REMEMBERED: Final = 64  # clients of one bureau that ask for it
 REMEMBERED_S: Final = 14 * 86_400  # a client that has not been back in that time is forgotten, as docs/mosquitto has it
 GRACE_S: Final = 30  # beyond its keep-alive, before a silent client is cut off
 
@@ -151,7 +152,18 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
         bureau, colon, name = connect.client_id.partition(":")
         if bureau != peer.bureau or not colon or not name:
             return 2, Refusal("mqtt.client_id", connect.client_id)
+        if not connect.clean and not own and self._remembers_too_many(bureau, connect.client_id):
+            return 3, Refusal("mqtt.too_many_clients", f"{MOST_REMEMBERED}")
         return None
+
+    def _remembers_too_many(self, bureau: str, client_id: str) -> bool:
+        """Whether it remembers as many clients of a bureau as it may, and this one is not among them."""
+        others = (
+            session
+            for known, (session, _) in self._sessions.items()
+            if known.startswith(f"{bureau}:") and known != client_id and not session.clean_session
+        )
+        return sum(1 for _ in others) >= MOST_REMEMBERED
 
     async def _authenticate(self, session: Session, _: Any) -> bool:
         """Asked before amqtt saw anything of the client."""

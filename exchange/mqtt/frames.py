@@ -25,11 +25,17 @@ class BadPacket(ConnectionResetError):  # which the broker takes for the end of 
 
 
 class Connect(msgspec.Struct, frozen=True):
-    """What a CONNECT says. level: of the protocol, 4 for MQTT 3.1.1; will: whether it leaves a message to be sent."""
+    """What a CONNECT says.
+
+    level: of the protocol, 4 for MQTT 3.1.1
+    will:  whether it leaves a message to be sent
+    clean: whether the broker may forget the client when it goes
+    """
 
     level: int
     will: bool
     client_id: str
+    clean: bool = True
 
 
 class FrameReader(ReaderAdapter):  # type: ignore[misc]  # amqtt says no types
@@ -205,7 +211,8 @@ def _connect(body: bytes) -> Connect:
             _, rest = _text(rest)
     if flags & 0x01 or (not flags & 0x04 and (rest or flags & 0x38)):
         raise BadPacket("CONNECT with other parts than its flags say")
-    return Connect(level, bool(flags & 0x04), client_id if _CLIENT_ID.fullmatch(client_id) else "")
+    client_id = client_id if _CLIENT_ID.fullmatch(client_id) else ""
+    return Connect(level, bool(flags & 0x04), client_id, bool(flags & 0x02))
 
 
 def _text(octets: bytes) -> tuple[str, bytes]:

@@ -109,6 +109,7 @@ def test_any_other_packet_ends_the_connection(name: str) -> None:
 
 def test_a_connect_says_who_and_with_what() -> None:
     assert read(a_connect(), first=True) == Connect(4, False, "water:gw")
+    assert read(a_connect(flags=0), first=True) == Connect(4, False, "water:gw", clean=False)
     assert read(a_connect(flags=0xC2, more=text("name") + text("word")), first=True) == Connect(4, False, "water:gw")
     assert read(a_connect(flags=6, more=text("topic") + text("will")), first=True) == Connect(4, True, "water:gw")
     assert read(a_connect(client_id="水:1"), first=True) == Connect(4, False, "")

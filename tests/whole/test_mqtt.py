@@ -30,6 +30,7 @@ from exchange.cli.main import main
 from exchange.cli.partner import open_mqtt_partner
 from exchange.cli.trial import PROPOSER
 from exchange.entry import LoggedEntry
+from exchange.mqtt.broker import MOST_REMEMBERED
 from security import pki
 from security.errors import Refusal, Unavailable
 from security.keys import generate
@@ -213,6 +214,19 @@ def test_a_client_id_is_bound_to_its_certificate(bus: RealBus, client_id: str) -
         connection.sendall(a_connect(client_id))
         assert read_all(connection) == b"\x20\x02\x00\x02"
     assert until(lambda: refusals(bus, "mqtt.client_id"))[0].leaf.carrier
+
+
+def test_of_one_bureau_no_more_clients_are_remembered_than_the_broker_has_room_for(bus: RealBus) -> None:
+    def answer(name: str, flags: int = 0) -> bytes:
+        with raw(bus, bus.folder("water")) as connection:
+            connection.sendall(a_connect(f"water:{name}", flags))
+            return connection.recv(4)
+
+    assert {answer(f"kept-{number}") for number in range(MOST_REMEMBERED)} == {b"\x20\x02\x00\x00"}
+    assert answer("one-more") == b"\x20\x02\x00\x03"
+    assert answer("one-more", flags=2) == b"\x20\x02\x00\x00", "a clean session is not remembered"
+    assert answer("kept-0")[3] == 0, "who is remembered may come back"
+    assert until(lambda: refusals(bus, "mqtt.too_many_clients"))
 
 
 def test_nobody_takes_over_anothers_session(bus: RealBus, id: str) -> None:
