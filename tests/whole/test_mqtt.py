@@ -165,6 +165,22 @@ def test_a_careless_gateway_hears_what_it_did(bus: RealBus, id: str, code: str, 
         until(lambda: bus.journal.inbox("made-up", id))
 
 
+def test_nothing_is_kept_for_who_subscribes_later(bus: RealBus, id: str) -> None:
+    topic = "yt/v1/to/made-up/receipt"
+    with Client311(bus, bus.folder(), f"made-up:{id}") as client:
+        client.subscribe(topic)
+        client.client.publish(IN, envelope(bus, id), 1, retain=True)
+        client.client.publish(IN, envelope(bus, f"{id}-ok"), 1)
+        until(lambda: len(client.messages) == 2)
+    with Client311(bus, bus.folder(), f"made-up:{id}-later") as later:
+        assert later.subscribe(topic) == [1]
+        later.client.publish(IN, envelope(bus, f"{id}-next"), 1)
+        (_, answer) = until(lambda: later.messages)[0]
+        assert len(later.messages) == 1, "its own, and no older one before it"
+    said = json.loads(base64.urlsafe_b64decode(json.loads(answer)["payload"] + "=="))
+    assert said["message_id"] == f"{id}-next"
+
+
 def test_what_nobody_signed_gets_no_answer(bus: RealBus, id: str) -> None:
     before = bus.kept()
     with Client311(bus, bus.folder(), f"made-up:{id}") as client:
