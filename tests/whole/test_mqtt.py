@@ -174,11 +174,11 @@ def test_nothing_is_kept_for_who_subscribes_later(bus: RealBus, id: str) -> None
         until(lambda: len(client.messages) == 2)
     with Client311(bus, bus.folder(), f"made-up:{id}-later") as later:
         assert later.subscribe(topic) == [1]
-        later.client.publish(IN, envelope(bus, f"{id}-next"), 1)
+        later.client.publish(IN, envelope(bus, f"{id}-own"), 1)
         (_, answer) = until(lambda: later.messages)[0]
         assert len(later.messages) == 1, "its own, and no older one before it"
     said = json.loads(base64.urlsafe_b64decode(json.loads(answer)["payload"] + "=="))
-    assert said["message_id"] == f"{id}-next"
+    assert said["message_id"] == f"{id}-own"
 
 
 def test_what_nobody_signed_gets_no_answer(bus: RealBus, id: str) -> None:
