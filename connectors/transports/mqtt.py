@@ -52,6 +52,7 @@ class Arrived(msgspec.Struct, frozen=True):
     """A message that was handed to us. acknowledge: call it once, when the message need not come again.
 
     retained: the broker had kept it, or its sender asked for that (which only MQTT 5 tells)
+    reply_to: the response topic that its sender named (MQTT 5), which nobody signed; empty where he named none
     """
 
     topic: str
@@ -59,6 +60,7 @@ class Arrived(msgspec.Struct, frozen=True):
     qos: int
     retained: bool
     acknowledge: Callable[[], None]
+    reply_to: str = ""
 
 
 class _Outgoing(msgspec.Struct, frozen=True):
@@ -280,7 +282,8 @@ class Link:
             self._room.give_back(size)
             client.ack(mid, qos)  # of this connection: once it is lost, this reaches nobody
 
-        self._arrived(Arrived(message.topic, bytes(message.payload), qos, message.retain, acknowledge))
+        reply_to = str(getattr(message.properties, "ResponseTopic", ""))
+        self._arrived(Arrived(message.topic, bytes(message.payload), qos, message.retain, acknowledge, reply_to))
 
     def _on_publish(self, client: Client, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:
         with self._lock:

@@ -33,6 +33,8 @@ GOODBYE_S: Final = 1.0
 ROOM_MESSAGES, ROOM_BYTES = 200, 4_000_000  # of one client, read and not yet handed on
 MOST_KEPT: Final = 1_000  # messages for a client that is away and will be back; the oldest go first
 LOOK_S: Final = 1.0  # between two looks at who has lost a right
+MOST_REMEMBERED: Final = 64  # clients of one bureau that ask for it
+REMEMBERED_S: Final = 14 * 86_400  # a client that has not been back in that time is forgotten, as docs/mosquitto has it
 GRACE_S: Final = 30  # beyond its keep-alive, before a silent client is cut off
 
 
@@ -81,7 +83,9 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
         quiet = logging.getLogger("amqtt")  # it writes topics and payloads of other people
         quiet.setLevel(logging.CRITICAL)
         logging.getLogger("transitions").setLevel(logging.CRITICAL)
-        super().__init__(BrokerConfig(plugins={}, timeout_disconnect_delay=GRACE_S))
+        super().__init__(
+            BrokerConfig(plugins={}, timeout_disconnect_delay=GRACE_S, session_expiry_interval=REMEMBERED_S)
+        )
         self._listening, self._tls, self._rules, self._most_bytes = listening, tls, rules, most_bytes
         self._peers: dict[str, _Peer] = {}  # by client id
         self._connections: Counter[str] = Counter()  # by address
@@ -156,6 +160,12 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
             await self._stop_handler(handler)
             session.transitions.disconnect()
 
+    async def _stop_handler(self, handler: BrokerProtocolHandler) -> None:
+        """End a session's handler, whatever its client is sending at that moment."""
+        if handler.reader is not None:
+            handler.reader.feed_eof()
+        await super()._stop_handler(handler)
+
     def _refused(self, peer: _Peer, connect: Connect) -> tuple[int, Refusal] | None:
         """Why this peer may not come in, and the CONNACK that says so; None when it may."""
         if connect.level != 4:
@@ -169,7 +179,18 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt says no types
         bureau, colon, name = connect.client_id.partition(":")
         if bureau != peer.bureau or not colon or not name:
             return 2, Refusal("mqtt.client_id", connect.client_id)
+        if not connect.clean and not own and self._remembers_too_many(bureau, connect.client_id):
+            return 3, Refusal("mqtt.too_many_clients", f"{MOST_REMEMBERED}")
         return None
+
+    def _remembers_too_many(self, bureau: str, client_id: str) -> bool:
+        """Whether it remembers as many clients of a bureau as it may, and this one is not among them."""
+        others = (
+            session
+            for known, (session, _) in self._sessions.items()
+            if known.startswith(f"{bureau}:") and known != client_id and not session.clean_session
+        )
+        return sum(1 for _ in others) >= MOST_REMEMBERED
 
     async def _authenticate(self, session: Session, _: Any) -> bool:
         """Asked before amqtt saw anything of the client."""

@@ -15,7 +15,7 @@ from typing import Final
 from connectors.transports.mqtt import Address, Arrived, Link
 from exchange.bus import Bus
 from exchange.intake import receive
-from exchange.mqtt.topics import DELIVERIES, feed_of, outbound
+from exchange.mqtt.topics import DELIVERIES, answer_topic, feed_of
 from exchange.receipts import issue_refusal
 from security.errors import AuditBroken, ExchangeError, Refusal, Unavailable, places
 from security.jws_delivery import open_delivery
@@ -102,7 +102,7 @@ class MqttDoor:
             received = await receive(delivery, self._bus)
             assert received.inbox.receipt is not None  # `receive` waits for it
             for bureau in {received.inbox.sender, received.verified.signer.bureau}:  # two where one signs for another
-                self._answer(bureau, received.inbox.receipt)
+                self._answer(bureau, arrived, received.inbox.receipt)
         except Refusal as refusal:
             self._refuse(refusal, arrived)
         except Unavailable as problem:
@@ -143,10 +143,11 @@ class MqttDoor:
         # To whoever signed, in whose name ever: the named sender may know nothing of it.
         certificate = self._bus.registry.trust().by_fingerprint(envelope.certificate)
         if certificate is not None:  # it was when it was refused; since then it may have gone
-            self._answer(certificate.bureau, answer)
+            self._answer(certificate.bureau, arrived, answer)
 
-    def _answer(self, bureau: str, document: bytes) -> None:
-        self.publish(outbound(bureau, "receipt"), document).add_done_callback(_note_failure)
+    def _answer(self, bureau: str, arrived: Arrived, document: bytes) -> None:
+        """bureau: whose signature held; the response topic was not signed, so it leads nowhere but to that bureau."""
+        self.publish(answer_topic(bureau, arrived.reply_to), document).add_done_callback(_note_failure)
 
 
 def _note_failure(published: "Future[None]") -> None:

@@ -15,6 +15,8 @@ CONNECT, PUBLISH, PUBACK, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 4,
 FIRST_S: Final = 10.0  # a CONNECT that takes longer is not waited for
 REST_S: Final = 60.0  # nor the rest of any packet that has begun
 _CLIENT_ID: Final = re.compile(r"[ -~]{1,128}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_FILTER: Final = re.compile(r"([^+#/]*|\+)(/([^+#/]*|\+))*(/#)?|#")  # a wildcard is a level of its own, `#` the last
 _LENGTHS: Final = {PUBACK: 2, PINGREQ: 0, DISCONNECT: 0}
 
 
@@ -23,11 +25,17 @@ class BadPacket(ConnectionResetError):  # which the broker takes for the end of 
 
 
 class Connect(msgspec.Struct, frozen=True):
-    """What a CONNECT says. level: of the protocol, 4 for MQTT 3.1.1; will: whether it leaves a message to be sent."""
+    """What a CONNECT says.
+
+    level: of the protocol, 4 for MQTT 3.1.1
+    will:  whether it leaves a message to be sent
+    clean: whether the broker may forget the client when it goes
+    """
 
     level: int
     will: bool
     client_id: str
+    clean: bool = True
 
 
 class FrameReader(ReaderAdapter):  # type: ignore[misc]  # amqtt says no types
@@ -40,6 +48,7 @@ class FrameReader(ReaderAdapter):  # type: ignore[misc]  # amqtt says no types
     def __init__(self, stream: asyncio.StreamReader, most_bytes: int, room: "Room") -> None:
         self._stream, self._most_bytes, self._room = stream, most_bytes, room
         self._packet, self._position, self._broken = b"", 0, False
+        self._connected = False
         self.problem = ""
 
     async def connect(self) -> Connect:
@@ -49,6 +58,7 @@ class FrameReader(ReaderAdapter):  # type: ignore[misc]  # amqtt says no types
         try:
             if self._packet[0] >> 4 != CONNECT:
                 raise BadPacket("the first packet is no CONNECT")
+            self._connected = True
             return _connect(_body(self._packet))
         except BadPacket as problem:
             self.problem = str(problem)
@@ -63,8 +73,10 @@ class FrameReader(ReaderAdapter):  # type: ignore[misc]  # amqtt says no types
         return octets
 
     def feed_eof(self) -> None:
-        """Nothing more will be read."""
+        """Nothing more will be read, and whoever is reading stops. The parser's task cannot be trusted to stop when it
+        is cancelled: `asyncio.wait_for` of Python 3.11 forgets that if a packet comes at the same moment."""
         self._broken = True
+        self._stream.set_exception(BadPacket("reading was ended"))
 
     async def _next(self) -> None:
         """Read one packet. Whoever breaks off the reading has lost his place in the stream, and reads no more."""
@@ -86,6 +98,8 @@ class FrameReader(ReaderAdapter):  # type: ignore[misc]  # amqtt says no types
             if length > self._most_bytes:
                 raise BadPacket(f"a packet of {length} octets was announced")
             body = await self._stream.readexactly(length)
+        if first[0] >> 4 == CONNECT and self._connected:
+            raise BadPacket("a second CONNECT")
         _check(first[0], body)
         if first[0] >> 4 == PUBLISH:
             self._room.take(length)
@@ -157,8 +171,8 @@ def _check(head: int, body: bytes) -> None:
     elif kind in (SUBSCRIBE, UNSUBSCRIBE) and flags == 2:
         _check_filters(body, with_qos=kind == SUBSCRIBE)
     elif kind in _LENGTHS and flags == 0:
-        if len(body) != _LENGTHS[kind]:
-            raise BadPacket(f"packet type {kind} of {len(body)} octets")
+        if len(body) != _LENGTHS[kind] or (body and not any(body)):
+            raise BadPacket(f"packet type {kind} of {len(body)} octets, or with packet id 0")
     elif head != CONNECT << 4:
         raise BadPacket(f"packet type {kind} with flags {flags}")
 
@@ -167,8 +181,8 @@ def _check_publish(flags: int, body: bytes) -> None:
     qos = flags >> 1 & 3
     topic, rest = _text(body)
     # QoS 2 is four packets where two do, and what is sent twice is known by its message id.
-    if qos > 1 or not topic or "+" in topic or "#" in topic:
-        raise BadPacket(f"PUBLISH of QoS {qos}, or with no plain topic")
+    if qos > 1 or flags & 0x08 > qos << 3 or not topic or "+" in topic or "#" in topic:
+        raise BadPacket(f"PUBLISH of QoS {qos}, sent again without QoS, or with no plain topic")
     if qos and (len(rest) < 2 or not any(rest[:2])):
         raise BadPacket("PUBLISH without a packet id")
 
@@ -179,7 +193,7 @@ def _check_filters(body: bytes, *, with_qos: bool) -> None:
         raise BadPacket("a subscription without packet id or filters")
     while rest:
         topic_filter, rest = _text(rest)
-        if not topic_filter or (with_qos and (not rest or rest[0] > 2)):
+        if not topic_filter or not _FILTER.fullmatch(topic_filter) or (with_qos and (not rest or rest[0] > 2)):
             raise BadPacket("a subscription with a broken filter")
         rest = rest[1:] if with_qos else rest
 
@@ -197,7 +211,8 @@ def _connect(body: bytes) -> Connect:
             _, rest = _text(rest)
     if flags & 0x01 or (not flags & 0x04 and (rest or flags & 0x38)):
         raise BadPacket("CONNECT with other parts than its flags say")
-    return Connect(level, bool(flags & 0x04), client_id if _CLIENT_ID.fullmatch(client_id) else "")
+    client_id = client_id if _CLIENT_ID.fullmatch(client_id) else ""
+    return Connect(level, bool(flags & 0x04), client_id, bool(flags & 0x02))
 
 
 def _text(octets: bytes) -> tuple[str, bytes]:
@@ -209,6 +224,6 @@ def _text(octets: bytes) -> tuple[str, bytes]:
         text = octets[2:end].decode("utf-8")
     except UnicodeDecodeError as problem:
         raise BadPacket("a string that is not UTF-8") from problem
-    if "\0" in text:
-        raise BadPacket("a string with a null")
+    if _CONTROL.search(text):
+        raise BadPacket("a string with a control character")
     return text, octets[end:]

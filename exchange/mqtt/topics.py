@@ -6,6 +6,7 @@ from typing import Final, Literal
 DELIVERIES: Final = "yt/v1/feeds/+/in"  # what the bus subscribes to
 Kind = Literal["receipt", "report", "changes"]
 
+_PLAIN: Final = re.compile(r"[^+#\x00-\x1f\x7f-\x9f]{1,200}")  # a topic that one may publish to
 _IN: Final = re.compile(r"yt/v1/feeds/([a-z0-9][a-z0-9\-]{0,63})/in")
 
 
@@ -23,6 +24,14 @@ def inbound(feed: str) -> str:
 def outbound(bureau: str, kind: Kind) -> str:
     """Where a bureau hears of its own."""
     return f"yt/v1/to/{bureau}/{kind}"
+
+
+def answer_topic(bureau: str, reply_to: str) -> str:
+    """Where a bureau hears an answer: on the response topic that its message named, if none but that bureau may read
+    it; else, and where it named none, on the topic of its receipts."""
+    if may_hear(bureau, reply_to) and _PLAIN.fullmatch(reply_to):
+        return reply_to
+    return outbound(bureau, "receipt")
 
 
 def may_hear(bureau: str, topic_filter: str) -> bool:

@@ -137,17 +137,21 @@ class Acts:
         return Delivery("soap", carrier.certificate_der, "127.0.0.1", octets, in_memory(octets), self.bus.clock())
 
     def _signed(self, operation: str, members: dict[str, str], key: SigningKey) -> bytes:
-        envelope = etree.Element(f"{{{SOAP}}}Envelope", nsmap={"s": SOAP})
-        body = etree.SubElement(envelope, f"{{{SOAP}}}Body")
-        element = etree.SubElement(body, f"{YT}{operation}", nsmap={None: YT[1:-1]})
-        for name, text in members.items():
-            child = etree.SubElement(element, YT + name)
-            child.text = text
-            if name == "ContentDigest":
-                child.set("algorithm", "SHA-256")
-        assert key.certificate_der is not None
-        created = self.bus.clock()
-        return sign(envelope, key, key.certificate_der, created=created, expires=created + timedelta(minutes=5))
+        return signed_request(operation, members, key, self.bus.clock())
+
+
+def signed_request(operation: str, members: dict[str, str], key: SigningKey, created: datetime) -> bytes:
+    """A request's octets, its members in this order; good for five minutes."""
+    envelope = etree.Element(f"{{{SOAP}}}Envelope", nsmap={"s": SOAP})
+    body = etree.SubElement(envelope, f"{{{SOAP}}}Body")
+    element = etree.SubElement(body, f"{YT}{operation}", nsmap={None: YT[1:-1]})
+    for name, text in members.items():
+        child = etree.SubElement(element, YT + name)
+        child.text = text
+        if name == "ContentDigest":
+            child.set("algorithm", "SHA-256")
+    assert key.certificate_der is not None
+    return sign(envelope, key, key.certificate_der, created=created, expires=created + timedelta(minutes=5))
 
 
 def covers(key: str, count: int = 3) -> bytes:

@@ -43,8 +43,8 @@ class Wire(MqttDoor):
         done.set_result(None)
         return done
 
-    def take(self, octets: bytes, qos: int = 1) -> list[str]:
-        arrived = Arrived(inbound(FEED), octets, qos, False, lambda: self.said.append("acknowledged"))
+    def take(self, octets: bytes, qos: int = 1, reply_to: str = "") -> list[str]:
+        arrived = Arrived(inbound(FEED), octets, qos, False, lambda: self.said.append("acknowledged"), reply_to)
         asyncio.run(self._story(arrived))
         return self.said
 
@@ -64,6 +64,23 @@ class FullDisk(Evidence):
 def test_the_receipt_is_on_its_way_before_the_message_is_acknowledged(acts: Acts) -> None:
     said = Wire(acts).take(acts.by_broker("m-1", covers("A")).envelope)
     assert said == [outbound("made-up", "receipt"), "acknowledged"]
+
+
+OF_OTHERS = [
+    *("", "yt/v1/to/water/receipt", "yt/v1/to/made-up", "yt/v1/to/made-ups/x", "yt/v1/to/+/x", "YT/v1/to/made-up/x"),
+    *("yt/v1/to/made-up/+", "yt/v1/to/made-up/#", "yt/v1/to/made-up/a\0b", "yt/v1/to/made-up/" + "x" * 200),
+    *(inbound(FEED), "$SYS/broker", "#"),
+]
+
+
+@pytest.mark.parametrize("qos", [1, 0], ids=["receipt", "refusal"])
+def test_an_answer_goes_to_a_response_topic_only_if_it_is_the_signers_own(acts: Acts, qos: int) -> None:
+    envelope = acts.by_broker("m-1", covers("A")).envelope
+    for own in ("yt/v1/to/made-up/gw-7", "yt/v1/to/made-up/gw/7/路灯"):
+        assert Wire(acts).take(envelope, qos, own) == [own, "acknowledged"]
+    for other in OF_OTHERS:
+        assert Wire(acts).take(envelope, qos, other) == [outbound("made-up", "receipt"), "acknowledged"]
+    assert Wire(acts).take(b"unsigned", qos, "yt/v1/to/made-up/gw-7") == ["acknowledged"]
 
 
 def test_a_refusal_is_acknowledged_answered_only_where_the_signature_held(acts: Acts) -> None:

@@ -55,6 +55,9 @@ GOOD = {
     "publish of nothing": a_publish(more=b"\x00\x01"),
     "puback": packet(0x40, b"\x00\x01"),
     "subscribe": packet(0x82, b"\x00\x01" + text("yt/v1/to/water/#") + b"\x01"),
+    "subscribe to one level": packet(0x82, b"\x00\x01" + text("+/v1/+/water/#") + b"\x01"),
+    "subscribe to a level without name": packet(0x82, b"\x00\x01" + text("/a//+") + b"\x01"),
+    "subscribe to all": packet(0x82, b"\x00\x01" + text("#") + b"\x01"),
     "subscribe twice": packet(0x82, b"\x00\x01" + text("a") + b"\x00" + text("b") + b"\x02"),
     "unsubscribe": packet(0xA2, b"\x00\x01" + text("a")),
     "ping": packet(0xC0, b""),
@@ -73,10 +76,17 @@ BAD = {
     "topic longer than its packet": packet(0x32, b"\xff\xffab"),
     "topic not UTF-8": packet(0x32, b"\x00\x02\xc3\x28\x00\x01"),
     "topic with a null": a_publish(topic="a\0b"),
+    "topic with a control character": a_publish(topic="a\x1fb"),
+    "topic with a control character of Latin 1": a_publish(topic="a\x9fb"),
+    "again, without QoS": a_publish(flags=8, more=b"data"),
     "subscribe to nothing": packet(0x82, b"\x00\x01"),
     "subscribe with QoS 3": packet(0x82, b"\x00\x01" + text("a") + b"\x03"),
     "subscribe cut short": packet(0x82, b"\x00\x01" + text("a")),
     "subscribe with other flags": packet(0x80, b"\x00\x01" + text("a") + b"\x01"),
+    "subscribe to half a level": packet(0x82, b"\x00\x01" + text("yt/v1/to/water/x+") + b"\x01"),
+    "subscribe to # in the midst": packet(0x82, b"\x00\x01" + text("yt/v1/to/water/#/x") + b"\x01"),
+    "unsubscribe from half a level": packet(0xA2, b"\x00\x01" + text("a#")),
+    "puback of packet id nought": packet(0x40, b"\x00\x00"),
     "puback of three octets": packet(0x40, b"\x00\x01\x00"),
     "ping with a body": packet(0xC0, b"x"),
     "a packet only brokers send": packet(0x20, b"\x00\x00"),
@@ -99,6 +109,7 @@ def test_any_other_packet_ends_the_connection(name: str) -> None:
 
 def test_a_connect_says_who_and_with_what() -> None:
     assert read(a_connect(), first=True) == Connect(4, False, "water:gw")
+    assert read(a_connect(flags=0), first=True) == Connect(4, False, "water:gw", clean=False)
     assert read(a_connect(flags=0xC2, more=text("name") + text("word")), first=True) == Connect(4, False, "water:gw")
     assert read(a_connect(flags=6, more=text("topic") + text("will")), first=True) == Connect(4, True, "water:gw")
     assert read(a_connect(client_id="水:1"), first=True) == Connect(4, False, "")
@@ -122,6 +133,35 @@ def test_a_connect_says_who_and_with_what() -> None:
 def test_what_is_no_connect_is_not_waited_for(octets: bytes) -> None:
     with pytest.raises((BadPacket, asyncio.IncompleteReadError)):
         read(octets, first=True)
+
+
+def test_a_second_connect_ends_the_connection() -> None:
+    async def twice() -> None:
+        stream = asyncio.StreamReader()
+        stream.feed_data(a_connect() * 2)
+        frames = FrameReader(stream, MOST, Room(10, 1_000))
+        await frames.connect()
+        assert await _whole(frames, len(a_connect())) == a_connect()
+        with pytest.raises(BadPacket, match="second CONNECT"):
+            await frames.read(1)
+
+    asyncio.run(twice())
+
+
+def test_once_ended_a_reading_that_waits_stops_and_none_begins() -> None:
+    async def ended() -> None:
+        stream = asyncio.StreamReader()
+        frames = FrameReader(stream, MOST, Room(10, 1_000))
+        waiting = asyncio.ensure_future(frames.read(1))
+        await asyncio.sleep(0)
+        frames.feed_eof()
+        with pytest.raises(BadPacket):
+            await asyncio.wait_for(waiting, 5)
+        stream.feed_data(GOOD["ping"])  # what still comes is nobody's fault, and is not read
+        with pytest.raises(BadPacket):
+            await frames.read(1)
+
+    asyncio.run(ended())
 
 
 @given(st.binary(max_size=200))

@@ -1,6 +1,8 @@
 """The JWS envelope of a delivery: each attack is refused by name, each honest form verifies."""
 
+import hmac
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -10,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,17 +94,37 @@ def unused_bits(text: str) -> str:
     return text[:-1] + letters[letters.index(text[-1]) + 1]
 
 
-def hmac_keyed_with_the_public_key() -> bytes:
-    import hmac
+def under(signature: Callable[[bytes], bytes], key: SigningKey = KEY, content: bytes = CONTENT, **spoilt: Any) -> bytes:
+    """An envelope with what `signature` makes of the octets to be signed."""
+    first, second = b64url(json.dumps(header(key, content, **spoilt)).encode()), b64url(content)
+    octets = signature(f"{first}.{second}".encode())
+    return json.dumps({"payload": second, "protected": first, "signature": b64url(octets)}).encode()
 
-    first, second = b64url(json.dumps(header(alg="HS256")).encode()), b64url(CONTENT)
-    mac = hmac.new(KEY.public_pem(), f"{first}.{second}".encode(), "sha256").digest()
-    return json.dumps({"payload": second, "protected": first, "signature": b64url(mac)}).encode()
+
+def mac(secret: bytes, algorithm: str = "sha256") -> Callable[[bytes], bytes]:
+    return lambda octets: hmac.new(secret, octets, algorithm).digest()
+
+
+def pss(octets: bytes) -> bytes:
+    key = KEYS["RS256"].issuing_key()
+    assert isinstance(key, RSAPrivateKey)
+    return key.sign(octets, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
+
+
+def as_der(raw: bytes) -> bytes:
+    return encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+
+
+def escaped_twin(member: str) -> str:
+    """The protected header's text with one member twice, the second time with its first letter escaped."""
+    text = json.dumps(header())
+    return text[:-1] + f', "\\u{ord(member[0]):04x}{member[1:]}": {json.dumps(header()[member])}}}'
 
 
 RIGHT = sealed(header())
 SHORT = sealed(header(content=b"x"), content=b"x")
 NOBODY = {"kid": "00" * 32, "x5t#S256": b64url(bytes(32))}
+ONE_SHORT = json.dumps(header()) + " " * (-(len(json.dumps(header())) + 1) % 3)  # of octets, of a multiple of three
 TEN_THOUSAND_DIGITS = json.dumps(header(iat=0)).replace(": 0", ": 1" + "0" * 9999)
 OUTER = json.loads(RIGHT)
 ATTACKS: dict[str, tuple[bytes, str]] = {
@@ -113,6 +136,19 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "nan": (sealed(json.dumps(header())[:-1] + ', "exp": NaN}'), "jws.not_json"),
     "comment": (b"/* */" + RIGHT, "jws.not_json"),
     "two_documents": (RIGHT + RIGHT, "jws.not_json"),
+    "doubled_by_an_escape": (sealed(escaped_twin("iss")), "jws.member_doubled"),
+    "doubled_outer_by_an_escape": (RIGHT[:-1] + b', "\\u0070ayload": "e30"}', "jws.member_doubled"),
+    "doubled_in_an_array_of_the_header": (sealed('{"crit": [[{"a": 1, "a": 1}]]}'), "jws.member_doubled"),
+    "infinity": (sealed(json.dumps(header())[:-1] + ', "exp": -Infinity}'), "jws.not_json"),
+    "header_followed_by_more": (sealed(json.dumps(header()) + "{}"), "jws.not_json"),
+    "header_not_an_object": (sealed(json.dumps([header()])), "jws.not_json"),
+    "header_empty": (sealed(""), "jws.not_json"),
+    "header_deep": (sealed('{"a":' * 100_000), "jws.not_json"),
+    "single_quotes": (RIGHT.replace(b'"', b"'"), "jws.not_json"),
+    "trailing_comma": (RIGHT[:-1] + b",}", "jws.not_json"),
+    "null_octet_after": (RIGHT + b"\0", "jws.not_json"),
+    "overlong_utf_8": (RIGHT[:-1] + b', "\xc0\xae": 1}', "jws.not_json"),
+    "surrogate_of_its_own": (RIGHT[:-1] + b', "\\ud800": 1}', "jws.member_refused"),
     "byte_order_mark": (b"\xef\xbb\xbf" + RIGHT, "jws.not_json"),
     "utf_16": (RIGHT.decode().encode("utf-16"), "jws.not_json"),
     "array": (b"[" + RIGHT + b"]", "jws.not_json"),
@@ -124,11 +160,27 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     # members outside the signature
     "unprotected_header": (sealed(header(), header={"alg": "none"}), "jws.member_refused"),
     "general_form": (json.dumps({"payload": OUTER["payload"], "signatures": [{}]}).encode(), "jws.member_refused"),
+    "unprotected_header_empty": (sealed(header(), header={}), "jws.member_refused"),
+    "signatures_beside": (sealed(header(), signatures=[]), "jws.member_refused"),
+    **{f"{name}_outside": (sealed(header(), **{name: "none"}), "jws.member_refused") for name in ("alg", "kid", "typ")},
+    "jwk_outside": (sealed(header(), jwk={"kty": "oct", "k": ""}), "jws.member_refused"),
+    "member_in_capitals": (RIGHT.replace(b'"payload"', b'"Payload"'), "jws.member_refused"),
+    "signature_not_text": (sealed(header(), signature=None), "jws.member_form"),
+    "protected_as_an_object": (json.dumps({**OUTER, "protected": header()}).encode(), "jws.member_form"),
     "unknown_outer_member": (sealed(header(), note="x"), "jws.member_refused"),
     "no_signature": (json.dumps({k: OUTER[k] for k in ("payload", "protected")}).encode(), "jws.member_missing"),
     "payload_not_text": (sealed(header(), payload={}), "jws.member_form"),
     # members that would choose key or meaning
     "crit": (sealed(header(crit=["b64"])), "jws.member_refused"),
+    "crit_empty": (sealed(header(crit=[])), "jws.member_refused"),
+    "crit_names_what_is_known": (sealed(header(crit=["iat"])), "jws.member_refused"),
+    "b64_true": (sealed(header(b64=True)), "jws.member_refused"),
+    "header_in_the_header": (sealed(header(header={"alg": "ES256"})), "jws.member_refused"),
+    "jwk_of_the_signer": (sealed(header(jwk={"kty": "oct", "k": b64url(KEY.public_pem())})), "jws.member_refused"),
+    "jku_to_a_file": (sealed(header(jku="file:///etc/passwd")), "jws.member_refused"),
+    "x5c_of_the_signer": (sealed(header(x5c=[b64encode(KEY.certificate_der or b"").decode()])), "jws.member_refused"),
+    "nbf": (sealed(header(nbf=0)), "jws.member_refused"),
+    "epk": (sealed(header(epk={})), "jws.member_refused"),
     "b64_false": (sealed(header(b64=False)), "jws.member_refused"),
     "zip": (sealed(header(zip="DEF")), "jws.member_refused"),
     "jwk": (sealed(header(jwk={"kty": "EC"})), "jws.member_refused"),
@@ -142,7 +194,39 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     # algorithms
     "alg_none": (sealed(header(alg="none")), "jws.member_form"),
     "alg_none_without_signature": (sealed(header(alg="none"), signature=""), "jws.member_form"),
-    "hmac_with_the_public_key": (hmac_keyed_with_the_public_key(), "jws.member_form"),
+    **{f"alg_{name}": (sealed(header(alg=name), signature=""), "jws.member_form") for name in ("None", "NONE", "nOnE")},
+    "alg_empty": (sealed(header(alg="")), "jws.member_form"),
+    "alg_with_a_blank": (sealed(header(alg="ES256 ")), "jws.member_form"),
+    "alg_in_small_letters": (sealed(header(alg="es256")), "jws.member_form"),
+    "alg_a_list": (sealed(header(alg=["ES256"])), "jws.member_form"),
+    "alg_null": (sealed(header(alg=None)), "jws.member_form"),
+    "hmac_with_the_public_key": (under(mac(KEY.public_pem()), alg="HS256"), "jws.member_form"),
+    "hmac_with_the_certificate": (under(mac(KEY.certificate_der or b""), alg="HS256"), "jws.member_form"),
+    "hmac_with_nothing": (under(mac(b""), alg="HS256"), "jws.member_form"),
+    "hmac_of_more_bits": (under(mac(KEY.public_pem(), "sha512"), alg="HS512"), "jws.member_form"),
+    "hmac_called_es256": (under(mac(KEY.public_pem())), "signature.invalid"),
+    "hmac_called_rs256": (under(mac(KEYS["RS256"].public_pem()), KEYS["RS256"]), "signature.invalid"),
+    "hmac_called_eddsa": (under(mac(KEYS["EdDSA"].public_pem()), KEYS["EdDSA"]), "signature.invalid"),
+    "es256k": (sealed(header(alg="ES256K")), "jws.member_form"),
+    "rs1": (sealed(header(KEYS["RS256"], alg="RS1"), KEYS["RS256"]), "jws.member_form"),
+    "signature_of_noughts": (under(lambda _: bytes(64)), "signature.invalid"),
+    "signature_of_nothing": (under(lambda _: b""), "signature.invalid"),
+    "signature_as_der": (under(lambda octets: as_der(KEY.sign(octets))), "signature.invalid"),
+    "signature_too_long": (under(lambda octets: KEY.sign(octets) + b"\0"), "signature.invalid"),
+    "signature_too_short": (under(lambda octets: KEY.sign(octets)[:-1]), "signature.invalid"),
+    "signature_twice": (under(lambda octets: KEY.sign(octets) * 2), "signature.invalid"),
+    "signature_of_the_payload_alone": (under(lambda octets: KEY.sign(octets.split(b".")[1])), "signature.invalid"),
+    "signature_of_the_content_undecoded": (under(lambda _: KEY.sign(CONTENT)), "signature.invalid"),
+    "pss_signature_called_pkcs1": (under(pss, KEYS["RS256"]), "signature.invalid"),
+    "rsa_name_on_ed25519_key": (
+        sealed(header(KEYS["EdDSA"], alg="RS256"), KEYS["EdDSA"]), "signature.algorithm_not_of_key"
+    ),
+    "ec_name_on_ed25519_key": (
+        sealed(header(KEYS["EdDSA"], alg="ES256"), KEYS["EdDSA"]), "signature.algorithm_not_of_key"
+    ),
+    "eddsa_name_on_rsa_key": (
+        sealed(header(KEYS["RS256"], alg="EdDSA"), KEYS["RS256"]), "signature.algorithm_not_of_key"
+    ),
     "es384": (sealed(header(alg="ES384")), "jws.member_form"),
     "sm2": (sealed(header(alg="SM2")), "jws.member_form"),
     "rsa_name_on_ec_key": (sealed(header(alg="RS256")), "signature.algorithm_not_of_key"),
@@ -151,6 +235,14 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "eddsa_name_on_ec_key": (sealed(header(alg="EdDSA")), "signature.algorithm_not_of_key"),
     "pkcs1_signature_called_pss": (sealed(header(KEYS["RS256"], alg="PS256"), KEYS["RS256"]), "signature.invalid"),
     # spellings of base64url
+    "padding_of_the_header": (respelt(sealed(ONE_SHORT), "protected", lambda t: t + "="), "jws.base64url"),
+    "padding_of_the_signature": (respelt(RIGHT, "signature", lambda t: t + "=="), "jws.base64url"),
+    "padding_before": (respelt(RIGHT, "payload", lambda t: "=" + t), "jws.base64url"),
+    "one_letter_more": (respelt(RIGHT, "payload", lambda t: t + "A" * ((5 - len(t)) % 4)), "jws.base64url"),
+    "unused_bits_x5t": (sealed(header(**{"x5t#S256": unused_bits(header()["x5t#S256"])})), "jws.base64url"),
+    "tab": (respelt(RIGHT, "protected", lambda t: t + "\t"), "jws.base64url"),
+    "null_octet": (respelt(RIGHT, "payload", lambda t: t + "\0"), "jws.base64url"),
+    "surrogate": (respelt(RIGHT, "signature", lambda t: t + "\ud800"), "jws.base64url"),
     "padding": (respelt(SHORT, "payload", lambda t: t + "=="), "jws.base64url"),
     "unused_bits_payload": (respelt(SHORT, "payload", unused_bits), "jws.base64url"),
     "unused_bits_signature": (respelt(RIGHT, "signature", unused_bits), "jws.base64url"),
@@ -165,12 +257,25 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "connection_certificate": (sealed(header(CONNECTION), CONNECTION), "auth.certificate_not_for_signing"),
     "sender_of_another_bureau": (sealed(header(iss="power")), "auth.sender_mismatch"),
     "signed_by_another_bureau": (sealed(header(), POWER), "signature.invalid"),
+    "kid_a_path": (sealed(header(kid="../../etc/passwd")), "jws.member_form"),
+    "kid_of_sql": (sealed(header(kid="' OR 1=1 --")), "jws.member_form"),
+    "iss_with_a_slash": (sealed(header(iss="water/power")), "jws.member_form"),
+    "iss_in_capitals": (sealed(header(iss="WATER")), "jws.member_form"),
+    "aud_a_list": (sealed(header(aud=["bus"])), "jws.member_form"),
+    "cty_not_ascii": (sealed(header(cty="text/表")), "jws.member_form"),
+    "mid_too_long": (sealed(header(mid="m" * 129)), "jws.member_form"),
+    "typ_as_a_media_type": (sealed(header(typ="application/yt-delivery+jws")), "jws.not_a_delivery"),
+    "changes_as_delivery": (sealed(header(typ="yt-changes+jws")), "jws.not_a_delivery"),
+    "refusal_as_delivery": (sealed(header(typ="yt-refusal+jws")), "jws.not_a_delivery"),
     "receipt_as_delivery": (sealed(header(typ="yt-receipt+jws")), "jws.not_a_delivery"),
     "report_as_delivery": (sealed(header(typ="yt-report+jws")), "jws.not_a_delivery"),
     "typ_in_capitals": (sealed(header(typ="YT-Delivery+JWS")), "jws.not_a_delivery"),
     "document_as_delivery": (sign_document({"a": 1}, TYP, KEY, NOW), "jws.member_missing"),
     "digest_of_other_content": (sealed(header(dig=f"SHA-256:{'0' * 64}")), "signature.content_digest"),
     "digest_of_another_algorithm": (sealed(header(dig=f"SHA-1:{'0' * 40}")), "jws.member_form"),
+    "digest_of_sm3": (sealed(header(dig=f"SM3:{'0' * 64}")), "jws.member_form"),
+    "digest_without_a_name": (sealed(header(dig="0" * 64)), "jws.member_form"),
+    "content_emptied": (respelt(RIGHT, "payload", lambda t: ""), "signature.invalid"),
     "digest_upper_case": (sealed(header(dig=header()["dig"].upper())), "jws.member_form"),
     "content_swapped": (respelt(RIGHT, "payload", lambda t: b64url(b"other")), "signature.invalid"),
     "message_id_with_a_slash": (sealed(header(mid="../x")), "jws.member_form"),
@@ -182,6 +287,9 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "stale": (sealed(header(iat=int((NOW - MAX_AGE).timestamp()) - 1)), "signature.stale"),
     "future": (sealed(header(iat=int(NOW.timestamp()) + 301)), "signature.future"),
     "iat_a_fraction": (sealed(header(iat=1.5)), "jws.member_form"),
+    "iat_a_whole_fraction": (sealed(header(iat=NOW.timestamp())), "jws.member_form"),
+    "iat_null": (sealed(header(iat=None)), "jws.member_form"),
+    "iat_with_an_exponent": (sealed(json.dumps(header(iat=0)).replace('"iat": 0', '"iat": 1e9')), "jws.member_form"),
     "iat_true": (sealed(header(iat=True)), "jws.member_form"),
     "iat_a_text": (sealed(header(iat="1")), "jws.member_form"),
     "iat_beyond_all_calendars": (sealed(header(iat=10**18)), "jws.member_form"),
@@ -213,14 +321,7 @@ def test_what_a_partner_signs_is_what_is_taken(kind: str) -> None:
 
 
 def test_pss_is_taken_of_an_rsa_key() -> None:
-    class Pss(SigningKey):
-        def sign(self, octets: bytes) -> bytes:
-            key = self.issuing_key()
-            assert isinstance(key, RSAPrivateKey)
-            return key.sign(octets, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
-
-    key = Pss(KEYS["RS256"].issuing_key(), KEYS["RS256"].certificate_der)
-    assert taken(sealed(header(key, alg="PS256"), key)).content.read() == CONTENT
+    assert taken(under(pss, KEYS["RS256"], alg="PS256")).content.read() == CONTENT
 
 
 @pytest.mark.parametrize("text", [json.dumps(header(), indent=2), json.dumps(dict(reversed(header().items())))])
@@ -231,6 +332,12 @@ def test_order_and_blanks_of_the_header_are_the_senders_own(text: str) -> None:
 def test_any_octets_are_a_content() -> None:
     for content in (b"", bytes(range(256)), b"\xff" * 3):
         assert taken(sealed(header(content=content), content=content)).content.read() == content
+
+
+def test_an_envelope_of_just_the_size_is_taken() -> None:
+    assert taken(RIGHT + b" " * (MOST_BYTES - len(RIGHT))).message_id == "m-1"
+    with pytest.raises(Refusal, match=r"jws\.too_large"):
+        taken(RIGHT + b" " * (MOST_BYTES - len(RIGHT) + 1))
 
 
 def test_an_envelope_is_good_to_the_second_that_skew_and_age_allow() -> None:

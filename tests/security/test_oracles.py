@@ -91,7 +91,7 @@ def from_zeep(signer: Any) -> bytes:
 
 
 def timed_signature() -> Any:
-    spec = importlib.util.spec_from_file_location("zeep_client", DOCS / "zeep_client.py")
+    spec = importlib.util.spec_from_file_location("zeep_client", DOCS / "clients" / "zeep_client.py")
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules["zeep_client"] = importlib.util.module_from_spec(spec)

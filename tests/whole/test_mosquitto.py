@@ -4,11 +4,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from bench import mosquitto
 from bench.mosquitto import Mosquitto
@@ -122,6 +126,72 @@ def test_a_broker_that_is_killed_in_mid_flow_loses_nothing_and_doubles_nothing(m
         ledger = store.ledger()
     assert (ledger.deliveries, ledger.claims) == (BURST, BURST)
     assert audit.verify(trial.state, app.anchors_of(trial.settings)).ok
+
+
+class Client5(NamedTuple):
+    """A gateway's own client of MQTT 5, and what it heard: topic, octets, retained."""
+
+    client: Client
+    heard: list[tuple[str, bytes, bool]]
+
+    def publish(self, topic: str, octets: bytes, reply_to: str = "", **more: Any) -> None:
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho says no types here
+        if reply_to:
+            properties.ResponseTopic = reply_to
+        self.client.publish(topic, octets, 1, properties=properties, **more).wait_for_publish(WAIT_S)
+
+
+@contextmanager
+def client5(running: WithMosquitto, bureau: str, client_id: str, *, keep: bool = False) -> Iterator[Client5]:
+    """Connected and subscribed to all that is for the bureau. keep: the broker keeps what comes while it is away."""
+    folder, heard, ready = running.trial.partners / bureau, list[tuple[str, bytes, bool]](), list[int]()
+    client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
+    client.tls_set_context(client_tls(*(str(folder / name) for name in ("connection.pem", "connection.key", "ca.pem"))))
+    client.on_message = lambda _, __, message: heard.append((message.topic, message.payload, message.retain))
+    client.on_subscribe = lambda _, __, ___, codes, ____: ready.extend(code.value for code in codes)
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 60 if keep else 0
+    client.connect("localhost", running.broker.port, 30, clean_start=not keep, properties=properties)
+    client.loop_start()
+    try:
+        client.subscribe(f"yt/v1/to/{bureau}/#", 1)
+        _until(lambda: ready)
+        yield Client5(client, heard)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def test_a_response_topic_is_honoured_under_the_bureaus_own_prefix_only(running: WithMosquitto) -> None:
+    """And nothing is retained: who comes later hears nothing of it."""
+    with client5(running, "made-up", "made-up:gw-7") as ours, client5(running, "water", "water:gw") as water:
+        for number, reply_to in enumerate(("yt/v1/to/made-up/gw-7", "yt/v1/to/water/gw", "")):
+            ours.publish(inbound(FEED), _sealed(running.trial, number), reply_to)
+        answers = _until(lambda: [one for one in ours.heard if not one[0].endswith("/report")][2:] and ours.heard)
+        topics = sorted(topic for topic, _, _ in answers if not topic.endswith("/report"))
+        assert topics == ["yt/v1/to/made-up/gw-7", "yt/v1/to/made-up/receipt", "yt/v1/to/made-up/receipt"]
+        assert {retained for _, _, retained in answers} == {False}
+        assert water.heard == []
+    with client5(running, "made-up", "made-up:later") as later:
+        time.sleep(0.3)
+        assert later.heard == []
+
+
+def test_who_takes_over_anothers_client_id_gets_nothing_that_waits_for_it(running: WithMosquitto) -> None:
+    """Mosquitto binds rights to the certificate and not the client id: one bureau can put out another's client, and
+    hears nothing by it. The embedded broker does not let it come so far."""
+    trial = running.trial
+    for name in ("gw-1", "gw-2"):
+        with client5(running, "made-up", f"made-up:{name}", keep=True):
+            pass
+    with trial.mqtt_partner("made-up") as partner:
+        partner.push(FEED, in_memory(content(1)), "text/csv", "m-1")
+        partner.report("m-1", wait_s=WAIT_S)
+    with client5(running, "water", "made-up:gw-1", keep=True) as rude:
+        with client5(running, "made-up", "made-up:gw-2", keep=True) as ours:
+            assert len(_until(lambda: ours.heard[1:] and ours.heard)) == 2, "receipt and report had waited for both"
+        time.sleep(0.3)
+        assert rude.heard == []
 
 
 def test_what_comes_while_the_bus_is_away_is_taken_when_it_is_back(running: WithMosquitto) -> None:

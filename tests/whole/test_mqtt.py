@@ -30,6 +30,7 @@ from exchange.cli.partner import open_mqtt_partner
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.entry import LoggedEntry
+from exchange.mqtt.broker import MOST_REMEMBERED
 from security import pki
 from security.errors import Refusal, Unavailable
 from security.keys import generate
@@ -164,10 +165,26 @@ def test_a_careless_gateway_hears_what_it_did(bus: RealBus, id: str, code: str, 
         until(lambda: bus.journal.inbox("made-up", id))
 
 
+def test_nothing_is_kept_for_who_subscribes_later(bus: RealBus, id: str) -> None:
+    topic = "yt/v1/to/made-up/receipt"
+    with Client311(bus, bus.folder(), f"made-up:{id}") as client:
+        client.subscribe(topic)
+        client.client.publish(IN, envelope(bus, id), 1, retain=True)
+        client.client.publish(IN, envelope(bus, f"{id}-ok"), 1)
+        until(lambda: len(client.messages) == 2)
+    with Client311(bus, bus.folder(), f"made-up:{id}-later") as later:
+        assert later.subscribe(topic) == [1]
+        later.client.publish(IN, envelope(bus, f"{id}-own"), 1)
+        (_, answer) = until(lambda: later.messages)[0]
+        assert len(later.messages) == 1, "its own, and no older one before it"
+    said = json.loads(base64.urlsafe_b64decode(json.loads(answer)["payload"] + "=="))
+    assert said["message_id"] == f"{id}-own"
+
+
 def test_what_nobody_signed_gets_no_answer(bus: RealBus, id: str) -> None:
     before = bus.kept()
     with Client311(bus, bus.folder(), f"made-up:{id}") as client:
-        client.subscribe("yt/v1/to/made-up/#")
+        client.subscribe("yt/v1/to/made-up/receipt")
         for octets in (b"unsigned", b"", envelope(bus, id).replace(b'"signature":"', b'"signature":"AAAA')):
             client.client.publish(IN, octets, 1).wait_for_publish(5)
         client.client.publish(IN, envelope(bus, f"{id}-ok"), 1)
@@ -213,6 +230,19 @@ def test_a_client_id_is_bound_to_its_certificate(bus: RealBus, client_id: str) -
         connection.sendall(a_connect(client_id))
         assert read_all(connection) == b"\x20\x02\x00\x02"
     assert until(lambda: refusals(bus, "mqtt.client_id"))[0].leaf.carrier
+
+
+def test_of_one_bureau_no_more_clients_are_remembered_than_the_broker_has_room_for(bus: RealBus) -> None:
+    def answer(name: str, flags: int = 0) -> bytes:
+        with raw(bus, bus.folder("water")) as connection:
+            connection.sendall(a_connect(f"water:{name}", flags))
+            return connection.recv(4)
+
+    assert {answer(f"kept-{number}") for number in range(MOST_REMEMBERED)} == {b"\x20\x02\x00\x00"}
+    assert answer("one-more") == b"\x20\x02\x00\x03"
+    assert answer("one-more", flags=2) == b"\x20\x02\x00\x00", "a clean session is not remembered"
+    assert answer("kept-0")[3] == 0, "who is remembered may come back"
+    assert until(lambda: refusals(bus, "mqtt.too_many_clients"))
 
 
 def test_nobody_takes_over_anothers_session(bus: RealBus, id: str) -> None:

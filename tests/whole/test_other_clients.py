@@ -1,11 +1,10 @@
-"""Toolkits that are not ours push and pull at a real bus: zeep, node's `soap`, OpenSSL, curl."""
+"""Toolkits that are not ours push and pull at a real bus: zeep, node's `soap`, PHP's SoapClient, OpenSSL, curl."""
 
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import zeep.exceptions
 from connectors.partner.folder import PartnerFolder
 from exchange.cli.audit import read_anchors
 from exchange.receipts import verify_receipt
+from security.errors import sentences
 from security.keys import Kind
 from security.message import in_memory
 from tests.conftest import ROOT
@@ -118,41 +118,132 @@ def test_zeep_reads_a_refusal_with_code_and_sentences(bus: RealBus) -> None:
     assert words["SentenceEn"] in refused.value.message
 
 
-# node's soap ---------------------------------------------------------------------------------------------------------
+# node's soap and PHP's SoapClient -------------------------------------------------------------------------------------
+
+CLIENTS = ROOT / "docs" / "clients"  # what is documented is what runs
+Ran = tuple[int, dict[str, Any]]
+
+
+class Toolkit:
+    """A language whose documented client a bureau would take: `push` and, where there is one, `ask`."""
+
+    def __init__(self, command: str, suffix: str, environment: dict[str, str]) -> None:
+        self._command, self._suffix, self._environment = command, suffix, environment
+
+    def run(self, script: str, *arguments: str) -> Ran:
+        """Exit code and the JSON document that was printed."""
+        done = self._done(str(CLIENTS / f"{script}.{self._suffix}"), *arguments)
+        assert done.stdout, done.stderr
+        return done.returncode, dict(json.loads(done.stdout))
+
+    def says(self, option: str, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A few lines of the language, run among the clients' files."""
+        return self._done(option, program, "--", *arguments)
+
+    def _done(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [self._command, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=self._environment, cwd=CLIENTS)
 
 
 @pytest.fixture(scope="module")
-def node() -> Callable[..., dict[str, Any]]:
-    """Runs our script with node, if it has the `soap` package: in .node, where `make servers` puts it, or NODE_PATH."""
+def node() -> Toolkit:
+    """node, if it has the `soap` package: in .node, where `make servers` puts it, or in NODE_PATH."""
     environment = {**os.environ, "NODE_PATH": f"{ROOT / '.node/node_modules'}:{os.environ.get('NODE_PATH', '')}"}
     command = program("node")
     if subprocess.run([command, "-e", "require('soap')"], capture_output=True, env=environment).returncode != 0:
         pytest.skip("node soap (make servers)")
+    return Toolkit(command, "js", environment)
 
-    def run(*arguments: str) -> dict[str, Any]:
-        script = str(Path(__file__).with_name("node_client.js"))
-        done = subprocess.run(
-            [command, script, *arguments], capture_output=True, text=True, timeout=60, env=environment
-        )
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout))
 
-    return run
+@pytest.fixture(scope="module")
+def php() -> Toolkit:
+    """PHP, if it has SoapClient."""
+    command = program("php")
+    if subprocess.run([command, "-r", "exit((int) !class_exists('SoapClient'));"]).returncode != 0:
+        pytest.skip("php soap (make servers)")
+    return Toolkit(command, "php", dict(os.environ))
+
+
+@pytest.mark.parametrize(
+    "language, kind, version",
+    [("node", "RS256", "11"), ("node", "RS256", "12"), ("php", "ES256", "11"), ("php", "RS256", "12")],
+)
+def test_a_documented_client_pushes_and_reads_its_receipt(
+    bus: RealBus, request: pytest.FixtureRequest, tmp_path: Path, language: str, kind: Kind, version: str
+) -> None:
+    """It checks itself that the receipt is signed by the bus, and that asked again the bus gives the same octets."""
+    toolkit: Toolkit = request.getfixturevalue(language)
+    folder, id = bus.folder(kind=kind), f"{language}-{kind}-{version}"
+    file = tmp_path / "register.csv"
+    file.write_bytes(csv(rows(id)))
+    before = (bus.url, str(folder.path), bus.origin)
+    code, told = toolkit.run("push", *before, FEED, version, str(file), id)
+    assert (code, told["status"]) == (0, "processed")
+    documents_hold(folder, told["receipt"], told["report"])
+    row = bus.journal.inbox("made-up", id)
+    assert row is not None
+    assert (row.receipt, row.signer) == (told["receipt"].encode(), folder.signing.fingerprint)
+    assert json.loads(bus.leaf(told["index"]))["signer"] == row.signer
+
+    code, told = toolkit.run("push", *before, "nobody-knows", version, str(file), f"{id}-bad")
+    assert (code, set(told)) == (1, {"refused"})
+    said = {name: told["refused"][name] for name in ("Code", "SentenceZh", "SentenceEn", "NextZh", "NextEn")}
+    wording = sentences()["feed.unknown"]
+    assert list(said.values()) == ["feed.unknown", wording.zh, wording.en, wording.next_zh, wording.next_en]
+    assert bus.journal.inbox("made-up", f"{id}-bad") is None
 
 
 @pytest.mark.parametrize("version", ["11", "12"])
-def test_nodes_soap_pushes_and_pulls(
-    bus: RealBus, node: Callable[..., dict[str, Any]], tmp_path: Path, version: str
-) -> None:
-    folder, id = bus.folder(kind="RS256"), f"node-{version}"
-    file = tmp_path / "register.csv"
-    file.write_bytes(csv(rows(id)))
+def test_nodes_soap_asks_whose_it_is(bus: RealBus, node: Toolkit, version: str) -> None:
+    folder, id = bus.folder(kind="RS256"), f"node-asks-{version}"
+    bus.partner().push(FEED, in_memory(csv(rows(id))), "text/csv", id)
+    bus.partner().report(id, wait_s=30)
     there = [str(degrees) for degrees in place(id)]
-    told = node(bus.url, str(folder.path), bus.origin, FEED, version, str(file), id, *there)
-    assert told["receipt"] == told["again"]
-    assert told["status"] == "processed"
-    documents_hold(folder, told["receipt"], told["report"])
-    assert (len(told["near"]), told["verdict"], told["claims"]) == (1, "one owner", [id])
+    code, told = node.run("ask", bus.url, str(folder.path), bus.origin, version, *there)
+    assert (code, len(told["near"]), told["verdict"], told["claims"]) == (0, 1, "one owner", [id])
+
+
+SAID = {
+    "node": ("-e", "const [f, r] = process.argv.slice(1); const { Bus } = require('./bus.js');"
+                   "console.log(new Bus('', f, '', '11').said(require('fs').readFileSync(r, 'utf8')).index)"),
+    "php": ("-r", "require 'receipt.php';"
+                  "echo said(file_get_contents($argv[2]), $argv[1] . '/anchors.json')['index'];"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", SAID)
+def test_no_documented_client_believes_a_receipt_that_was_altered(
+    bus: RealBus, request: pytest.FixtureRequest, tmp_path: Path, language: str
+) -> None:
+    toolkit: Toolkit = request.getfixturevalue(language)
+    id = f"altered-{language}"
+    receipt = bus.partner().push(FEED, in_memory(csv(rows(id))), "text/csv", id)
+    folder, file = bus.folder(kind="RS256").path, tmp_path / "receipt.json"
+    file.write_bytes(receipt.octets)
+    assert toolkit.says(*SAID[language], str(folder), str(file)).stdout.strip() == str(receipt.document["index"])
+    report = bus.partner().report(id, wait_s=30).received
+    assert report is not None
+    for octets in (receipt.octets.replace(b'"payload":"e', b'"payload":"f'), report.octets):
+        file.write_bytes(octets)
+        told = toolkit.says(*SAID[language], str(folder), str(file))
+        assert told.returncode != 0
+        assert "signed this receipt" in told.stdout + told.stderr
+
+
+def test_phps_ecdsa_numbers_keep_their_value_from_der_to_raw_and_back(bus: RealBus, php: Toolkit) -> None:
+    """One in 128 signatures has a number that is shorter, or one whose first bit needs a zero before it."""
+    key = bus.folder().file("signing.key")
+    loop = """
+        require 'sign.php'; require 'receipt.php';
+        $key = openssl_pkey_get_private(file_get_contents($argv[1]));
+        for ($n = 0; $n < 2000; $n++) {
+            openssl_sign("$n", $der, $key, OPENSSL_ALGO_SHA256);
+            $raw = raw_of_der($der);
+            if (strlen($raw) !== 64 || der_of_raw($raw) !== $der) exit(1);
+        }
+        echo $n;
+    """
+    assert php.says("-r", loop, key).stdout == "2000"
 
 
 # OpenSSL and curl ----------------------------------------------------------------------------------------------------
