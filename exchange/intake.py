@@ -109,7 +109,9 @@ def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Verif
     # 2 which – the feed named in the part that is, or will have to be, signed; and whether it came by its door's rules
     feed = _feed_named(opened, bus, standing)
     opened.check_arrival(feed, now)
-    # 3 may they – default is no
+    # 3 may they – default is no; and nothing new by a certificate whose authority has been silent too long
+    for known in (signer, standing.carrier or signer):
+        bus.registry.trust().check_status_known(known.certificate, now)
     grant = authorise(signer, "push", feed.id, feed.bureau, bus.registry.grants(signer.bureau), _day(now))
     # 4 is it theirs – nothing but the envelope was parsed up to here
     verified = verified or _theirs(opened, certificate, bus, standing, now)

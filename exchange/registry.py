@@ -19,6 +19,7 @@ import msgspec
 from exchange.entry import Detail, instant
 from exchange.journal import Entry, Journal
 from exchange.journal_file import connect
+from exchange.revocation import Revocations
 from security.authenticate import TrustList
 from security.errors import AuditBroken, Refusal
 from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant
@@ -72,6 +73,7 @@ class _Limits(msgspec.Struct, frozen=True):
 
 class _Snapshot(msgspec.Struct, frozen=True):
     version: int
+    answers: int
     trust: TrustList
     grants: dict[str, tuple[Grant, ...]]
 
@@ -79,10 +81,13 @@ class _Snapshot(msgspec.Struct, frozen=True):
 class Registry:
     """What is enrolled and granted, as of now in any process. folder: that of the journal, by which all changes go."""
 
-    def __init__(self, folder: Path, journal: Journal, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, folder: Path, journal: Journal, clock: Callable[[], datetime], revocations: Revocations | None = None
+    ) -> None:
         self.journal, self._clock = journal, clock
+        self._revocations = revocations or Revocations(folder / "revocation")
         self._connection, self._lock = connect(folder), threading.Lock()
-        self._snapshot = _Snapshot(-1, TrustList(()), {})
+        self._snapshot = _Snapshot(-1, -1, TrustList(()), {})
 
     def close(self) -> None:
         """Close the file."""
@@ -280,11 +285,12 @@ class Registry:
     def _current(self) -> _Snapshot:
         with self._lock:
             (version,) = self._connection.execute("SELECT version FROM registry_version").fetchone()
-            if version != self._snapshot.version:
-                self._snapshot = self._load()
+            answers = self._revocations.version
+            if (version, answers) != (self._snapshot.version, self._snapshot.answers):
+                self._snapshot = self._load(answers)
             return self._snapshot
 
-    def _load(self) -> _Snapshot:
+    def _load(self, answers: int) -> _Snapshot:
         """Version and rows as one moment saw them."""
         execute = self._connection.execute
         execute("BEGIN")
@@ -297,7 +303,8 @@ class Registry:
             execute("COMMIT")
         bureaus = {grant.bureau for grant in grants}
         of_bureau = {bureau: tuple(grant for grant in grants if grant.bureau == bureau) for bureau in bureaus}
-        return _Snapshot(version, TrustList(tuple(_certificate(*row) for row in certificates)), of_bureau)
+        standing = self._revocations.applied(_certificate(*row) for row in certificates)
+        return _Snapshot(version, answers, TrustList(standing), of_bureau)
 
     def _read(self, query: str, *values: object) -> list[Any]:
         with self._lock:

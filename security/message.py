@@ -76,6 +76,8 @@ class EnrolledCertificate(msgspec.Struct, frozen=True):
     der:         the certificate, compared byte for byte
     fingerprint: SHA-256 of der, lower-case hex
     not_before, not_after, revoked_at: aware, UTC
+    status_until: the last moment for which its authority's word on revocation may be believed, grace included; None
+                  where no authority is asked
     """
 
     bureau: str
@@ -85,6 +87,7 @@ class EnrolledCertificate(msgspec.Struct, frozen=True):
     not_before: datetime
     not_after: datetime
     revoked_at: datetime | None = None
+    status_until: datetime | None = None
 
 
 class Principal(msgspec.Struct, frozen=True):
