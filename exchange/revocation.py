@@ -107,6 +107,7 @@ class Revocations:
         authority, over = self.authority_of(certificate)
         if authority is None or not authority.is_asked:
             return None
+        _ = self.version  # looks at the folder
         lists = [self._answer((url, ""), certificate, authority) for url in authority.crl]
         answer = self._answer((authority.ocsp, certificate.fingerprint), certificate, authority)
         return standing((certificate.der, *over), lists, answer)

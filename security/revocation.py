@@ -4,7 +4,8 @@ Read, verified and dated here; fetched and kept elsewhere. A status has a time: 
 states a certificate counts no more, and what it signed before stands. A status that is too old is none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -66,21 +67,22 @@ def read_list(octets: bytes, authorities: Sequence[bytes], at: datetime) -> Answ
     `.weak_algorithm`, `.signature_invalid`, `.future`, `.no_next_update`. A list past its next update is read: what
     it says of a revoked certificate is true for ever, and what it does not say, `standing` does not believe.
     """
-    # (1) a list, whole, of a kind that tells everything  (2) of an authority of ours  (3) by its key  (4) dated
-    crl = _list_in(octets)
-    point = _whole(crl)
-    signer = _signer_of_list(crl, authorities)
-    _check_by(crl, signer)
-    if crl.next_update_utc is None:
-        raise Refusal("revocation.no_next_update", shown_name(crl.issuer))
-    _check_begun(crl.last_update_utc, at)
-    return Answer(
-        issuer=crl.issuer.rfc4514_string(),
-        this_update=crl.last_update_utc,
-        next_update=crl.next_update_utc,
-        revoked={entry.serial_number: entry.revocation_date_utc for entry in crl},
-        of_users=point is None or not point.only_contains_ca_certs,
-    )
+    with _readable("a list"):
+        # (1) a list, whole, of a kind that tells everything  (2) of an authority of ours  (3) by its key  (4) dated
+        in_pem = octets.lstrip().startswith(b"-----BEGIN")
+        crl = x509.load_pem_x509_crl(octets) if in_pem else x509.load_der_x509_crl(octets)
+        point = _whole(crl)
+        _check_by(crl, _signer_of_list(crl, authorities))
+        if crl.next_update_utc is None:
+            raise Refusal("revocation.no_next_update", shown_name(crl.issuer))
+        _check_begun(crl.last_update_utc, at)
+        return Answer(
+            issuer=crl.issuer.rfc4514_string(),
+            this_update=crl.last_update_utc,
+            next_update=crl.next_update_utc,
+            revoked={entry.serial_number: entry.revocation_date_utc for entry in crl},
+            of_users=point is None or not point.only_contains_ca_certs,
+        )
 
 
 def ocsp_request(certificate_der: bytes, issuer_der: bytes, nonce: bytes) -> bytes:
@@ -97,24 +99,23 @@ def read_answer(octets: bytes, certificate_der: bytes, issuer_der: bytes, at: da
     Raises Refusal: `revocation.not_readable`, `.responder_says` (no status, or the certificate is unknown to it),
     `.other_certificate`, `.nonce`, `.signer_not_allowed`, `.weak_algorithm`, `.signature_invalid`, `.future`.
     """
-    # (1) an answer  (2) about this certificate, to this question  (3) by the issuer or whom it authorised  (4) dated
-    response = _response_in(octets)
-    certificate = x509.load_der_x509_certificate(certificate_der)
-    _check_about(response, certificate_der, issuer_der)
-    _check_nonce(response, nonce)
-    _check_by(response, _responder(response, issuer_der))
-    _check_begun(response.this_update_utc, at)
-    serial, status = certificate.serial_number, response.certificate_status
-    if status == ocsp.OCSPCertStatus.UNKNOWN:
-        raise Refusal("revocation.responder_says", f"unknown certificate: {shown(certificate)}")
-    since = response.revocation_time_utc if status == ocsp.OCSPCertStatus.REVOKED else None
-    return Answer(
-        issuer=certificate.issuer.rfc4514_string(),
-        this_update=response.this_update_utc,
-        next_update=response.next_update_utc or response.this_update_utc,
-        revoked={serial: since} if since is not None else {},
-        serial=serial,
-    )
+    with _readable("an answer"):
+        # (1) an answer  (2) about this certificate, to this question  (3) by whom it may be  (4) dated
+        response, certificate = _response_in(octets), x509.load_der_x509_certificate(certificate_der)
+        _check_about(response, certificate_der, issuer_der)
+        _check_nonce(response, nonce)
+        _check_by(response, _responder(response, issuer_der, at))
+        _check_begun(response.this_update_utc, at)
+        if response.certificate_status == ocsp.OCSPCertStatus.UNKNOWN:
+            raise Refusal("revocation.responder_says", f"unknown certificate: {shown(certificate)}")
+        since = response.revocation_time_utc
+        return Answer(
+            issuer=certificate.issuer.rfc4514_string(),
+            this_update=response.this_update_utc,
+            next_update=response.next_update_utc or response.this_update_utc,
+            revoked={} if since is None else {certificate.serial_number: since},
+            serial=certificate.serial_number,
+        )
 
 
 def standing(path: Sequence[bytes], lists: Sequence[Answer | None], answer: Answer | None) -> Standing:
@@ -146,20 +147,9 @@ def _since(certificate: x509.Certificate, answer: Answer) -> datetime | None:
 # --- lists -----------------------------------------------------------------------------------------------------------
 
 
-def _list_in(octets: bytes) -> x509.CertificateRevocationList:
-    try:
-        load = x509.load_pem_x509_crl if octets.lstrip().startswith(b"-----BEGIN") else x509.load_der_x509_crl
-        return load(octets)
-    except ValueError as problem:
-        raise Refusal("revocation.not_readable", f"no list: {len(octets)} octets") from problem
-
-
 def _whole(crl: x509.CertificateRevocationList) -> x509.IssuingDistributionPoint | None:
     """What part of an authority's certificates the list is of, if it says; raises Refusal unless it tells all there."""
-    try:
-        extensions = list(crl.extensions)
-    except ValueError as problem:
-        raise Refusal("revocation.not_readable", "its extensions are malformed") from problem
+    extensions = list(crl.extensions)
     unknown = [one.oid for one in extensions if one.critical and one.oid not in _KNOWN_IN_LIST]
     if unknown:  # the delta indicator among them
         raise Refusal("revocation.kind_refused", unknown[0].dotted_string)
@@ -194,21 +184,15 @@ def _may_sign_lists(authority_der: bytes) -> bool:
 
 
 def _response_in(octets: bytes) -> ocsp.OCSPResponse:
-    try:
-        response = ocsp.load_der_ocsp_response(octets)
-    except ValueError as problem:
-        raise Refusal("revocation.not_readable", f"no answer: {len(octets)} octets") from problem
+    response = ocsp.load_der_ocsp_response(octets)
     if response.response_status != ocsp.OCSPResponseStatus.SUCCESSFUL:
         raise Refusal("revocation.responder_says", response.response_status.name.lower())
     return response
 
 
 def _check_about(response: ocsp.OCSPResponse, certificate_der: bytes, issuer_der: bytes) -> None:
-    try:
-        about = (response.serial_number, response.issuer_name_hash, response.issuer_key_hash)
-        asked = _question(certificate_der, issuer_der, response.hash_algorithm).build()
-    except (ValueError, UnsupportedAlgorithm) as problem:  # several answers in one, or by a hash that nobody uses
-        raise Refusal("revocation.not_readable", str(problem)[:120]) from problem
+    about = (response.serial_number, response.issuer_name_hash, response.issuer_key_hash)
+    asked = _question(certificate_der, issuer_der, response.hash_algorithm).build()
     if about != (asked.serial_number, asked.issuer_name_hash, asked.issuer_key_hash):
         raise Refusal("revocation.other_certificate", f"serial {response.serial_number:x}, not {asked.serial_number:x}")
 
@@ -223,20 +207,18 @@ def _check_nonce(response: ocsp.OCSPResponse, nonce: bytes) -> None:
         returned = response.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
     except x509.ExtensionNotFound:
         return
-    except ValueError as problem:
-        raise Refusal("revocation.not_readable", "its extensions are malformed") from problem
     if nonce and returned != nonce:
         raise Refusal("revocation.nonce", returned.hex()[:32])
 
 
-def _responder(response: ocsp.OCSPResponse, issuer_der: bytes) -> bytes:
+def _responder(response: ocsp.OCSPResponse, issuer_der: bytes, at: datetime) -> bytes:
     """Whose signature it should be: the issuer's, or that of a responder whom it certified for this and nothing else
-    can (RFC 6960 §4.2.2.2), in force when it answered."""
+    can (RFC 6960 §4.2.2.2), in force when the answer came: a key long retired may date its answers as it likes."""
     if _is_responder(response, issuer_der):
         return issuer_der
     for der in (certificate.public_bytes(Encoding.DER) for certificate in response.certificates):
         if _is_responder(response, der):
-            _check_authorised(der, issuer_der, response.produced_at_utc)
+            _check_authorised(der, issuer_der, at)
             return der
     raise Refusal("revocation.signer_not_allowed", "a responder whose certificate is neither the CA's nor enclosed")
 
@@ -251,7 +233,7 @@ def _check_authorised(responder_der: bytes, issuer_der: bytes, at: datetime) -> 
     responder = x509.load_der_x509_certificate(responder_der)
     try:
         purposes = responder.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
     in_force = responder.not_valid_before_utc <= at <= responder.not_valid_after_utc
     if (
@@ -263,6 +245,15 @@ def _check_authorised(responder_der: bytes, issuer_der: bytes, at: datetime) -> 
 
 
 # --- of both ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """`cryptography` looks into a part only when it is asked for it, so what is malformed shows anywhere."""
+    try:
+        yield
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm) as problem:
+        raise Refusal("revocation.not_readable", f"not {what}: {problem}"[:160]) from problem
 
 
 def _check_by(signed: Signed, signer_der: bytes) -> None:

@@ -9,11 +9,15 @@ import http.client
 import socket
 import threading
 from contextlib import closing
+from typing import Final
 from urllib.parse import urlsplit
 
 from security.errors import Refusal
 
-SCHEMES = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+SCHEMES: Final[dict[str, type[http.client.HTTPConnection]]] = {
+    "http": http.client.HTTPConnection,
+    "https": http.client.HTTPSConnection,
+}
 
 
 def fetch(url: str, *, most_bytes: int, seconds: float, body: bytes | None = None, content_type: str = "") -> bytes:
@@ -24,12 +28,7 @@ def fetch(url: str, *, most_bytes: int, seconds: float, body: bytes | None = Non
     Raises Refusal: `fetch.unreachable`, `fetch.status`, `fetch.too_large`, `fetch.too_slow`; the detail begins with
     the address.
     """
-    parts = urlsplit(url)
-    try:
-        connection = SCHEMES[parts.scheme](parts.hostname or "", parts.port, timeout=seconds)
-    except (KeyError, ValueError, http.client.InvalidURL) as problem:
-        raise Refusal("fetch.unreachable", f"{url}: not an address of http or https") from problem
-    with closing(connection):
+    with closing(_connection(url, seconds)) as connection:
         try:
             connection.connect()
         except OSError as problem:
@@ -39,13 +38,26 @@ def fetch(url: str, *, most_bytes: int, seconds: float, body: bytes | None = Non
         timer.daemon = True
         timer.start()
         try:
-            return _exchanged(connection, url, most_bytes, body, content_type)
+            octets = _exchanged(connection, url, most_bytes, body, content_type)
         except (OSError, http.client.HTTPException) as problem:
-            if late.is_set() or isinstance(problem, TimeoutError):
-                raise Refusal("fetch.too_slow", f"{url}: {seconds:g} s") from problem
-            raise Refusal("fetch.unreachable", f"{url}: {type(problem).__name__}") from problem
+            if not late.is_set() and not isinstance(problem, TimeoutError):
+                raise Refusal("fetch.unreachable", f"{url}: {type(problem).__name__}") from problem
+            late.set()
         finally:
             timer.cancel()
+        if late.is_set():  # asked in any case: an answer that we cut off may look like one that ended
+            raise Refusal("fetch.too_slow", f"{url}: {seconds:g} s")
+        return octets
+
+
+def _connection(url: str, seconds: float) -> http.client.HTTPConnection:
+    try:
+        parts = urlsplit(url)
+        if not parts.hostname:
+            raise ValueError("no host")
+        return SCHEMES[parts.scheme](parts.hostname, parts.port, timeout=seconds)
+    except (KeyError, ValueError, http.client.InvalidURL) as problem:
+        raise Refusal("fetch.unreachable", f"{url}: not an address of http or https") from problem
 
 
 def _exchanged(

@@ -96,7 +96,6 @@ class Holder:
         status: Literal["GOOD", "REVOKED", "UNKNOWN"] = "GOOD",
         *,
         by: "Holder | None" = None,
-        signed_by: "Holder | None" = None,
         at: datetime = NOW - timedelta(hours=1),
         until: datetime | None = NOW + DAY,
         nonce: bytes = b"",
@@ -115,7 +114,7 @@ class Holder:
             builder = builder.certificates([by.certificate])
         if nonce:
             builder = builder.add_extension(x509.OCSPNonce(nonce), False)
-        return builder.sign((signed_by or responder).key, SHA256).public_bytes(Encoding.DER)
+        return builder.sign(responder.key, SHA256).public_bytes(Encoding.DER)
 
 
 def altered_anywhere(octets: bytes) -> Iterator[bytes]:
