@@ -375,7 +375,7 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         await broker.start()
         stack.push_async_callback(broker.shutdown)
     client_id = f"{US}:{settings.bus.origin}"
-    address = _broker_address(settings, listening)
+    address = broker_address(settings, listening)
     door = MqttDoor(bus, address, client_id, settings.mqtt.name, settings.mqtt.max_packet_bytes)
     stopping = threading.Event()
     changes = threading.Thread(target=Publisher(bus, door.publish).run, args=(stopping,), name="changes", daemon=True)
@@ -409,8 +409,8 @@ def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> Embedde
     return EmbeddedBroker(listening, tls, rules, settings.mqtt.max_packet_bytes)
 
 
-def _broker_address(settings: Settings, listening: socket.socket | None) -> Address:
-    """Where the bus's own client finds its broker."""
+def broker_address(settings: Settings, listening: socket.socket | None = None) -> Address:
+    """Where the bus's own client finds its broker. listening: the embedded one's socket."""
     mqtt, folder = settings.mqtt, settings.at(settings.keys.folder)
     tls = client_tls(
         str(settings.at(mqtt.certificate) if mqtt.certificate else folder / "tls.pem"),

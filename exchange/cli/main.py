@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from exchange.cli import audit, bureaus, components, demo, feeds, held, partner, serving
+from exchange.cli import audit, bureaus, components, demo, doctor, feeds, held, partner, serving
 from exchange.cli.output import STDERR, print_json, print_refusal, refusal_document
 from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, Unavailable
 
 # In the order in which a newcomer meets them.
-GROUPS: Final = (serving, demo, bureaus, feeds, partner, components, held, audit)
+GROUPS: Final = (serving, demo, bureaus, feeds, partner, components, held, audit, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
