@@ -14,7 +14,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Final
@@ -68,7 +68,7 @@ class Evidence:
         """Write a payload, sealed or as it is; gives its location. Durable only after the next `sync`."""
         if not _BUREAU.fullmatch(bureau):
             raise ValueError(f"{bureau!r} cannot name a folder")
-        pieces, wrapped = _pieces_of(raw), ""
+        pieces, wrapped = raw.pieces(PIECE_BYTES), ""
         if sealed:
             data_key, wrapped = self._sealing_key().new_data_key(raw.digest.value)
             pieces, wrapped = seal(pieces, raw.size, data_key), f":{wrapped}"
@@ -197,17 +197,6 @@ class Evidence:
         bureau, name, offset, size, digest, wrapped = parts.groups(default="")
         found = Digest("SHA-256", bytes.fromhex(digest))
         return _Place(self._folder / bureau / name, int(offset), int(size), found, wrapped)
-
-
-def _pieces_of(raw: Content) -> Iterator[bytes]:
-    """The payload in pieces of PIECE_BYTES. Raises OSError when it ends before its size."""
-    left = raw.size
-    with raw.open() as source:
-        while left and (piece := source.read(min(left, PIECE_BYTES))):
-            left -= len(piece)
-            yield piece
-    if left:
-        raise OSError(f"the payload ended {left} octets early")
 
 
 def _unsealed(place: _Place, data_key: bytes) -> IO[bytes]:

@@ -12,7 +12,7 @@ from lxml import etree
 from security.envelope import YT, text_of
 from security.errors import AuditBroken, Refusal
 from security.jws_delivery import JwsEnvelope, VerifiedJws, open_delivery
-from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
+from security.message import HASHES, Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
 from security.wss import VerifiedEnvelope
 from security.xml import read_own
 from security.xmldsig import DS, octets_of, unbase64
@@ -20,6 +20,8 @@ from security.xmldsig import DS, octets_of, unbase64
 
 def payload_of(verified: VerifiedEnvelope | VerifiedJws, delivery: Delivery) -> VerifiedPayload:
     """The content of a verified delivery: of a JWS its payload; of a SubmitDelivery decoded from the Body, or the part.
+
+    Its digest may be stated by SHA-256 or by SM3; here and in receipts it is known by SHA-256.
 
     Raises Refusal `signature.content_digest` when the content has another digest than the signed Body states, or one
     of another algorithm; `signature.content_not_base64`; `signature.attachment_mismatch` when the delivery's part is
@@ -31,7 +33,7 @@ def payload_of(verified: VerifiedEnvelope | VerifiedJws, delivery: Delivery) -> 
         raise Refusal("signature.attachment_mismatch", delivery.attachment_id[:80])
     content = verified.attachment or _inline(verified.element)
     declared = _declared(verified.element)
-    if content.digest != declared:
+    if content.digest_by(declared.algorithm) != declared:
         raise _other_digest(declared, content.digest)
     return _payload(verified.element, content, verified.signer, verified.created, verified.form)
 
@@ -61,7 +63,7 @@ def reopen(
     except Refusal as problem:
         raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem
     found = hashlib.sha256(signature).hexdigest()
-    if (content.digest, declared, found) != (expected, expected, request_digest):
+    if (content.digest, found) != (expected, request_digest) or content.digest_by(declared.algorithm) != declared:
         raise AuditBroken(f"evidence of request {request_digest[:16]} is not what was accepted")
     return _payload(operation, content, signer, signed_at, form)
 
@@ -134,9 +136,10 @@ def _inline(operation: etree._Element) -> Content:
 
 def _declared(operation: etree._Element) -> Digest:
     stated = operation.find(YT + "ContentDigest")
-    algorithm = "" if stated is None else stated.get("algorithm", "")
-    if algorithm != "SHA-256":
-        raise Refusal("signature.content_digest", f"algorithm {algorithm!r:.20}, SHA-256 was expected")
+    name = "" if stated is None else stated.get("algorithm", "")
+    algorithm = HASHES.get(name)
+    if algorithm is None:
+        raise Refusal("signature.content_digest", f"algorithm {name!r:.20}, SHA-256 or SM3 was expected")
     try:
         return Digest(algorithm, bytes.fromhex(text_of(operation, "ContentDigest").strip()))
     except ValueError as problem:

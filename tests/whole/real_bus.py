@@ -209,13 +209,13 @@ class RealBus:
             return reader.execute(query, values).fetchall()
 
 
-def a_trial(folder: Path, *feeds: str) -> Trial:
-    """A bus in a folder, not started, with the sample's feeds and those given as TOML."""
+def a_trial(folder: Path, *feeds: str, suites: dict[str, str] | None = None) -> Trial:
+    """A bus in a folder, not started, with the sample's feeds and those given as TOML. suites: its `[suites]`."""
     (folder / "feeds").mkdir(parents=True)
     for text in feeds:
         (folder / "feeds" / f"{tomllib.loads(text)['id']}.toml").write_text(text, encoding="utf-8")
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (FEEDS, folder / "feeds"))
-    return Trial(folder / "bus", city)
+    return Trial(folder / "bus", city, suites=suites)
 
 
 @contextmanager
@@ -231,7 +231,7 @@ def real_bus(folder: Path) -> Iterator[RealBus]:
         trial.grant("made-up", "push", target)
     for view in ("ownership", "components", "changes"):
         trial.grant("made-up", "pull", view)
-    _enrol_rsa(trial)
+    another_folder(trial, "RS256")
     with trial:
         bus = RealBus(trial)
         with closing(bus.journal):
@@ -250,12 +250,12 @@ def more_key(trial: Trial, use: Use, kind: Kind = "ES256", days: int = 30) -> Si
     return key.with_certificate(der)
 
 
-def _enrol_rsa(trial: Trial) -> None:
-    """The folder of `made-up` with an RSA signing key and a connection certificate beside it."""
+def another_folder(trial: Trial, kind: Kind) -> PartnerFolder:
+    """A further folder of `made-up`, with a signing key of that kind and a connection certificate beside it."""
     ours = PartnerFolder(trial.partners / "made-up")
-    PartnerFolder.make(
-        trial.folder / "RS256" / "made-up",
-        signing=more_key(trial, "signing", "RS256"),
+    return PartnerFolder.make(
+        trial.folder / kind / "made-up",
+        signing=more_key(trial, "signing", kind),
         connection=more_key(trial, "connection"),
         ca_pem=Path(ours.file("ca.pem")).read_bytes(),
         anchors_json=Path(ours.file("anchors.json")).read_bytes(),
