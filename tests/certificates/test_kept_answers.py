@@ -14,6 +14,7 @@ from exchange.certificate_watch import CertificateWatch
 from exchange.revocation import CityAuthority, Revocations
 from security.authenticate import TrustList, carrier_of, signer_of
 from security.errors import Refusal
+from security.expiry import ending_of
 from security.keys import der_of_pem, ders_of_pem
 from security.message import EnrolledCertificate
 from security.pki import enrolled
@@ -235,6 +236,28 @@ def test_a_certificate_of_nobodys_authority_is_left_as_it_is(tmp_path: Path, ser
     assert city.revocations.applied([own]) == (own,)
     silent = CityAuthority((CA.der,))
     assert Revocations(tmp_path, (silent,)).applied([ENROLLED]) == (ENROLLED,)
+
+
+def test_once_a_day_the_log_says_which_certificates_end(
+    tmp_path: Path, server: FileServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In words that grow louder: at 30 days, at 7, at 1. The bus's own are among them."""
+    city = City(tmp_path, server, crl=())
+    city.watch = CertificateWatch(
+        city.revocations, lambda: city.enrolled, [ending_of("the-bus", "tls", CA.der)], fetch, bytes, lambda: city.now
+    )
+    said: list[tuple[int, str]] = []
+    for day in range(0, 32):
+        city.now = NOW + day * DAY
+        for _ in range(2):
+            city.turn()
+        said = [(one.levelno, one.getMessage()) for one in caplog.records if "certificate.ends" in one.msg]
+        assert len(said) == 2 * (day + 1), "each of the two once a day, however often it looks"
+    water = [level for level, message in said if "holder=water" in message]
+    assert water == [logging.WARNING] * 24 + [logging.ERROR] * 6 + [logging.CRITICAL] * 2
+    assert f"use=signing certificate={ENROLLED.fingerprint[:16]}" in said[1][1]
+    assert "holder=the-bus use=tls" in said[0][1]
+    assert "days_left=30" in said[0][1]
 
 
 # With OpenSSL as the authority ---------------------------------------------------------------------------------------

@@ -145,6 +145,7 @@ def test_what_is_no_certificate_is_refused_by_name() -> None:
     assert refused(b"no certificate").code == "chain.not_readable"
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 def test_no_octet_of_a_certificate_may_change_and_nothing_else_is_raised() -> None:
     """But one that says how many bits of the signature's last octet are none: it changes nothing that is signed."""
     codes = set()

@@ -5,7 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asn1crypto import crl as asn1_crl
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -97,6 +100,16 @@ def test_a_spoilt_list_is_refused_by_name(fault: str) -> None:
     assert refusal.value.code == code
 
 
+def test_a_list_that_does_not_say_when_the_next_one_comes_is_refused_by_name() -> None:
+    """No tool makes one any more, so the member is taken out and the list signed again."""
+    listing = asn1_crl.CertificateList.load(CA.crl(WATER))
+    tbs = listing["tbs_cert_list"]
+    del tbs["next_update"]
+    listing["signature"] = CA.key.sign(tbs.dump(force=True), ec.ECDSA(hashes.SHA256()))
+    with pytest.raises(Refusal, match=r"revocation\.no_next_update"):
+        listed(listing.dump(force=True))
+
+
 def test_clocks_may_differ_by_five_minutes() -> None:
     assert listed(CA.crl(at=NOW + timedelta(minutes=5))).this_update == NOW + timedelta(minutes=5)
 
@@ -165,6 +178,7 @@ def test_a_spoilt_answer_is_refused_by_name(fault: str) -> None:
     assert refusal.value.code == code
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @pytest.mark.parametrize("kind", ["list", "answer"])
 def test_no_octet_may_change_and_nothing_else_is_raised(kind: str) -> None:
     octets, read = (GOOD_LIST, listed) if kind == "list" else (CA.answer(WATER, "REVOKED", by=RESPONDER), answered)
