@@ -60,9 +60,7 @@ def test_the_encryption_one_of_double_certificates_is_refused_by_name_for_signin
         enrolled(encryption, "water", "signing")
 
 
-@pytest.mark.parametrize(
-    "uses", [("digital_signature",), ("content_commitment",), ("digital_signature", "key_agreement")]
-)
+@pytest.mark.parametrize("uses", ["digital_signature", "content_commitment", "digital_signature key_agreement"])
 def test_the_signing_one_of_double_certificates_is_enrolled(uses: str) -> None:
     signing = Holder("City CA").leaf(may=uses.split()).der
     assert enrolled(signing, "water", "signing").der == signing
