@@ -2,7 +2,7 @@
 
 Trust is by enrolment (`security.authenticate`); a chain is looked at when a city's certificate is enrolled, and by
 `yongtong doctor`. `cryptography`'s own verifier is for TLS: it asks for a subject alternative name, which certificates
-for signing lack, has no SM2, and says of a broken chain that there is none (ADR 21).
+for signing lack, has no SM2, and does not say which certificate of a broken chain is meant (ADR 21).
 """
 
 from collections.abc import Sequence

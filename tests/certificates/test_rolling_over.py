@@ -1,8 +1,12 @@
 """A bureau changes its certificate: both hold in the overlap, the old one ends, and what it signed stands."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from exchange import app, audit
@@ -11,13 +15,16 @@ from exchange.cli.trial import PROPOSER
 from exchange.intake import Received
 from exchange.processing import process
 from exchange.receipts import verify_receipt
-from exchange.registry import Bureau
+from exchange.registry import Bureau, Registry
+from exchange.revocation import CityAuthority, Revocations
 from security import pki
 from security.authenticate import signer_of
 from security.errors import Refusal
 from security.expiry import Ending, endings, expiring
 from security.keys import SigningKey, generate
+from security.pki import enrolled
 from tests.acts.bench_of_one import FEED, Acts, at, both_acts, covers
+from tests.security.authorities import Holder
 
 TODAY = app.utc_now()
 DAY = timedelta(days=1)
@@ -109,6 +116,25 @@ def test_a_delivery_that_waited_while_its_certificate_ended_is_processed(acts: A
     assert row is not None
     assert row.status == "processed"
     holds(acts, received)
+
+
+# Another's authority ----------------------------------------------------------------------------------------------
+
+
+def test_a_carrier_whose_authority_is_silent_carries_nothing_in(acts: Acts, tmp_path: Path) -> None:
+    """Signed by a certificate of the bus's own CA, and carried over a connection of the city's, which nobody asked."""
+    window: dict[str, Any] = {"begins": TODAY - DAY, "ends": TODAY + 30 * DAY}
+    city = Holder("City CA", **window)
+    connection = enrolled(city.leaf("made-up", **window).der, "made-up", "connection")
+    with registry(acts.trial.settings) as opened:
+        opened.enrol(Bureau("made-up", "M", "某单位", "supplier"), [connection], PROPOSER)
+    silent = Revocations(tmp_path, (CityAuthority((city.der,), ("http://ca.example/ca.crl",)),))
+    with closing(Registry(acts.bus.folder, acts.bus.journal, app.utc_now, silent)) as with_authority:
+        asking = acts.with_(registry=with_authority)
+        carried = msgspec.structs.replace(asking.delivery("by-city", covers("F")), carrier_der=connection.der)
+        with pytest.raises(Refusal, match=r"auth\.revocation_unknown"):
+            asking.receive(carried)
+        assert not asking.push("by-city", covers("F")).repeated, "over a connection of the bus's own CA it is taken"
 
 
 # The clock -----------------------------------------------------------------------------------------------------------
