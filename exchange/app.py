@@ -24,9 +24,11 @@ import msgspec
 from paho.mqtt.enums import MQTTProtocolVersion
 from starlette.applications import Starlette
 
+from connectors.transports.fetch import fetch
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
 from exchange.bus import Bus
+from exchange.certificate_watch import CertificateWatch
 from exchange.decisions import Officer, Role
 from exchange.evidence import Evidence
 from exchange.http import server
@@ -43,6 +45,7 @@ from exchange.publication import Publisher, subscription, today
 from exchange.receipts import issue_receipt, issue_report
 from exchange.registry import Registry
 from exchange.replays import Replays
+from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
 from exchange.store.sqlite import Store
 from exchange.uploads import Uploads
@@ -54,9 +57,11 @@ from scheduler.jobs import Announcer, register, run_worker
 from security import keys, pki
 from security.anchors import Anchors
 from security.authenticate import carrier_of
+from security.chain import Chain, check_chain
 from security.checkpoint import log_key_octets
 from security.errors import Misconfigured
-from security.keys import SigningKey, der_of_pem
+from security.expiry import Ending, ending_of
+from security.keys import SigningKey, der_of_pem, ders_of_pem
 from security.sealing import KEY_BYTES, SealingKey
 from security.xml import compile_schema
 
@@ -66,7 +71,9 @@ RESTART_S: Final = 1.0
 MQTT_READY_S: Final = 10.0  # how long the doors wait for the broker before they open without it
 PARENT_LOOK_S: Final = 0.5
 EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept at a later start
+STOP_WATCH_S: Final = 2.0
 KEY_YEARS: Final = 10
+OWN: Final = ("ca", "tls", "answer")  # of each a key and a certificate lie in the keys folder
 SCHEMA: Final = Path(__file__).parent / "contracts" / "yongtong.xsd"
 
 
@@ -183,6 +190,13 @@ def authority(settings: Settings) -> pki.Authority:
     return pki.Authority(key, key.certificate_der)
 
 
+def own_certificates(settings: Settings) -> list[Ending]:
+    """The bus's own certificates, for the clock."""
+    folder = settings.at(settings.keys.folder)
+    ders = {name: der_of_pem((folder / f"{name}.pem").read_bytes()) for name in OWN}
+    return [ending_of(settings.bus.origin, name, der) for name, der in ders.items()]
+
+
 def anchors_of(settings: Settings) -> Anchors:
     """The public trust anchors that `init` wrote."""
     return msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
@@ -227,12 +241,48 @@ def _log_key(settings: Settings) -> SigningKey:
     return key
 
 
-def open_registry(settings: Settings, journal: Journal) -> Registry:
-    """Bureaus, certificates, offices, grants and mappings, as the log's decisions have them."""
-    return Registry(state_of(settings), journal, _origin(settings).founding, utc_now)
+def open_registry(settings: Settings, journal: Journal, revocations: Revocations | None = None) -> Registry:
+    """Bureaus, certificates, offices, grants and mappings, as the log's decisions have them.
+
+    revocations: where somebody else here holds them already
+    """
+    founding = _origin(settings).founding
+    return Registry(state_of(settings), journal, founding, utc_now, revocations or open_revocations(settings))
 
 
-def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus:
+def open_revocations(settings: Settings) -> Revocations:
+    """What the city's authorities said last of their certificates."""
+    return Revocations(state_of(settings) / "revocation", city_authorities(settings))
+
+
+def city_authorities(settings: Settings) -> tuple[CityAuthority, ...]:
+    """The city's certificate authorities. Raises Misconfigured naming a file that holds no certificates."""
+    return tuple(
+        CityAuthority(_certificates_in(settings.at(one.certificates)), tuple(one.crl), one.ocsp, one.every_s)
+        for one in settings.authority
+    )
+
+
+def _certificates_in(path: Path) -> tuple[bytes, ...]:
+    try:
+        return ders_of_pem(path.read_bytes())
+    except (OSError, ValueError) as problem:
+        raise Misconfigured(f"{path}: not a PEM file of certificates ({problem})") from problem
+
+
+def check_certificate(settings: Settings, certificate_der: bytes, now: datetime) -> Chain:
+    """The chain of a bureau's certificate to the bus's own CA or one of the city's, if it holds now.
+
+    Raises Refusal `chain.*`, whose detail names the certificate that is wrong.
+    """
+    own = der_of_pem((settings.at(settings.keys.folder) / "ca.pem").read_bytes())
+    known = [certificate for one in city_authorities(settings) for certificate in one.certificates]
+    return check_chain(certificate_der, (), (own, *known), now)
+
+
+def open_bus(
+    settings: Settings, wake: Callable[[], None] = lambda: None, revocations: Revocations | None = None
+) -> Bus:
     """Everything the stories work with. Raises Misconfigured naming what is missing."""
     state, folder = state_of(settings), settings.at(settings.keys.folder)
     origin = _origin(settings)
@@ -252,7 +302,7 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
         limits=settings.limits,
         feeds=feeds,
         feed_digests={feed.id: feed.digest for feed in feeds.values()},
-        registry=open_registry(settings, journal),
+        registry=open_registry(settings, journal, revocations),
         journal=journal,
         evidence=evidence,
         store=Store(state),
@@ -317,7 +367,8 @@ def serve(
         broker = settings.at(settings.state.folder) / "queue"
         celery = make_celery(broker)
         woken = threading.Event()
-        bus = open_bus(settings, woken.set)
+        revocations = open_revocations(settings)
+        bus = open_bus(settings, woken.set, revocations)
         stack.callback(bus.close)
         bus.journal.resume()
         remember_reads(bus)
@@ -328,10 +379,38 @@ def serve(
         if with_worker:
             keeper = WorkerKeeper(settings.source)
             stack.callback(keeper.stop)
-        folder = settings.at(settings.keys.folder)
-        tls = server_context(folder / "tls.pem", folder / "tls.key", folder / "ca.pem")
+        stack.callback(_watch_certificates(settings, bus, revocations))
+        tls = _server_tls(settings)
         app = make_app(bus, bus.folder / "spool")
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
+
+
+def _server_tls(settings: Settings) -> ssl.SSLContext:
+    """TLS as the doors speak it: clients with certificates of the bus's own CA, and of the city's."""
+    folder = settings.at(settings.keys.folder)
+    authorities = [folder / "ca.pem", *(settings.at(one.certificates) for one in settings.authority)]
+    return server_context(folder / "tls.pem", folder / "tls.key", *authorities)
+
+
+def _watch_certificates(settings: Settings, bus: Bus, revocations: Revocations) -> Callable[[], None]:
+    """Start asking authorities and looking at the days that certificates have left; gives what ends it."""
+    watch = CertificateWatch(
+        revocations,
+        bus.registry.certificates,
+        own_certificates(settings),
+        fetch,
+        lambda: secrets.token_bytes(16),
+        bus.clock,
+    )
+    stopping = threading.Event()
+    thread = threading.Thread(target=watch.run, args=(stopping,), name="certificates", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        stopping.set()
+        thread.join(STOP_WATCH_S)  # it may be waiting for somebody's server, and has nothing that could be lost
+
+    return stop
 
 
 async def _doors(
@@ -358,7 +437,7 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         await broker.start()
         stack.push_async_callback(broker.shutdown)
     client_id = f"{US}:{settings.bus.origin}"
-    address = _broker_address(settings, listening)
+    address = broker_address(settings, listening)
     door = MqttDoor(bus, address, client_id, settings.mqtt.name, settings.mqtt.max_packet_bytes)
     stopping = threading.Event()
     changes = threading.Thread(target=Publisher(bus, door.publish).run, args=(stopping,), name="changes", daemon=True)
@@ -376,7 +455,7 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
 def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> EmbeddedBroker:
     """The embedded broker, which lets nobody in without an enrolled certificate."""
     folder = settings.at(settings.keys.folder)
-    tls = server_context(folder / "tls.pem", folder / "tls.key", folder / "ca.pem")
+    tls = _server_tls(settings)
     tls.verify_mode = ssl.CERT_REQUIRED
 
     def bureau_of(der: bytes) -> str | None:
@@ -401,8 +480,8 @@ def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> Embedde
     return EmbeddedBroker(listening, tls, rules, settings.mqtt.max_packet_bytes)
 
 
-def _broker_address(settings: Settings, listening: socket.socket | None) -> Address:
-    """Where the bus's own client finds its broker."""
+def broker_address(settings: Settings, listening: socket.socket | None = None) -> Address:
+    """Where the bus's own client finds its broker. listening: the embedded one's socket."""
     mqtt, folder = settings.mqtt, settings.at(settings.keys.folder)
     tls = client_tls(
         str(settings.at(mqtt.certificate) if mqtt.certificate else folder / "tls.pem"),

@@ -175,7 +175,10 @@ def _permitted(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Ver
     feed = _feed_named(opened, bus, standing)
     standing.wanted = f"push {feed.id}"
     opened.check_arrival(feed, now)
-    # 3 may they – default is no; in another's name neither, and then still by the signer's own grant to push
+    # 3 may they – default is no; in another's name neither, and then still by the signer's own grant to push; and
+    # nothing new by a certificate whose authority has been silent too long
+    for known in (signer, standing.carrier or signer):
+        bus.registry.trust().check_status_known(known.certificate, now)
     grants = bus.registry.grants(signer.bureau)
     if opened.sender != signer.bureau:
         standing.speak_for(opened.sender, signer, may_sign_for(signer, opened.sender, grants, _day(now)))

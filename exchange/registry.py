@@ -20,6 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from exchange.decisions import (
+    DECIDES,
     ENTRY,
     Body,
     Bureau,
@@ -53,6 +54,7 @@ from exchange.decisions import (
 from exchange.entry import Detail, EntryProof, InboxRow, Leaf, commitment
 from exchange.journal import Entry, Journal
 from exchange.journal_file import connect
+from exchange.revocation import Revocations
 from security import merkle
 from security.authenticate import TrustList
 from security.checkpoint import open_checkpoint
@@ -64,6 +66,7 @@ __all__ = ["Bureau", "GrantRow", "Officer", "Registry", "check_code"]
 
 GrantState = Literal["proposed", "approved", "revoked"]
 _CODE: Final = re.compile(r"[a-z0-9][a-z0-9\-]{0,63}")  # as the XSD has it: any other code could send nothing
+EVERY_ENTRY: Final = 10**12
 _DECISIONS: Final = "SELECT entry_index, id, outcome FROM decisions WHERE entry_index > ? ORDER BY entry_index"
 
 Change = Callable[[sqlite3.Cursor, int], None]
@@ -83,9 +86,13 @@ class GrantRow(msgspec.Struct, frozen=True):
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
-    """What requests ask for, as of one version. complete: all decisions of that version lie under a signed head."""
+    """What requests ask for, as of one version of the decisions and one of the authorities' answers.
+
+    complete: all decisions of that version lie under a signed head
+    """
 
     version: int
+    answers: int
     trust: TrustList
     grants: Mapping[str, tuple[Grant, ...]]
     complete: bool
@@ -96,17 +103,26 @@ class Registry:
 
     folder:   that of the journal, by which all changes go
     founding: SHA-256 of the founding document, hex; empty before there is one
+    revocations: what the city's authorities say of their certificates
     """
 
-    def __init__(self, folder: Path, journal: Journal, founding: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        journal: Journal,
+        founding: str,
+        clock: Callable[[], datetime],
+        revocations: Revocations | None = None,
+    ) -> None:
         self.journal, self._clock = journal, clock
+        self._revocations = revocations or Revocations(folder / "revocation")
         self._head = lru_cache(maxsize=4)(partial(open_checkpoint, origin=journal.origin, public_key=journal.log_key))
         self._connection, self._lock = connect(folder), threading.RLock()
         self._begin(founding)
 
     def _begin(self, founding: str) -> None:
         self._standing, self._read_up_to = Standing(self.journal.origin, founding), -1
-        self._snapshot = _Snapshot(-1, TrustList(()), {}, complete=False)
+        self._snapshot = _Snapshot(-1, -1, TrustList(()), {}, complete=False)
 
     def close(self) -> None:
         """Close the file."""
@@ -189,6 +205,13 @@ class Registry:
                 other = held.setdefault(_plain(name), person.pseudonym)
                 twice += [Trouble(None, "role.held_already", person.pseudonym)] if other != person.pseudonym else []
         return [*standing.troubles, *twice]
+
+    def hidden(self) -> list[int]:
+        """Entries that decide and that the table does not find: whoever took a row away wanted them not to act."""
+        with self._lock:
+            found = {index for (index,) in self._connection.execute("SELECT entry_index FROM decisions")}
+        entries = self.journal.search(type=ENTRY, limit=EVERY_ENTRY)
+        return sorted(e.index for e in entries if e.leaf.outcome in DECIDES and e.index not in found)
 
     def person(self, key: PublicKey, *roles: Role) -> Person:
         """Who acts, by the key they hold, if their office is one of these (none given: any).
@@ -484,11 +507,13 @@ class Registry:
     def _current(self) -> _Snapshot:
         with self._lock:
             (version,) = self._connection.execute("SELECT version FROM registry_version").fetchone()
-            if version != self._snapshot.version or not self._snapshot.complete:
-                self._snapshot = self._load(version)
+            answers = self._revocations.version
+            known = self._snapshot
+            if (version, answers) != (known.version, known.answers) or not known.complete:
+                self._snapshot = self._load(version, answers)
             return self._snapshot
 
-    def _load(self, version: int) -> _Snapshot:
+    def _load(self, version: int, answers: int) -> _Snapshot:
         """Take what was decided since; what is not under a signed head yet waits until it is."""
         complete = True
         for index, id, outcome in self._connection.execute(_DECISIONS, (self._read_up_to,)).fetchall():
@@ -505,8 +530,9 @@ class Registry:
         of_bureau: dict[str, list[Grant]] = {}
         for grant in sorted(in_force, key=lambda grant: grant.id):
             of_bureau.setdefault(grant.bureau, []).append(grant)
-        trust = TrustList(tuple(self._standing.certificates.values()))
-        return _Snapshot(version, trust, {name: tuple(theirs) for name, theirs in of_bureau.items()}, complete)
+        trust = TrustList(self._revocations.applied(self._standing.certificates.values()))
+        grants = {name: tuple(theirs) for name, theirs in of_bureau.items()}
+        return _Snapshot(version, answers, trust, grants, complete)
 
     def _looked_at(self, index: int, id: str, outcome: str) -> "Decided | str":
         """The decision that a row finds, once its entry is proven; else the code of what is wrong, or `later`."""

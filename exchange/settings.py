@@ -54,6 +54,21 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
 
 
+class AuthoritySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A certificate authority of the city's whose certificates bureaus may bring.
+
+    certificates: a PEM file, relative to the settings file: its own certificate and all those over it
+    crl:     addresses of its revocation lists, http or https; each is asked
+    ocsp:    address of its responder; empty: none
+    every_s: seconds between two questions
+    """
+
+    certificates: str
+    crl: list[str] = []
+    ocsp: str = ""
+    every_s: float = 3600.0
+
+
 class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One folder, relative to the settings file."""
 
@@ -114,6 +129,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     tolerances: Tolerances = Tolerances()
     mqtt: MqttSettings = MqttSettings()
+    authority: list[AuthoritySettings] = []
     suites: SuiteSettings = SuiteSettings()
     source: str = ""
 

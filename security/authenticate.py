@@ -32,6 +32,14 @@ class TrustList:
         lines = sorted(f"{c.bureau} {c.use} {c.fingerprint} {c.revoked_at or ''}\n" for c in certificates)
         self.digest = hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    def check_status_known(self, fingerprint: str, now: datetime) -> None:
+        """Return unless the authority of an enrolled certificate has been silent too long; then raise Refusal
+        `auth.revocation_unknown`. Asked before anything is taken from somebody; what is read needs no such answer."""
+        certificate = self._by_fingerprint.get(fingerprint)
+        until = None if certificate is None else certificate.status_until
+        if until is not None and now > until:
+            raise Refusal("auth.revocation_unknown", f"certificate {fingerprint[:16]}")
+
     def by_fingerprint(self, fingerprint: str) -> EnrolledCertificate | None:
         """The certificate with this SHA-256, lower-case hex."""
         return self._by_fingerprint.get(fingerprint)

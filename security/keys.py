@@ -198,6 +198,11 @@ def der_of_pem(pem: bytes) -> bytes:
     return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
 
 
+def ders_of_pem(pem: bytes) -> tuple[bytes, ...]:
+    """The DER of every certificate in PEM text. Raises ValueError, also where there is none."""
+    return tuple(one.public_bytes(serialization.Encoding.DER) for one in x509.load_pem_x509_certificates(pem))
+
+
 @functools.lru_cache(maxsize=1024)
 def public_key_of(certificate_der: bytes) -> PublicKey:
     """The public key of a DER certificate. Raises Refusal `signature.key_not_accepted`."""

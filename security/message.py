@@ -129,6 +129,8 @@ class EnrolledCertificate(msgspec.Struct, frozen=True):
     der:         the certificate, compared byte for byte
     fingerprint: SHA-256 of der, lower-case hex
     not_before, not_after, revoked_at: aware, UTC
+    status_until: the last moment for which its authority's word on revocation may be believed, grace included; None
+                  where no authority is asked
     """
 
     bureau: str
@@ -138,6 +140,7 @@ class EnrolledCertificate(msgspec.Struct, frozen=True):
     not_before: datetime
     not_after: datetime
     revoked_at: datetime | None = None
+    status_until: datetime | None = None
 
     @property
     def evidence_class(self) -> EvidenceClass:

@@ -34,7 +34,7 @@ _OIDS_OF_ISSUERS: Final[dict[Kind, str]] = {
     "EdDSA": SignatureAlgorithmOID.ED25519.dotted_string,
     "SM2": SM2_WITH_SM3,
 }
-_CERTIFICATE_SUITES: Final = {
+AUTHORITY_SUITES: Final = {
     *_OIDS_OF_ISSUERS.values(),
     *(oid.dotted_string for oid in (
         SignatureAlgorithmOID.ECDSA_WITH_SHA384, SignatureAlgorithmOID.ECDSA_WITH_SHA512,
@@ -111,7 +111,7 @@ def check_issued(certificate_der: bytes, issuer_der: bytes) -> None:
     if certificate.issuer != issuer.subject:
         raise Refusal("auth.certificate_not_of_issuer", f"issued by {certificate.issuer.rfc4514_string()}"[:120])
     algorithm = certificate.signature_algorithm_oid.dotted_string
-    if algorithm not in _CERTIFICATE_SUITES:
+    if algorithm not in AUTHORITY_SUITES:
         raise Refusal("signature.algorithm_refused", certificate.signature_algorithm_oid._name[:80])
     try:
         if algorithm == SM2_WITH_SM3:
@@ -140,15 +140,16 @@ def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
 
     `auth.certificate_not_readable`: not DER of X.509;
     `signature.key_not_accepted`: the key is not P-256, RSA from 2048 bits, Ed25519 or SM2;
-    `auth.certificate_not_for_signing`: a signing certificate whose key usage forbids signatures.
+    `certificate.for_encryption`: the encryption one of a bureau's double certificates (签名/加密), given for signing;
+    `auth.certificate_not_for_signing`: a signing certificate whose key usage forbids signatures otherwise.
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
     except ValueError as problem:
         raise Refusal("auth.certificate_not_readable") from problem
     public_key_of(der)
-    if use != "connection" and not _may_sign(certificate):
-        raise Refusal("auth.certificate_not_for_signing", "key usage: no digitalSignature, no contentCommitment")
+    if use != "connection":
+        _check_may_sign(certificate)
     return EnrolledCertificate(
         bureau=bureau,
         use=use,
@@ -208,12 +209,16 @@ def check_window(certificate: EnrolledCertificate, now: datetime) -> None:
         raise Refusal("auth.certificate_expired", f"valid from {window}")
 
 
-def _may_sign(certificate: x509.Certificate) -> bool:
+def _check_may_sign(certificate: x509.Certificate) -> None:
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
-        return True
-    return usage.digital_signature or usage.content_commitment
+        return
+    if usage.digital_signature or usage.content_commitment:
+        return
+    if usage.key_encipherment or usage.data_encipherment or usage.key_agreement:
+        raise Refusal("certificate.for_encryption", "key usage: encryption only")
+    raise Refusal("auth.certificate_not_for_signing", "key usage: no digitalSignature, no contentCommitment")
 
 
 def _name(common_name: str) -> x509.Name:

@@ -5,12 +5,28 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from exchange.cli import audit, bureaus, components, demo, evidence, export, feeds, held, partner, people, serving
+from exchange.cli import (
+    audit,
+    bureaus,
+    components,
+    demo,
+    doctor,
+    evidence,
+    export,
+    feeds,
+    held,
+    partner,
+    people,
+    serving,
+)
 from exchange.cli.output import STDERR, print_json, print_refusal, refusal_document
 from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, Unavailable
 
 # In the order in which a newcomer meets them.
-GROUPS: Final = (serving, demo, people, bureaus, feeds, partner, components, export, held, evidence, audit)
+GROUPS: Final = (
+    *(serving, demo, people, bureaus, feeds, partner, components, export),
+    *(held, evidence, audit, doctor),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

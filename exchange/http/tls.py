@@ -158,8 +158,8 @@ def client_certificate(scope: Scope) -> bytes | None:
     return shown if isinstance(shown, bytes) else None
 
 
-def server_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
-    """A TLS 1.2+ context that asks for a client certificate of `client_ca` and goes on without one.
+def server_context(certificate: Path, key: Path, *client_cas: Path) -> ssl.SSLContext:
+    """A TLS 1.2+ context that asks for a client certificate of one of `client_cas` and goes on without one.
 
     The doors that need a certificate refuse by name; one that fails its chain fails the handshake (Python's TLS has
     no hook there). All files are PEM. Raises Misconfigured naming the file.
@@ -172,8 +172,9 @@ def server_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLCont
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as problem:
         raise Misconfigured(f"{certificate}, {key}: not a certificate with its key ({problem})") from problem
-    try:
-        context.load_verify_locations(cafile=str(client_ca))
-    except (OSError, ssl.SSLError) as problem:
-        raise Misconfigured(f"{client_ca}: not a file of CA certificates ({problem})") from problem
+    for client_ca in client_cas:
+        try:
+            context.load_verify_locations(cafile=str(client_ca))
+        except (OSError, ssl.SSLError) as problem:
+            raise Misconfigured(f"{client_ca}: not a file of CA certificates ({problem})") from problem
     return context

@@ -10,6 +10,7 @@ from cryptography import x509
 from security.errors import Misconfigured, Refusal
 from security.keys import generate
 from security.pki import check_window, enrolled, issue, make_ca, pem_of
+from tests.security.authorities import Holder
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
@@ -50,6 +51,19 @@ def test_a_certificate_counts_within_its_window_and_until_revoked() -> None:
 def test_an_authority_certificate_cannot_be_enrolled_for_signing() -> None:
     with pytest.raises(Refusal, match=r"auth\.certificate_not_for_signing"):
         enrolled(make_ca("Test CA", NOW).certificate_der, "water", "signing")
+
+
+@pytest.mark.parametrize("uses", [("key_encipherment",), ("data_encipherment",), ("key_agreement", "encipher_only")])
+def test_the_encryption_one_of_double_certificates_is_refused_by_name_for_signing(uses: tuple[str, ...]) -> None:
+    encryption = Holder("City CA").leaf(may=uses).der
+    with pytest.raises(Refusal, match=r"certificate\.for_encryption"):
+        enrolled(encryption, "water", "signing")
+
+
+@pytest.mark.parametrize("uses", ["digital_signature", "content_commitment", "digital_signature key_agreement"])
+def test_the_signing_one_of_double_certificates_is_enrolled(uses: str) -> None:
+    signing = Holder("City CA").leaf(may=uses.split()).der
+    assert enrolled(signing, "water", "signing").der == signing
 
 
 def test_octets_that_are_no_certificate_are_refused() -> None:

@@ -1,0 +1,85 @@
+"""Asking an address that a setting names for a small file: no redirect, no proxy, a limit on octets and on time.
+
+`requests` limits the wait for each octet; a server that sends one a minute would hold us for ever. Here the clock runs
+over the whole exchange, the connection apart, and ends it.
+"""
+
+import contextlib
+import http.client
+import socket
+import threading
+from contextlib import closing
+from typing import Final
+from urllib.parse import urlsplit
+
+from security.errors import Refusal
+
+SCHEMES: Final[dict[str, type[http.client.HTTPConnection]]] = {
+    "http": http.client.HTTPConnection,
+    "https": http.client.HTTPSConnection,
+}
+
+
+def fetch(url: str, *, most_bytes: int, seconds: float, body: bytes | None = None, content_type: str = "") -> bytes:
+    """What a GET of the address gives, or a POST where there is a body.
+
+    seconds: for the connection, and once more for everything after it
+
+    Raises Refusal: `fetch.unreachable`, `fetch.status`, `fetch.too_large`, `fetch.too_slow`; the detail begins with
+    the address.
+    """
+    with closing(_connection(url, seconds)) as connection:
+        try:
+            connection.connect()
+        except OSError as problem:
+            raise Refusal("fetch.unreachable", f"{url}: {problem}"[:200]) from problem
+        late = threading.Event()
+        timer = threading.Timer(seconds, _cut, (connection.sock, late))
+        timer.daemon = True
+        timer.start()
+        try:
+            octets = _exchanged(connection, url, most_bytes, body, content_type)
+        except (OSError, http.client.HTTPException) as problem:
+            if not late.is_set() and not isinstance(problem, TimeoutError):
+                raise Refusal("fetch.unreachable", f"{url}: {type(problem).__name__}") from problem
+            late.set()
+        finally:
+            timer.cancel()
+        if late.is_set():  # asked in any case: an answer that we cut off may look like one that ended
+            raise Refusal("fetch.too_slow", f"{url}: {seconds:g} s")
+        return octets
+
+
+def _connection(url: str, seconds: float) -> http.client.HTTPConnection:
+    try:
+        parts = urlsplit(url)
+        if not parts.hostname:
+            raise ValueError("no host")
+        return SCHEMES[parts.scheme](parts.hostname, parts.port, timeout=seconds)
+    except (KeyError, ValueError, http.client.InvalidURL) as problem:
+        raise Refusal("fetch.unreachable", f"{url}: not an address of http or https") from problem
+
+
+def _exchanged(
+    connection: http.client.HTTPConnection, url: str, most_bytes: int, body: bytes | None, content_type: str
+) -> bytes:
+    target = urlsplit(url)
+    path = (target.path or "/") + (f"?{target.query}" if target.query else "")
+    headers = {"Content-Type": content_type} if body is not None else {}
+    connection.request("GET" if body is None else "POST", path, body, headers)
+    response = connection.getresponse()
+    if response.status != 200:
+        raise Refusal("fetch.status", f"{url}: {response.status} {response.reason}"[:200])
+    octets = response.read(most_bytes + 1)
+    if len(octets) > most_bytes:
+        raise Refusal("fetch.too_large", f"{url}: more than {most_bytes} octets")
+    if response.length:  # the server announced more than it sent
+        raise http.client.IncompleteRead(octets, response.length)
+    return octets
+
+
+def _cut(connected: socket.socket, late: threading.Event) -> None:
+    """End the exchange from outside: whoever reads sees the end of the stream."""
+    late.set()
+    with contextlib.suppress(OSError):  # over already
+        connected.shutdown(socket.SHUT_RDWR)
