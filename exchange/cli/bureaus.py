@@ -1,9 +1,10 @@
 """Who takes part and what they may do: `bureau` and `grant`."""
 
 import argparse
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
 import msgspec
 
@@ -16,11 +17,17 @@ from exchange.registry import Bureau, check_code
 from exchange.settings import Settings
 from mappings.load import load_feeds
 from security import pki
+from security.csr import certificate_from_csr
 from security.errors import Misconfigured, Refusal
 from security.keys import Kind, SigningKey, der_of_pem, generate
 from security.message import Action, Area, EnrolledCertificate, Use
 
 TRIAL_DAYS = 365
+USE_WORDS: Final[dict[Use, str]] = {
+    "signing": "signing key",
+    "front": "front node (前置机), a signing key of its own",
+    "connection": "TLS client key",
+}
 TARGETS = (
     "a feed to push into; ownership, components or changes to pull; changes to subscribe to; a bureau to carry for"
 )
@@ -41,8 +48,12 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     enrol.add_argument("--title", required=True)
     enrol.add_argument("--title-zh", required=True)
     enrol.add_argument("--role", default="supplier", help="supplier, case-system, officer … (supplier)")
-    enrol.add_argument("--signing", type=Path, metavar="PEM", help="the bureau's signing certificate")
-    enrol.add_argument("--connection", type=Path, metavar="PEM", help="its TLS client certificate")
+    for use, says in USE_WORDS.items():
+        enrol.add_argument(f"--{use}", type=Path, metavar="PEM", help=f"certificate of the bureau's {says}")
+        enrol.add_argument(f"--{use}-csr", type=Path, metavar="FILE", help="or a request (PKCS#10) for one")
+    enrol.add_argument(
+        "--out", type=Path, default=Path(), metavar="DIR", help="where certificates for requests go (here)"
+    )
     enrol.add_argument(
         "--new-keys", type=Path, metavar="DIR", help="make keys and certificates in DIR/BUREAU (a trial)"
     )
@@ -153,16 +164,12 @@ def _enrol(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     with acting(options):  # first: nothing is made for somebody whose office it is not
         check_code(options.code)
-    certificates: list[EnrolledCertificate]
     if options.new_keys:
         _, certificates = make_partner(settings, options.code, options.new_keys, options.suite)
-    elif options.signing and options.connection:
-        certificates = [
-            pki.enrolled(_der(options.signing), options.code, "signing"),
-            pki.enrolled(_der(options.connection), options.code, "connection"),
-        ]
     else:
-        raise Misconfigured("give both --signing and --connection, or --new-keys DIR for a trial")
+        certificates = [pki.enrolled(der, options.code, use) for use, der in _brought(options, settings)]
+    if not certificates:
+        raise Misconfigured("give certificates or requests (--signing, --signing-csr …), or --new-keys DIR for a trial")
     bureau = Bureau(options.code, options.title, options.title_zh, options.role)
     with acting(options) as (opened, officer):
         decision = opened.propose_enrolment(bureau, certificates, officer)
@@ -171,6 +178,35 @@ def _enrol(options: argparse.Namespace) -> int:
         rows = [(c.use, c.fingerprint, c.not_after.date()) for c in certificates]
         print_table(f"{options.code} {options.title_zh}", ["use", "certificate SHA-256", "until"], rows)
     return proposed(options, {"bureau": options.code, "decision": decision, "certificates": fingerprints})
+
+
+def _brought(options: argparse.Namespace, settings: Settings) -> Iterator[tuple[Use, bytes]]:
+    """The certificates that the bureau brought, and those made here for its requests, each written out."""
+    now = app.utc_now()
+    for use in get_args(Use):
+        certificate, request = getattr(options, use), getattr(options, f"{use}_csr")
+        if certificate:
+            der = _der(certificate)
+            if use == "connection":  # in the handshake only what a known authority issued is let in
+                app.check_certificate(settings, der, now)
+            yield use, der
+        if request:
+            until = now + timedelta(days=TRIAL_DAYS)
+            der = certificate_from_csr(app.authority(settings), _octets(request), options.code, use, now, until)
+            path = options.out / f"{options.code}-{use}.pem"
+            try:
+                path.write_bytes(pki.pem_of(der))
+            except OSError as problem:
+                raise Misconfigured(f"{path}: {problem.strerror}") from problem
+            say(f"证书已签发 certificate: {path}")
+            yield use, der
+
+
+def _octets(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise Misconfigured(f"{path}: {problem.strerror}") from problem
 
 
 def _der(path: Path) -> bytes:

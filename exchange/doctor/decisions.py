@@ -1,4 +1,4 @@
-"""Whether what is enrolled and granted is what persons in office signed: nothing put in, nothing hidden, nothing stale."""
+"""Whether what is enrolled and granted is what persons in office signed: nothing put in, hidden or stale."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ def decisions_hold(bus: Examined) -> Iterator[Check]:
         yield good(
             "decisions.hold",
             "每项登记、任职和授权都有两人签名。",
-            "Each enrolment, office and grant bears two signatures.",
+            "Each decision bears two signatures.",
         )
 
 

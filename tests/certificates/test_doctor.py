@@ -82,10 +82,8 @@ class Bus:
     def enrol(self, der: bytes, use: Use, bureau: str = "water") -> str:
         with registry(load_settings(self.path)) as opened:
             certificate = pki.enrolled(der, bureau, use)
-            by_two = opened.propose_enrolment(
-                Bureau(bureau, "Water bureau", "水务局", "supplier"), [certificate], PROPOSER
-            )
-            opened.approve(by_two, APPROVER)
+            titled = Bureau(bureau, "Water bureau", "水务局", "supplier")
+            opened.approve(opened.propose_enrolment(titled, [certificate], PROPOSER), APPROVER)
         return certificate.fingerprint
 
     def issue(self, use: Use, ends: datetime) -> bytes:
@@ -228,7 +226,9 @@ FAULTS: dict[str, tuple[Callable[[Bus], object], str, str]] = {
     "no journal": (lambda bus: (bus.state / "journal.sqlite").unlink(), "journal.opens", "journal.sqlite"),
     "a damaged journal": (journal_of_rubbish, "journal.opens", "not a database"),
     "a clock behind the log": (clock_behind, "place.clock", f"{NOW - timedelta(minutes=1):%H:%M}"),
-    "a grant by SQL": (sql("INSERT INTO decisions VALUES (9999, 'g-forged', 'approved')"), "decisions.hold", "g-forged"),
+    "a grant by SQL": (
+        sql("INSERT INTO decisions VALUES (9999, 'g-forged', 'approved')"), "decisions.hold", "g-forged"
+    ),
     "a decision hidden": (
         sql("DELETE FROM decisions WHERE entry_index = (SELECT max(entry_index) FROM decisions)"), "decisions.found",
         "hidden",
