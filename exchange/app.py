@@ -107,9 +107,8 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
 
     Raises Misconfigured if a bus stands there already; Refusal `founding.too_few`, `role.held_already`.
     """
+    no_bus_yet(settings)
     state, folder = settings.at(settings.state.folder), settings.at(settings.keys.folder)
-    if (state / "origin.json").exists():
-        raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
     _ = settings.suites.xml  # a bad name stops here, not at the first signature
     if edition_of(edition) != edition_of(settings.city.edition):
         raise Misconfigured(f"{settings.source}: city.edition is {settings.city.edition!r}, not that of {edition!r}")
@@ -132,6 +131,13 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
     origin = Origin(settings.bus.origin, settings.city.edition, "SHA-256", fingerprint, founding)
     _write_json(state / "origin.json", origin)
     return anchors
+
+
+def no_bus_yet(settings: Settings) -> None:
+    """Return if a bus may be made there. Raises Misconfigured if one stands there already."""
+    state = settings.at(settings.state.folder)
+    if (state / "origin.json").exists():
+        raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
 
 
 def _found(settings: Settings, state: Path, founders: Sequence[Founder]) -> str:

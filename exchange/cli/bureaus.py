@@ -51,9 +51,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     for use, says in USE_WORDS.items():
         enrol.add_argument(f"--{use}", type=Path, metavar="PEM", help=f"certificate of the bureau's {says}")
         enrol.add_argument(f"--{use}-csr", type=Path, metavar="FILE", help="or a request (PKCS#10) for one")
-    enrol.add_argument(
-        "--out", type=Path, default=Path(), metavar="DIR", help="where certificates for requests go (here)"
-    )
+    enrol.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where those made here go")
     enrol.add_argument(
         "--new-keys", type=Path, metavar="DIR", help="make keys and certificates in DIR/BUREAU (a trial)"
     )

@@ -24,14 +24,12 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     """evidence ask|open, spill ask|purge."""
     evidence = add_group(commands, "evidence", says="a delivery's original content, opened by two persons")
     spill = add_group(commands, "spill", says="a delivery that should never have come, erased by two persons")
-    kinds: tuple[tuple[Commands, Literal["opening", "purge"], str], ...]
-    kinds = ((evidence, "opening", "evidence"), (spill, "purge", "spill"))
-    for group, kind, name in kinds:
+    for group, run, name in ((evidence, _ask_to_open, "evidence"), (spill, _ask_to_purge, "spill")):
         ask = add_command(
             group,
             common,
             "ask",
-            partial(_ask, kind=kind),
+            run,
             says="propose it; a security officer approves",
             example=f"yongtong {name} ask 20261122-7f3a9c --ground 纠纷取证 --by 赵六",
         )
@@ -60,6 +58,14 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     purge.add_argument("decision", metavar="DECISION")
     for parser in (opened, purge):
         add_person_options(parser)
+
+
+def _ask_to_open(options: argparse.Namespace) -> int:
+    return _ask(options, "opening")
+
+
+def _ask_to_purge(options: argparse.Namespace) -> int:
+    return _ask(options, "purge")
 
 
 def _ask(options: argparse.Namespace, kind: Literal["opening", "purge"]) -> int:

@@ -42,6 +42,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _init(options: argparse.Namespace) -> int:
     settings = settings_of(options)
+    app.no_bus_yet(settings)  # first: no key is made for a bus that will not be
     people = people_of(settings, options.people)
     founders = [_founder(said, role, people) for role, named in _named(options).items() for said in named]
     anchors = app.initialise(settings, options.edition, founders, app.utc_now())

@@ -116,6 +116,14 @@ class Desk:
         """A new public key."""
         return self.file(generate("ES256").public_pem(), "public.pem")
 
+    def request(self, name: str) -> str:
+        """A request for a certificate, as OpenSSL makes it with a key that stays with the bureau."""
+        csr = self.folder / f"{name}.csr"
+        words = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=whatever"]
+        command = ["openssl", "req", "-new", *words, "-keyout", str(csr.with_suffix(".key")), "-out", str(csr)]
+        subprocess.run(command, check=True, capture_output=True)
+        return str(csr)
+
     def copy(self, flipped: int) -> str:
         """A copy of the journal with a bit of one entry flipped."""
         path = self.folder / "journal.sqlite"
@@ -190,6 +198,11 @@ GOOD: dict[str, Good] = {
     "bureau enrol": lambda desk: (
         ["bureau", "enrol", desk.id, *TITLES, "--new-keys", str(desk.folder), *BY, *desk.here],
         {"bureau", "certificates"},
+    ),
+    "bureau enrol by requests": lambda desk: (
+        ["bureau", "enrol", desk.id, *TITLES, "--signing-csr", desk.request("s"), "--connection-csr", desk.request("c"),
+         "--out", str(desk.folder), *BY, *desk.here],
+        {"bureau", "certificates", "decision", "state"},
     ),
     "bureau list": lambda desk: (["bureau", "list", *desk.here], {"bureaus", "certificates"}),
     "bureau revoke": lambda desk: (
