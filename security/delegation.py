@@ -32,12 +32,16 @@ def may_sign_for(signer: Principal, sender: str, grants: Iterable[Grant], day: s
 def _granted(
     principal: Principal, action: Literal["carry", "on_behalf_of"], bureau: str, grants: Iterable[Grant], day: str
 ) -> Grant:
-    # Such a grant says who and for whom; classes, area and attributes stand in the grant to push. One that names any
-    # would promise a limit that nobody holds, so it covers nothing.
-    unlimited = (g for g in grants if not (g.classes or g.attributes or g.map_area_km2 or g.area != EVERYWHERE))
     try:
-        return authorise(principal, action, bureau, None, unlimited, day)
+        grant = authorise(principal, action, bureau, None, grants, day)
     except Refusal as refusal:
         if refusal.code != "auth.no_grant":
             raise
-        raise Refusal(_REFUSED[action], f"{principal.bureau} / {bureau}: no grant {action}"[:120]) from refusal
+        raise Refusal(_REFUSED[action], f"{principal.bureau} / {bureau}; {refusal.detail}") from refusal
+    # Such a grant says who and for whom; classes, area and attributes stand in the grant to push. One that names any
+    # would promise a limit that nobody holds, so it covers nothing.
+    if grant.classes or grant.attributes or grant.map_area_km2 or grant.area != EVERYWHERE:
+        raise Refusal(
+            _REFUSED[action], f"{principal.bureau} / {bureau}; {grant.id} names limits, which {action} has not"
+        )
+    return grant

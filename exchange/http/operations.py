@@ -17,7 +17,7 @@ from exchange.http.reads import changes_within, component_within, nearest_within
 from exchange.http.uploading import begin_upload, upload_chunk
 from exchange.intake import Admitted, Received, admit, receive
 from exchange.publication import USUAL, VIEW
-from security.errors import Refusal
+from security.errors import Refusal, Unavailable
 from security.message import Delivery
 from security.wss import VerifiedEnvelope, open_envelope
 
@@ -32,8 +32,11 @@ async def submit_delivery(delivery: Delivery, version: Version, bus: Bus) -> etr
 async def complete_upload(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
     """`CompleteUpload`: act one of a delivery whose content came before. Its evidence is this envelope with it."""
     id = open_envelope(delivery.envelope).claimed("UploadId")  # of this signer, and for this delivery: see `opened`
-    content = await asyncio.to_thread(bus.uploads.whole, id)
-    raw = await asyncio.to_thread(put_together, delivery.envelope, content)
+    try:
+        content = await asyncio.to_thread(bus.uploads.whole, id)
+        raw = await asyncio.to_thread(put_together, delivery.envelope, content)
+    except OSError as problem:  # the disk; or the same was completed by another request meanwhile
+        raise Unavailable(f"upload {id} cannot be read: {problem}") from problem
     whole = msgspec.structs.replace(delivery, raw=raw, attachment=content, attachment_id="")
     received = await receive(whole, bus)
     await asyncio.to_thread(bus.uploads.end, id)
