@@ -36,7 +36,10 @@ MAX_RADIUS_M: Final = 500.0
 MAX_DISPUTES: Final = 500
 _KEY: Final = re.compile(r"[0-9]{1,18}")
 _ALWAYS: Final = ("purpose", "case_number")
-_STATUS: Final = {"component.unknown": 404, "delivery.unknown": 404, "report.not_ready": 404}
+_STATUS: Final = {
+    **dict.fromkeys(("component.unknown", "delivery.unknown", "report.not_ready"), 404),
+    **dict.fromkeys(("grant.attribute_masked", "export.area_too_large"), 403),
+}
 
 log = logging.getLogger("yongtong.door")
 Answer = Callable[[Request], Awaitable[Response]]
