@@ -213,12 +213,16 @@ def _of_view(views: Sequence[View], view: View) -> pl.DataFrame:
 def _cells(versions: pl.DataFrame, links: pl.DataFrame) -> list[int]:
     """The cells in which records joined what other bureaus said."""
     met = links.filter(pl.col("component").is_not_null(), pl.col("distance_m").is_not_null())
+    if met.is_empty():
+        return []
     places = versions.join(met, on="source_key", how="semi")
     return places.select(cell(pl.col("longitude_deg"), pl.col("latitude_deg")).unique()).to_series().to_list()
 
 
 def _within(seen: Seen, beyond: pl.DataFrame) -> Seen:
     """What is known of a feed, without the claims that its grant does not reach: a snapshot ends none of them."""
+    if beyond.is_empty():
+        return seen
     return structs.replace(seen, claims=seen.claims.join(beyond, on="source_key", how="anti"))
 
 

@@ -39,6 +39,7 @@ _ALWAYS: Final = ("purpose", "case_number")
 LATER: Final = b'{"unavailable":"later"}'
 _STATUS: Final = {
     **dict.fromkeys(("component.unknown", "delivery.unknown", "report.not_ready"), 404),
+    **dict.fromkeys(("grant.attribute_masked", "export.area_too_large"), 403),
     **dict.fromkeys(("size.too_large", "jws.too_large"), 413),
     "http.body_slow": 408,
     "http.media_type": 415,

@@ -235,7 +235,7 @@ _CLASSES: Final = (
     "WHERE value NOT IN (SELECT value FROM json_each(:v_classes))))"
 )
 _DISTRICTS: Final = (
-    "EXISTS (SELECT 1 FROM json_each(:v_districts) WHERE substr({0}.division_code, 1, length(value)) = value)"
+    "coalesce(substr({{0}}.division_code, 1, {digits}) IN (SELECT value FROM json_each(:v_districts)), 0)"
 )
 _GRIDS: Final = "coalesce({0}.grid_code IN (SELECT value FROM json_each(:v_grids)), 0)"
 _RING: Final = (
@@ -247,8 +247,8 @@ _RING: Final = (
 def seen_through(view: View, row: str) -> str:
     """A condition, never null, on a row of `components` or `claims` that has this name in the statement."""
     area = view.area
-    parts = ((area.districts, _DISTRICTS), (area.cells, _GRIDS), (area.polygon, _RING))
-    places = [condition for named, condition in parts if named]
+    places = [_DISTRICTS.format(digits=digits) for digits in sorted({len(code) for code in area.districts})]
+    places += [condition for named, condition in ((area.cells, _GRIDS), (area.polygon, _RING)) if named]
     conditions = [*([_CLASSES] if view.classes else []), *([f"({' OR '.join(places)})"] if places else [])]
     return f"({' AND '.join(conditions) or '1'})".format(row)
 

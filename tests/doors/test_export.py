@@ -17,6 +17,7 @@ from exchange import ownership
 from exchange.bus import Limits
 from exchange.cli.main import main
 from exchange.http.app import make_app
+from exchange.http.rest import RestDoor
 from exchange.receipts import verify_receipt
 from security.errors import Refusal
 from security.message import Area
@@ -158,6 +159,15 @@ def test_a_grant_that_ends_between_two_pages_ends_the_export(served: Served, mon
     served.test.registry.granted.clear()
     with pytest.raises(Refusal, match=r"auth\.no_grant"):
         next(pages)
+
+
+def test_every_address_is_described(served: Served) -> None:
+    ca = str(served.test.city.ca_file)
+    described = requests.get(f"{served.url}/api/openapi.json", verify=ca, timeout=10).json()["paths"]
+    addresses = {route.path.removeprefix("/api/v1") for route in RestDoor(served.test.bus).routes()}
+    assert {address.replace("{key}", "{id}") for address in addresses} == set(described)
+    asked = {one["name"] for one in described["/components"]["get"]["parameters"]}
+    assert asked == {"after", "limit", "class", "state", "purpose", "case_number"}
 
 
 def test_another_districts_components_are_another_export(served: Served, tmp_path: Path) -> None:
