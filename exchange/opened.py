@@ -15,11 +15,11 @@ from mappings.feed import Feed
 from security import jws_delivery, wss
 from security.authenticate import TrustList
 from security.errors import Refusal
-from security.jws_delivery import VerifiedJws
 from security.message import Carried, Delivery, EnrolledCertificate, Principal
+from security.signed_delivery import VerifiedDelivery, check_age
 from security.wss import VerifiedEnvelope
 
-Verified = VerifiedEnvelope | VerifiedJws
+Verified = VerifiedEnvelope | VerifiedDelivery
 # Hears the signer as soon as the signature holds, before anything else is judged.
 Confirmed = Callable[[Principal], None]
 
@@ -108,7 +108,7 @@ class _Jws:
     def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
         return trust.by_fingerprint(self._envelope.certificate)
 
-    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedJws:
+    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedDelivery:
         verified = jws_delivery.verify_delivery(self._envelope, certificate)
         confirmed(verified.signer)
         return verified
@@ -122,7 +122,7 @@ class _Jws:
         # The broker's rights are by topic, ours by what was signed: they must speak of one feed.
         if self._carried.feed != feed.id:
             raise Refusal("mqtt.feed_of_topic", f"{self._carried.feed} / {feed.id}")
-        jws_delivery.check_age(self._envelope, now, feed.max_age)
+        check_age(self._envelope, now, feed.max_age)
 
 
 _KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {"soap": _Soap, "mqtt": _Jws}

@@ -11,22 +11,23 @@ from lxml import etree
 
 from security.envelope import YT, text_of
 from security.errors import AuditBroken, Refusal
-from security.jws_delivery import JwsEnvelope, VerifiedJws, open_delivery
+from security.jws_delivery import open_delivery
 from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
+from security.signed_delivery import SignedDelivery, VerifiedDelivery
 from security.wss import VerifiedEnvelope
 from security.xml import read_own
 from security.xmldsig import DS, octets_of, unbase64
 
 
-def payload_of(verified: VerifiedEnvelope | VerifiedJws, delivery: Delivery) -> VerifiedPayload:
+def payload_of(verified: VerifiedEnvelope | VerifiedDelivery, delivery: Delivery) -> VerifiedPayload:
     """The content of a verified delivery: of a JWS its payload; of a SubmitDelivery decoded from the Body, or the part.
 
     Raises Refusal `signature.content_digest` when the content has another digest than the signed Body states, or one
     of another algorithm; `signature.content_not_base64`; `signature.attachment_mismatch` when the delivery's part is
     not the one that was verified.
     """
-    if isinstance(verified, VerifiedJws):
-        return _of_jws(verified.envelope, verified.signer)
+    if isinstance(verified, VerifiedDelivery):
+        return _of_envelope(verified.envelope, verified.signer)
     if verified.attachment != delivery.attachment:
         raise Refusal("signature.attachment_mismatch", delivery.attachment_id[:80])
     content = verified.attachment or _inline(verified.element)
@@ -70,7 +71,7 @@ def reopen_jws(octets: bytes, *, expected: Digest, request_digest: str, signer: 
     """The same for a delivery that came as a JWS. Raises AuditBroken."""
     try:
         envelope = open_delivery(octets)
-        payload = _of_jws(envelope, signer)
+        payload = _of_envelope(envelope, signer)
     except Refusal as problem:
         raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem
     if (payload.content.digest, envelope.signature_digest) != (expected, request_digest):
@@ -78,7 +79,7 @@ def reopen_jws(octets: bytes, *, expected: Digest, request_digest: str, signer: 
     return payload
 
 
-def _of_jws(envelope: JwsEnvelope, signer: Principal) -> VerifiedPayload:
+def _of_envelope(envelope: SignedDelivery, signer: Principal) -> VerifiedPayload:
     content = in_memory(envelope.content)
     if content.digest != envelope.digest:
         raise _other_digest(envelope.digest, content.digest)
@@ -90,7 +91,7 @@ def _of_jws(envelope: JwsEnvelope, signer: Principal) -> VerifiedPayload:
         message_id=envelope.message_id,
         signer=signer,
         signed_at=envelope.signed_at,
-        form="jws",
+        form=envelope.form,
     )
 
 

@@ -19,8 +19,9 @@ from connectors.partner.over_broker import OverBroker
 from connectors.partner.partner import Check, Received, Reported, Status
 from security.errors import Refusal, Unavailable, sentences
 from security.jws import Document, open_document
-from security.jws_delivery import MOST_BYTES, open_delivery, sign_delivery
+from security.jws_delivery import open_delivery, sign_delivery
 from security.message import Content
+from security.signed_delivery import MOST_BYTES
 
 RECEIPT_WAIT_S: Final = 60.0
 AGAIN_S: Final = 10.0  # without a receipt the same envelope is published once more

@@ -18,11 +18,13 @@ from security.authenticate import TrustList, signer_of
 from security.errors import Refusal
 from security.jose import b64url
 from security.jws import sign_document
-from security.jws_delivery import MOST_BYTES, TYP, check_age, open_delivery, sign_delivery, verify_delivery
+from security.jws_delivery import open_delivery, sign_delivery, verify_delivery
 from security.keys import SigningKey, generate
 from security.message import Content, Delivery, EnrolledCertificate, Use, VerifiedPayload, in_memory
 from security.signatures import payload_of
+from security.signed_delivery import MOST_BYTES, check_age, typ_of
 
+TYP = typ_of("jws")
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 MAX_AGE = timedelta(days=7)
 CA = pki.make_ca("Test CA", NOW)
