@@ -21,7 +21,6 @@ from time import sleep
 from typing import Final
 
 import msgspec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from paho.mqtt.enums import MQTTProtocolVersion
 from starlette.applications import Starlette
 
@@ -51,6 +50,7 @@ from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer, register, run_worker
 from security import keys, pki
 from security.authenticate import carrier_of
+from security.checkpoint import log_key_octets
 from security.errors import Misconfigured
 from security.keys import SigningKey, der_of_pem
 from security.sealing import KEY_BYTES, SealingKey
@@ -99,7 +99,7 @@ def initialise(settings: Settings, edition: str, now: datetime) -> Anchors:
     _make_keys(settings, folder, now)
     anchors = Anchors(
         origin=settings.bus.origin,
-        log_key=SigningKey.load(folder / "log.key").public_key.public_bytes(Encoding.Raw, PublicFormat.Raw).hex(),
+        log_key=log_key_octets(SigningKey.load(folder / "log.key").public_key).hex(),
         receipt_certificates=[(folder / "answer.pem").read_text()],
     )
     _write_json(state / "anchors.json", anchors)

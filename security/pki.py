@@ -10,18 +10,37 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from asn1crypto import algos, core, keys
+from asn1crypto import x509 as asn1_x509
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from security.errors import Refusal
-from security.keys import PublicKey, SigningKey, generate, public_key_of
+from security.keys import Kind, PublicKey, SigningKey, generate, kind_of, public_key_of, spki, verify_signature
 from security.message import EnrolledCertificate, Use
+from security.sm2 import Sm2PrivateKey, Sm2PublicKey, der_of, raw_of
 
 CA_YEARS = 10
+SM2_WITH_SM3: Final = "1.2.156.10197.1.501"
+# By which certificates may be signed. SHA-1, MD5 and DSA are not among them, whoever the issuer is.
+_OIDS_OF_ISSUERS: Final[dict[Kind, str]] = {
+    "ES256": SignatureAlgorithmOID.ECDSA_WITH_SHA256.dotted_string,
+    "RS256": SignatureAlgorithmOID.RSA_WITH_SHA256.dotted_string,
+    "EdDSA": SignatureAlgorithmOID.ED25519.dotted_string,
+    "SM2": SM2_WITH_SM3,
+}
+_CERTIFICATE_SUITES: Final = {
+    *_OIDS_OF_ISSUERS.values(),
+    *(oid.dotted_string for oid in (
+        SignatureAlgorithmOID.ECDSA_WITH_SHA384, SignatureAlgorithmOID.ECDSA_WITH_SHA512,
+        SignatureAlgorithmOID.RSA_WITH_SHA384, SignatureAlgorithmOID.RSA_WITH_SHA512, SignatureAlgorithmOID.RSASSA_PSS,
+    )),
+}  # fmt: skip
 LONGEST_ISSUER = 1_000  # characters; the text comes from strangers
 _AFTER_COMMA = re.compile(r"(?<!\\), +")
 _SHORT_NAMES = {"E": NameOID.EMAIL_ADDRESS, "emailAddress": NameOID.EMAIL_ADDRESS, "S": NameOID.STATE_OR_PROVINCE_NAME}
@@ -34,15 +53,18 @@ class Authority(NamedTuple):
     certificate_der: bytes
 
 
-def make_ca(name: str, now: datetime) -> Authority:
-    """A new authority with a P-256 key; its certificate is valid from a day before `now` for ten years."""
-    key = generate("ES256")
+def make_ca(name: str, now: datetime, kind: Kind = "ES256") -> Authority:
+    """A new authority; its certificate is valid from a day before `now` for ten years.
+
+    kind: of its key; TLS asks for one of the standard's, so `SM2` is for an authority of signing certificates alone
+    """
+    key = generate(kind)
     subject = _name(name)
     builder = _builder(subject, key.public_key, now - timedelta(days=1), now + timedelta(days=365 * CA_YEARS))
     builder = builder.issuer_name(subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_key_usage(certificates=True), critical=True)
-    certificate_der = _signed(builder, key)
+    certificate_der = _signed(builder, key.public_key, key)
     return Authority(key.with_certificate(certificate_der), certificate_der)
 
 
@@ -65,14 +87,47 @@ def issue(
     builder = _builder(_name(subject), public_key, not_before, not_after).issuer_name(issuer.subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(signing=use == "signing"), critical=True)
-    authority_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key)
+    authority_key_id = x509.AuthorityKeyIdentifier(key_identifier(ca.key.public_key), None, None)
     builder = builder.add_extension(authority_key_id, critical=False)
     if use == "connection":
         both_sides = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(both_sides), critical=False)
     if sans:
         builder = builder.add_extension(x509.SubjectAlternativeName([_san(san) for san in sans]), critical=False)
-    return _signed(builder, ca.key)
+    return _signed(builder, public_key, ca.key)
+
+
+def check_issued(certificate_der: bytes, issuer_der: bytes) -> None:
+    """Return if the certificate names the issuer and holds its signature; else raise Refusal.
+
+    `auth.certificate_not_of_issuer`: another name, or no signature of its key;
+    `signature.algorithm_refused`: signed by SHA-1, MD5 or whatever else is not accepted here;
+    `auth.certificate_not_readable`. Windows, key usage and who is enrolled are other questions.
+    """
+    try:
+        certificate, issuer = map(x509.load_der_x509_certificate, (certificate_der, issuer_der))
+    except ValueError as problem:
+        raise Refusal("auth.certificate_not_readable") from problem
+    if certificate.issuer != issuer.subject:
+        raise Refusal("auth.certificate_not_of_issuer", f"issued by {certificate.issuer.rfc4514_string()}"[:120])
+    algorithm = certificate.signature_algorithm_oid.dotted_string
+    if algorithm not in _CERTIFICATE_SUITES:
+        raise Refusal("signature.algorithm_refused", certificate.signature_algorithm_oid._name[:80])
+    try:
+        if algorithm == SM2_WITH_SM3:
+            # In DER here, raw r ‖ s everywhere else that we verify.
+            raw = raw_of(certificate.signature)
+            verify_signature(issuer_der, "SM2", raw, certificate.tbs_certificate_bytes)
+        else:
+            certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, TypeError, ValueError, UnsupportedAlgorithm, Refusal) as problem:
+        raise Refusal("auth.certificate_not_of_issuer", "its signature is not by the issuer's key") from problem
+
+
+def key_identifier(public_key: PublicKey) -> bytes:
+    """The key identifier of a certificate for public_key: SHA-1 of its bits (RFC 5280 §4.2.1.2); a name, no proof."""
+    bits: bytes = keys.PublicKeyInfo.load(spki(public_key)).sha1
+    return bits
 
 
 def pem_of(certificate_der: bytes) -> bytes:
@@ -84,7 +139,7 @@ def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
     """What the registry keeps of a certificate. Raises Refusal when the certificate cannot serve that use.
 
     `auth.certificate_not_readable`: not DER of X.509;
-    `signature.key_not_accepted`: the key is not P-256, RSA from 2048 bits or Ed25519;
+    `signature.key_not_accepted`: the key is not P-256, RSA from 2048 bits, Ed25519 or SM2;
     `auth.certificate_not_for_signing`: a signing certificate whose key usage forbids signatures.
     """
     try:
@@ -168,9 +223,10 @@ def _name(common_name: str) -> x509.Name:
 def _builder(
     subject: x509.Name, public_key: PublicKey, not_before: datetime, not_after: datetime
 ) -> x509.CertificateBuilder:
-    builder = x509.CertificateBuilder().subject_name(subject).public_key(public_key)
+    """All but the public key, which `_signed` puts in."""
+    builder = x509.CertificateBuilder().subject_name(subject)
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(not_before).not_valid_after(not_after)
-    return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    return builder.add_extension(x509.SubjectKeyIdentifier(key_identifier(public_key)), critical=False)
 
 
 def _key_usage(*, certificates: bool = False, signing: bool = False) -> x509.KeyUsage:
@@ -194,7 +250,31 @@ def _san(san: str) -> x509.GeneralName:
         return x509.DNSName(san)
 
 
-def _signed(builder: x509.CertificateBuilder, key: SigningKey) -> bytes:
-    private_key = key.issuing_key()
-    algorithm = None if isinstance(private_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return builder.sign(private_key, algorithm).public_bytes(serialization.Encoding.DER)
+def _signed(builder: x509.CertificateBuilder, public_key: PublicKey, key: SigningKey) -> bytes:
+    """The certificate for public_key, signed by the authority's key, in DER."""
+    issuing_key = key.issuing_key()
+    if isinstance(public_key, Sm2PublicKey) or isinstance(issuing_key, Sm2PrivateKey):
+        return _signed_with_sm2(builder, public_key, key)
+    algorithm = None if isinstance(issuing_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.public_key(public_key).sign(issuing_key, algorithm).public_bytes(serialization.Encoding.DER)
+
+
+def _signed_with_sm2(builder: x509.CertificateBuilder, public_key: PublicKey, key: SigningKey) -> bytes:
+    """The same where an SM2 key stands on either side, which `cryptography` cannot write.
+
+    Its builder writes everything else, with a key that stands in; then the key and the signature are put in.
+    """
+    stand_in = ed25519.Ed25519PrivateKey.generate()
+    written = builder.public_key(stand_in.public_key()).sign(stand_in, None)
+    certificate = asn1_x509.Certificate.load(written.public_bytes(serialization.Encoding.DER))
+    tbs = certificate["tbs_certificate"]
+    tbs["subject_public_key_info"] = keys.PublicKeyInfo.load(spki(public_key))
+    algorithm = algos.SignedDigestAlgorithm({"algorithm": _OIDS_OF_ISSUERS[kind_of(key.public_key)]})
+    if kind_of(key.public_key) == "RS256":
+        algorithm["parameters"] = core.Null()
+    tbs["signature"] = certificate["signature_algorithm"] = algorithm
+    signature = key.sign(tbs.dump(force=True))
+    raw = kind_of(key.public_key) in ("ES256", "SM2")
+    certificate["signature_value"] = der_of(signature) if raw else signature
+    octets: bytes = certificate.dump(force=True)
+    return octets
