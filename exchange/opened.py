@@ -12,11 +12,12 @@ from lxml import etree
 
 from exchange.bus import Bus
 from mappings.feed import Feed
-from security import jws_delivery, wss
+from security import cms_delivery, jws_delivery, wss
 from security.authenticate import TrustList
 from security.errors import Refusal
 from security.message import Carried, Delivery, EnrolledCertificate, Principal
-from security.signed_delivery import VerifiedDelivery, check_age
+from security.signatures import is_cms
+from security.signed_delivery import SignedDelivery, VerifiedDelivery, check_age
 from security.wss import VerifiedEnvelope
 
 Verified = VerifiedEnvelope | VerifiedDelivery
@@ -85,33 +86,25 @@ class _Soap:
         """Its Timestamp was judged with its signature; of HTTP nothing else counts."""
 
 
-class _Jws:
-    """A JWS that a broker handed over."""
+class _ByBroker:
+    """What is the same of a JWS and a CMS that a broker handed over."""
 
-    def __init__(self, delivery: Delivery, bus: Bus) -> None:
+    def __init__(self, delivery: Delivery, envelope: SignedDelivery) -> None:
         assert delivery.carried is not None  # who hands it in says how it came
         self._carried: Carried = delivery.carried
-        self._envelope = jws_delivery.open_delivery(delivery.envelope)
+        self._claims = envelope
 
     @property
     def sender(self) -> str:
-        return self._envelope.sender
+        return self._claims.sender
 
     @property
     def feed(self) -> str:
-        return self._envelope.feed
+        return self._claims.feed
 
     @property
     def message_id(self) -> str:
-        return self._envelope.message_id
-
-    def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
-        return trust.by_fingerprint(self._envelope.certificate)
-
-    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedDelivery:
-        verified = jws_delivery.verify_delivery(self._envelope, certificate)
-        confirmed(verified.signer)
-        return verified
+        return self._claims.message_id
 
     def check_arrival(self, feed: Feed, now: datetime) -> None:
         # A retained message comes again to every new subscriber, for ever; one of QoS 0 may not come at all.
@@ -122,10 +115,46 @@ class _Jws:
         # The broker's rights are by topic, ours by what was signed: they must speak of one feed.
         if self._carried.feed != feed.id:
             raise Refusal("mqtt.feed_of_topic", f"{self._carried.feed} / {feed.id}")
-        check_age(self._envelope, now, feed.max_age)
+        check_age(self._claims, now, feed.max_age)
 
 
-_KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {"soap": _Soap, "mqtt": _Jws}
+class _Jws(_ByBroker):
+    """A JWS."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._envelope = jws_delivery.open_delivery(delivery.envelope)
+        super().__init__(delivery, self._envelope)
+
+    def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
+        return trust.by_fingerprint(self._envelope.certificate)
+
+    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedDelivery:
+        verified = jws_delivery.verify_delivery(self._envelope, certificate)
+        confirmed(verified.signer)
+        return verified
+
+
+class _Cms(_ByBroker):
+    """A CMS."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._envelope = cms_delivery.open_delivery(delivery.envelope)
+        super().__init__(delivery, self._envelope)
+
+    def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
+        return trust.of_signer(self._envelope.signed_data)
+
+    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedDelivery:
+        verified = cms_delivery.verify_delivery(self._envelope, certificate)
+        confirmed(verified.signer)
+        return verified
+
+
+def _by_broker(delivery: Delivery, bus: Bus) -> Opened:
+    return _Cms(delivery) if is_cms(delivery.envelope) else _Jws(delivery)
+
+
+_KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {"soap": _Soap, "mqtt": _by_broker}
 
 
 def opened_of(delivery: Delivery, bus: Bus) -> Opened:

@@ -160,9 +160,13 @@ def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
 
 
 class Names(NamedTuple):
-    """What a signature may call a certificate by. issuer: (object identifier, value) pairs, most specific first."""
+    """What a signature may call a certificate by. issuer: (object identifier, value) pairs, most specific first.
+
+    issuer_der: the same as it stands in the certificate
+    """
 
     issuer: tuple[tuple[str, str], ...]
+    issuer_der: bytes
     serial: int
     ski: bytes | None
     sha1: bytes
@@ -178,7 +182,8 @@ def names_of(certificate_der: bytes) -> Names:
         ski = None
     # WS-Security's thumbprint is SHA-1. It only finds an enrolled certificate, whose key then has to verify.
     sha1 = hashlib.sha1(certificate_der, usedforsecurity=False).digest()
-    return Names(_pairs(certificate.issuer), certificate.serial_number, ski, sha1)
+    issuer_der = asn1_x509.Certificate.load(certificate_der)["tbs_certificate"]["issuer"].dump()
+    return Names(_pairs(certificate.issuer), issuer_der, certificate.serial_number, ski, sha1)
 
 
 def issuer_from_text(text: str) -> tuple[tuple[str, str], ...] | None:

@@ -6,21 +6,35 @@ the journal wrote down: between the two acts nobody has to be believed.
 
 import hashlib
 from datetime import datetime
+from typing import Final
 
 from lxml import etree
 
+from security import cms_delivery, jws_delivery
 from security.envelope import YT, text_of
 from security.errors import AuditBroken, Refusal
-from security.jws_delivery import open_delivery
 from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
 from security.signed_delivery import SignedDelivery, VerifiedDelivery
 from security.wss import VerifiedEnvelope
 from security.xml import read_own
 from security.xmldsig import DS, octets_of, unbase64
 
+DER_SEQUENCE: Final = b"\x30"  # with which every CMS begins, and no JSON
+
+
+def is_cms(octets: bytes) -> bool:
+    """Whether an envelope that is no XML is a CMS; otherwise it can only be a JWS."""
+    return octets.startswith(DER_SEQUENCE)
+
+
+def open_signed(octets: bytes) -> SignedDelivery:
+    """A CMS or JWS envelope, opened. Raises Refusal as `cms_delivery` and `jws_delivery` do."""
+    return cms_delivery.open_delivery(octets) if is_cms(octets) else jws_delivery.open_delivery(octets)
+
 
 def payload_of(verified: VerifiedEnvelope | VerifiedDelivery, delivery: Delivery) -> VerifiedPayload:
-    """The content of a verified delivery: of a JWS its payload; of a SubmitDelivery decoded from the Body, or the part.
+    """The content of a verified delivery: what a JWS or CMS carries; of a SubmitDelivery decoded from the Body, or the
+    part.
 
     Raises Refusal `signature.content_digest` when the content has another digest than the signed Body states, or one
     of another algorithm; `signature.content_not_base64`; `signature.attachment_mismatch` when the delivery's part is
@@ -67,10 +81,10 @@ def reopen(
     return _payload(operation, content, signer, signed_at, form)
 
 
-def reopen_jws(octets: bytes, *, expected: Digest, request_digest: str, signer: Principal) -> VerifiedPayload:
-    """The same for a delivery that came as a JWS. Raises AuditBroken."""
+def reopen_signed(octets: bytes, *, expected: Digest, request_digest: str, signer: Principal) -> VerifiedPayload:
+    """The same for a delivery that came as a JWS or CMS. Raises AuditBroken."""
     try:
-        envelope = open_delivery(octets)
+        envelope = open_signed(octets)
         payload = _of_envelope(envelope, signer)
     except Refusal as problem:
         raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem

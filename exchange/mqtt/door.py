@@ -18,8 +18,8 @@ from exchange.intake import receive
 from exchange.mqtt.topics import DELIVERIES, feed_of, outbound
 from exchange.receipts import issue_refusal
 from security.errors import AuditBroken, ExchangeError, Refusal, Unavailable, places
-from security.jws_delivery import open_delivery
 from security.message import Carried, Delivery, in_memory
+from security.signatures import open_signed
 
 log = logging.getLogger("yongtong.door")
 
@@ -129,7 +129,7 @@ class MqttDoor:
         log.info("door.refused reference=%s code=%s remote=%s", refusal.reference, refusal.code, self._broker)
         if refusal.code == "auth.refused":
             return
-        envelope = open_delivery(arrived.octets)  # it opened before, or nobody could have been told
+        envelope = open_signed(arrived.octets)  # it opened before, or nobody could have been told
         answer = issue_refusal(
             refusal,
             self._bus.origin,

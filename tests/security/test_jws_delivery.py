@@ -258,3 +258,23 @@ def test_no_altered_octet_gives_another_delivery(data: Any) -> None:
     except Refusal:
         return
     assert (payload.content.read(), payload.message_id) == (CONTENT, "m-1")
+
+
+MEMBERS = st.dictionaries(st.sampled_from(["payload", "protected", "signature", "header"]), st.text() | st.integers())
+
+
+@given(st.binary(max_size=200) | MEMBERS.map(lambda members: json.dumps(members).encode()))
+@settings(max_examples=300, deadline=None)
+def test_random_octets_are_refused_and_nothing_else_happens(octets: bytes) -> None:
+    with pytest.raises(Refusal):
+        taken(octets)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(header())), st.text() | st.integers() | st.floats() | st.none()))
+@settings(max_examples=200, deadline=None)
+def test_whatever_stands_in_a_signed_header_it_is_taken_or_refused(spoilt: Header) -> None:
+    try:
+        taken(sealed(header(**spoilt)))
+    except Refusal:
+        return
+    assert set(spoilt) <= {"mid", "cty", "aud", "feed", "iat"}, "what names the signer or the content is the right one"
