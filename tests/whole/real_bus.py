@@ -155,7 +155,7 @@ class RealBus:
         return self.trial.url
 
     def folder(self, bureau: str = "made-up", kind: Kind = "ES256") -> PartnerFolder:
-        """A bureau's own folder; of `made-up` there is one whose signing key is RSA, too."""
+        """A bureau's own folder; of `made-up` there are two whose signing keys are RSA and SM2, too."""
         return PartnerFolder((self.trial.partners if kind == "ES256" else self.trial.folder / kind) / bureau)
 
     def partner(self, bureau: str = "made-up") -> Partner:
@@ -231,7 +231,8 @@ def real_bus(folder: Path) -> Iterator[RealBus]:
         trial.grant("made-up", "push", target)
     for view in ("ownership", "components", "changes"):
         trial.grant("made-up", "pull", view)
-    _enrol_rsa(trial)
+    _enrol_more(trial, "RS256")
+    _enrol_more(trial, "SM2")
     with trial:
         bus = RealBus(trial)
         with closing(bus.journal):
@@ -250,12 +251,12 @@ def more_key(trial: Trial, use: Use, kind: Kind = "ES256", days: int = 30) -> Si
     return key.with_certificate(der)
 
 
-def _enrol_rsa(trial: Trial) -> None:
-    """The folder of `made-up` with an RSA signing key and a connection certificate beside it."""
+def _enrol_more(trial: Trial, kind: Kind) -> None:
+    """A folder of `made-up` with a signing key of that kind and a connection certificate beside it."""
     ours = PartnerFolder(trial.partners / "made-up")
     PartnerFolder.make(
-        trial.folder / "RS256" / "made-up",
-        signing=more_key(trial, "signing", "RS256"),
+        trial.folder / kind / "made-up",
+        signing=more_key(trial, "signing", kind),
         connection=more_key(trial, "connection"),
         ca_pem=Path(ours.file("ca.pem")).read_bytes(),
         anchors_json=Path(ours.file("anchors.json")).read_bytes(),
