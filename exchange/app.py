@@ -39,7 +39,7 @@ from exchange.mqtt.reports import ReportPush
 from exchange.placing import load_city
 from exchange.processing import process
 from exchange.publication import Publisher
-from exchange.receipts import Anchors, issue_receipt, issue_report
+from exchange.receipts import issue_receipt, issue_report
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.settings import Settings
@@ -49,6 +49,7 @@ from mappings.load import load_feeds
 from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer, register, run_worker
 from security import keys, pki
+from security.anchors import Anchors
 from security.authenticate import carrier_of
 from security.checkpoint import log_key_octets
 from security.errors import Misconfigured
@@ -92,6 +93,7 @@ def initialise(settings: Settings, edition: str, now: datetime) -> Anchors:
     state, folder = settings.at(settings.state.folder), settings.at(settings.keys.folder)
     if (state / "origin.json").exists():
         raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
+    _ = settings.suites.xml  # a bad name stops here, not at the first signature
     if edition_of(edition) != edition_of(settings.city.edition):
         raise Misconfigured(f"{settings.source}: city.edition is {settings.city.edition!r}, not that of {edition!r}")
     state.mkdir(parents=True, exist_ok=True)
@@ -99,8 +101,11 @@ def initialise(settings: Settings, edition: str, now: datetime) -> Anchors:
     _make_keys(settings, folder, now)
     anchors = Anchors(
         origin=settings.bus.origin,
-        log_key=log_key_octets(SigningKey.load(folder / "log.key").public_key).hex(),
+        log_key=log_key_octets(_log_key(settings).public_key).hex(),
         receipt_certificates=[(folder / "answer.pem").read_text()],
+        log_key_kind=settings.suites.checkpoints,
+        xml_sm2_signature=settings.suites.xml_sm2_signature,
+        xml_sm3_digest=settings.suites.xml_sm3_digest,
     )
     _write_json(state / "anchors.json", anchors)
     _open_journal(settings, state).close()
@@ -120,11 +125,14 @@ def _make_keys(settings: Settings, folder: Path, now: datetime) -> None:
     until = now + timedelta(days=365 * KEY_YEARS)
     ca = pki.make_ca(f"{settings.bus.origin} CA", now)
     _write_key(folder, "ca", ca.key, ca.certificate_der)
-    for name, use, sans in (("tls", "connection", settings.https.names), ("answer", "signing", [])):
-        key = keys.generate("ES256")
-        der = pki.issue(ca, f"{settings.bus.origin} {name}", key.public_key, use, now - timedelta(hours=1), until, sans)  # type: ignore[arg-type]  # a literal of the tuple above
-        _write_key(folder, name, key, der)
-    _write_key(folder, "log", keys.generate("EdDSA"), None)
+    signing = settings.suites.signing
+    # TLS asks for a key of the standard's, whatever the city signs with.
+    tls, answer = keys.generate("ES256"), keys.generate("RS256" if signing == "PS256" else signing)
+    issued = partial(pki.issue, ca, not_before=now - timedelta(hours=1), not_after=until)
+    names = f"{settings.bus.origin} tls", f"{settings.bus.origin} answer"
+    _write_key(folder, "tls", tls, issued(names[0], tls.public_key, "connection", sans=settings.https.names))
+    _write_key(folder, "answer", answer, issued(names[1], answer.public_key, "signing"))
+    _write_key(folder, "log", keys.generate(settings.suites.checkpoints), None)
     _write_secret(folder / "outcome.secret", secrets.token_bytes(32))
     _write_secret(folder / "evidence.key", secrets.token_bytes(KEY_BYTES))
 
@@ -167,17 +175,37 @@ def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda:
 
 
 def _open_journal(settings: Settings, state: Path, before_commit: Callable[[], None] = lambda: None) -> Journal:
-    folder = settings.at(settings.keys.folder)
-    answer = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
+    answer = _answer_key(settings)
     return Journal(
         state,
         settings.bus.origin,
-        SigningKey.load(folder / "log.key"),
+        _log_key(settings),
         utc_now,
         partial(issue_receipt, key=answer),
         partial(issue_report, key=answer),
         before_commit,
     )
+
+
+def _answer_key(settings: Settings) -> SigningKey:
+    """The key of answers, receipts and reports, with its certificate; signs as the settings say."""
+    folder = settings.at(settings.keys.folder)
+    key = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
+    try:
+        return key.signing_by(settings.suites.signing)
+    except Misconfigured as problem:
+        raise Misconfigured(
+            f"{folder / 'answer.key'}: {problem}; put [suites] signing back, or make a new key: yongtong rekey"
+        ) from problem
+
+
+def _log_key(settings: Settings) -> SigningKey:
+    """The key of the log's heads, of the kind that was fixed at init."""
+    path = settings.at(settings.keys.folder) / "log.key"
+    key = SigningKey.load(path)
+    if key.algorithm != settings.suites.checkpoints:
+        raise Misconfigured(f"{path}: a key for {key.algorithm}, fixed at init; put [suites] checkpoints back to that")
+    return key
 
 
 def open_registry(settings: Settings, journal: Journal) -> Registry:
@@ -197,7 +225,7 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
     journal = open_journal(settings, evidence.sync)
     feeds = load_feeds(settings.at(path) for path in settings.feeds.folders)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
-    answer = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
+    answer = _answer_key(settings)
     assert answer.certificate_der is not None
     return Bus(
         origin=settings.bus.origin,
@@ -220,6 +248,7 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None) -> Bus
         clock=utc_now,
         batch_deliveries=settings.worker.batch_deliveries,
         transformation_m=settings.tolerances.transformation_m,
+        xml_suites=settings.suites.xml,
     )
 
 

@@ -15,8 +15,9 @@ import msgspec
 
 from exchange.entry import SALT_SIZE, Leaf, commitment
 from exchange.journal_file import NAME
-from exchange.receipts import IN_DETAIL, IN_LEAF, Anchors, verify_receipt
+from exchange.receipts import IN_DETAIL, IN_LEAF, verify_receipt
 from security import merkle
+from security.anchors import Anchors
 from security.checkpoint import open_checkpoint
 from security.errors import Misconfigured, Refusal
 

@@ -16,6 +16,8 @@ from exchange.store.sqlite import Store
 from exchange.validation import Lists
 from mappings.feed import Feed
 from security.keys import SigningKey
+from security.suites import XmlSuites
+from security.xmldsig import STANDARD
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +40,7 @@ class Bus(msgspec.Struct, frozen=True):
     outcome_secret: keys the salts of outcome trees, 32 octets
     wake:         tells the scheduler that a delivery was accepted
     clock:        now, aware, UTC
+    xml_suites:   the names that SM2 and SM3 go by in XML signatures
     """
 
     origin: str
@@ -60,6 +63,7 @@ class Bus(msgspec.Struct, frozen=True):
     clock: Callable[[], datetime]
     batch_deliveries: int = 500
     transformation_m: float = 1.0
+    xml_suites: XmlSuites = STANDARD
 
     def close(self) -> None:
         """Write what is staged and give the files back."""

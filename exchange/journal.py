@@ -74,7 +74,7 @@ class Journal:
 
     folder:         holds journal.sqlite, journal.lock and journal.queue
     origin:         this bus's name in leaves, checkpoints and receipts
-    log_key:        Ed25519, signs checkpoints
+    log_key:        Ed25519 or SM2, signs checkpoints
     clock:          now, aware; log time follows it but never goes back
     issue_receipt:  makes the signed receipt of an inbox row and its proven entry (`receipts.issue_receipt`, key bound)
     issue_report:   the same for a report's document
@@ -95,7 +95,7 @@ class Journal:
     ) -> None:
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
         self._before_commit = before_commit
-        log_key_octets(log_key.public_key)  # stops the start if it is not Ed25519
+        log_key_octets(log_key.public_key)  # stops the start if it is of another kind
         turn = Turn(folder)
         prepare(folder, turn)
         turn.close()

@@ -57,7 +57,9 @@ class _Soap:
 
     def __init__(self, delivery: Delivery, bus: Bus) -> None:
         self._delivery, self._schema = delivery, bus.schema
-        self._envelope = wss.open_envelope(delivery.envelope, wss.Limits(max_bytes=bus.limits.max_envelope_bytes))
+        self._envelope = wss.open_envelope(
+            delivery.envelope, wss.Limits(max_bytes=bus.limits.max_envelope_bytes), bus.xml_suites
+        )
 
     @property
     def sender(self) -> str:

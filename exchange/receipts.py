@@ -16,10 +16,10 @@ from hashlib import sha256
 from typing import Any, Literal
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from exchange.entry import EntryProof, InboxRow, Leaf, commitment
 from security import merkle
+from security.anchors import Anchors
 from security.checkpoint import Checkpoint, open_checkpoint
 from security.errors import Misconfigured, Refusal
 from security.jws import Document, key_named, open_document, sign_document
@@ -37,26 +37,6 @@ IN_DETAIL = (
     *("message_id", "content_digest", "content_length", "content_type", "request_digest"),
     *("evidence_class", "form", "received_at"),
 )
-
-
-class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a partner trusts, from `anchors.json`.
-
-    log_key:              Ed25519 public key of the log, 32 octets, hex
-    receipt_certificates: PEM, all that ever signed receipts of this origin
-    """
-
-    origin: str
-    log_key: str
-    receipt_certificates: list[str]
-
-    @property
-    def log_public_key(self) -> Ed25519PublicKey:
-        """The log's key. Raises Misconfigured."""
-        try:
-            return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.log_key))
-        except ValueError as problem:
-            raise Misconfigured("anchors: log_key is not 32 octets in hex") from problem
 
 
 class VerifiedDocument(msgspec.Struct, frozen=True):

@@ -2,11 +2,14 @@
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from exchange.bus import Limits
 from security.errors import Misconfigured
+from security.keys import Algorithm
+from security.suites import SM2_WITH_SM3, SM3, XmlSuites
 
 
 class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +81,25 @@ class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transformation_m: float = 1.0
 
 
+class SuiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """By what the bus signs, and what SM2 is called in XML.
+
+    signing:     answers, receipts and reports: `ES256`, `EdDSA`, `RS256`, `PS256` or `SM2`
+    checkpoints: heads of the log: `EdDSA` or `SM2`; fixed at init, for the log has one key for life
+    xml_sm2_signature, xml_sm3_digest: URIs of SM2 with SM3, and of SM3, in XML signatures of bureaus and bus alike
+    """
+
+    signing: Algorithm = "ES256"
+    checkpoints: Literal["EdDSA", "SM2"] = "EdDSA"
+    xml_sm2_signature: str = SM2_WITH_SM3
+    xml_sm3_digest: str = SM3
+
+    @property
+    def xml(self) -> XmlSuites:
+        """The names in XML. Raises Misconfigured for one that is no URI, or another algorithm's."""
+        return XmlSuites(self.xml_sm2_signature, self.xml_sm3_digest)
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. `at(path)` resolves a path against the file's own folder."""
 
@@ -91,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     tolerances: Tolerances = Tolerances()
     mqtt: MqttSettings = MqttSettings()
+    suites: SuiteSettings = SuiteSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:

@@ -1,25 +1,32 @@
-"""Signed tree heads as text that people can carry: C2SP tlog-checkpoint in a C2SP signed note, Ed25519.
+"""Signed tree heads as text that people can carry: C2SP tlog-checkpoint in a C2SP signed note, by Ed25519 or by SM2.
 
 yongtong.example/log
 20852163
 CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
 
 — yongtong.example/log Az3grlgtzPICa5OS8npV…
+
+The note format assigns SM2 no type, so its type is the one kept for such, 0xff, and its object identifier as a URN:
+
+    key id      SHA-256(name ‖ 0x0A ‖ 0xff ‖ "urn:oid:1.2.156.10197.1.501" ‖ x ‖ y), the first 4 octets
+    signature   r ‖ s over the text, by SM3 with user id 1234567812345678
 """
 
 import base64
 import hashlib
+from typing import Literal
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from security.errors import Misconfigured, Refusal
-from security.keys import PublicKey, SigningKey
+from security.keys import PublicKey, SigningKey, kind_of, verify_signature
+from security.sm2 import Sm2PublicKey
+from security.suites import SM2_WITH_SM3
 
 MOST_CHARACTERS = 65_536  # room for the sixteen signatures that a verifier must accept
 _ED25519 = b"\x01"  # the note format's identifier of plain Ed25519
+_SM2 = b"\xff" + SM2_WITH_SM3.encode()
 _DASH = "\N{EM DASH}"
 
 
@@ -39,19 +46,27 @@ def note_name(origin: str) -> str:
 
 
 def key_id(origin: str, public_key: PublicKey) -> bytes:
-    """The four octets by which a note names its key: SHA-256(name ‖ 0x0A ‖ 0x01 ‖ public key), cut."""
-    return hashlib.sha256(origin.encode() + b"\n" + _ED25519 + log_key_octets(public_key)).digest()[:4]
+    """The four octets by which a note names its key: SHA-256(name ‖ 0x0A ‖ type ‖ public key), cut."""
+    type_octets = _SM2 if isinstance(public_key, Sm2PublicKey) else _ED25519
+    return hashlib.sha256(origin.encode() + b"\n" + type_octets + log_key_octets(public_key)).digest()[:4]
 
 
 def log_key_octets(public_key: PublicKey) -> bytes:
-    """The 32 octets of a log's public key. Raises Misconfigured for anything but Ed25519."""
-    if not isinstance(public_key, Ed25519PublicKey):
-        raise Misconfigured("a log signs its checkpoints with Ed25519")
-    return public_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    """The 32 octets of a log's Ed25519 key, or the 64 of its SM2 point. Raises Misconfigured for any other kind."""
+    if isinstance(public_key, Ed25519PublicKey):
+        return public_key.public_bytes_raw()
+    if isinstance(public_key, Sm2PublicKey):
+        return public_key.point
+    raise Misconfigured("a log signs its checkpoints with Ed25519 or SM2")
+
+
+def log_key_of(kind: Literal["EdDSA", "SM2"], octets: bytes) -> PublicKey:
+    """The log's key again from those octets. Raises ValueError."""
+    return Sm2PublicKey(octets) if kind == "SM2" else Ed25519PublicKey.from_public_bytes(octets)
 
 
 def sign_checkpoint(origin: str, size: int, root: bytes, key: SigningKey) -> str:
-    """The signed note. Ed25519: the same head gives the same text. Raises Misconfigured for another kind of key."""
+    """The signed note. By Ed25519 the same head gives the same text. Raises Misconfigured for another kind of key."""
     name = key_id(note_name(origin), key.public_key)
     text = f"{origin}\n{size}\n{_base64(root)}\n"
     return f"{text}\n{_DASH} {origin} {_base64(name + key.sign(text.encode()))}\n"
@@ -82,8 +97,6 @@ def open_checkpoint(text: str, origin: str, public_key: PublicKey) -> Checkpoint
 
 
 def _verify(body: str, lines: list[str], origin: str, public_key: PublicKey) -> None:
-    if not isinstance(public_key, Ed25519PublicKey):
-        raise _invalid("the log's key is not Ed25519")
     name = key_id(origin, public_key)
     ours = 0
     for line in lines:
@@ -94,8 +107,8 @@ def _verify(body: str, lines: list[str], origin: str, public_key: PublicKey) -> 
         if parts[1] != origin or signature[:4] != name:
             continue
         try:
-            public_key.verify(signature[4:], body.encode())
-        except InvalidSignature as problem:
+            verify_signature(public_key, kind_of(public_key), signature[4:], body.encode())
+        except Refusal as problem:
             raise _invalid("the log's signature does not hold") from problem
         ours += 1
     if not ours:

@@ -8,6 +8,7 @@ with the header exactly `typ iss aud mid cty feed iat dig` (`security.signed_del
 named by CMS itself, so the header names none; `iat` and the signed attribute signingTime are one moment.
 """
 
+import re
 from typing import ClassVar, Final, Unpack
 
 from security import cms
@@ -26,8 +27,10 @@ from security.signed_delivery import (
     read_header,
     said,
 )
+from security.suites import hash_of
 
 _LENGTH_OCTETS: Final = 4
+_FORMS: Final = {**FORMS, "dig": re.compile(r"(?:SHA-256|SM3):[0-9a-f]{64}")}
 
 
 class CmsEnvelope(SignedDelivery, frozen=True, kw_only=True):
@@ -48,7 +51,7 @@ def open_delivery(octets: bytes) -> CmsEnvelope:
     check_size(octets, "cms")
     signed = cms.read(octets)
     header_octets, content = _parted(signed.content)
-    says = said(read_header(header_octets, FORMS, "cms", "header"), "cms")
+    says = said(read_header(header_octets, _FORMS, "cms", "header"), "cms")
     # Two readers may not take it for signed at two times.
     if says["signed_at"] != signed.signed_at:
         raise Refusal("cms.times_differ", f"{says['signed_at'].isoformat()} / {signed.signed_at.isoformat()}")
@@ -79,7 +82,7 @@ def sign_delivery(content: bytes, key: SigningKey, **names: Unpack[Names]) -> by
 
     Raises Refusal `cms.too_large`, or what `open_delivery` would raise for names of another form; Misconfigured.
     """
-    header = jcs(header_of(content, "cms", **names))
+    header = jcs(header_of(content, "cms", hash_of(key.algorithm), **names))
     signed = b"".join((len(header).to_bytes(_LENGTH_OCTETS, "big"), header, content))
     octets = cms.write(signed, key, names["signed_at"])
     open_delivery(octets)  # nothing leaves that would be refused at the door

@@ -15,6 +15,7 @@ import msgspec
 from lxml import etree
 
 from security.errors import Refusal
+from security.suites import XmlSuites
 from security.xml import parse
 from security.xmldsig import (
     BASE64,
@@ -95,8 +96,8 @@ class Envelope(msgspec.Struct, frozen=True):
         return text_of(self.element, name)
 
 
-def open_envelope(octets: bytes, limits: Limits | None = None) -> Envelope:
-    """The envelope, if it has the one shape that is read.
+def open_envelope(octets: bytes, limits: Limits | None = None, suites: XmlSuites | None = None) -> Envelope:
+    """The envelope, if it has the one shape that is read. suites: the names that SM2 and SM3 go by.
 
     Raises Refusal `xml.*` and `signature.*`; the check that raises it names the attack.
     """
@@ -121,7 +122,7 @@ def open_envelope(octets: bytes, limits: Limits | None = None) -> Envelope:
     timestamp, token, signature_element = _security_children(security)
     if list(root.iter(DS + "Signature", DS + "Object", DS + "Manifest")) != [signature_element]:
         raise Refusal("signature.shape", "one Signature, without Object and Manifest")
-    signature = read_signature(signature_element)
+    signature = read_signature(signature_element, suites)
     # (7) Which key; (8) which parts, by position; (9) an Include in its one place; (10) the stated time.
     include, include_id = _include(root, operation)
     created, expires = _instants(timestamp)

@@ -3,7 +3,8 @@
 Documents hold strings, integers, lists and objects only: no number that two languages print differently, no null, no
 boolean. So the payload's octets follow from the document, and a reader in any language can make them again.
 Protected header of documents that the bus issues: `alg typ kid`, `x5t#S256` when the key has a certificate, `iat` when
-a time is given; nothing else is written and nothing else is read.
+a time is given; nothing else is written and nothing else is read. By SM2 `alg` is `urn:oid:1.2.156.10197.1.501`, for
+JOSE has no name for it (docs/adr/0018); such a delivery is refused, a bureau with an SM2 key sends CMS.
 """
 
 import functools
@@ -17,6 +18,7 @@ from security.errors import Refusal
 from security.jose import Members, b64url, strict_object, unb64url
 from security.keys import PublicKey, SigningKey, spki, verify_signature
 from security.message import sha256
+from security.suites import document_algorithm, document_name
 
 MOST_BYTES = 1 << 20
 MOST_DEPTH = 32
@@ -71,7 +73,7 @@ def sign_document(document: Mapping[str, Any], typ: str, key: SigningKey, iat: d
 @functools.lru_cache(maxsize=64)
 def _protected(typ: str, key: SigningKey, iat: int | None) -> str:
     """The protected header's text; of receipts it is the same for all."""
-    header: Document = {"alg": key.algorithm, "typ": typ, "kid": key.fingerprint}
+    header: Document = {"alg": document_name(key.algorithm), "typ": typ, "kid": key.fingerprint}
     if key.certificate_der is not None:
         header["x5t#S256"] = b64url(bytes.fromhex(key.fingerprint))
     if iat is not None:
@@ -108,7 +110,7 @@ def open_document(octets: bytes, key: PublicKey | bytes, typ: str) -> Document:
     _check_names_key(header, key)
     # (4) The signature, by the key we were handed.
     signed = f"{outer['protected']}.{outer['payload']}".encode("ascii")
-    verify_signature(key, header["alg"], _unb64(outer["signature"]), signed)
+    verify_signature(key, document_algorithm(header["alg"]), _unb64(outer["signature"]), signed)
     # (5) The payload is canonical, so that its digest is the document's digest.
     document = _strict_json(payload)
     if _canonical(document) != payload:

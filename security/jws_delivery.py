@@ -93,7 +93,7 @@ def sign_delivery(content: bytes, key: SigningKey, **names: Unpack[Names]) -> by
 
     Raises Refusal `jws.too_large`, or what `open_delivery` would raise for names of another form.
     """
-    header = header_of(content, "jws", **names)
+    header = header_of(content, "jws", "SHA-256", **names)
     header |= {"alg": key.algorithm, "kid": key.fingerprint, "x5t#S256": b64url(bytes.fromhex(key.fingerprint))}
     protected, payload = b64url(jcs(header)), b64url(content)
     signature = key.sign(f"{protected}.{payload}".encode("ascii"))

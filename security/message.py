@@ -4,22 +4,42 @@ Each step takes the type that the step before gave, so a check left out is a typ
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import IO, Final, Literal, Protocol
 
 import msgspec
+
+from security.sm2 import Sm3
 
 EvidenceClass = Literal["signed", "fronted", "uploaded", "collected"]
 Use = Literal["signing", "connection"]
 Action = Literal["push", "pull", "subscribe", "audit", "carry", "on_behalf_of"]
 
 
-class Digest(msgspec.Struct, frozen=True):
-    """A hash value that says which hash. algorithm: `SHA-256` or `SM3`; value: raw octets."""
+Hash = Literal["SHA-256", "SM3"]
+HASHES: Final[dict[str, Hash]] = {"SHA-256": "SHA-256", "SM3": "SM3"}  # by what a message calls them
+PIECE_BYTES: Final = 1 << 20
 
-    algorithm: str
+
+class Hasher(Protocol):
+    """A hash under way, as hashlib has them."""
+
+    def update(self, octets: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+def hasher(algorithm: Hash) -> Hasher:
+    """A new hash of that name."""
+    return hashlib.sha256() if algorithm == "SHA-256" else Sm3()
+
+
+class Digest(msgspec.Struct, frozen=True):
+    """A hash value that says which hash. value: raw octets."""
+
+    algorithm: Hash
     value: bytes
 
     @property
@@ -33,7 +53,7 @@ def sha256(octets: bytes) -> Digest:
 
 
 class Content(msgspec.Struct, frozen=True):
-    """Octets with their size and digest; in memory when small, a slice of a file or of a stream when large.
+    """Octets with their size and SHA-256 digest; in memory when small, a slice of a file or of a stream when large.
 
     octets: the bytes, or None when they lie in `path` from `offset` for `size` bytes
     source: where neither is: opens a stream that can be read from any place, in which they lie from `offset`
@@ -63,6 +83,23 @@ class Content(msgspec.Struct, frozen=True):
         stream = self.path.open("rb") if self.path is not None else self.source()  # type: ignore[misc]  # as asserted
         stream.seek(self.offset)
         return stream
+
+    def pieces(self, octets: int = PIECE_BYTES) -> Iterator[bytes]:
+        """The content piece by piece, each of so many octets but the last; less where the file has been cut."""
+        left = self.size
+        with self.open() as stream:
+            while left > 0 and (piece := stream.read(min(octets, left))):
+                left -= len(piece)
+                yield piece
+
+    def digest_by(self, algorithm: Hash) -> Digest:
+        """Its digest by that hash: by SHA-256 it is known already, for SM3 all is read again."""
+        if algorithm == "SHA-256":
+            return self.digest
+        hashed = hasher(algorithm)
+        for piece in self.pieces():
+            hashed.update(piece)
+        return Digest(algorithm, hashed.digest())
 
 
 def in_memory(octets: bytes) -> Content:

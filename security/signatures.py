@@ -13,7 +13,7 @@ from lxml import etree
 from security import cms_delivery, jws_delivery
 from security.envelope import YT, text_of
 from security.errors import AuditBroken, Refusal
-from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
+from security.message import HASHES, Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
 from security.signed_delivery import SignedDelivery, VerifiedDelivery
 from security.wss import VerifiedEnvelope
 from security.xml import read_own
@@ -36,6 +36,8 @@ def payload_of(verified: VerifiedEnvelope | VerifiedDelivery, delivery: Delivery
     """The content of a verified delivery: what a JWS or CMS carries; of a SubmitDelivery decoded from the Body, or the
     part.
 
+    Its digest may be stated by SHA-256 or by SM3; here and in receipts it is known by SHA-256.
+
     Raises Refusal `signature.content_digest` when the content has another digest than the signed Body states, or one
     of another algorithm; `signature.content_not_base64`; `signature.attachment_mismatch` when the delivery's part is
     not the one that was verified.
@@ -46,7 +48,7 @@ def payload_of(verified: VerifiedEnvelope | VerifiedDelivery, delivery: Delivery
         raise Refusal("signature.attachment_mismatch", delivery.attachment_id[:80])
     content = verified.attachment or _inline(verified.element)
     declared = _declared(verified.element)
-    if content.digest != declared:
+    if content.digest_by(declared.algorithm) != declared:
         raise _other_digest(declared, content.digest)
     return _payload(verified.element, content, verified.signer, verified.created, verified.form)
 
@@ -76,7 +78,7 @@ def reopen(
     except Refusal as problem:
         raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem
     found = hashlib.sha256(signature).hexdigest()
-    if (content.digest, declared, found) != (expected, expected, request_digest):
+    if (content.digest, found) != (expected, request_digest) or content.digest_by(declared.algorithm) != declared:
         raise AuditBroken(f"evidence of request {request_digest[:16]} is not what was accepted")
     return _payload(operation, content, signer, signed_at, form)
 
@@ -95,7 +97,7 @@ def reopen_signed(octets: bytes, *, expected: Digest, request_digest: str, signe
 
 def _of_envelope(envelope: SignedDelivery, signer: Principal) -> VerifiedPayload:
     content = in_memory(envelope.content)
-    if content.digest != envelope.digest:
+    if content.digest_by(envelope.digest.algorithm) != envelope.digest:
         raise _other_digest(envelope.digest, content.digest)
     return VerifiedPayload(
         content=content,
@@ -149,9 +151,10 @@ def _inline(operation: etree._Element) -> Content:
 
 def _declared(operation: etree._Element) -> Digest:
     stated = operation.find(YT + "ContentDigest")
-    algorithm = "" if stated is None else stated.get("algorithm", "")
-    if algorithm != "SHA-256":
-        raise Refusal("signature.content_digest", f"algorithm {algorithm!r:.20}, SHA-256 was expected")
+    name = "" if stated is None else stated.get("algorithm", "")
+    algorithm = HASHES.get(name)
+    if algorithm is None:
+        raise Refusal("signature.content_digest", f"algorithm {name!r:.20}, SHA-256 or SM3 was expected")
     try:
         return Digest(algorithm, bytes.fromhex(text_of(operation, "ContentDigest").strip()))
     except ValueError as problem:

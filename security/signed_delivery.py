@@ -6,7 +6,7 @@ The header is one JSON object. Members that both kinds have:
     iss, aud        bureau code of the sender; name of the bus
     mid, cty, feed  message id, content type, feed
     iat             when it was signed, whole seconds since 1970 UTC
-    dig             `SHA-256:` and the content's digest in lower-case hex
+    dig             `SHA-256:` and the content's digest in lower-case hex; in a CMS it may be `SM3:`
 
 Codes of refusals begin with the kind of envelope, here `kind`: `jws.member_doubled`, `cms.member_doubled`.
 """
@@ -21,7 +21,7 @@ import msgspec
 
 from security.errors import Refusal
 from security.jose import Doubled, Members, strict_object
-from security.message import Digest, Principal, sha256
+from security.message import HASHES, Digest, Hash, Principal, in_memory
 
 Kind = Literal["jws", "cms"]
 
@@ -133,6 +133,7 @@ def read_header(octets: bytes, forms: Mapping[str, re.Pattern[str]], kind: Kind,
 
 def said(header: Members, kind: Kind) -> dict[str, Any]:
     """What a header that was read says, by the names of `SignedDelivery`."""
+    algorithm, digest = header["dig"].split(":")
     return {
         "sender": header["iss"],
         "recipient": header["aud"],
@@ -140,12 +141,13 @@ def said(header: Members, kind: Kind) -> dict[str, Any]:
         "content_type": header["cty"],
         "feed": header["feed"],
         "signed_at": _instant(header["iat"], kind),
-        "digest": Digest("SHA-256", bytes.fromhex(header["dig"].removeprefix("SHA-256:"))),
+        "digest": Digest(HASHES[algorithm], bytes.fromhex(digest)),
     }
 
 
-def header_of(content: bytes, kind: Kind, **names: Unpack[Names]) -> Members:
-    """The header of a delivery to be signed."""
+def header_of(content: bytes, kind: Kind, algorithm: Hash, **names: Unpack[Names]) -> Members:
+    """The header of a delivery to be signed. algorithm: by which it states the content's digest."""
+    digest = in_memory(content).digest_by(algorithm)
     return {
         "typ": typ_of(kind),
         "iss": names["sender"],
@@ -154,7 +156,7 @@ def header_of(content: bytes, kind: Kind, **names: Unpack[Names]) -> Members:
         "cty": names["content_type"],
         "feed": names["feed"],
         "iat": int(names["signed_at"].timestamp()),
-        "dig": f"SHA-256:{sha256(content).hex}",
+        "dig": f"{digest.algorithm}:{digest.hex}",
     }
 
 

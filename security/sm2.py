@@ -108,6 +108,21 @@ def is_sm2_spki(der: bytes) -> bool:
     return der.startswith(_SPKI_PREFIX) and len(der) == len(_SPKI_PREFIX) + POINT_OCTETS
 
 
+class Sm3:
+    """SM3 under way, as hashlib has its hashes; Python's own hashlib has it only where the system's OpenSSL does."""
+
+    def __init__(self) -> None:
+        self._hash = hashes.Hash(hashes.SM3())
+
+    def update(self, octets: bytes, /) -> None:
+        """Take in more octets."""
+        self._hash.update(octets)
+
+    def digest(self) -> bytes:
+        """The digest of all so far, 32 octets."""
+        return self._hash.copy().finalize()
+
+
 def sm3(octets: bytes) -> bytes:
     """The SM3 digest of octets, 32 octets."""
     hashed = hashes.Hash(hashes.SM3())

@@ -6,7 +6,6 @@ elsewhere in the envelope can be taken for signed.
 
 import base64
 import hashlib
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
@@ -16,9 +15,10 @@ from lxml import etree
 from security.envelope import SOAP, XOP, YT, Envelope, Limits, Part, open_envelope, text_of
 from security.errors import Refusal
 from security.keys import SigningKey, verify_signature
-from security.message import Content, EnrolledCertificate, Principal
+from security.message import Content, EnrolledCertificate, Hash, Principal, hasher
+from security.suites import XmlSuites, hash_of, xml_digest, xml_signature
 from security.xml import canonical, read_own
-from security.xmldsig import BASE64, DS, EXCLUSIVE_C14N, SHA256, STR_TRANSFORM, SUITES, WSSE, WSU, X509V3, ids_of
+from security.xmldsig import BASE64, DS, EXCLUSIVE_C14N, STANDARD, STR_TRANSFORM, WSSE, WSU, X509V3, ids_of
 
 __all__ = ["Envelope", "Form", "Limits", "VerifiedEnvelope", "open_envelope", "sign", "verify"]
 
@@ -86,10 +86,11 @@ def verify(
     signed_info = canonical(signature.signed_info, signature.prefixes)
     verify_signature(certificate.der, signature.algorithm, signature.value, signed_info)
     # (4) Every part has the digest that SignedInfo states for it.
+    hash_name = hash_of(signature.algorithm)
     for part in envelope.parts:
-        if part.name != "Body" and not _holds(part, _octets_of(part, envelope.token)):
+        if part.name != "Body" and not _holds(part, _octets_of(part, envelope.token), hash_name):
             raise Refusal("signature.invalid", f"{part.name} was altered after signing")
-    body, form = _signed_body(envelope, attachment)
+    body, form = _signed_body(envelope, attachment, hash_name)
     # (5) Time, now that it is known to be the signer's own.
     _check_time(envelope.created, envelope.expires, now)
     return VerifiedEnvelope(
@@ -112,12 +113,14 @@ def sign(
     *,
     created: datetime,
     expires: datetime,
+    suites: XmlSuites = STANDARD,
 ) -> bytes:
     """The octets of a SOAP envelope with a Security header: token, Timestamp and Body signed by key.
 
     envelope: Envelope of SOAP 1.1 or 1.2; it gets a Header and an id on its Body where it has none, and nothing else.
               The octets, and not the tree, are what was signed.
     created, expires: aware; at most ten minutes apart
+    suites:   the names that SM2 and SM3 go by
     """
     soap = next(namespace for namespace in SOAP if envelope.tag == namespace + "Envelope")
     header = envelope.find(soap + "Header")
@@ -131,7 +134,7 @@ def sign(
     # The parts are written in their canonical form at once: exclusive, namespaces and attributes in order.
     token, timestamp = _token(certificate_der), _timestamp(created, expires)
     parts = [("token", token), ("timestamp", timestamp), (ids_of(body)[0], canonical(body))]
-    signed_info = _signed_info(key, parts)
+    signed_info = _signed_info(key, parts, suites)
     security = b"".join((
         f'<wsse:Security xmlns:wsse="{WSSE[1:-1]}" xmlns:s="{soap[1:-1]}" s:mustUnderstand="1">'.encode(),
         token, timestamp, _signature(signed_info, key.sign(signed_info)), b"</wsse:Security>",
@@ -144,8 +147,14 @@ def sign(
     return octets.replace(f"<!--{place.text}-->".encode(), security, 1)
 
 
-def _holds(part: Part, octets: bytes) -> bool:
-    return hashlib.sha256(octets).digest() == part.reference.digest
+def _holds(part: Part, octets: bytes, hash_name: Hash) -> bool:
+    return _digest(octets, hash_name) == part.reference.digest
+
+
+def _digest(octets: bytes, hash_name: Hash) -> bytes:
+    hashed = hasher(hash_name)
+    hashed.update(octets)
+    return hashed.digest()
 
 
 def _octets_of(part: Part, token: etree._Element | None) -> bytes:
@@ -160,7 +169,7 @@ def _octets_of(part: Part, token: etree._Element | None) -> bytes:
     return octets.replace(b" ", b' xmlns="" ', 1)
 
 
-def _signed_body(envelope: Envelope, attachment: Content | None) -> tuple[bytes, Form]:
+def _signed_body(envelope: Envelope, attachment: Content | None, hash_name: Hash) -> tuple[bytes, Form]:
     """The Body's canonical octets that were signed, less the attachment's, and which form of it was signed.
 
     As sent; and if that fails and an attachment came, with the Include replaced by the part's canonical base64, which
@@ -168,13 +177,14 @@ def _signed_body(envelope: Envelope, attachment: Content | None) -> tuple[bytes,
     """
     (part,) = (part for part in envelope.parts if part.name == "Body")
     octets = canonical(part.element, part.reference.prefixes)
-    if _holds(part, octets):
+    if _holds(part, octets, hash_name):
         return octets, "inline" if attachment is None else "mtom"
     if attachment is not None:
         before, after = _around_include(envelope, part)
-        digest = hashlib.sha256(before)
-        for piece in _base64_pieces(attachment):
-            digest.update(piece)
+        digest = hasher(hash_name)
+        digest.update(before)
+        for piece in attachment.pieces(READ_AT_ONCE):
+            digest.update(base64.b64encode(piece))
         digest.update(after)
         if digest.digest() == part.reference.digest:
             return before + after, "mtom-expanded"
@@ -200,17 +210,6 @@ def _around_include(envelope: Envelope, part: Part) -> tuple[bytes, bytes]:
         content.text = None
         content.append(include)
     return before, after
-
-
-def _base64_pieces(content: Content) -> Iterator[bytes]:
-    left = content.size
-    with content.open() as stream:
-        while left > 0:
-            piece = stream.read(min(READ_AT_ONCE, left))
-            if not piece:
-                break
-            left -= len(piece)
-            yield base64.b64encode(piece)
 
 
 def _check_time(created: datetime, expires: datetime, now: datetime) -> None:
@@ -248,20 +247,19 @@ def _timestamp(created: datetime, expires: datetime) -> bytes:
     ).encode()
 
 
-def _signed_info(key: SigningKey, parts: list[tuple[str, bytes]]) -> bytes:
-    suite = next((uri for uri, algorithm in SUITES.items() if algorithm == key.algorithm), None)
-    if suite is None:
-        raise Refusal("signature.key_not_accepted", f"{key.algorithm} has no XML suite")
+def _signed_info(key: SigningKey, parts: list[tuple[str, bytes]], suites: XmlSuites) -> bytes:
+    method, hash_name = xml_digest(suites, key.algorithm), hash_of(key.algorithm)
     references = "".join(
         f'<ds:Reference URI="#{identifier}"><ds:Transforms><ds:Transform Algorithm="{EXCLUSIVE_C14N}"></ds:Transform>'
-        f'</ds:Transforms><ds:DigestMethod Algorithm="{SHA256}"></ds:DigestMethod>'
-        f"<ds:DigestValue>{_b64(hashlib.sha256(octets).digest())}</ds:DigestValue></ds:Reference>"
+        f'</ds:Transforms><ds:DigestMethod Algorithm="{method}"></ds:DigestMethod>'
+        f"<ds:DigestValue>{_b64(_digest(octets, hash_name))}</ds:DigestValue></ds:Reference>"
         for identifier, octets in parts
     )
     return (
         f'<ds:SignedInfo xmlns:ds="{DS[1:-1]}">'
         f'<ds:CanonicalizationMethod Algorithm="{EXCLUSIVE_C14N}"></ds:CanonicalizationMethod>'
-        f'<ds:SignatureMethod Algorithm="{suite}"></ds:SignatureMethod>{references}</ds:SignedInfo>'
+        f'<ds:SignatureMethod Algorithm="{xml_signature(suites, key.algorithm)}"></ds:SignatureMethod>{references}'
+        "</ds:SignedInfo>"
     ).encode()
 
 

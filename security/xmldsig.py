@@ -12,7 +12,9 @@ import msgspec
 from lxml import etree
 
 from security.errors import Refusal
+from security.keys import Algorithm
 from security.pki import issuer_from_text, names_of
+from security.suites import SHA256, XmlSuites, xml_digest, xml_signatures
 
 DS: Final = "{http://www.w3.org/2000/09/xmldsig#}"
 EC: Final = "{http://www.w3.org/2001/10/xml-exc-c14n#}"
@@ -21,11 +23,6 @@ WSU: Final = "{http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurit
 
 EXCLUSIVE_C14N: Final = "http://www.w3.org/2001/10/xml-exc-c14n#"
 ENVELOPED: Final = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
-SHA256: Final = "http://www.w3.org/2001/04/xmlenc#sha256"
-SUITES: Final = {
-    "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256": "ES256",
-    "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256": "RS256",
-}
 _TOKENS: Final = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-x509-token-profile-1.0#"
 X509V3: Final = _TOKENS + "X509v3"
 SKI: Final = _TOKENS + "X509SubjectKeyIdentifier"
@@ -34,6 +31,7 @@ BASE64: Final = _SECURITY + "Base64Binary"
 STR_TRANSFORM: Final = _SECURITY + "STR-Transform"
 THUMBPRINT: Final = "http://docs.oasis-open.org/wss/oasis-wss-soap-message-security-1.1#ThumbprintSHA1"
 
+STANDARD: Final = XmlSuites()
 MAX_REFERENCES: Final = 12
 MAX_PREFIXES: Final = 32
 _ID_ATTRIBUTES: Final = (WSU + "Id", "Id", "ID", "id", "{http://www.w3.org/XML/1998/namespace}id")
@@ -67,7 +65,7 @@ class KeyReference(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """One ds:Reference: the id it names, how the part becomes octets, and their SHA-256.
+    """One ds:Reference: the id it names, how the part becomes octets, and their digest by the signature's hash.
 
     transforms: algorithm URIs in order; prefixes: of the exclusive canonicalisation's InclusiveNamespaces
     """
@@ -79,14 +77,14 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """A ds:Signature that has the one shape we read. algorithm: `ES256` or `RS256`, as the message says.
+    """A ds:Signature that has the one shape we read. algorithm: as the message says; the key has to agree.
 
     token_reference: the wsse:SecurityTokenReference, if the key is named by one
     token_id:        the id of the BinarySecurityToken that it points to, if it does
     """
 
     signed_info: etree._Element
-    algorithm: str
+    algorithm: Algorithm
     prefixes: tuple[str, ...]
     references: tuple[Reference, ...]
     value: bytes
@@ -95,30 +93,32 @@ class Signature(msgspec.Struct, frozen=True):
     token_id: str | None
 
 
-def read_signature(signature: etree._Element) -> Signature:
-    """The signature, if it says nothing but what is allowed.
+def read_signature(signature: etree._Element, suites: XmlSuites | None = None) -> Signature:
+    """The signature, if it says nothing but what is allowed. suites: the names that SM2 and SM3 go by.
 
-    Raises Refusal: `signature.shape`, `signature.algorithm_refused`, `signature.transform_refused`,
-    `signature.too_many_references`, `signature.key_reference_refused`.
+    Raises Refusal: `signature.shape`, `signature.algorithm_refused`, `signature.hash_not_of_suite`,
+    `signature.transform_refused`, `signature.too_many_references`, `signature.key_reference_refused`.
     """
+    suites = suites or STANDARD
     # (1) SignedInfo, SignatureValue, KeyInfo, and no ds:Object: what an Object holds is signed by nobody's intention.
     signed_info, value, key_info = children(signature, DS + "SignedInfo", DS + "SignatureValue", DS + "KeyInfo")
     # (2) One canonicalisation method, one signature algorithm, at least one reference.
     parts = list(signed_info)
     if len(parts) < 3:
         raise Refusal("signature.shape", "SignedInfo")
-    method, suite, *references = parts
+    method, signature_method, *references = parts
     if len(references) > MAX_REFERENCES:
         raise Refusal("signature.too_many_references", f"{len(references)} > {MAX_REFERENCES}")
-    algorithm, prefixes = _canonicalisation(method, DS + "CanonicalizationMethod")
-    if algorithm != EXCLUSIVE_C14N:
-        raise Refusal("signature.transform_refused", _short(algorithm))
+    canonicalisation, prefixes = _canonicalisation(method, DS + "CanonicalizationMethod")
+    if canonicalisation != EXCLUSIVE_C14N:
+        raise Refusal("signature.transform_refused", _short(canonicalisation))
+    algorithm = _algorithm(signature_method, suites)
     key, token_reference, token_id = _key_reference(key_info)
     return Signature(
         signed_info=signed_info,
-        algorithm=_suite(suite),
+        algorithm=algorithm,
         prefixes=prefixes,
-        references=tuple(map(_reference, references)),
+        references=tuple(_reference(reference, algorithm, suites) for reference in references),
         value=octets_of(value),
         key=key,
         token_reference=token_reference,
@@ -161,17 +161,19 @@ def attribute(element: etree._Element, name: str) -> str:
     return element.get(name, "")
 
 
-def _suite(method: etree._Element) -> str:
+def _algorithm(method: etree._Element, suites: XmlSuites) -> Algorithm:
     """The signature algorithm. SHA-1, MD5 and every HMAC end here: an HMAC keyed with a public key is anybody's."""
-    if method.tag != DS + "SignatureMethod" or len(method):  # a child would be HMACOutputLength, or PSS parameters
+    # A child would be HMACOutputLength, or parameters of PSS, whose hash and salt are fixed by its name here.
+    if method.tag != DS + "SignatureMethod" or len(method):
         raise Refusal("signature.shape", "SignatureMethod")
     uri = attribute(method, "Algorithm")
-    if uri not in SUITES:
+    algorithm = xml_signatures(suites).get(uri)
+    if algorithm is None:
         raise Refusal("signature.algorithm_refused", _short(uri))
-    return SUITES[uri]
+    return algorithm
 
 
-def _reference(reference: etree._Element) -> Reference:
+def _reference(reference: etree._Element, algorithm: Algorithm, suites: XmlSuites) -> Reference:
     """One reference. Only `#id`: no XPointer, no file, no address, and never the empty URI that means the document."""
     if reference.tag != DS + "Reference" or not set(reference.attrib) <= {"URI", "Id"}:
         raise Refusal("signature.shape", "Reference")
@@ -180,8 +182,10 @@ def _reference(reference: etree._Element) -> Reference:
         raise Refusal("signature.reference_unknown", _short(uri))
     transforms, method, value = children(reference, DS + "Transforms", DS + "DigestMethod", DS + "DigestValue")
     digest_uri = attribute(method, "Algorithm")
-    if digest_uri != SHA256 or len(method):
-        raise Refusal("signature.algorithm_refused", _short(digest_uri))
+    if digest_uri != xml_digest(suites, algorithm) or len(method):
+        known = digest_uri in (SHA256, suites.sm3_digest)
+        code = "signature.hash_not_of_suite" if known else "signature.algorithm_refused"
+        raise Refusal(code, f"{_short(digest_uri)} beside {algorithm}" if known else _short(digest_uri))
     steps = [_canonicalisation(transform, DS + "Transform") for transform in transforms]
     prefixes = steps[-1][1] if steps else ()
     if any(step[1] for step in steps[:-1]):

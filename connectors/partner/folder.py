@@ -6,22 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from security import pki
+from security.anchors import Anchors
 from security.errors import Misconfigured
 from security.keys import SigningKey, der_of_pem
 from security.message import EnrolledCertificate
 
 Kind = Literal["receipt", "report"]
-
-
-class Anchors(msgspec.Struct, frozen=True):
-    """What a partner trusts of a bus: its name, its log's key (hex), its answer certificates (PEM)."""
-
-    origin: str
-    log_key: str
-    receipt_certificates: list[str]
 
 
 class PartnerFolder:
@@ -69,10 +61,6 @@ class PartnerFolder:
             return msgspec.json.decode((self.path / "anchors.json").read_bytes(), type=Anchors)
         except (OSError, msgspec.MsgspecError) as problem:
             raise Misconfigured(f"{self.path / 'anchors.json'}: {problem}") from problem
-
-    def log_key(self) -> Ed25519PublicKey:
-        """The key that signs the log's heads."""
-        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.anchors.log_key))
 
     def answerers(self) -> tuple[EnrolledCertificate, ...]:
         """The certificates that the bus may sign answers with."""

@@ -24,7 +24,7 @@ class Heads:
 
     def __init__(self, folder: PartnerFolder, clock: Callable[[], datetime]) -> None:
         self._folder, self._clock = folder, clock
-        self._origin, self._log_key = folder.anchors.origin, folder.log_key()
+        self._origin, self._log_key = folder.anchors.origin, folder.anchors.log_public_key
 
     def known_size(self) -> int:
         """Entries under the last head taken; 0 before the first."""

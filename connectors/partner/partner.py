@@ -17,6 +17,7 @@ from security.checkpoint import Checkpoint
 from security.errors import Refusal
 from security.jws import Document
 from security.message import Content
+from security.suites import hash_of
 
 INLINE_UP_TO_BYTES: Final = 65_536  # larger content travels by MTOM: a third smaller, and never held as text
 POLL_SECONDS: Final = 0.5
@@ -82,13 +83,14 @@ class Partner:
         Raises Refusal with the bus's code, `audit.*` where the receipt or the log does not hold; Unavailable.
         """
         by_mtom = content.size > INLINE_UP_TO_BYTES
+        digest = content.digest_by(hash_of(self._folder.signing.algorithm))
         answer = self._feeds.call(
             "SubmitDelivery",
             {
                 **self._names(message_id),
                 "Feed": feed,
                 "ContentType": content_type,
-                "ContentDigest": {"_value_1": content.digest.hex, "algorithm": content.digest.algorithm},
+                "ContentDigest": {"_value_1": digest.hex, "algorithm": digest.algorithm},
                 "KnownTreeSize": self._heads.known_size(),
                 "Content": b"" if by_mtom else content.read(),
             },
@@ -189,7 +191,8 @@ class Partner:
         if service not in self._clients:
             key = self._folder.signing
             assert key.certificate_der is not None  # the folder loads it with its certificate
-            wsse = Wsse(key, key.certificate_der, self._folder.answerers(), self._clock)
+            suites = self._folder.anchors.xml_suites
+            wsse = Wsse(key, key.certificate_der, self._folder.answerers(), self._clock, suites)
             self._clients[service] = SoapClient(self._url, service, self._session(), wsse, self._version)
         return self._clients[service]
 

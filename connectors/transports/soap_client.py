@@ -15,8 +15,10 @@ from lxml import etree
 from security.errors import Refusal, Unavailable, sentences
 from security.keys import SigningKey
 from security.message import Content, EnrolledCertificate
+from security.suites import XmlSuites
 from security.wss import open_envelope, sign, verify
 from security.xml import read_own
+from security.xmldsig import STANDARD
 
 NAMESPACE: Final = "{urn:yongtong:v1}"
 XOP: Final = "http://www.w3.org/2004/08/xop/include"
@@ -29,6 +31,7 @@ class Wsse:
     """zeep's `wsse` plug-in: signs each request, takes no answer that is not signed as an answer to that request.
 
     key, certificate_der: of the bureau; answerers: certificates that the bus signs answers with
+    suites: the names that SM2 and SM3 go by at that bus
     """
 
     def __init__(
@@ -37,8 +40,10 @@ class Wsse:
         certificate_der: bytes,
         answerers: tuple[EnrolledCertificate, ...],
         clock: Callable[[], datetime],
+        suites: XmlSuites = STANDARD,
     ) -> None:
         self._key, self._certificate_der, self._answerers, self._clock = key, certificate_der, answerers, clock
+        self._suites = suites
         self.attachment_id = ""  # set while a request goes out whose content is the MTOM part of that id
         self.request_digest = ""  # SHA-256 of the last request's SignatureValue octets, hex
 
@@ -49,8 +54,10 @@ class Wsse:
             content.text = None
             etree.SubElement(content, f"{{{XOP}}}Include", {"href": f"cid:{self.attachment_id}"}, {"xop": XOP})
         created = self._clock()
-        octets = sign(envelope, self._key, self._certificate_der, created=created, expires=created + VALIDITY)
-        self.request_digest = hashlib.sha256(open_envelope(octets).signature.value).hexdigest()
+        expires = created + VALIDITY
+        octets = sign(envelope, self._key, self._certificate_der, created=created, expires=expires, suites=self._suites)
+        value = open_envelope(octets, suites=self._suites).signature.value
+        self.request_digest = hashlib.sha256(value).hexdigest()
         return read_own(octets), headers
 
     def verify(self, envelope: etree._Element) -> None:
@@ -61,7 +68,7 @@ class Wsse:
         if next(envelope.iter("{*}Security"), None) is None and _is_fault(envelope):
             return
         opened = etree.tostring(envelope)
-        answer = open_envelope(opened)
+        answer = open_envelope(opened, suites=self._suites)
         certificate = next((known for known in self._answerers if answer.key_reference.fits(known.der)), None)
         if certificate is None:
             raise Refusal("answer.not_signed", "not by a certificate among the anchors")

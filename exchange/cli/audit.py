@@ -10,7 +10,8 @@ import msgspec
 from exchange import app, audit
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, settings_of
-from exchange.receipts import Anchors, VerifiedDocument, verify_receipt
+from exchange.receipts import VerifiedDocument, verify_receipt
+from security.anchors import Anchors
 from security.errors import Misconfigured
 
 

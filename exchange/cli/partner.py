@@ -13,7 +13,7 @@ from connectors.partner.partner import Partner, Received, Reported
 from exchange import app
 from exchange.cli.output import print_findings, print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, bus_url, settings_of
-from exchange.receipts import Anchors, verify_receipt
+from exchange.receipts import verify_receipt
 from security.errors import Misconfigured
 from security.message import Content, file_content
 
@@ -77,17 +77,13 @@ def _folder_of(options: argparse.Namespace) -> Path:
 def open_partner(path: Path, url: str) -> Partner:
     """A partner by its folder; receipts are checked against the anchors that lie in it."""
     folder = PartnerFolder(path)
-    known = folder.anchors
-    anchors = Anchors(known.origin, known.log_key, list(known.receipt_certificates))
-    return Partner(folder, url, partial(verify_receipt, anchors=anchors))
+    return Partner(folder, url, partial(verify_receipt, anchors=folder.anchors))
 
 
 def open_mqtt_partner(path: Path, url: str) -> MqttPartner:
     """The same over MQTT."""
     folder = PartnerFolder(path)
-    known = folder.anchors
-    anchors = Anchors(known.origin, known.log_key, list(known.receipt_certificates))
-    return MqttPartner(folder, url, partial(verify_receipt, anchors=anchors))
+    return MqttPartner(folder, url, partial(verify_receipt, anchors=folder.anchors))
 
 
 def url_of(options: argparse.Namespace) -> str:

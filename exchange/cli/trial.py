@@ -48,9 +48,11 @@ class Trial:
         edition: str = "2007",
         worker: dict[str, Any] | None = None,
         mqtt: dict[str, Any] | None = None,
+        suites: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
-        self.settings = _write_settings(folder, city, edition, worker or {}, mqtt or {})
+        more = {"worker": worker or {}, "mqtt": {"port": 0, **(mqtt or {})}, "suites": suites or {}}
+        self.settings = _write_settings(folder, city, edition, more)
         app.initialise(self.settings, edition, app.utc_now())
         self.url = ""
         self.mqtt_url = ""
@@ -173,7 +175,7 @@ class Trial:
         return (self.folder / "serve.log").read_text()[-2000:]
 
 
-def _write_settings(folder: Path, city: City, edition: str, worker: dict[str, Any], mqtt: dict[str, Any]) -> Settings:
+def _write_settings(folder: Path, city: City, edition: str, more: dict[str, dict[str, Any]]) -> Settings:
     """The trial's own settings.toml, and copies of the city's polygons in its state folder."""
     (folder / "city").mkdir(parents=True)
     for source in (city.districts, city.grid):
@@ -190,8 +192,7 @@ def _write_settings(folder: Path, city: City, edition: str, worker: dict[str, An
         "state": {"folder": "state"},
         "keys": {"folder": "keys"},
         "feeds": {"folders": [str(path) for path in city.feeds]},
-        "worker": worker,
-        "mqtt": {"port": 0, **mqtt},
+        **more,
     }
     # JSON's strings, numbers and lists are TOML's too.
     lines = [

@@ -109,8 +109,14 @@ def fault(
 def signed(element: etree._Element, bus: Bus) -> bytes:
     """The whole envelope that element stands in, signed by the bus, as octets."""
     created = bus.clock()
-    envelope = element.getroottree().getroot()
-    return sign(envelope, bus.answer_key, bus.answer_certificate_der, created=created, expires=created + VALIDITY)
+    return sign(
+        element.getroottree().getroot(),
+        bus.answer_key,
+        bus.answer_certificate_der,
+        created=created,
+        expires=created + VALIDITY,
+        suites=bus.xml_suites,
+    )
 
 
 def unsigned(envelope: etree._Element) -> bytes:

@@ -25,6 +25,7 @@ from exchange.intake import LARGE_BYTES, turn_away
 from security.authenticate import carrier_of
 from security.errors import AuditBroken, Refusal, Unavailable, places
 from security.message import Content, Delivery
+from security.suites import XmlSuites
 from security.wss import open_envelope
 from security.xml import parse
 
@@ -189,7 +190,9 @@ class SoapDoor:
 
     def _operation(self, action: str, delivery: Delivery) -> str:
         """The operation's name. What the transport states is checked against the signed Body by each operation."""
-        name = action.removeprefix(ACTION_PREFIX) if action else open_envelope(delivery.envelope).operation
+        name = action.removeprefix(ACTION_PREFIX)
+        if not action:
+            name = open_envelope(delivery.envelope, suites=self._bus.xml_suites).operation
         if name not in self._operations:
             raise Refusal("soap.operation_unknown", name[:80])
         return name
@@ -207,7 +210,7 @@ class SoapDoor:
         log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, caller.remote)
         detail = envelopes.refusal_element(told, reference, precise=precise)
         if precise:
-            _put_claimed_request(detail, caller.envelope)
+            _put_claimed_request(detail, caller.envelope, self._bus.xml_suites)
         sentence = told.sentence
         envelope = envelopes.fault(caller.version, sender_at_fault=True, zh=sentence.zh, en=sentence.en, detail=detail)
         octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
@@ -218,10 +221,10 @@ class SoapDoor:
         return _Outcome(status, caller.version, envelopes.unsigned(envelope), linger=not caller.heard_out)
 
 
-def _put_claimed_request(detail: etree._Element, envelope: bytes) -> None:
+def _put_claimed_request(detail: etree._Element, envelope: bytes, suites: XmlSuites) -> None:
     """Which request the fault answers, as that request names itself: refused, so nothing of it is believed."""
     try:
-        opened = open_envelope(envelope)
+        opened = open_envelope(envelope, suites=suites)
         message_id = opened.claimed("MessageId")
     except Refusal:
         return

@@ -13,10 +13,11 @@ from connectors.partner.folder import PartnerFolder
 from exchange.bus import Bus, Limits
 from exchange.evidence import Evidence
 from exchange.journal import Journal
-from exchange.receipts import Anchors, issue_receipt, issue_report
+from exchange.receipts import issue_receipt, issue_report
 from exchange.replays import Replays
 from exchange.store.sqlite import Store
 from security import pki
+from security.anchors import Anchors
 from security.authenticate import TrustList
 from security.checkpoint import log_key_octets
 from security.keys import Kind, SigningKey, generate

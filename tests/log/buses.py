@@ -11,8 +11,9 @@ import msgspec
 
 from exchange.evidence import Evidence
 from exchange.journal import Acceptance, Entry, Journal
-from exchange.receipts import Anchors, issue_receipt, issue_report
+from exchange.receipts import issue_receipt, issue_report
 from security import pki
+from security.anchors import Anchors
 from security.checkpoint import log_key_octets
 from security.keys import SigningKey, generate
 from security.message import in_memory

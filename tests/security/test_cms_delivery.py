@@ -355,7 +355,11 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "iat_true": (lambda: made(inside(header(iat=True))), "cms.member_form"),
     "iat_beyond_all_calendars": (lambda: made(inside(header(iat=10**18))), "cms.member_form"),
     "digest_of_other_content": (lambda: made(inside(header(dig=f"SHA-256:{'0' * 64}"))), "signature.content_digest"),
-    "digest_of_another_algorithm": (lambda: made(inside(header(dig=f"SM3:{'0' * 64}"))), "cms.member_form"),
+    "digest_of_other_content_by_sm3": (lambda: made(inside(header(dig=f"SM3:{'0' * 64}"))), "signature.content_digest"),
+    "digest_of_another_algorithm": (lambda: made(inside(header(dig=f"SHA-1:{'0' * 40}"))), "cms.member_form"),
+    "digest_named_sm3_and_by_sha_256": (
+        lambda: made(inside(header(dig=f"SM3:{sha256(CONTENT).hexdigest()}"))), "signature.content_digest",
+    ),
     # who
     "certificate_unknown": (lambda: made(sid=tlv(0x30, ISSUER, tlv(2, "01"))), "auth.certificate_unknown"),
     "key_identifier_unknown": (lambda: made(sid=tlv(0x80, "00" * 20), signer_version="03"), "auth.certificate_unknown"),
@@ -394,6 +398,7 @@ FORMS: dict[str, Callable[[], bytes]] = {
     "version_3": lambda: made(version="03"),
     "key_identifier": lambda: made(sid=key_identifier(KEY), signer_version="03", version="03"),
     "its_own_certificate": lambda: made(certificates=tlv(0xA0, DER)),
+    "digest_by_sm3": lambda: made(inside(header(dig=f"SM3:{sm3(CONTENT).hex()}"))),
     "header_of_another_order": lambda: made(inside(json.dumps(dict(reversed(header().items())), indent=2))),
 }
 

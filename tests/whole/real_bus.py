@@ -209,13 +209,13 @@ class RealBus:
             return reader.execute(query, values).fetchall()
 
 
-def a_trial(folder: Path, *feeds: str) -> Trial:
-    """A bus in a folder, not started, with the sample's feeds and those given as TOML."""
+def a_trial(folder: Path, *feeds: str, suites: dict[str, str] | None = None) -> Trial:
+    """A bus in a folder, not started, with the sample's feeds and those given as TOML. suites: its `[suites]`."""
     (folder / "feeds").mkdir(parents=True)
     for text in feeds:
         (folder / "feeds" / f"{tomllib.loads(text)['id']}.toml").write_text(text, encoding="utf-8")
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (FEEDS, folder / "feeds"))
-    return Trial(folder / "bus", city)
+    return Trial(folder / "bus", city, suites=suites)
 
 
 @contextmanager
@@ -231,8 +231,8 @@ def real_bus(folder: Path) -> Iterator[RealBus]:
         trial.grant("made-up", "push", target)
     for view in ("ownership", "components", "changes"):
         trial.grant("made-up", "pull", view)
-    _enrol_more(trial, "RS256")
-    _enrol_more(trial, "SM2")
+    another_folder(trial, "RS256")
+    another_folder(trial, "SM2")
     with trial:
         bus = RealBus(trial)
         with closing(bus.journal):
@@ -251,10 +251,10 @@ def more_key(trial: Trial, use: Use, kind: Kind = "ES256", days: int = 30) -> Si
     return key.with_certificate(der)
 
 
-def _enrol_more(trial: Trial, kind: Kind) -> None:
-    """A folder of `made-up` with a signing key of that kind and a connection certificate beside it."""
+def another_folder(trial: Trial, kind: Kind) -> PartnerFolder:
+    """A further folder of `made-up`, with a signing key of that kind and a connection certificate beside it."""
     ours = PartnerFolder(trial.partners / "made-up")
-    PartnerFolder.make(
+    return PartnerFolder.make(
         trial.folder / kind / "made-up",
         signing=more_key(trial, "signing", kind),
         connection=more_key(trial, "connection"),
