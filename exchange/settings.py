@@ -60,6 +60,22 @@ class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str
 
 
+class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the bus's own keys lie.
+
+    folder:          of keys, certificates and secrets
+    passphrase_file: what opens keys that lie under a passphrase or in a token; never the passphrase itself
+    answer, log, ca, tls: where one key lies: a path, or a `pkcs11:` URI; empty: `NAME.key` in folder
+    """
+
+    folder: str
+    passphrase_file: str = ""
+    answer: str = ""
+    log: str = ""
+    ca: str = ""
+    tls: str = ""
+
+
 class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """folders: where feed files lie."""
 
@@ -107,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     city: CitySettings
     https: HttpsSettings
     state: Folder
-    keys: Folder
+    keys: KeySettings
     feeds: FeedSettings
     worker: WorkerSettings = WorkerSettings()
     limits: Limits = Limits()

@@ -53,12 +53,14 @@ class Authority(NamedTuple):
     certificate_der: bytes
 
 
-def make_ca(name: str, now: datetime, kind: Kind = "ES256") -> Authority:
+def make_ca(name: str, now: datetime, kind: Kind = "ES256", key: SigningKey | None = None) -> Authority:
     """A new authority; its certificate is valid from a day before `now` for ten years.
 
-    kind: of its key; TLS asks for one of the standard's, so `SM2` is for an authority of signing certificates alone
+    key:  the one that it shall have
+    kind: of the one that is made otherwise; TLS asks for one of the standard's, so `SM2` is for an authority of
+          signing certificates alone
     """
-    key = generate(kind)
+    key = key or generate(kind)
     subject = _name(name)
     builder = _builder(subject, key.public_key, now - timedelta(days=1), now + timedelta(days=365 * CA_YEARS))
     builder = builder.issuer_name(subject)
