@@ -258,7 +258,9 @@ def open_bus(settings: Settings, wake: Callable[[], None] = lambda: None, *, att
         raise Misconfigured(
             f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}"
         )
-    evidence = Evidence(state / "evidence", _evidence_key(settings, origin))
+    said = settings.evidence
+    key = _evidence_key(settings, origin)
+    evidence = Evidence(state / "evidence", key, said.cipher, seal_all=said.seal == "all")
     journal = _open_journal(settings, state, keyring, evidence.sync)
     feeds = load_feeds(settings.at(path) for path in settings.feeds.folders)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)

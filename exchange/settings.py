@@ -9,6 +9,7 @@ import msgspec
 from exchange.bus import Limits
 from security.errors import Misconfigured
 from security.keys import Algorithm
+from security.sealing import Cipher
 from security.suites import SM2_WITH_SM3, SM3, XmlSuites
 
 
@@ -116,6 +117,17 @@ class SuiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return XmlSuites(self.xml_sm2_signature, self.xml_sm3_digest)
 
 
+class EvidenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How evidence lies on disk.
+
+    cipher: by which what is sealed from now on is sealed; what was sealed before is read whatever stands here
+    seal:   `sensitive`: what feeds with a sensitive field sent; `all`: everything
+    """
+
+    cipher: Cipher = "AES-256-GCM"
+    seal: Literal["sensitive", "all"] = "sensitive"
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. `at(path)` resolves a path against the file's own folder."""
 
@@ -130,6 +142,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerances: Tolerances = Tolerances()
     mqtt: MqttSettings = MqttSettings()
     suites: SuiteSettings = SuiteSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:

@@ -171,13 +171,16 @@ def covers(key: str, count: int = 3) -> bytes:
 
 
 @contextmanager
-def both_acts(folder: Path, **more: str) -> Iterator[Acts]:
-    """A bus with one feed of the bureau `made-up`, which is enrolled and holds no grant yet. more: further files."""
+def both_acts(folder: Path, settings: dict[str, Any] | None = None, **more: str) -> Iterator[Acts]:
+    """A bus with one feed of the bureau `made-up`, which is enrolled and holds no grant yet.
+
+    settings: tables of the settings file, as `Trial` takes them; more: further feed files
+    """
     (folder / "feeds").mkdir(parents=True)
     for feed, text in {FEED: REGISTER, **more}.items():
         (folder / "feeds" / f"{feed}.toml").write_text(text, encoding="utf-8")
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (folder / "feeds",))
-    trial = Trial(folder / "bus", city)
+    trial = Trial(folder / "bus", city, **(settings or {}))
     trial.enrol("made-up", "Made-up bureau", "某单位")
     bus = app.open_bus(trial.settings)
     try:

@@ -1,0 +1,54 @@
+"""A token of SoftHSM in a folder, for one process and its children."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from security.keys import SigningKey
+
+MODULE: Final = "/usr/lib/softhsm/libsofthsm2.so"
+PIN: Final = "48-2907"
+TOKEN: Final = "yongtong"
+
+
+class SoftHsm:
+    """One token; keys are put in by their PKCS#8 files, as SoftHSM's own tool does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "tokens").mkdir(parents=True)
+        self.configuration = folder / "softhsm2.conf"
+        self.configuration.write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")
+        self.pin_file = folder / "pin"
+        self.pin_file.write_text(f"{PIN}\n")
+        self._tool("--init-token", "--free", "--label", TOKEN, "--so-pin", "so-4711", "--pin", PIN)
+
+    def take(self, key: SigningKey, label: str, id: str = "01") -> str:
+        """Put a key in; gives its URI."""
+        path = self.folder / f"{label}.p8"
+        path.write_bytes(key.pem())
+        self._tool("--import", str(path), "--token", TOKEN, "--label", label, "--id", id, "--pin", PIN)
+        path.unlink()
+        return uri(label)
+
+    def _tool(self, *arguments: str) -> None:
+        environment = {**os.environ, "SOFTHSM2_CONF": str(self.configuration)}
+        done = subprocess.run(
+            ["softhsm2-util", *arguments], capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def uri(label: str, token: str = TOKEN, module: str = MODULE) -> str:
+    """The URI of a key in a token."""
+    return f"pkcs11:token={token};object={label}?module-path={module}"
+
+
+def a_token(folder: Path) -> SoftHsm:
+    """A new token, seen by this process; skips the test by name where SoftHSM is not installed."""
+    if not Path(MODULE).exists():
+        pytest.skip("softhsm2 (apt-get install softhsm2)")
+    return SoftHsm(folder)
