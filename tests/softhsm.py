@@ -1,5 +1,6 @@
 """A token of SoftHSM in a folder, for one process and its children."""
 
+import itertools
 import os
 import subprocess
 from pathlib import Path
@@ -18,7 +19,7 @@ class SoftHsm:
     """One token; keys are put in by their PKCS#8 files, as SoftHSM's own tool does."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self._ids = folder, itertools.count()
         (folder / "tokens").mkdir(parents=True)
         self.configuration = folder / "softhsm2.conf"
         self.configuration.write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")
@@ -26,8 +27,9 @@ class SoftHsm:
         self.pin_file.write_text(f"{PIN}\n")
         self._tool("--init-token", "--free", "--label", TOKEN, "--so-pin", "so-4711", "--pin", PIN)
 
-    def take(self, key: SigningKey, label: str, id: str = "01") -> str:
-        """Put a key in; gives its URI."""
+    def take(self, key: SigningKey, label: str, id: str = "") -> str:
+        """Put a key in; gives its URI. id: in hex, instead of one of its own."""
+        id = id or f"a{next(self._ids):03x}"
         path = self.folder / f"{label}.p8"
         path.write_bytes(key.pem())
         self._tool("--import", str(path), "--token", TOKEN, "--label", label, "--id", id, "--pin", PIN)

@@ -101,7 +101,7 @@ def test_the_pin_of_a_token_comes_the_same_way_and_the_environments_values_say_n
     folder: Path, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("security.tokens._tokens", {})
-    reference = softhsm.take(generate("ES256"), "of-the-keyring", "31")
+    reference = softhsm.take(generate("ES256"), "of-the-keyring")
     for name in ("YONGTONG_PIN", "PKCS11_PIN", "YONGTONG_PASSPHRASE"):
         monkeypatch.setenv(name, PIN)
     with pytest.raises(Misconfigured, match="none is at hand"):
@@ -110,7 +110,7 @@ def test_the_pin_of_a_token_comes_the_same_way_and_the_environments_values_say_n
 
 
 def test_a_certificate_of_another_key_beside_a_token_is_found(folder: Path, softhsm: SoftHsm) -> None:
-    reference = softhsm.take(generate("ES256"), "without-its-certificate", "32")
+    reference = softhsm.take(generate("ES256"), "without-its-certificate")
     (folder / "answer.pem").write_bytes(b"no certificate")
     with pytest.raises(Misconfigured, match="without-its-certificate"):
         Keyring(folder, {"answer": reference}, softhsm.pin_file).load("answer")

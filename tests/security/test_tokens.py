@@ -225,8 +225,8 @@ def child_signs(key: SigningKey) -> int:
 
 
 def test_a_private_key_beside_another_public_key_is_found_at_the_start(softhsm: SoftHsm) -> None:
-    softhsm.take(generate("ES256"), "pair", "21")
-    softhsm.take(generate("ES256"), "other", "22")
+    softhsm.take(generate("ES256"), "pair")
+    softhsm.take(generate("ES256"), "other")
     with pkcs11.lib(MODULE).get_token(token_label="yongtong").open(rw=True) as session:
         for label, keep in (("pair", pkcs11.ObjectClass.PRIVATE_KEY), ("other", pkcs11.ObjectClass.PUBLIC_KEY)):
             for found in list(session.get_objects({pkcs11.Attribute.LABEL: label})):
@@ -237,7 +237,7 @@ def test_a_private_key_beside_another_public_key_is_found_at_the_start(softhsm: 
 
 
 def test_a_curve_that_is_not_used_here_is_refused(softhsm: SoftHsm) -> None:
-    softhsm.take(SigningKeyOf384(), "p-384", "23")
+    softhsm.take(SigningKeyOf384(), "p-384")
     with pytest.raises(Refusal, match="key_not_accepted"):
         SigningKey(load_key(uri("p-384"), pin))
 
