@@ -209,13 +209,15 @@ class RealBus:
             return reader.execute(query, values).fetchall()
 
 
-def a_trial(folder: Path, *feeds: str, suites: dict[str, str] | None = None) -> Trial:
-    """A bus in a folder, not started, with the sample's feeds and those given as TOML. suites: its `[suites]`."""
+def a_trial(
+    folder: Path, *feeds: str, suites: dict[str, str] | None = None, keys: dict[str, str] | None = None
+) -> Trial:
+    """A bus in a folder, not started, with the sample's feeds and those given as TOML. suites, keys: its settings."""
     (folder / "feeds").mkdir(parents=True)
     for text in feeds:
         (folder / "feeds" / f"{tomllib.loads(text)['id']}.toml").write_text(text, encoding="utf-8")
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (FEEDS, folder / "feeds"))
-    return Trial(folder / "bus", city, suites=suites)
+    return Trial(folder / "bus", city, suites=suites, keys=keys)
 
 
 @contextmanager
