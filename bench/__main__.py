@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, bulk, dxf, mqtt, ownership, signed_soap
+from bench import audit, bulk, dxf, mqtt, ownership, signed_soap, suites
 from bench.figures import Figure, Results, keep
 
 WORK: Final = (
@@ -26,6 +26,9 @@ FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "audit_appends_per_s": audit.measure,
     "audit_appends_at_1e6_per_s": audit.measure_growth,
     "dxf_entities_per_s": dxf.measure,
+    "suite_sm2_sign_per_s": suites.measure_sign,
+    "suite_sm2_verify_per_s": suites.measure_verify,
+    "suite_sm2_wss_verify_per_s": suites.measure_envelopes,
 }
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Check a receipt with nothing but bash, sed and OpenSSL 3: who does not trust our program need not.
 #   verify_receipt.sh RECEIPT.json ANCHORS.json
-# Checks (1) the bus's ES256 signature, (2) the log's Ed25519 signature of the checkpoint, (3) that the entry lies under
-# the checkpoint's root (RFC 9162 §2.1.3.2). Prints one line for each; exit 1 at the first that does not hold.
+# Checks (1) the bus's signature, by ES256, EdDSA, RS256, PS256 or SM2, (2) the log's signature of the checkpoint, by
+# Ed25519 or SM2, (3) that the entry lies under the checkpoint's root (RFC 9162 §2.1.3.2). Prints one line for each;
+# exit 1 at the first that does not hold.
 set -euo pipefail
 receipt=$1 anchors=$2 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -17,15 +18,33 @@ decode64() { openssl base64 -d -A; }
 decode64url() { local text; text=$(tr -- '-_' '+/'); printf %s "$text$(printf '%*s' $(((4 - ${#text} % 4) % 4)) '' | tr ' ' =)" | decode64; }
 fails() { echo "DOES NOT HOLD: $1"; exit 1; }
 
-# (1) ES256: raw r || s, which OpenSSL wants as DER
+# holds KEY SIGNATURE FILE: by the key's own kind, whatever the receipt says. ECDSA and SM2 are raw r || s here, and
+# OpenSSL wants DER; SM2's user id is 1234567812345678, and OpenSSL would take an empty one.
+holds() {
+  local how
+  case $(openssl pkey -pubin -in "$1" -noout -text) in
+    *prime256v1*) how=-sha256 ;;
+    *SM2*) how="-sm3 -sigopt distid:1234567812345678" ;;
+    ED25519*) openssl pkeyutl -verify -pubin -inkey "$1" -rawin -in "$3" -sigfile "$2" >/dev/null 2>&1; return ;;
+    *) [ "${alg:-}" = PS256 ] && how="-sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32"
+       openssl dgst -sha256 ${how:-} -verify "$1" -signature "$2" "$3" >/dev/null 2>&1; return ;;
+  esac
+  local raw; raw=$(hex <"$2")
+  [ ${#raw} -eq 128 ] || return 1
+  printf 'asn1=SEQUENCE:s\n[s]\nr=INTEGER:0x%s\ns=INTEGER:0x%s\n' "${raw:0:64}" "${raw:64}" >"$work/der.conf"
+  openssl asn1parse -genconf "$work/der.conf" -noout -out "$work/der"
+  openssl dgst $how -verify "$1" -signature "$work/der" "$3" >/dev/null 2>&1
+}
+
+# (1) the bus's signature
 member receipt_certificates "$anchors" >/dev/null
 sed -n '/BEGIN CERTIFICATE/,$p' "$anchors" | tr -d '\n' | sed 's/.*\(-----BEGIN.*END CERTIFICATE-----\).*/\1/; s/\\n/\n/g' >"$work/answer.pem"
 openssl x509 -in "$work/answer.pem" -noout -pubkey >"$work/answer.pub"
 printf %s "$(member protected "$receipt").$(member payload "$receipt")" >"$work/signed"
-raw=$(member signature "$receipt" | tr -d '\n' | decode64url | hex)
-printf 'asn1=SEQUENCE:s\n[s]\nr=INTEGER:0x%s\ns=INTEGER:0x%s\n' "${raw:0:64}" "${raw:64}" >"$work/der.conf"
-openssl asn1parse -genconf "$work/der.conf" -noout -out "$work/signature"
-openssl dgst -sha256 -verify "$work/answer.pub" -signature "$work/signature" "$work/signed" >/dev/null 2>&1 || fails signature
+member signature "$receipt" | tr -d '\n' | decode64url >"$work/signature"
+member protected "$receipt" | tr -d '\n' | decode64url >"$work/header"
+alg=$(member alg "$work/header")
+holds "$work/answer.pub" "$work/signature" "$work/signed" || fails signature
 echo "signature holds"
 
 # (2) the checkpoint: origin, size, root, an empty line, the signature line (C2SP signed note)
@@ -33,8 +52,10 @@ member payload "$receipt" | tr -d '\n' | decode64url >"$work/document"
 note=$(member checkpoint "$work/document" | plain)
 printf '%s\n' "${note%%$'\n\n'*}" >"$work/note"
 sed -n 's/^— [^ ]* //p' <<<"$note" | head -n 1 | tr -d '.' | decode64 | tail -c 64 >"$work/note.sig"
-{ octets 302a300506032b6570032100; octets "$(member log_key "$anchors")"; } | openssl pkey -pubin -inform DER -out "$work/log.pub"
-openssl pkeyutl -verify -pubin -inkey "$work/log.pub" -rawin -in "$work/note" -sigfile "$work/note.sig" >/dev/null 2>&1 || fails checkpoint
+ed25519=302a300506032b6570032100 sm2=3059301306072a8648ce3d020106082a811ccf5501822d03420004     # before the key itself
+[ "$(member log_key_kind "$anchors")" = SM2 ] && before=$sm2 || before=$ed25519
+{ octets $before; octets "$(member log_key "$anchors")"; } | openssl pkey -pubin -inform DER -out "$work/log.pub"
+holds "$work/log.pub" "$work/note.sig" "$work/note" || fails checkpoint
 [ "$(sed -n 1p "$work/note")" = "$(member origin "$anchors")" ] || fails origin
 size=$(sed -n 2p "$work/note") root=$(sed -n 3p "$work/note" | decode64 | hex)
 echo "checkpoint holds: $size entries"

@@ -229,7 +229,7 @@ def _answer_key(settings: Settings, keyring: Keyring) -> SigningKey:
         return key.signing_by(settings.suites.signing)
     except Misconfigured as problem:
         raise Misconfigured(
-            f"the answer key: {problem}; put [suites] signing back, or make a new key: yongtong rekey"
+            f"the answer key: {problem}; it was made at init, so put [suites] signing back to that"
         ) from problem
 
 

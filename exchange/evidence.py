@@ -15,7 +15,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Final
@@ -81,7 +81,7 @@ class Evidence:
         """
         if not _BUREAU.fullmatch(bureau):
             raise ValueError(f"{bureau!r} cannot name a folder")
-        pieces, wrapped = _pieces_of(raw), ""
+        pieces, wrapped = raw.pieces(PIECE_BYTES), ""
         if sealed or self._seal_all:
             data_key, wrapped = self._sealing_key().new_data_key(raw.digest.value, self._cipher)
             pieces, wrapped = seal(pieces, raw.size, data_key), f":{wrapped}"
@@ -210,17 +210,6 @@ class Evidence:
         bureau, name, offset, size, digest, wrapped = parts.groups(default="")
         found = Digest("SHA-256", bytes.fromhex(digest))
         return _Place(self._folder / bureau / name, int(offset), int(size), found, wrapped)
-
-
-def _pieces_of(raw: Content) -> Iterator[bytes]:
-    """The payload in pieces of PIECE_BYTES. Raises OSError when it ends before its size."""
-    left = raw.size
-    with raw.open() as source:
-        while left and (piece := source.read(min(left, PIECE_BYTES))):
-            left -= len(piece)
-            yield piece
-    if left:
-        raise OSError(f"the payload ended {left} octets early")
 
 
 def _unsealed(place: _Place, data_key: bytes) -> IO[bytes]:

@@ -97,6 +97,8 @@ def open_checkpoint(text: str, origin: str, public_key: PublicKey) -> Checkpoint
 
 
 def _verify(body: str, lines: list[str], origin: str, public_key: PublicKey) -> None:
+    if not isinstance(public_key, Ed25519PublicKey | Sm2PublicKey):
+        raise _invalid("the log's key is neither Ed25519 nor SM2")
     name = key_id(origin, public_key)
     ours = 0
     for line in lines:

@@ -146,8 +146,15 @@ def kind_of(public_key: object) -> Kind:
         return "EdDSA"
     if isinstance(public_key, Sm2PublicKey):
         return "SM2"
-    size = getattr(public_key, "key_size", "")
-    raise Refusal("signature.key_not_accepted", f"{type(public_key).__name__} {size}".strip())
+    raise Refusal("signature.key_not_accepted", _name_of(public_key))
+
+
+def _name_of(public_key: object) -> str:
+    """What kind of key it is that is not accepted: `RSA 1024`, `secp384r1`, `Ed448`."""
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        return public_key.curve.name
+    name = type(public_key).__name__.removesuffix("PublicKey").lstrip("_")
+    return f"{name} {getattr(public_key, 'key_size', '')}".strip()
 
 
 def fits(kind: Kind, algorithm: str) -> bool:

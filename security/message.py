@@ -85,12 +85,14 @@ class Content(msgspec.Struct, frozen=True):
         return stream
 
     def pieces(self, octets: int = PIECE_BYTES) -> Iterator[bytes]:
-        """The content piece by piece, each of so many octets but the last; less where the file has been cut."""
+        """The content in pieces of so many octets, the last perhaps shorter. Raises OSError when it ends too early."""
         left = self.size
         with self.open() as stream:
-            while left > 0 and (piece := stream.read(min(octets, left))):
+            while left and (piece := stream.read(min(octets, left))):
                 left -= len(piece)
                 yield piece
+        if left:
+            raise OSError(f"the content ended {left} octets early")
 
     def digest_by(self, algorithm: Hash) -> Digest:
         """Its digest by that hash: by SHA-256 it is known already, for SM3 all is read again."""

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -16,6 +17,7 @@ from connectors.transports.soap_client import SoapClient, Version, Wsse
 from security.checkpoint import Checkpoint
 from security.errors import Refusal
 from security.jws import Document
+from security.keys import SigningKey
 from security.message import Content
 from security.suites import hash_of
 
@@ -83,7 +85,7 @@ class Partner:
         Raises Refusal with the bus's code, `audit.*` where the receipt or the log does not hold; Unavailable.
         """
         by_mtom = content.size > INLINE_UP_TO_BYTES
-        digest = content.digest_by(hash_of(self._folder.signing.algorithm))
+        digest = content.digest_by(hash_of(self._signing.algorithm))
         answer = self._feeds.call(
             "SubmitDelivery",
             {
@@ -179,6 +181,10 @@ class Partner:
         asked = {**self._asked(purpose, case_number), "After": after, **({"Limit": limit} if limit else {})}
         return typed(self._components.call("GetChanges", asked), Changes)
 
+    @cached_property
+    def _signing(self) -> SigningKey:
+        return self._folder.signing
+
     @property
     def _feeds(self) -> SoapClient:
         return self._client("feeds")
@@ -189,7 +195,7 @@ class Partner:
 
     def _client(self, service: Literal["feeds", "components"]) -> SoapClient:
         if service not in self._clients:
-            key = self._folder.signing
+            key = self._signing
             assert key.certificate_der is not None  # the folder loads it with its certificate
             suites = self._folder.anchors.xml_suites
             wsse = Wsse(key, key.certificate_der, self._folder.answerers(), self._clock, suites)

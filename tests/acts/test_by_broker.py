@@ -96,7 +96,7 @@ def test_evidence_that_is_another_envelope_of_the_same_content_is_found_out(acts
         ("auth.wrong_recipient", {"recipient": "another.bus.example"}),
         ("feed.unknown", {"feed": "no-such-feed"}),
         ("signature.stale", {"signed_at": datetime.now(UTC) - timedelta(days=7, minutes=1)}),
-        ("signature.future", {"signed_at": datetime.now(UTC) + timedelta(minutes=6)}),
+        ("signature.future", {"signed_at": datetime.now(UTC) + timedelta(hours=6)}),
     ],
 )
 def test_a_signer_is_refused_by_name_and_audited_under_the_signature(acts: Acts, code: str, spoilt: Any) -> None:

@@ -15,6 +15,7 @@ from exchange.evidence import Evidence
 from exchange.journal import Journal
 from exchange.receipts import issue_receipt, issue_report
 from exchange.replays import Replays
+from exchange.settings import SuiteSettings
 from exchange.store.sqlite import Store
 from security import pki
 from security.anchors import Anchors
@@ -73,10 +74,17 @@ class TestBus:
 
     __test__ = False
 
-    def __init__(self, folder: Path, city: City, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        city: City,
+        limits: Limits | None = None,
+        suites: SuiteSettings = SuiteSettings(),  # noqa: B008  # frozen
+    ) -> None:
         self.folder, self.city = folder, city
         self.registry = ListedRegistry()
-        answer, log = self._certified("answer"), generate("EdDSA")
+        kind: Kind = "RS256" if suites.signing == "PS256" else suites.signing
+        answer, log = self._certified("answer", kind).signing_by(suites.signing), generate(suites.checkpoints)
         assert answer.certificate_der is not None
         evidence = Evidence(folder / "evidence")
         journal = Journal(
@@ -89,7 +97,12 @@ class TestBus:
             evidence.sync,
         )
         self.anchors = Anchors(
-            ORIGIN, log_key_octets(log.public_key).hex(), [pki.pem_of(answer.certificate_der).decode()]
+            ORIGIN,
+            log_key_octets(log.public_key).hex(),
+            [pki.pem_of(answer.certificate_der).decode()],
+            suites.checkpoints,
+            suites.xml_sm2_signature,
+            suites.xml_sm3_digest,
         )
         self.log_key = log
         self.woken = 0
@@ -112,6 +125,7 @@ class TestBus:
             "replays": Replays(),
             "wake": self._wake,
             "clock": lambda: datetime.now(UTC),
+            "xml_suites": suites.xml,
         }
         self.bus = Bus(**fields)
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -15,7 +16,7 @@ from exchange.receipts import issue_receipt, issue_report
 from security import pki
 from security.anchors import Anchors
 from security.checkpoint import log_key_octets
-from security.keys import SigningKey, generate
+from security.keys import Kind, SigningKey, generate
 from security.message import in_memory
 
 ORIGIN = "yongtong.example/log"
@@ -24,24 +25,28 @@ DIGEST = "5e" * 32
 
 
 class JournalFolder:
-    """Keys, anchors, evidence and journal of one made-up bus; opened again, it has the same keys."""
+    """Keys, anchors, evidence and journal of one made-up bus; opened again, it has the same keys.
 
-    def __init__(self, folder: Path) -> None:
+    kinds: of the keys that sign receipts and heads, when they are made
+    """
+
+    def __init__(self, folder: Path, kinds: tuple[Kind, Kind] = ("ES256", "EdDSA")) -> None:
         self.folder = folder
         if not (folder / "log.key").exists():
-            self._make_keys()
+            self._make_keys(*kinds)
         self.log_key = SigningKey.load(folder / "log.key")
         self.receipt_key = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
         certificate = (folder / "answer.pem").read_text()
-        self.anchors = Anchors(ORIGIN, log_key_octets(self.log_key.public_key).hex(), [certificate])
+        log_kind: Any = self.log_key.algorithm
+        self.anchors = Anchors(ORIGIN, log_key_octets(self.log_key.public_key).hex(), [certificate], log_kind)
         self.evidence = Evidence(folder / "evidence")
 
-    def _make_keys(self) -> None:
-        ca, key = pki.make_ca("test CA", NOON), generate("ES256")
+    def _make_keys(self, receipts: Kind, heads: Kind) -> None:
+        ca, key = pki.make_ca("test CA", NOON), generate(receipts)
         der = pki.issue(ca, "answer", key.public_key, "signing", NOON, NOON + timedelta(days=3650))
         (self.folder / "answer.key").write_bytes(key.pem())
         (self.folder / "answer.pem").write_bytes(pki.pem_of(der))
-        (self.folder / "log.key").write_bytes(generate("EdDSA").pem())
+        (self.folder / "log.key").write_bytes(generate(heads).pem())
 
     def open(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Journal:
         return Journal(

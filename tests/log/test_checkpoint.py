@@ -2,13 +2,19 @@
 
 import base64
 import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from security.checkpoint import Checkpoint, key_id, open_checkpoint, sign_checkpoint
+from security.anchors import Anchors
+from security.checkpoint import Checkpoint, key_id, log_key_octets, open_checkpoint, sign_checkpoint
 from security.errors import Misconfigured, Refusal
-from security.keys import generate
+from security.keys import generate, spki
+from security.sm2 import Sm2PublicKey, der_of
 
 ORIGIN = "yongtong.example/log"
 ROOT = hashlib.sha256(b"root").digest()
@@ -91,3 +97,63 @@ def test_a_note_of_another_key_is_refused() -> None:
 def test_an_origin_that_cannot_name_a_key_stops_the_start(origin: str) -> None:
     with pytest.raises(Misconfigured):
         sign_checkpoint(origin, 1, ROOT, KEY)
+
+
+# By SM2
+
+
+def test_a_note_by_sm2_has_the_type_that_c2sp_keeps_for_what_it_does_not_name(tmp_path: Path) -> None:
+    key = generate("SM2")
+    assert isinstance(key.public_key, Sm2PublicKey)
+    note = sign_checkpoint(ORIGIN, 20852163, ROOT, key)
+    text, signature_line = note.split("\n\n")
+    octets = base64.b64decode(signature_line.removesuffix("\n").split(" ")[2])
+    typed = ORIGIN.encode() + b"\x0a\xffurn:oid:1.2.156.10197.1.501" + key.public_key.point
+    assert (octets[:4], len(octets)) == (hashlib.sha256(typed).digest()[:4], 4 + 64)
+    assert open_checkpoint(note, ORIGIN, key.public_key) == Checkpoint(ORIGIN, 20852163, ROOT)
+    (tmp_path / "key.pem").write_bytes(key.public_pem())
+    (tmp_path / "text").write_text(f"{text}\n")
+    (tmp_path / "signature").write_bytes(der_of(octets[4:]))
+    command = "openssl dgst -sm3 -verify key.pem -sigopt distid:1234567812345678 -signature signature text"
+    assert subprocess.run(command.split(), cwd=tmp_path, capture_output=True).stdout == b"Verified OK\n"
+
+
+def test_a_spoilt_note_by_sm2_is_refused() -> None:
+    key, other = generate("SM2"), generate("SM2")
+    note = sign_checkpoint(ORIGIN, 20852163, ROOT, key)
+    ed25519_signature = NOTE.split("\n\n")[1]
+    for spoilt, public_key in [
+        (note.replace("20852163", "20852164"), key.public_key),
+        (note, other.public_key),
+        (note, KEY.public_key),
+        (NOTE, key.public_key),
+        (note.split("\n\n")[0] + "\n\n" + ed25519_signature, key.public_key),
+        (note + sign_checkpoint(ORIGIN, 1, ROOT, key).split("\n\n")[1], key.public_key),
+    ]:
+        with pytest.raises(Refusal) as refusal:
+            open_checkpoint(spoilt, ORIGIN, public_key)
+        assert refusal.value.code == "audit.checkpoint_invalid"
+    with pytest.raises(Misconfigured):
+        sign_checkpoint(ORIGIN, 1, ROOT, generate("ES256"))
+
+
+@pytest.mark.parametrize("kind", ["EdDSA", "SM2"])
+def test_anchors_give_the_logs_key_back_and_no_key_of_the_other_kind(kind: Any) -> None:
+    key = generate(kind)
+    anchors = Anchors(ORIGIN, log_key_octets(key.public_key).hex(), [], kind)
+    again = msgspec.json.decode(msgspec.json.encode(anchors), type=Anchors)
+    assert spki(again.log_public_key) == spki(key.public_key)
+    other: Any = "SM2" if kind == "EdDSA" else "EdDSA"
+    for spoilt in (
+        msgspec.structs.replace(anchors, log_key_kind=other),
+        msgspec.structs.replace(anchors, log_key="00"),
+    ):
+        with pytest.raises(Misconfigured, match="log_key"):
+            _ = spoilt.log_public_key
+
+
+def test_anchors_of_a_bus_that_was_made_before_there_was_sm2_are_read() -> None:
+    old = {"origin": ORIGIN, "log_key": log_key_octets(KEY.public_key).hex(), "receipt_certificates": []}
+    anchors = msgspec.json.decode(msgspec.json.encode(old), type=Anchors)
+    assert open_checkpoint(NOTE, ORIGIN, anchors.log_public_key).size == 20852163
+    assert msgspec.to_builtins(anchors) == old

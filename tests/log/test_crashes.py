@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -34,6 +35,22 @@ def killed(bus: JournalFolder, fault: str) -> list[dict[str, str]]:
 def test_a_kill_leaves_nothing_or_one_delivery_with_one_receipt(
     bus: JournalFolder, step: str, side: str, count: int, how: str
 ) -> None:
+    nothing_or_one_receipt(bus, step, side, count, how)
+
+
+# By SM2 the same document signed twice is two documents: so it must never be signed again once it could have been sent.
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("step", ["journal.sign", "journal.keep"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_kill_leaves_one_receipt_where_signing_again_gives_another(
+    tmp_path: Path, step: str, side: str, count: int
+) -> None:
+    bus = JournalFolder(tmp_path, ("SM2", "SM2"))
+    assert bus.receipt_key.sign(b"x") != bus.receipt_key.sign(b"x")
+    nothing_or_one_receipt(bus, step, side, count, "resume")
+
+
+def nothing_or_one_receipt(bus: JournalFolder, step: str, side: str, count: int, how: str) -> None:
     said = killed(bus, f"{step}:{side}:{count}")
     journal = bus.open()
     if how == "resume":

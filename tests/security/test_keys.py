@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from security.errors import Misconfigured, Refusal
 from security.keys import SigningKey, generate, load_public_pem, verify_signature
 
-KINDS = ("ES256", "RS256", "EdDSA")
+KINDS = ("ES256", "RS256", "EdDSA", "SM2")
 
 
 def code_of(call: Any, *arguments: Any, **named: Any) -> str:
@@ -33,7 +33,7 @@ def test_a_signature_holds_for_its_octets_and_no_others(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("claimed", ["none", "HS256", "ES256", "RS256", "PS256", "EdDSA", ""])
+@pytest.mark.parametrize("claimed", ["none", "HS256", "ES256", "RS256", "PS256", "EdDSA", "SM2", ""])
 def test_the_key_and_not_the_message_chooses_the_algorithm(kind: Any, claimed: str) -> None:
     if claimed == kind or (kind, claimed) == ("RS256", "PS256"):
         return
@@ -42,10 +42,22 @@ def test_the_key_and_not_the_message_chooses_the_algorithm(kind: Any, claimed: s
     assert refused_with == "signature.algorithm_not_of_key"
 
 
+def test_signing_twice_gives_the_same_octets_but_by_sm2_and_pss() -> None:
+    """The two draw a random number each time: what they signed is kept and never signed again (docs/adr/0017)."""
+    signers = {**{kind: generate(kind) for kind in KINDS}, "PS256": generate("RS256").signing_by("PS256")}  # type: ignore[arg-type]
+    same = {name for name, key in signers.items() if key.sign(b"receipt") == key.sign(b"receipt")}
+    assert same == {"ES256", "RS256", "EdDSA"}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_signing_twice_gives_the_same_octets(kind: Any) -> None:
+def test_a_key_signs_by_no_algorithm_but_its_own(kind: Any) -> None:
     key = generate(kind)
-    assert key.sign(b"receipt") == key.sign(b"receipt")
+    for algorithm in ("ES256", "RS256", "PS256", "EdDSA", "SM2"):
+        if algorithm == kind or (kind, algorithm) == ("RS256", "PS256"):
+            assert key.signing_by(algorithm).algorithm == algorithm  # type: ignore[arg-type]
+        else:
+            with pytest.raises(Misconfigured, match=f"{kind} does not sign by {algorithm}"):
+                key.signing_by(algorithm)  # type: ignore[arg-type]
 
 
 def test_a_der_signature_is_refused_where_raw_is_meant() -> None:
@@ -55,8 +67,15 @@ def test_a_der_signature_is_refused_where_raw_is_meant() -> None:
 
 
 def test_short_rsa_and_other_curves_are_refused() -> None:
-    for private_key in (rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP384R1())):
-        assert code_of(SigningKey, private_key) == "signature.key_not_accepted"
+    keys = {
+        "RSA 1024": rsa.generate_private_key(65537, 1024),
+        "secp384r1": ec.generate_private_key(ec.SECP384R1()),
+        "secp256k1": ec.generate_private_key(ec.SECP256K1()),
+        "Ed448": ed448.Ed448PrivateKey.generate(),
+    }
+    for name, private_key in keys.items():
+        with pytest.raises(Refusal, match=rf"signature\.key_not_accepted.*{name}"):
+            SigningKey(private_key)  # type: ignore[arg-type]  # what is refused
         pem = private_key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )

@@ -48,9 +48,10 @@ def libxmlsec_verifies(octets: bytes, certificate_der: bytes) -> bool:
     return True
 
 
-@pytest.mark.parametrize("kind", ["ES256", "RS256"])
-def test_libxmlsec_verifies_what_we_sign(kind: Any, tmp_path: Path) -> None:
-    key, certificate = a_signer(kind, tmp_path)
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256", "PS256"])
+def test_libxmlsec_verifies_what_we_sign(algorithm: Any, tmp_path: Path) -> None:
+    key, certificate = a_signer("RS256" if algorithm == "PS256" else algorithm, tmp_path)
+    key = key.with_certificate(certificate.der).signing_by(algorithm)
     octets = sign(etree.fromstring(PLAIN), key, certificate.der, created=NOW, expires=NOW + timedelta(minutes=5))
     assert libxmlsec_verifies(octets, certificate.der)
     assert not libxmlsec_verifies(octets.replace(b"m-1", b"m-2"), certificate.der)
