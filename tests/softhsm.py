@@ -3,11 +3,15 @@
 import itertools
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import pkcs11
 import pytest
 
+from security import tokens
 from security.keys import SigningKey
 
 MODULE: Final = "/usr/lib/softhsm/libsofthsm2.so"
@@ -36,12 +40,32 @@ class SoftHsm:
         path.unlink()
         return uri(label)
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """The token pulled out, and put back in."""
+        plugged, drawer = self.folder / "tokens", self.folder / "away"
+        plugged.rename(drawer)
+        plugged.mkdir()
+        forget_sessions()
+        try:
+            yield
+        finally:
+            plugged.rmdir()
+            drawer.rename(plugged)
+            forget_sessions()
+
     def _tool(self, *arguments: str) -> None:
         environment = {**os.environ, "SOFTHSM2_CONF": str(self.configuration)}
         done = subprocess.run(
             ["softhsm2-util", *arguments], capture_output=True, text=True, env=environment, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def forget_sessions() -> None:
+    """End every session of this process and its login with them, and look for tokens anew."""
+    with tokens._modules[MODULE].lock:  # not under another thread's feet
+        pkcs11.lib(MODULE).reinitialize()
 
 
 def uri(label: str, token: str = TOKEN, module: str = MODULE) -> str:

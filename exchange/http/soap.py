@@ -213,7 +213,11 @@ class SoapDoor:
             _put_claimed_request(detail, caller.envelope, self._bus.xml_suites)
         sentence = told.sentence
         envelope = envelopes.fault(caller.version, sender_at_fault=True, zh=sentence.zh, en=sentence.en, detail=detail)
-        octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
+        try:
+            octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
+        except Unavailable as problem:  # the token in which our key lies is away
+            log.warning("door.unavailable service=%s reason=%s", self._service, problem)
+            return self._failed(caller, *UNAVAILABLE)
         return _Outcome(_status(told, caller.version), caller.version, octets, linger=not caller.heard_out)
 
     def _failed(self, caller: _Caller, zh: str, en: str, status: int = 503) -> _Outcome:

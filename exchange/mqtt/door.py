@@ -130,15 +130,21 @@ class MqttDoor:
         if refusal.code == "auth.refused":
             return
         envelope = open_signed(arrived.octets)  # it opened before, or nobody could have been told
-        answer = issue_refusal(
-            refusal,
-            self._bus.origin,
-            envelope.sender,
-            envelope.feed,
-            envelope.message_id,
-            envelope.signature_digest,
-            self._bus.answer_key,
-        )
+        try:
+            answer = issue_refusal(
+                refusal,
+                self._bus.origin,
+                envelope.sender,
+                envelope.feed,
+                envelope.message_id,
+                envelope.signature_digest,
+                self._bus.answer_key,
+            )
+        except (
+            Unavailable
+        ) as problem:  # the token in which our key lies is away; the sender sends again, and hears then
+            log.warning("door.unavailable service=mqtt reason=%s", problem)
+            return
         self._answer(envelope.sender, answer)
 
     def _answer(self, bureau: str, document: bytes) -> None:

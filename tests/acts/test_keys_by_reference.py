@@ -1,6 +1,7 @@
 """A bus whose keys lie under a passphrase or in a token: made, opened, and answering as any other."""
 
 import json
+import threading
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,13 +12,16 @@ import msgspec
 import pytest
 
 from exchange import app
+from exchange.mqtt import door
+from exchange.mqtt.topics import outbound
 from exchange.processing import process
 from exchange.receipts import verify_receipt
 from exchange.sequencer import Sequencer
 from exchange.settings import Settings, load_settings
-from security.errors import Misconfigured
+from security.errors import Misconfigured, Unavailable
 from security.keys import Kind, generate
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
+from tests.acts.test_mqtt_door import Wire
 from tests.softhsm import SoftHsm, uri
 
 KINDS: dict[str, Kind] = {"answer": "ES256", "log": "EdDSA", "ca": "RS256"}
@@ -78,6 +82,24 @@ def test_a_receipt_that_a_crash_left_out_is_issued_once_and_the_same_from_then_o
 def leaf_of(receipt: bytes | None) -> Any:
     assert receipt is not None
     return json.loads(urlsafe_b64decode(json.loads(receipt)["payload"] + "=="))["leaf"]
+
+
+@pytest.mark.parametrize("qos", [1, 0], ids=["a delivery", "what is refused"])
+def test_while_the_token_is_away_what_comes_waits_and_nothing_is_lost(
+    acts: Acts, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch, qos: int
+) -> None:
+    monkeypatch.setattr(door, "FIRST_WAIT_S", 0.01)
+    wire, delivery = Wire(acts), acts.by_broker("m-1", covers("A")).envelope
+    with softhsm.away():
+        with pytest.raises(Unavailable):
+            acts.push("m-2", covers("B"))
+        story = threading.Thread(target=lambda: wire.take(delivery, qos))
+        story.start()
+        story.join(0.3)
+        assert wire.said == []
+    story.join()
+    assert wire.said == [outbound("made-up", "receipt"), "acknowledged"]
+    assert bool(acts.bus.journal.inbox("made-up", "m-1")) == bool(qos)
 
 
 def test_a_bus_whose_key_files_lie_under_a_passphrase(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from security import pki, tokens
 from security.errors import Misconfigured, Refusal, Unavailable
 from security.keys import Kind, SigningKey, generate, verify_signature
 from security.tokens import load_key
-from tests.softhsm import MODULE, PIN, SoftHsm, uri
+from tests.softhsm import MODULE, PIN, SoftHsm, forget_sessions, uri
 
 KINDS: dict[Kind, str] = {"ES256": "01", "RS256": "02", "EdDSA": "03"}
 OCTETS = b"what is signed"
@@ -118,7 +118,7 @@ def test_what_is_wrong_with_a_reference_is_said_in_one_line(name: str, in_files:
 
 def test_a_wrong_pin_is_said_and_not_kept(softhsm: SoftHsm, in_files: Any) -> None:
     tokens._tokens.clear()  # as in a process that begins
-    close_all()
+    forget_sessions()
     with pytest.raises(Misconfigured, match=r"refuses the PIN \(PinIncorrect\).*correct it") as wrong:
         load_key(uri("kind-ES256"), lambda: b"0000-wrong")
     assert "0000-wrong" not in str(wrong.value)
@@ -127,28 +127,17 @@ def test_a_wrong_pin_is_said_and_not_kept(softhsm: SoftHsm, in_files: Any) -> No
     assert SigningKey(load_key(uri("kind-ES256"), pin)).algorithm == "ES256"
 
 
-def close_all() -> None:
-    """End every session of this process, and its login with them, as a token that was pulled out does."""
-    pkcs11.lib(MODULE).reinitialize()
-
-
 def test_a_token_that_forgot_us_is_logged_in_to_again(softhsm: SoftHsm, in_files: dict[Kind, SigningKey]) -> None:
     keys = [in_token(kind) for kind in KINDS]
-    close_all()
+    forget_sessions()
     for key in keys:
         verify_signature(key.public_key, key.algorithm, key.sign(OCTETS), OCTETS)
 
 
 def test_a_token_that_is_pulled_out_is_unavailable_until_it_is_back(softhsm: SoftHsm, in_files: Any) -> None:
-    key, tokens_folder = in_token("ES256"), softhsm.folder / "tokens"
-    away = tokens_folder.rename(softhsm.folder / "away")
-    tokens_folder.mkdir()
-    close_all()
-    with pytest.raises(Unavailable, match="not one token of that name"):
+    key = in_token("ES256")
+    with softhsm.away(), pytest.raises(Unavailable, match="not one token of that name"):
         key.sign(OCTETS)
-    tokens_folder.rmdir()
-    away.rename(tokens_folder)
-    close_all()
     assert len(key.sign(OCTETS)) == 64
 
 
@@ -156,18 +145,18 @@ def test_a_pin_that_was_changed_meanwhile_is_tried_once(softhsm: SoftHsm, in_fil
     """A token locks itself after a few wrong ones."""
     key = in_token("ES256")
     set_pin(PIN, "another-1")
-    close_all()
+    forget_sessions()
     for said in ("PinIncorrect", "refused before and is not tried again"):
         with pytest.raises(Unavailable, match=said):
             key.sign(OCTETS)
     set_pin("another-1", PIN)
-    close_all()
+    forget_sessions()
     tokens._tokens.clear()  # restarted
     assert len(in_token("ES256").sign(OCTETS)) == 64
 
 
 def set_pin(old: str, new: str) -> None:
-    close_all()
+    forget_sessions()
     with pkcs11.lib(MODULE).get_token(token_label="yongtong").open(rw=True, user_pin=old) as session:
         session.set_pin(old, new)
 
