@@ -70,6 +70,7 @@ class TokenUri(msgspec.Struct, frozen=True):
 def read_uri(text: str) -> TokenUri:
     """The parts of a `pkcs11:` URI. Raises Misconfigured naming the part that is missing or not taken."""
     path, _, query = text.removeprefix(SCHEME).partition("?")
+    text = re.sub(r"(pin-value=)[^;&]*", r"\1…", text)  # as it may be shown
     said: dict[str, str] = {}
     for part in [*filter(None, path.split(";")), *filter(None, query.split("&"))]:
         name, _, value = part.partition("=")
@@ -77,7 +78,7 @@ def read_uri(text: str) -> TokenUri:
             raise Misconfigured(f"{text}: {name} stands there twice")
         said[name] = value
     if refused := sorted(set(said) - _PATH - {"module-path"}):
-        raise Misconfigured(f"{_without_pin(text)}: {refused[0]} is not taken{_instead(refused[0])}")
+        raise Misconfigured(f"{text}: {refused[0]} is not taken{_instead(refused[0])}")
     if said.pop("type", "private") != "private":
         raise Misconfigured(f"{text}: a private key is wanted, type=private")
     module = urllib.parse.unquote(said.get("module-path", ""))
@@ -91,10 +92,6 @@ def read_uri(text: str) -> TokenUri:
 
 def _instead(name: str) -> str:
     return "; put the PIN into a file, [keys] passphrase_file" if name.startswith("pin-") else ""
-
-
-def _without_pin(text: str) -> str:
-    return re.sub(r"(pin-value=)[^;&]*", r"\1…", text)
 
 
 # --- tokens of this process ------------------------------------------------------------------------------------------
