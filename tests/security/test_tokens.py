@@ -96,7 +96,7 @@ SPOILT: dict[str, tuple[str, str]] = {
     "module_not_absolute": ("pkcs11:token=t;object=k?module-path=libsofthsm2.so", r"module-path"),
     "no_key": (f"pkcs11:token=t?module-path={MODULE}", r"object=LABEL or id="),
     "twice": (f"pkcs11:token=t;token=u;object=k?module-path={MODULE}", r"token stands there twice"),
-    "pin_twice": (f"pkcs11:object=k?pin-value=1234&pin-value=1234&module-path={MODULE}", r"pin-value stands there twice"),
+    "pin_twice": (f"pkcs11:object=k?pin-value=1234&pin-value=1234&module-path={MODULE}", r"pin-value stands"),
     "public_key": (f"pkcs11:object=k;type=public?module-path={MODULE}", r"private key is wanted"),
     "unknown_attribute": (f"pkcs11:object=k;slot-id=4?module-path={MODULE}", r"slot-id is not taken"),
     "pin_value": (f"pkcs11:object=k?module-path={MODULE}&pin-value=1234", r"pin-value is not taken; put the PIN"),
