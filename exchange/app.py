@@ -54,14 +54,15 @@ from mappings.feed import Feed
 from mappings.load import load_feeds
 from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer, register, run_worker
-from security import keys, pki
+from security import keys, pki, tokens
 from security.anchors import Anchors
 from security.authenticate import carrier_of
 from security.chain import Chain, check_chain
 from security.checkpoint import log_key_octets
 from security.errors import Misconfigured
 from security.expiry import Ending, ending_of
-from security.keys import SigningKey, der_of_pem, ders_of_pem
+from security.keyring import Keyring, a_person
+from security.keys import Kind, SigningKey, der_of_pem, ders_of_pem
 from security.sealing import KEY_BYTES, SealingKey
 from security.xml import compile_schema
 
@@ -99,6 +100,18 @@ def utc_now() -> datetime:
 Founder = tuple[Officer, Role, str]  # who, in which office, of which bureau
 
 
+def keyring_of(settings: Settings, *, attended: bool = True) -> Keyring:
+    """The bus's own keys. attended: a person at the terminal may be asked for what opens them."""
+    said = settings.keys
+    references = {"answer": said.answer, "log": said.log, "ca": said.ca, "tls": said.tls}
+    placed = {
+        name: text if text.startswith(tokens.SCHEME) or not text else str(settings.at(text))
+        for name, text in references.items()
+    }
+    opened_by = settings.at(said.passphrase_file) if said.passphrase_file else None
+    return Keyring(settings.at(said.folder), placed, opened_by, a_person() if attended else None)
+
+
 def initialise(settings: Settings, edition: str, founders: Sequence[Founder], now: datetime) -> Anchors:
     """Make a new bus: keys and certificates, a journal that begins with its founding, a store. Gives its trust anchors.
 
@@ -114,17 +127,18 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
         raise Misconfigured(f"{settings.source}: city.edition is {settings.city.edition!r}, not that of {edition!r}")
     state.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _make_keys(settings, folder, now)
+    keyring = keyring_of(settings)
+    _make_keys(settings, keyring, folder, now)
     anchors = Anchors(
         origin=settings.bus.origin,
-        log_key=log_key_octets(_log_key(settings).public_key).hex(),
+        log_key=log_key_octets(_log_key(settings, keyring).public_key).hex(),
         receipt_certificates=[(folder / "answer.pem").read_text()],
         log_key_kind=settings.suites.checkpoints,
         xml_sm2_signature=settings.suites.xml_sm2_signature,
         xml_sm3_digest=settings.suites.xml_sm3_digest,
     )
     _write_json(state / "anchors.json", anchors)
-    founding = _found(settings, state, founders)
+    founding = _found(settings, state, keyring, founders)
     Store(state).close()
     # Last, so that a half-made bus is not taken for one.
     fingerprint = SealingKey.load(folder / "evidence.key").fingerprint
@@ -140,10 +154,12 @@ def no_bus_yet(settings: Settings) -> None:
         raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
 
 
-def _found(settings: Settings, state: Path, founders: Sequence[Founder]) -> str:
+def _found(settings: Settings, state: Path, keyring: Keyring, founders: Sequence[Founder]) -> str:
     """The log's first entry: who holds which office, and which feeds' files count."""
     mappings = {feed.id: feed.digest for feed in _feeds(settings).values()}
-    with closing(_open_journal(settings, state)) as journal, closing(Registry(state, journal, "", utc_now)) as registry:
+    with ExitStack() as stack:
+        journal = stack.enter_context(closing(_open_journal(settings, state, keyring)))
+        registry = stack.enter_context(closing(Registry(state, journal, "", utc_now)))
         return registry.found(founders, mappings)
 
 
@@ -151,32 +167,52 @@ def _feeds(settings: Settings) -> dict[str, Feed]:
     return load_feeds(settings.at(path) for path in settings.feeds.folders)
 
 
-def _make_keys(settings: Settings, folder: Path, now: datetime) -> None:
-    """A small CA of the bus's own, and separate keys for TLS, answers, log and evidence; each file mode 0600."""
+def _make_keys(settings: Settings, keyring: Keyring, folder: Path, now: datetime) -> None:
+    """A small CA of the bus's own, and separate keys for TLS, answers, log and evidence; each file mode 0600.
+
+    A key that the settings place in a token must lie there already. Files go under the passphrase, where one is named.
+    """
     until = now + timedelta(days=365 * KEY_YEARS)
-    ca = pki.make_ca(f"{settings.bus.origin} CA", now)
-    _write_key(folder, "ca", ca.key, ca.certificate_der)
     signing = settings.suites.signing
+    made = partial(_new_key, keyring)
+    keyring.path("tls")
+    for name in ("answer", "log", "ca"):
+        if keyring.in_token(
+            name
+        ):  # first, before any file is written: what is wrong with it is put right, and init again
+            keyring.load(name, certificate=False)
     # TLS asks for a key of the standard's, whatever the city signs with.
-    tls, answer = keys.generate("ES256"), keys.generate("RS256" if signing == "PS256" else signing)
+    tls, answer = made("tls", "ES256"), made("answer", "RS256" if signing == "PS256" else signing)
+    ca = pki.make_ca(f"{settings.bus.origin} CA", now, key=made("ca", "ES256"))
     issued = partial(pki.issue, ca, not_before=now - timedelta(hours=1), not_after=until)
     names = f"{settings.bus.origin} tls", f"{settings.bus.origin} answer"
-    _write_key(folder, "tls", tls, issued(names[0], tls.public_key, "connection", sans=settings.https.names))
-    _write_key(folder, "answer", answer, issued(names[1], answer.public_key, "signing"))
-    _write_key(folder, "log", keys.generate(settings.suites.checkpoints), None)
+    certificates = {
+        "ca": ca.certificate_der,
+        "tls": issued(names[0], tls.public_key, "connection", sans=settings.https.names),
+        "answer": issued(names[1], answer.public_key, "signing"),
+    }
+    made("log", settings.suites.checkpoints)
+    for name, certificate_der in certificates.items():
+        (folder / f"{name}.pem").write_bytes(pki.pem_of(certificate_der))
     write_secret(folder / "outcome.secret", secrets.token_bytes(32))
     write_secret(folder / "evidence.key", secrets.token_bytes(KEY_BYTES))
 
 
-def _write_key(folder: Path, name: str, key: SigningKey, certificate_der: bytes | None) -> None:
-    write_secret(folder / f"{name}.key", key.pem())
-    if certificate_der is not None:
-        (folder / f"{name}.pem").write_bytes(pki.pem_of(certificate_der))
+def _new_key(keyring: Keyring, name: str, kind: Kind) -> SigningKey:
+    """A key made now and written to its file; or the one that lies in its token."""
+    if keyring.in_token(name) and name != "tls":
+        return keyring.load(name, certificate=False)
+    path, key = keyring.path(name), keys.generate(kind)
+    write_secret(path, key.pem(keyring.new_passphrase()))
+    return key
 
 
 def write_secret(path: Path, octets: bytes) -> None:
-    """A new file that only its owner reads. Raises OSError where one stands."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """A new file that only its owner reads. Raises Misconfigured where one stands, or none can be."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as problem:
+        raise Misconfigured(f"{path}: {problem.strerror}; no key is ever written over") from problem
     with os.fdopen(descriptor, "wb") as file:
         file.write(octets)
 
@@ -190,8 +226,7 @@ def _write_json(path: Path, document: msgspec.Struct) -> None:
 
 def authority(settings: Settings) -> pki.Authority:
     """The bus's own CA, for enrolling bureaus that have no certificates of the city's."""
-    folder = settings.at(settings.keys.folder)
-    key = SigningKey.load(folder / "ca.key", certificate_path=folder / "ca.pem")
+    key = keyring_of(settings).load("ca")
     assert key.certificate_der is not None
     return pki.Authority(key, key.certificate_der)
 
@@ -210,15 +245,17 @@ def anchors_of(settings: Settings) -> Anchors:
 
 def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
     """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus."""
-    return _open_journal(settings, state_of(settings), before_commit)
+    return _open_journal(settings, state_of(settings), keyring_of(settings), before_commit)
 
 
-def _open_journal(settings: Settings, state: Path, before_commit: Callable[[], None] = lambda: None) -> Journal:
-    answer = _answer_key(settings)
+def _open_journal(
+    settings: Settings, state: Path, keyring: Keyring, before_commit: Callable[[], None] = lambda: None
+) -> Journal:
+    answer = _answer_key(settings, keyring)
     return Journal(
         state,
         settings.bus.origin,
-        _log_key(settings),
+        _log_key(settings, keyring),
         utc_now,
         partial(issue_receipt, key=answer),
         partial(issue_report, key=answer),
@@ -226,24 +263,22 @@ def _open_journal(settings: Settings, state: Path, before_commit: Callable[[], N
     )
 
 
-def _answer_key(settings: Settings) -> SigningKey:
+def _answer_key(settings: Settings, keyring: Keyring) -> SigningKey:
     """The key of answers, receipts and reports, with its certificate; signs as the settings say."""
-    folder = settings.at(settings.keys.folder)
-    key = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
+    key = keyring.load("answer")
     try:
         return key.signing_by(settings.suites.signing)
     except Misconfigured as problem:
         raise Misconfigured(
-            f"{folder / 'answer.key'}: {problem}; it was made at init, so put [suites] signing back to that"
+            f"the answer key: {problem}; it was made at init, so put [suites] signing back to that"
         ) from problem
 
 
-def _log_key(settings: Settings) -> SigningKey:
+def _log_key(settings: Settings, keyring: Keyring) -> SigningKey:
     """The key of the log's heads, of the kind that was fixed at init."""
-    path = settings.at(settings.keys.folder) / "log.key"
-    key = SigningKey.load(path)
+    key = keyring.load("log", certificate=False)
     if key.algorithm != settings.suites.checkpoints:
-        raise Misconfigured(f"{path}: a key for {key.algorithm}, fixed at init; put [suites] checkpoints back to that")
+        raise Misconfigured(f"the log key is for {key.algorithm}, fixed at init; put [suites] checkpoints back to that")
     return key
 
 
@@ -287,20 +322,30 @@ def check_certificate(settings: Settings, certificate_der: bytes, now: datetime)
 
 
 def open_bus(
-    settings: Settings, wake: Callable[[], None] = lambda: None, revocations: Revocations | None = None
+    settings: Settings,
+    wake: Callable[[], None] = lambda: None,
+    revocations: Revocations | None = None,
+    *,
+    attended: bool = True,
 ) -> Bus:
-    """Everything the stories work with. Raises Misconfigured naming what is missing."""
+    """Everything the stories work with. Raises Misconfigured naming what is missing.
+
+    attended: a person at the terminal may be asked for what opens the keys
+    """
+    keyring = keyring_of(settings, attended=attended)
     state, folder = state_of(settings), settings.at(settings.keys.folder)
     origin = _origin(settings)
     if (origin.origin, origin.edition) != (settings.bus.origin, settings.city.edition):
         raise Misconfigured(
             f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}"
         )
-    evidence = Evidence(state / "evidence", _evidence_key(settings, origin))
-    journal = open_journal(settings, evidence.sync)
+    said = settings.evidence
+    key = _evidence_key(settings, origin)
+    evidence = Evidence(state / "evidence", key, said.cipher, seal_all=said.seal == "all")
+    journal = _open_journal(settings, state, keyring, evidence.sync)
     feeds = _feeds(settings)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
-    answer = _answer_key(settings)
+    answer = _answer_key(settings, keyring)
     assert answer.certificate_der is not None
     return Bus(
         origin=settings.bus.origin,
@@ -374,7 +419,7 @@ def serve(
         celery = make_celery(broker)
         woken = threading.Event()
         revocations = open_revocations(settings)
-        bus = open_bus(settings, woken.set, revocations)
+        bus = open_bus(settings, woken.set, revocations, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
         remember_reads(bus)
@@ -392,10 +437,13 @@ def serve(
 
 
 def _server_tls(settings: Settings) -> ssl.SSLContext:
-    """TLS as the doors speak it: clients with certificates of the bus's own CA, and of the city's."""
-    folder = settings.at(settings.keys.folder)
+    """TLS as the doors speak it: clients with certificates of the bus's own CA, and of the city's.
+
+    Raises Misconfigured, also where the key lies in a token.
+    """
+    keyring, folder = keyring_of(settings, attended=False), settings.at(settings.keys.folder)
     authorities = [folder / "ca.pem", *(settings.at(one.certificates) for one in settings.authority)]
-    return server_context(folder / "tls.pem", folder / "tls.key", *authorities)
+    return server_context(folder / "tls.pem", keyring.path("tls"), *authorities, passphrase=keyring.passphrase("tls"))
 
 
 def _watch_certificates(settings: Settings, bus: Bus, revocations: Revocations) -> Callable[[], None]:
@@ -489,10 +537,12 @@ def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> Embedde
 def broker_address(settings: Settings, listening: socket.socket | None = None) -> Address:
     """Where the bus's own client finds its broker. listening: the embedded one's socket."""
     mqtt, folder = settings.mqtt, settings.at(settings.keys.folder)
+    keyring = keyring_of(settings, attended=False)
     tls = client_tls(
         str(settings.at(mqtt.certificate) if mqtt.certificate else folder / "tls.pem"),
-        str(settings.at(mqtt.key) if mqtt.key else folder / "tls.key"),
+        str(settings.at(mqtt.key) if mqtt.key else keyring.path("tls")),
         str(settings.at(mqtt.ca) if mqtt.ca else folder / "ca.pem"),
+        None if mqtt.key else keyring.passphrase("tls"),
     )
     if listening is None:
         return address_of(mqtt.broker, tls)
@@ -534,7 +584,7 @@ def work(settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # a hostile workbook ends this process, not the machine
         threading.Thread(target=_end_with, args=(os.getppid(),), name="parent watch", daemon=True).start()
         _wait_alone(state_of(settings) / "worker.lock", stack)
-        bus = open_bus(settings)
+        bus = open_bus(settings, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
         celery = make_celery(settings.at(settings.state.folder) / "queue")

@@ -3,8 +3,9 @@
 Payloads up to 64 KiB lie in segments, larger ones in a file of their own. A location names place and digest:
 `bureau/name:offset:size:sha256`. What a crash leaves without an inbox row is swept later.
 
-What a sensitive feed sent is sealed (`security.sealing`) before it is written: on disk it never lies in the clear, and
-what is read is decrypted in memory, piece by piece where it is large, so there is nothing for a crash to leave behind.
+What a sensitive feed sent, or where the settings say so everything, is sealed (`security.sealing`) before it is
+written: on disk it never lies in the clear, and what is read is decrypted in memory, piece by piece where it is large,
+so there is nothing for a crash to leave behind.
 Its location ends in the payload's wrapped data key: size and digest are of the payload, not of what lies on disk. The
 location stands in the inbox row, outside the log's tree, so that erasing it there destroys the payload and no proof.
 """
@@ -24,12 +25,12 @@ import msgspec
 from exchange.faults import durable_step
 from security.errors import AuditBroken, Misconfigured
 from security.message import Content, Digest, sha256
-from security.sealing import PIECE_BYTES, SealingKey, open_sealed, seal, sealed_size, unseal
+from security.sealing import PIECE_BYTES, WRAPPED, Cipher, SealingKey, open_sealed, seal, sealed_size, unseal
 
 MOST_IN_SEGMENT: Final = 65_536  # octets of one payload
 SEGMENT_BYTES: Final = 64 << 20  # a segment is closed when it has grown to this
 _LOCATION = re.compile(
-    r"([a-z0-9][a-z0-9._-]{0,63})/([a-z]+-[0-9a-f-]+):(\d{1,19}):(\d{1,19}):([0-9a-f]{64})(?::([A-Za-z0-9_-]{80}))?"
+    r"([a-z0-9][a-z0-9._-]{0,63})/([a-z]+-[0-9a-f-]+):(\d{1,19}):(\d{1,19}):([0-9a-f]{64})(?::(" + WRAPPED + "))?"
 )
 _BUREAU = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -53,11 +54,20 @@ class _Place(msgspec.Struct, frozen=True):
 class Evidence:
     """The evidence of one bus in a folder, a folder a bureau within. Each process writes segments of its own.
 
-    key: seals what sensitive feeds sent; without one, only what is not sealed can be kept and read
+    key:      seals what sensitive feeds sent; without one, only what is not sealed can be kept and read
+    cipher:   by which what is kept from now on is sealed; everything sealed is read, whatever stands here
+    seal_all: seal what every feed sent
     """
 
-    def __init__(self, folder: Path, key: SealingKey | None = None) -> None:
-        self._folder, self._key = folder, key
+    def __init__(
+        self,
+        folder: Path,
+        key: SealingKey | None = None,
+        cipher: Cipher = "AES-256-GCM",
+        *,
+        seal_all: bool = False,
+    ) -> None:
+        self._folder, self._key, self._cipher, self._seal_all = folder, key, cipher, seal_all
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._segments: dict[str, _Segment] = {}
@@ -65,12 +75,15 @@ class Evidence:
         folder.mkdir(parents=True, exist_ok=True)
 
     def keep(self, bureau: str, raw: Content, *, sealed: bool = False) -> str:
-        """Write a payload, sealed or as it is; gives its location. Durable only after the next `sync`."""
+        """Write a payload; gives its location. Durable only after the next `sync`.
+
+        sealed: because its feed is sensitive; where all is sealed, it is sealed in any case
+        """
         if not _BUREAU.fullmatch(bureau):
             raise ValueError(f"{bureau!r} cannot name a folder")
         pieces, wrapped = raw.pieces(PIECE_BYTES), ""
-        if sealed:
-            data_key, wrapped = self._sealing_key().new_data_key(raw.digest.value)
+        if sealed or self._seal_all:
+            data_key, wrapped = self._sealing_key().new_data_key(raw.digest.value, self._cipher)
             pieces, wrapped = seal(pieces, raw.size, data_key), f":{wrapped}"
         if raw.size > MOST_IN_SEGMENT:
             path, offset = self._keep_alone(bureau, pieces), 0

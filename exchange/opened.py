@@ -14,14 +14,15 @@ from lxml import etree
 
 from exchange.bus import Bus
 from mappings.feed import Feed
-from security import jws_delivery, wss
+from security import wss
 from security.authenticate import TrustList
 from security.errors import Refusal
-from security.jws_delivery import VerifiedJws
 from security.message import Carried, Content, Delivery, EnrolledCertificate, Principal
+from security.signatures import certificate_of, open_signed, verify_signed
+from security.signed_delivery import VerifiedDelivery, check_age
 from security.wss import VerifiedEnvelope
 
-Verified = VerifiedEnvelope | VerifiedJws
+Verified = VerifiedEnvelope | VerifiedDelivery
 # Hears the signer as soon as the signature holds, before anything else is judged.
 Confirmed = Callable[[Principal], None]
 
@@ -111,12 +112,12 @@ class _Soap:
         return msgspec.structs.replace(verified, attachment=content, form="upload")
 
 
-class _Jws:
-    """A JWS, by a broker's hand or over REST."""
+class _Enveloped:
+    """A JWS or a CMS, by a broker's hand or over REST."""
 
     def __init__(self, delivery: Delivery, bus: Bus) -> None:
         self._carried = delivery.carried
-        self._envelope = jws_delivery.open_delivery(delivery.envelope)
+        self._envelope = open_signed(delivery.envelope)
 
     @property
     def sender(self) -> str:
@@ -135,20 +136,24 @@ class _Jws:
         return self._envelope.signature_digest
 
     def certificate_in(self, trust: TrustList) -> EnrolledCertificate | None:
-        return trust.by_fingerprint(self._envelope.certificate)
+        return certificate_of(self._envelope, trust)
 
-    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedJws:
-        verified = jws_delivery.verify_delivery(self._envelope, certificate)
+    def verify(self, certificate: EnrolledCertificate, now: datetime, confirmed: Confirmed) -> VerifiedDelivery:
+        verified = verify_signed(self._envelope, certificate)
         confirmed(verified.signer)
         return verified
 
     def check_arrival(self, feed: Feed, now: datetime) -> None:
         if self._carried is not None:
             _check_handed_over(self._carried, feed)
-        jws_delivery.check_age(self._envelope, now, feed.max_age)
+        check_age(self._envelope, now, feed.max_age)
 
 
-_KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {"soap": _Soap, "mqtt": _Jws, "rest": _Jws}
+_KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {
+    "soap": _Soap,
+    "mqtt": _Enveloped,
+    "rest": _Enveloped,
+}
 
 
 def opened_of(delivery: Delivery, bus: Bus) -> Opened:

@@ -7,7 +7,7 @@ from exchange.bus import Bus
 from exchange.entry import InboxRow
 from security.errors import AuditBroken, Refusal
 from security.message import Content, Digest, Principal, VerifiedPayload
-from security.signatures import reopen, reopen_jws
+from security.signatures import reopen, reopen_signed
 
 
 class EvidenceBroken(AuditBroken):
@@ -25,8 +25,8 @@ def reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
 def _reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
     raw = bus.evidence.read(row.evidence)
     expected, signer = Digest("SHA-256", bytes.fromhex(row.content_digest)), Principal(row.sender, row.signer)
-    if row.form == "jws":
-        return reopen_jws(raw.read(), expected=expected, request_digest=row.request_digest, signer=signer)
+    if row.form in ("jws", "cms"):
+        return reopen_signed(raw.read(), expected=expected, request_digest=row.request_digest, signer=signer)
     # No limit of today's settings: what was accepted under another one is evidence all the same.
     envelope, attachment = _parts(raw) if row.form != "inline" else (raw.read(), None)
     return reopen(

@@ -9,6 +9,7 @@ import msgspec
 from exchange.bus import Limits
 from security.errors import Misconfigured
 from security.keys import Algorithm
+from security.sealing import Cipher
 from security.suites import SM2_WITH_SM3, SM3, XmlSuites
 
 
@@ -75,6 +76,22 @@ class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str
 
 
+class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the bus's own keys lie.
+
+    folder:          of keys, certificates and secrets
+    passphrase_file: what opens keys that lie under a passphrase or in a token; never the passphrase itself
+    answer, log, ca, tls: where one key lies: a path, or a `pkcs11:` URI; empty: `NAME.key` in folder
+    """
+
+    folder: str
+    passphrase_file: str = ""
+    answer: str = ""
+    log: str = ""
+    ca: str = ""
+    tls: str = ""
+
+
 class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """folders: where feed files lie."""
 
@@ -116,6 +133,17 @@ class SuiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return XmlSuites(self.xml_sm2_signature, self.xml_sm3_digest)
 
 
+class EvidenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How evidence lies on disk.
+
+    cipher: by which what is sealed from now on is sealed; what was sealed before is read whatever stands here
+    seal:   `sensitive`: what feeds with a sensitive field sent; `all`: everything
+    """
+
+    cipher: Cipher = "AES-256-GCM"
+    seal: Literal["sensitive", "all"] = "sensitive"
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. `at(path)` resolves a path against the file's own folder."""
 
@@ -123,7 +151,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     city: CitySettings
     https: HttpsSettings
     state: Folder
-    keys: Folder
+    keys: KeySettings
     feeds: FeedSettings
     worker: WorkerSettings = WorkerSettings()
     limits: Limits = Limits()
@@ -131,6 +159,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mqtt: MqttSettings = MqttSettings()
     authority: list[AuthoritySettings] = []
     suites: SuiteSettings = SuiteSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:

@@ -7,6 +7,7 @@ name, a serial number or a thumbprint only finds it.
 import hashlib
 from datetime import datetime
 
+from security.cms import SignedContent
 from security.errors import Refusal
 from security.message import EnrolledCertificate, Principal
 from security.pki import check_window, issuer_from_text, names_of
@@ -27,6 +28,9 @@ class TrustList:
         self._by_fingerprint = {c.fingerprint: c for c in ordered}
         names = [(names_of(c.der), c) for c in ordered]
         self._by_issuer_serial = {(n.issuer, n.serial): c for n, c in names}
+        self._by_issuer_der: dict[tuple[bytes | None, int | None], EnrolledCertificate] = {
+            (n.issuer_der, n.serial): c for n, c in names
+        }
         self._by_ski = {n.ski: c for n, c in names if n.ski is not None}
         self._by_sha1 = {n.sha1: c for n, c in names}
         lines = sorted(f"{c.bureau} {c.use} {c.fingerprint} {c.revoked_at or ''}\n" for c in certificates)
@@ -73,6 +77,12 @@ class TrustList:
         elif key.thumbprint_sha1 is not None:
             found = self.by_thumbprint_sha1(key.thumbprint_sha1)
         return found if found is not None and key.fits(found.der) else None
+
+    def of_signer(self, signed: SignedContent) -> EnrolledCertificate | None:
+        """The certificate by which a CMS names its signer; an issuer is known by its octets in the certificate."""
+        if signed.ski is not None:
+            return self._by_ski.get(signed.ski)
+        return self._by_issuer_der.get((signed.issuer_der, signed.serial))
 
 
 def carrier_of(der: bytes | None, trust: TrustList, now: datetime) -> Principal | None:

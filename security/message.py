@@ -216,7 +216,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
     door:        `soap`, `mqtt` or `rest`
     carrier_der: the TLS client certificate, if one was shown
-    envelope:    the envelope's octets: XML (the root part when the message came as MTOM), or a JWS
+    envelope:    the envelope's octets: XML (the root part when the message came as MTOM), a JWS or a CMS
     carried:     set where a broker stands between the sender and us
     attachment:  the one MTOM part, if any; attachment_id its Content-ID without angle brackets
     raw:         the whole request body as it came, for the evidence
@@ -242,7 +242,7 @@ class VerifiedPayload(msgspec.Struct, frozen=True):
 
     signed_at: UTC, from the signature, not from our clock
     form:      `inline`, `mtom` (signed as sent), `mtom-expanded` (signed with the part's base64 in place), `upload`
-               (came in pieces before) or `jws`
+               (came in pieces before), `jws` or `cms`
     """
 
     content: Content

@@ -53,12 +53,14 @@ class Authority(NamedTuple):
     certificate_der: bytes
 
 
-def make_ca(name: str, now: datetime, kind: Kind = "ES256") -> Authority:
+def make_ca(name: str, now: datetime, kind: Kind = "ES256", key: SigningKey | None = None) -> Authority:
     """A new authority; its certificate is valid from a day before `now` for ten years.
 
-    kind: of its key; TLS asks for one of the standard's, so `SM2` is for an authority of signing certificates alone
+    key:  the one that it shall have
+    kind: of the one that is made otherwise; TLS asks for one of the standard's, so `SM2` is for an authority of
+          signing certificates alone
     """
-    key = generate(kind)
+    key = key or generate(kind)
     subject = _name(name)
     builder = _builder(subject, key.public_key, now - timedelta(days=1), now + timedelta(days=365 * CA_YEARS))
     builder = builder.issuer_name(subject)
@@ -161,9 +163,13 @@ def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
 
 
 class Names(NamedTuple):
-    """What a signature may call a certificate by. issuer: (object identifier, value) pairs, most specific first."""
+    """What a signature may call a certificate by. issuer: (object identifier, value) pairs, most specific first.
+
+    issuer_der: the same as it stands in the certificate
+    """
 
     issuer: tuple[tuple[str, str], ...]
+    issuer_der: bytes
     serial: int
     ski: bytes | None
     sha1: bytes
@@ -179,7 +185,8 @@ def names_of(certificate_der: bytes) -> Names:
         ski = None
     # WS-Security's thumbprint is SHA-1. It only finds an enrolled certificate, whose key then has to verify.
     sha1 = hashlib.sha1(certificate_der, usedforsecurity=False).digest()
-    return Names(_pairs(certificate.issuer), certificate.serial_number, ski, sha1)
+    issuer_der = asn1_x509.Certificate.load(certificate_der)["tbs_certificate"]["issuer"].dump()
+    return Names(_pairs(certificate.issuer), issuer_der, certificate.serial_number, ski, sha1)
 
 
 def issuer_from_text(text: str) -> tuple[tuple[str, str], ...] | None:

@@ -1,4 +1,4 @@
-"""Octets at rest that only the holder of a key can read: AES-256-GCM in pieces, each payload under a key of its own.
+"""Octets at rest that only the holder of a key can read: AES-256-GCM or SM4-GCM in pieces, a key for each payload.
 
 A payload is cut into pieces of 64 KiB, each with its tag (STREAM; Hoang, Reyhanitabar, Rogaway, Vizár 2015). The nonce
 of a piece is its number and whether it is the last, so a piece altered, cut off, repeated or moved is noticed when
@@ -8,27 +8,62 @@ data key is random and seals one payload only.
 The data key travels wrapped under the sealing key, with what it belongs to as associated data: a key put beside another
 payload does not open it. Whoever destroys the wrapped key has destroyed the payload. The wrapping nonce is random, 96
 bits: one sealing key is good for 2^32 payloads (NIST SP 800-38D §8.3).
+
+A payload is sealed and its key wrapped by one cipher, which is chosen for what is sealed from now on and stands in the
+wrapped key's text; a data key's length says it again, 32 octets for AES and 16 for SM4 (GB/T 32907; RFC 8998 §3.2).
+Both are read whatever is chosen. SM4's wrapping key is derived from the sealing key: there is one key to look after.
 """
 
-import base64
 import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Literal
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import SM4
+from cryptography.hazmat.primitives.ciphers.modes import GCM
+from cryptography.hazmat.primitives.hashes import SM3
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from security.errors import AuditBroken, Misconfigured
+from security.jose import b64url, unb64url
+
+Cipher = Literal["AES-256-GCM", "SM4-GCM"]
 
 KEY_BYTES: Final = 32
+SM4_KEY_BYTES: Final = 16
 PIECE_BYTES: Final = 65_536
 TAG_BYTES: Final = 16
-WRAPPED_CHARACTERS: Final = 80  # nonce, key and tag in base64url
+WRAPPED: Final = r"(?:[A-Za-z0-9_-]{80}|SM4-GCM\.[A-Za-z0-9_-]{59})"  # nonce, key and tag in base64url
+_BY_SM4: Final = "SM4-GCM."
 _NONCE_BYTES: Final = 12
 _PURPOSE: Final = b"yongtong wrapped data key 1\n"
+_SM4_PURPOSE: Final = b"yongtong SM4 wrapping key 1\n"
+
+
+class Sm4Gcm:
+    """SM4-GCM as `AESGCM` is called: a tag of 16 octets behind what was encrypted. Raises InvalidTag."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = SM4(key)
+
+    def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
+        """The data encrypted, and the tag."""
+        encryptor = BlockCipher(self._cipher, GCM(nonce)).encryptor()
+        encryptor.authenticate_additional_data(associated_data or b"")
+        return encryptor.update(data) + encryptor.finalize() + encryptor.tag
+
+    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
+        """The data again."""
+        if len(data) < TAG_BYTES:
+            raise InvalidTag
+        decryptor = BlockCipher(self._cipher, GCM(nonce, data[-TAG_BYTES:])).decryptor()
+        decryptor.authenticate_additional_data(associated_data or b"")
+        return decryptor.update(data[:-TAG_BYTES]) + decryptor.finalize()
 
 
 class SealingKey:
@@ -41,6 +76,7 @@ class SealingKey:
         if len(octets) != KEY_BYTES:
             raise Misconfigured(f"a sealing key has {KEY_BYTES} octets, this one {len(octets)}")
         self._wrapping = AESGCM(octets)
+        self._wrapping_by_sm4 = Sm4Gcm(HKDF(SM3(), SM4_KEY_BYTES, None, _SM4_PURPOSE).derive(octets))
         self.fingerprint = hashlib.sha256(b"yongtong sealing key 1\n" + octets).hexdigest()
 
     @classmethod
@@ -51,18 +87,22 @@ class SealingKey:
         except (OSError, Misconfigured) as problem:
             raise Misconfigured(f"{path}: no usable evidence key: {problem}") from problem
 
-    def new_data_key(self, of: bytes) -> tuple[bytes, str]:
-        """A fresh data key, and the same wrapped as text. of: what it will belong to, such as a digest."""
-        data_key, nonce = os.urandom(KEY_BYTES), os.urandom(_NONCE_BYTES)
-        wrapped = nonce + self._wrapping.encrypt(nonce, data_key, _PURPOSE + of)
-        return data_key, base64.urlsafe_b64encode(wrapped).decode("ascii")
+    def new_data_key(self, of: bytes, cipher: Cipher = "AES-256-GCM") -> tuple[bytes, str]:
+        """A fresh data key of a cipher, and the same wrapped as text. of: what it will belong to, such as a digest."""
+        by_sm4, nonce = cipher == "SM4-GCM", os.urandom(_NONCE_BYTES)
+        data_key = os.urandom(SM4_KEY_BYTES if by_sm4 else KEY_BYTES)
+        wrapping = self._wrapping_by_sm4 if by_sm4 else self._wrapping
+        wrapped = nonce + wrapping.encrypt(nonce, data_key, _PURPOSE + of)
+        return data_key, _BY_SM4 * by_sm4 + b64url(wrapped)
 
     def data_key(self, wrapped: str, of: bytes) -> bytes:
         """The data key again. Raises AuditBroken: wrapped under another key, for another payload, or altered."""
-        octets = base64.urlsafe_b64decode(wrapped)
+        text = wrapped.removeprefix(_BY_SM4)
+        wrapping = self._wrapping if text == wrapped else self._wrapping_by_sm4
         try:
-            return self._wrapping.decrypt(octets[:_NONCE_BYTES], octets[_NONCE_BYTES:], _PURPOSE + of)
-        except InvalidTag as problem:
+            octets = unb64url(text)
+            return wrapping.decrypt(octets[:_NONCE_BYTES], octets[_NONCE_BYTES:], _PURPOSE + of)
+        except (ValueError, InvalidTag) as problem:
             raise AuditBroken(
                 "it was sealed under another evidence key than this bus holds, or its wrapped key was altered"
             ) from problem
@@ -80,7 +120,7 @@ def seal(pieces: Iterable[bytes], size: int, data_key: bytes) -> Iterator[bytes]
 
     Raises ValueError when they are not so: what could not be opened again must not be kept.
     """
-    sealing, last, total = AESGCM(data_key), _pieces(size) - 1, 0
+    sealing, last, total = _cipher_of(data_key), _pieces(size) - 1, 0
     number = -1
     for number, piece in enumerate(pieces if size else [b""]):
         total += len(piece)
@@ -111,7 +151,7 @@ class _Unsealed(io.RawIOBase):
     """Reads a sealed stream, whose first octet is the first piece's, a piece at a time."""
 
     def __init__(self, stream: IO[bytes], size: int, data_key: bytes) -> None:
-        self._stream, self._size, self._sealing, self._at = stream, size, AESGCM(data_key), 0
+        self._stream, self._size, self._sealing, self._at = stream, size, _cipher_of(data_key), 0
 
     def piece(self, number: int) -> bytes:
         """One piece, which must be the one that was sealed at this place."""
@@ -148,6 +188,10 @@ class _Unsealed(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
+
+
+def _cipher_of(data_key: bytes) -> AESGCM | Sm4Gcm:
+    return Sm4Gcm(data_key) if len(data_key) == SM4_KEY_BYTES else AESGCM(data_key)
 
 
 def _pieces(size: int) -> int:

@@ -6,20 +6,63 @@ the journal wrote down: between the two acts nobody has to be believed.
 
 import hashlib
 from datetime import datetime
+from typing import Final
 
 from lxml import etree
 
+from security import cms_delivery, jws_delivery
+from security.authenticate import TrustList
+from security.cms_delivery import CmsEnvelope
 from security.envelope import YT, text_of
 from security.errors import AuditBroken, Refusal
-from security.jws_delivery import JwsEnvelope, VerifiedJws, open_delivery
-from security.message import HASHES, Content, Delivery, Digest, Principal, VerifiedPayload, in_memory
+from security.jws_delivery import JwsEnvelope
+from security.message import (
+    HASHES,
+    Content,
+    Delivery,
+    Digest,
+    EnrolledCertificate,
+    Principal,
+    VerifiedPayload,
+    in_memory,
+)
+from security.signed_delivery import SignedDelivery, VerifiedDelivery
 from security.wss import VerifiedEnvelope
 from security.xml import read_own
 from security.xmldsig import DS, octets_of, unbase64
 
+DER_SEQUENCE: Final = b"\x30"  # with which every CMS begins, and no JSON
 
-def payload_of(verified: VerifiedEnvelope | VerifiedJws, delivery: Delivery) -> VerifiedPayload:
-    """The content of a verified delivery: of a JWS its payload; of a SubmitDelivery decoded from the Body, or the part.
+
+def is_cms(octets: bytes) -> bool:
+    """Whether an envelope that is no XML is a CMS; otherwise it can only be a JWS."""
+    return octets.startswith(DER_SEQUENCE)
+
+
+def open_signed(octets: bytes) -> SignedDelivery:
+    """A CMS or JWS envelope, opened. Raises Refusal as `cms_delivery` and `jws_delivery` do."""
+    return cms_delivery.open_delivery(octets) if is_cms(octets) else jws_delivery.open_delivery(octets)
+
+
+def certificate_of(envelope: SignedDelivery, trust: TrustList) -> EnrolledCertificate | None:
+    """The enrolled certificate that a CMS or JWS says it was signed with."""
+    if isinstance(envelope, CmsEnvelope):
+        return trust.of_signer(envelope.signed_data)
+    assert isinstance(envelope, JwsEnvelope)
+    return trust.by_fingerprint(envelope.certificate)
+
+
+def verify_signed(envelope: SignedDelivery, certificate: EnrolledCertificate) -> VerifiedDelivery:
+    """What the certificate's holder signed. Raises Refusal as `cms_delivery` and `jws_delivery` do."""
+    if isinstance(envelope, CmsEnvelope):
+        return cms_delivery.verify_delivery(envelope, certificate)
+    assert isinstance(envelope, JwsEnvelope)
+    return jws_delivery.verify_delivery(envelope, certificate)
+
+
+def payload_of(verified: VerifiedEnvelope | VerifiedDelivery, delivery: Delivery) -> VerifiedPayload:
+    """The content of a verified delivery: what a JWS or CMS carries; of a SubmitDelivery decoded from the Body, or the
+    part.
 
     Its digest may be stated by SHA-256 or by SM3; here and in receipts it is known by SHA-256.
 
@@ -27,8 +70,8 @@ def payload_of(verified: VerifiedEnvelope | VerifiedJws, delivery: Delivery) -> 
     of another algorithm; `signature.content_not_base64`; `signature.attachment_mismatch` when the delivery's part is
     not the one that was verified.
     """
-    if isinstance(verified, VerifiedJws):
-        return _of_jws(verified.envelope, verified.signer)
+    if isinstance(verified, VerifiedDelivery):
+        return _of_envelope(verified.envelope, verified.signer)
     if verified.attachment != delivery.attachment:
         raise Refusal("signature.attachment_mismatch", delivery.attachment_id[:80])
     content = verified.attachment or _inline(verified.element)
@@ -68,11 +111,11 @@ def reopen(
     return _payload(operation, content, signer, signed_at, form)
 
 
-def reopen_jws(octets: bytes, *, expected: Digest, request_digest: str, signer: Principal) -> VerifiedPayload:
-    """The same for a delivery that came as a JWS. Raises AuditBroken."""
+def reopen_signed(octets: bytes, *, expected: Digest, request_digest: str, signer: Principal) -> VerifiedPayload:
+    """The same for a delivery that came as a JWS or CMS. Raises AuditBroken."""
     try:
-        envelope = open_delivery(octets)
-        payload = _of_jws(envelope, signer)
+        envelope = open_signed(octets)
+        payload = _of_envelope(envelope, signer)
     except Refusal as problem:
         raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem
     if (payload.content.digest, envelope.signature_digest) != (expected, request_digest):
@@ -80,9 +123,9 @@ def reopen_jws(octets: bytes, *, expected: Digest, request_digest: str, signer: 
     return payload
 
 
-def _of_jws(envelope: JwsEnvelope, signer: Principal) -> VerifiedPayload:
+def _of_envelope(envelope: SignedDelivery, signer: Principal) -> VerifiedPayload:
     content = in_memory(envelope.content)
-    if content.digest != envelope.digest:
+    if content.digest_by(envelope.digest.algorithm) != envelope.digest:
         raise _other_digest(envelope.digest, content.digest)
     return VerifiedPayload(
         content=content,
@@ -92,7 +135,7 @@ def _of_jws(envelope: JwsEnvelope, signer: Principal) -> VerifiedPayload:
         message_id=envelope.message_id,
         signer=signer,
         signed_at=envelope.signed_at,
-        form="jws",
+        form=envelope.form,
     )
 
 

@@ -1,10 +1,12 @@
 """What every test may use: other people's real files, read in place, and a count of what was skipped."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.softhsm import SoftHsm, a_token
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("YONGTONG_DATA", ROOT.parent / "shared" / "data"))
@@ -26,6 +28,15 @@ def shared_data() -> Callable[[str], Path]:
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Says a line at the end of the run, whichever process the test ran in: counts and figures that somebody reads."""
     return lambda line: request.node.user_properties.append(("told", line))
+
+
+@pytest.fixture(scope="session")
+def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
+    """One token for the session; its library reads its configuration once a process. Skips where there is none."""
+    token = a_token(tmp_path_factory.mktemp("softhsm"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTHSM2_CONF", str(token.configuration))
+        yield token
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,17 +11,26 @@ import msgspec
 from security import pki
 from security.anchors import Anchors
 from security.errors import Misconfigured
+from security.keyring import Keyring, a_person, is_encrypted
 from security.keys import SigningKey, der_of_pem
 from security.message import EnrolledCertificate
 
 Kind = Literal["receipt", "report"]
 
 
+class KeysToml(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A partner's `keys.toml`. signing: a path, or a `pkcs11:` URI; passphrase_file: what opens it."""
+
+    signing: str = ""
+    passphrase_file: str = ""
+
+
 class PartnerFolder:
     """Files of one bureau in a folder named by its code.
 
     `signing.key`, `signing.pem`, `connection.key`, `connection.pem`, `ca.pem` (which the bus's TLS certificate is
-    checked against), `anchors.json`; written here: `checkpoint`, `receipts/`, `reports/`, `forks/`.
+    checked against), `anchors.json`, perhaps `keys.toml`; written here: `checkpoint`, `receipts/`, `reports/`,
+    `forks/`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,10 +59,19 @@ class PartnerFolder:
         (path / "anchors.json").write_bytes(anchors_json)
         return cls(path)
 
-    @property
+    @cached_property
     def signing(self) -> SigningKey:
-        """The signing key with its certificate. Raises Misconfigured naming the file."""
-        return SigningKey.load(self.path / "signing.key", certificate_path=self.path / "signing.pem")
+        """The signing key with its certificate, from file or token. Raises Misconfigured naming it."""
+        said = self._keys_toml()
+        opened_by = self.path / said.passphrase_file if said.passphrase_file else None
+        return Keyring(self.path, {"signing": said.signing}, opened_by, a_person()).load("signing")
+
+    def _keys_toml(self) -> KeysToml:
+        path = self.path / "keys.toml"
+        try:
+            return msgspec.toml.decode(path.read_bytes(), type=KeysToml) if path.exists() else KeysToml()
+        except (OSError, ValueError) as problem:
+            raise Misconfigured(f"{path}: {problem}") from problem
 
     @property
     def anchors(self) -> Anchors:
@@ -69,10 +88,12 @@ class PartnerFolder:
         return tuple(pki.enrolled(der, anchors.origin, "signing") for der in ders)
 
     def file(self, name: str) -> str:
-        """The path of a file that must be there. Raises Misconfigured naming it."""
+        """The path of a file that must be there. Raises Misconfigured naming it, or where it is an encrypted key."""
         path = self.path / name
         if not path.is_file():
             raise Misconfigured(f"{path}: missing")
+        if path.suffix == ".key" and is_encrypted(path):
+            raise Misconfigured(f"{path}: under a passphrase; the connection's key must lie open, mode 0600")
         return str(path)
 
     def remembered(self) -> str:

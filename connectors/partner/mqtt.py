@@ -17,10 +17,12 @@ from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Heads
 from connectors.partner.over_broker import OverBroker
 from connectors.partner.partner import Check, Received, Reported, Status, named
+from security import cms_delivery, jws_delivery
 from security.errors import Refusal, Unavailable, sentences
 from security.jws import Document, open_document
-from security.jws_delivery import MOST_BYTES, open_delivery, sign_delivery
 from security.message import Content
+from security.signatures import open_signed
+from security.signed_delivery import MOST_BYTES
 
 RECEIPT_WAIT_S: Final = 60.0
 AGAIN_S: Final = 10.0  # without a receipt the same envelope is published once more
@@ -41,15 +43,21 @@ def sealed(
     now: datetime,
     on_behalf_of: str = "",
 ) -> bytes:
-    """The signed envelope of a delivery, as it is published. Raises Refusal `jws.too_large`, `jws.member_form`.
+    """The signed envelope of a delivery, as it is published: a CMS where the key is SM2, a JWS otherwise.
 
     on_behalf_of: as `Partner.push` has it
+
+    Raises Refusal `jws.too_large`, `jws.member_form`, and the same of `cms`.
     """
+    key = folder.signing
+    kind, sign_delivery = (
+        ("cms", cms_delivery.sign_delivery) if key.algorithm == "SM2" else ("jws", jws_delivery.sign_delivery)
+    )
     if content.size > MOST_BYTES:  # before it is read
-        raise Refusal("jws.too_large", f"{content.size} > {MOST_BYTES}")
+        raise Refusal(f"{kind}.too_large", f"{content.size} > {MOST_BYTES}")
     return sign_delivery(
         content.read(),
-        folder.signing,
+        key,
         sender=on_behalf_of or folder.bureau,
         recipient=folder.anchors.origin,
         feed=feed,
@@ -100,7 +108,7 @@ class MqttPartner(OverBroker):
         Raises Refusal with the bus's code, `audit.*` where the receipt does not hold; Unavailable when none came.
         """
         octets = sealed(self._folder, feed, content, content_type, message_id, self._clock(), on_behalf_of)
-        request_digest = open_delivery(octets).signature_digest
+        request_digest = open_signed(octets).signature_digest
         until = time.monotonic() + wait_s
         while (left := until - time.monotonic()) > 0:
             self.publish(inbound(feed), octets)

@@ -336,15 +336,15 @@ def address_of(url: str, tls: ssl.SSLContext, versions: tuple[MQTTProtocolVersio
     raise Misconfigured(f"{url}: write mqtts://host:port")
 
 
-def client_tls(certificate: str, key: str, authority: str) -> ssl.SSLContext:
+def client_tls(certificate: str, key: str, authority: str, passphrase: bytes | None = None) -> ssl.SSLContext:
     """TLS 1.2 or newer with a client certificate, towards a broker whose certificate chains to authority (PEM files).
 
-    Raises Misconfigured naming the files.
+    passphrase: of an encrypted key. Raises Misconfigured naming the files.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, passphrase or b"")  # without one OpenSSL would ask the terminal
         context.load_verify_locations(cafile=authority)
     except (OSError, ssl.SSLError) as problem:
         raise Misconfigured(f"{certificate}, {key}, {authority}: {problem}") from problem

@@ -17,7 +17,7 @@ from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.people import acting, add_person_options, proposed
 from exchange.evidence import is_erased
 from exchange.reading import reopened
-from security.errors import Misconfigured, Refusal
+from security.errors import Refusal
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -85,10 +85,7 @@ def _open(options: argparse.Namespace) -> int:
         content = reopened(row, bus).content
         # The entry first: whoever has the bytes is named in the log already.
         registry.carry_out(options.decision, officer)
-        try:
-            app.write_secret(options.file, content.read())
-        except OSError as problem:
-            raise Misconfigured(f"{options.file}: {problem.strerror}") from problem
+        app.write_secret(options.file, content.read())
     said = {"message_id": row.message_id, "file": str(options.file), "bytes": content.size, "type": row.content_type}
     print_json(said) if options.json else print_table("已启封 Opened", ["", ""], said.items())
     return 0

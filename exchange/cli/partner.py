@@ -35,7 +35,12 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     push.add_argument("--message-id", help="instead of a new one; the same again gives the same receipt")
     push.add_argument("--over", choices=["soap", "mqtt"], default="soap")
     push.add_argument("--for", dest="on_behalf_of", default="", metavar="BUREAU", help="in whose name, if another's")
-    push.add_argument("--dry", type=Path, metavar="OUT", help="write the signed JWS envelope there, and send nothing")
+    push.add_argument(
+        "--dry",
+        type=Path,
+        metavar="OUT",
+        help="write the signed envelope there (a JWS, of an SM2 key a CMS), and send nothing",
+    )
     add_partner_options(push, required=True)
     for name, run, says in (
         ("receipt", _receipt, "the receipt of an earlier delivery, the same bytes for ever"),

@@ -18,8 +18,10 @@ from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.decisions import ROLE_WORDS, SIGNERS, Document, Officer, Role
 from exchange.registry import Registry
 from exchange.settings import Settings
+from security import tokens
 from security.errors import Misconfigured, Refusal
-from security.keys import SigningKey, generate, load_public_pem
+from security.keyring import Keyring, a_person
+from security.keys import generate, load_public_pem
 
 PEOPLE: Final = "people"  # folder of private keys beside the settings file; each belongs on its person's own token
 OPERATOR: Final = "operator"
@@ -135,21 +137,21 @@ def people_of(settings: Settings, folder: str | None) -> Path:
 
 
 def officer_of(name: str, reference: str | None, people: Path) -> Officer:
-    """A person with their key. Raises Misconfigured naming the file."""
-    path = Path(reference) if reference else people / f"{name}.key"
-    if not path.is_file():
-        raise Misconfigured(f"{path}: no key of {name} here; name it with --key, or its folder with --people")
-    return Officer(name, SigningKey.load(path))
+    """A person with their key: a file, under a passphrase or not, or a `pkcs11:` URI. Raises Misconfigured naming it."""
+    if reference is None or not reference.startswith(tokens.SCHEME):
+        path = Path(reference).resolve() if reference else people / f"{name}.key"
+        if not path.is_file():
+            raise Misconfigured(f"{path}: no key of {name} here; name it with --key, or its folder with --people")
+        reference = str(path)
+    keyring = Keyring(people, {name: reference}, ask=a_person())
+    return Officer(name, keyring.load(name, certificate=False))
 
 
 def new_officer(name: str, people: Path) -> Officer:
     """A person with a new key, kept in the people folder. Raises Misconfigured where one lies there already."""
     people.mkdir(parents=True, exist_ok=True, mode=0o700)
     officer = Officer(name, generate("ES256"))
-    try:
-        app.write_secret(people / f"{name}.key", officer.key.pem())
-    except OSError as problem:
-        raise Misconfigured(f"{problem.filename}: {problem.strerror}; no key is ever written over") from problem
+    app.write_secret(people / f"{name}.key", officer.key.pem())
     return officer
 
 

@@ -59,9 +59,17 @@ class Trial:
         worker: dict[str, Any] | None = None,
         mqtt: dict[str, Any] | None = None,
         suites: dict[str, Any] | None = None,
+        keys: dict[str, Any] | None = None,
+        evidence: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
-        more = {"worker": worker or {}, "mqtt": {"port": 0, **(mqtt or {})}, "suites": suites or {}}
+        more = {
+            "keys": {"folder": "keys", **(keys or {})},
+            "worker": worker or {},
+            "mqtt": {"port": 0, **(mqtt or {})},
+            "suites": suites or {},
+            "evidence": evidence or {},
+        }
         self.settings = _write_settings(folder, city, edition, more)
         app.initialise(self.settings, edition, FOUNDERS, app.utc_now())
         people = self.settings.at(PEOPLE)
@@ -214,7 +222,6 @@ def _write_settings(folder: Path, city: City, edition: str, more: dict[str, dict
         },
         "https": {"host": "127.0.0.1", "port": 8443, "names": ["localhost", "127.0.0.1"]},
         "state": {"folder": "state"},
-        "keys": {"folder": "keys"},
         "feeds": {"folders": [str(path) for path in city.feeds]},
         **more,
     }

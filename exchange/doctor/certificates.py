@@ -16,14 +16,15 @@ from security.chain import check_chain
 from security.checkpoint import log_key_octets
 from security.errors import Misconfigured, Refusal
 from security.expiry import endings, expiring
-from security.keys import SigningKey, der_of_pem
+from security.keys import der_of_pem
 from security.message import EnrolledCertificate
 from security.pki import check_window
 from security.revocation import GRACE
 from security.sealing import SealingKey
 
-SECRETS: Final = ("ca.key", "tls.key", "answer.key", "log.key", "outcome.secret", "evidence.key")
-FILES: Final = (*SECRETS, "ca.pem", "tls.pem", "answer.pem")
+KEYS: Final = ("ca", "tls", "answer", "log")
+SECRETS: Final = ("outcome.secret", "evidence.key")
+CERTIFICATES: Final = ("ca.pem", "tls.pem", "answer.pem")
 SOON_DAYS, URGENT_DAYS = 30, 7
 QUIET: Final = ("chain.expired", "auth.certificate_expired", "auth.certificate_revoked")  # of one with a successor
 OVER: Final = "auth.certificate_revoked"
@@ -31,24 +32,29 @@ OVER: Final = "auth.certificate_revoked"
 
 def keys_are_there(bus: Examined) -> Iterator[Check]:
     """Every file that `init` made."""
-    missing = [name for name in FILES if not (bus.keys / name).is_file()]
+    missing = [path for path in (*_secrets(bus), *(bus.keys / name for name in CERTIFICATES)) if not path.is_file()]
     if not missing:
         yield good("keys.present", "密钥和证书文件齐全。", "All key and certificate files are there.")
-    for name in missing:
+    for path in missing:
         yield bad(
             "keys.present",
-            f"缺少密钥文件 {bus.keys / name}。",
-            f"The key file {bus.keys / name} is missing.",
+            f"缺少密钥文件 {path}。",
+            f"The key file {path} is missing.",
             "请从备份恢复；密钥遗失后不能重建。",
             "Restore it from a backup; a lost key cannot be made again.",
         )
 
 
+def _secrets(bus: Examined) -> list[Path]:
+    """Every file that must be kept: secrets, and the keys that lie in no token."""
+    keyring = app.keyring_of(bus.settings, attended=False)
+    return [*(keyring.path(name) for name in KEYS if not keyring.in_token(name)), *(bus.keys / n for n in SECRETS)]
+
+
 def keys_are_private(bus: Examined) -> Iterator[Check]:
     """Folder 0700, files 0600, and none of them in the state folder, which gets copied."""
     open_to_others = [(bus.keys, 0o700)] if _mode(bus.keys) & 0o077 else []
-    present = [bus.keys / name for name in SECRETS if (bus.keys / name).is_file()]
-    open_to_others += [(path, 0o600) for path in present if _mode(path) & 0o077]
+    open_to_others += [(path, 0o600) for path in _secrets(bus) if path.is_file() and _mode(path) & 0o077]
     for path, mode in open_to_others:
         yield bad(
             "keys.private",
@@ -71,9 +77,10 @@ def keys_are_private(bus: Examined) -> Iterator[Check]:
 
 def keys_fit(bus: Examined) -> Iterator[Check]:
     """Each private key is that of the certificate beside it."""
+    keyring = app.keyring_of(bus.settings, attended=False)
     for name in app.OWN:
         try:
-            SigningKey.load(bus.keys / f"{name}.key", certificate_path=bus.keys / f"{name}.pem")
+            keyring.load(name)
         except Misconfigured as problem:
             yield bad(
                 f"keys.{name}",
@@ -120,7 +127,8 @@ def own_days_are_left(bus: Examined) -> Iterator[Check]:
 def anchors_are_ours(bus: Examined) -> Iterator[Check]:
     """What partners are given to trust is what this bus signs with."""
     anchors = app.anchors_of(bus.settings)
-    log_key = log_key_octets(SigningKey.load(bus.keys / "log.key").public_key).hex()
+    keyring = app.keyring_of(bus.settings, attended=False)
+    log_key = log_key_octets(keyring.load("log", certificate=False).public_key).hex()
     answer, known = _own(bus, "answer"), [der_of_pem(pem.encode()) for pem in anchors.receipt_certificates]
     wrong = [
         *(["origin"] if anchors.origin != bus.settings.bus.origin else []),

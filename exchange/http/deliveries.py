@@ -24,11 +24,14 @@ from exchange.opened import opened_of
 from exchange.receipts import issue_refusal
 from security.authenticate import carrier_of
 from security.errors import AuditBroken, Refusal, Unavailable, places
-from security.jws_delivery import MOST_BYTES
 from security.message import Delivery
+from security.signed_delivery import MOST_BYTES
 
 JOSE: Final = "application/jose+json"
-LARGEST: Final[Mapping[str, int]] = {JOSE: MOST_BYTES}  # octets of an envelope, by its media type
+LARGEST: Final[Mapping[str, int]] = {
+    JOSE: MOST_BYTES,
+    "application/cms": MOST_BYTES,
+}  # octets of an envelope, by its media type
 SIGNED: Final = {"yongtong-signed-request": "true"}
 
 log = logging.getLogger("yongtong.door")

@@ -193,7 +193,11 @@ class SoapDoor:
             self._put_answered(detail, caller)
         sentence = told.sentence
         envelope = envelopes.fault(caller.version, sender_at_fault=True, zh=sentence.zh, en=sentence.en, detail=detail)
-        octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
+        try:
+            octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
+        except Unavailable as problem:  # the token in which our key lies is away
+            log.warning("door.unavailable service=%s reason=%s", self._service, problem)
+            return self._failed(caller, *UNAVAILABLE)
         media_type = envelopes.MEDIA_TYPES[caller.version]
         return Outcome(_status(told, caller.version), media_type, octets, linger=not caller.heard_out)
 

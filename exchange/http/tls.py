@@ -158,18 +158,18 @@ def client_certificate(scope: Scope) -> bytes | None:
     return shown if isinstance(shown, bytes) else None
 
 
-def server_context(certificate: Path, key: Path, *client_cas: Path) -> ssl.SSLContext:
+def server_context(certificate: Path, key: Path, *client_cas: Path, passphrase: bytes | None = None) -> ssl.SSLContext:
     """A TLS 1.2+ context that asks for a client certificate of one of `client_cas` and goes on without one.
 
     The doors that need a certificate refuse by name; one that fails its chain fails the handshake (Python's TLS has
-    no hook there). All files are PEM. Raises Misconfigured naming the file.
+    no hook there). All files are PEM; passphrase: of an encrypted key. Raises Misconfigured naming the file.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, passphrase or b"")  # without one OpenSSL would ask the terminal
     except (OSError, ssl.SSLError) as problem:
         raise Misconfigured(f"{certificate}, {key}: not a certificate with its key ({problem})") from problem
     for client_ca in client_cas:

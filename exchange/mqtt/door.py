@@ -18,8 +18,8 @@ from exchange.intake import receive
 from exchange.mqtt.topics import DELIVERIES, answer_topic, feed_of
 from exchange.receipts import issue_refusal
 from security.errors import AuditBroken, ExchangeError, Refusal, Unavailable, places
-from security.jws_delivery import open_delivery
 from security.message import Carried, Delivery, in_memory
+from security.signatures import certificate_of, open_signed
 
 log = logging.getLogger("yongtong.door")
 
@@ -130,20 +130,26 @@ class MqttDoor:
         log.info("door.refused reference=%s code=%s remote=%s", refusal.reference, refusal.code, self._broker)
         if refusal.code == "auth.refused":
             return
-        envelope = open_delivery(arrived.octets)  # it opened before, or nobody could have been told
-        answer = issue_refusal(
-            refusal,
-            self._bus.origin,
-            envelope.sender,
-            envelope.feed,
-            envelope.message_id,
-            envelope.signature_digest,
-            self._bus.answer_key,
-        )
+        envelope = open_signed(arrived.octets)  # it opened before, or nobody could have been told
         # To whoever signed, in whose name ever: the named sender may know nothing of it.
-        certificate = self._bus.registry.trust().by_fingerprint(envelope.certificate)
-        if certificate is not None:  # it was when it was refused; since then it may have gone
-            self._answer(certificate.bureau, arrived, answer)
+        certificate = certificate_of(envelope, self._bus.registry.trust())
+        if certificate is None:  # it was there when it was refused; since then it has gone
+            return
+        try:
+            answer = issue_refusal(
+                refusal,
+                self._bus.origin,
+                envelope.sender,
+                envelope.feed,
+                envelope.message_id,
+                envelope.signature_digest,
+                self._bus.answer_key,
+            )
+        except Unavailable as problem:
+            # The token in which our key lies is away; the sender sends again, and hears then.
+            log.warning("door.unavailable service=mqtt reason=%s", problem)
+            return
+        self._answer(certificate.bureau, arrived, answer)
 
     def _answer(self, bureau: str, arrived: Arrived, document: bytes) -> None:
         """bureau: whose signature held; the response topic was not signed, so it leads nowhere but to that bureau."""

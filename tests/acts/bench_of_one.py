@@ -14,11 +14,13 @@ from lxml import etree
 from connectors.partner.folder import PartnerFolder
 from exchange import app
 from exchange.bus import Bus
-from exchange.cli.trial import City, Trial
+from exchange.cli.bureaus import registry
+from exchange.cli.trial import PROPOSER, City, Trial
 from exchange.intake import Received, receive
+from exchange.registry import Bureau
 from samples import city as sample_city
-from security.jws_delivery import sign_delivery
-from security.keys import SigningKey
+from security import cms_delivery, jws_delivery, pki
+from security.keys import Kind, SigningKey, generate
 from security.message import Carried, Delivery, in_memory
 from security.wss import sign
 
@@ -92,13 +94,24 @@ class Acts:
         retained: bool = False,
         **spoiled: Any,
     ) -> Delivery:
-        """The same as a JWS that a broker hands over; arguments of `sign_delivery` may be spoiled by name."""
+        """The same as a JWS, of an SM2 key as a CMS, that a broker hands over; what it says may be spoiled by name."""
+        key = key or self.folder.signing
+        signs = cms_delivery.sign_delivery if key.algorithm == "SM2" else jws_delivery.sign_delivery
         said: dict[str, Any] = {"sender": "made-up", "recipient": self.bus.origin, "content_type": "text/csv"}
         said |= {"signed_at": self.bus.clock(), "feed": feed, "message_id": message_id, **spoiled}
         return self.handed_over(
-            sign_delivery(content, key or self.folder.signing, **said),
+            signs(content, key, **said),
             Carried("broker:test", topic_feed or feed, qos, retained),
         )
+
+    def more_key(self, kind: Kind) -> SigningKey:
+        """A further signing key of `made-up`, enrolled."""
+        key, now = generate(kind), self.bus.clock()
+        ca, day = app.authority(self.trial.settings), timedelta(days=1)
+        der = pki.issue(ca, "made-up", key.public_key, "signing", now - day, now + day)
+        with registry(self.trial.settings) as opened:
+            opened.enrol(Bureau("made-up", "", "", ""), [pki.enrolled(der, "made-up", "signing")], PROPOSER)
+        return key.with_certificate(der)
 
     def handed_over(self, octets: bytes, carried: Carried | None = None) -> Delivery:
         """Any octets that a broker hands over."""
@@ -162,13 +175,16 @@ def covers(key: str, count: int = 3) -> bytes:
 
 
 @contextmanager
-def both_acts(folder: Path, **more: str) -> Iterator[Acts]:
-    """A bus with one feed of the bureau `made-up`, which is enrolled and holds no grant yet. more: further files."""
+def both_acts(folder: Path, settings: dict[str, Any] | None = None, **more: str) -> Iterator[Acts]:
+    """A bus with one feed of the bureau `made-up`, which is enrolled and holds no grant yet.
+
+    settings: tables of the settings file, as `Trial` takes them; more: further feed files
+    """
     (folder / "feeds").mkdir(parents=True)
     for feed, text in {FEED: REGISTER, **more}.items():
         (folder / "feeds" / f"{feed}.toml").write_text(text, encoding="utf-8")
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (folder / "feeds",))
-    trial = Trial(folder / "bus", city)
+    trial = Trial(folder / "bus", city, **(settings or {}))
     trial.enrol("made-up", "Made-up bureau", "某单位")
     bus = app.open_bus(trial.settings)
     try:

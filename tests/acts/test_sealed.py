@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from exchange import app
+from exchange.evidence import Evidence
 from exchange.processing import process
 from security.errors import Misconfigured
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
@@ -45,6 +46,32 @@ def test_an_octet_of_sealed_evidence_altered_stops_its_delivery_and_no_other(act
     assert process(FEED, acts.bus) == 2
     assert [status_of(acts, f"m-{n}") for n in (1, 2)] == ["processed", "held"]
     assert report_of(acts, "m-2")["code"] == "delivery.evidence_broken"
+
+
+@pytest.mark.parametrize("cipher", ["AES-256-GCM", "SM4-GCM"])
+def test_all_is_sealed_where_the_settings_say_so_by_the_cipher_they_name(tmp_path: Path, cipher: str) -> None:
+    with both_acts(tmp_path, {"evidence": {"cipher": cipher, "seal": "all"}}) as acts:
+        acts.trial.grant("made-up", "push", FEED)
+        for number, count in enumerate((3, 3000)):
+            received = acts.push(f"m-{number}", covers(f"A{number}", count))
+            assert (":SM4-GCM." in received.inbox.evidence) == (cipher == "SM4-GCM")
+        acts.receive(acts.by_broker("m-2", covers("C")))
+        assert process(FEED, acts.bus) == 3
+        assert [report_of(acts, f"m-{n}")["new"] for n in range(3)] == [3, 3000, 3]
+        kept = b"".join(path.read_bytes() for path in (acts.bus.folder / "evidence").rglob("*") if path.is_file())
+        assert b"SubmitDelivery" not in kept
+        assert b'"payload"' not in kept
+
+
+def test_what_was_sealed_before_the_cipher_changed_is_read(acts: Acts) -> None:
+    folder, key = acts.bus.folder / "evidence", acts.bus.evidence._key
+    by_sm4 = acts.with_(evidence=Evidence(folder, key, "SM4-GCM"))
+    plain = by_sm4.with_(feeds={FEED: msgspec.structs.replace(acts.bus.feeds[FEED], sensitive=[])})
+    for number, bus in enumerate((acts, by_sm4, plain, acts)):
+        bus.push(f"m-{number}", covers(f"A{number}", 3 + number))
+    assert process(FEED, by_sm4.bus) == 4
+    assert [report_of(acts, f"m-{n}")["new"] for n in range(4)] == [3, 4, 5, 6]
+    by_sm4.bus.evidence.close()
 
 
 @pytest.mark.parametrize("octets, said", [(bytes(32), "not the evidence key"), (b"short", "32 octets"), (None, "no")])

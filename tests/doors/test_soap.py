@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import requests
 from lxml import etree
@@ -22,6 +23,7 @@ from exchange.reading import reopened
 from exchange.receipts import verify_receipt
 from security.checkpoint import open_checkpoint
 from security.errors import Refusal, Unavailable
+from security.keys import SigningKey
 from security.merkle import verify_consistency
 from security.message import in_memory
 from security.wss import open_envelope, sign, verify
@@ -420,3 +422,24 @@ def test_the_wsdl_is_served_with_the_address_that_was_asked(exchange: Exchange, 
 def test_a_host_header_cannot_write_into_the_wsdl(exchange: Exchange) -> None:
     octets = b'GET /soap/feeds?wsdl HTTP/1.1\r\nHost: a"/><evil/>\r\nConnection: close\r\n\r\n'
     assert b"evil" not in exchange.running.exchange(octets)
+
+
+class KeyAway(SigningKey):
+    """A key whose token is away."""
+
+    def sign(self, octets: bytes) -> bytes:
+        raise Unavailable("the token does not sign now")
+
+
+def test_while_our_key_is_away_nothing_is_answered_but_later_not_even_a_refusal(
+    exchange: Exchange, start: Callable[[ASGIApp], Running], tmp_path: Path
+) -> None:
+    bus = exchange.test.bus
+    away = KeyAway(bus.answer_key.issuing_key(), bus.answer_certificate_der)
+    without = start(make_app(msgspec.structs.replace(bus, answer_key=away), tmp_path / "other-spool"))
+    elsewhere = Exchange.__new__(Exchange)
+    elsewhere.test, elsewhere.url = exchange.test, f"https://localhost:{without.port}"
+    for envelope in (submission(exchange.water), submission(exchange.water, Recipient="another.bus.example")):
+        response = elsewhere.post(signed(envelope, exchange.water), exchange.water)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+    without.stop()

@@ -21,11 +21,13 @@ from security.authenticate import TrustList, signer_of
 from security.errors import Refusal
 from security.jose import b64url
 from security.jws import sign_document
-from security.jws_delivery import MOST_BYTES, TYP, check_age, open_delivery, sign_delivery, verify_delivery
+from security.jws_delivery import open_delivery, sign_delivery, verify_delivery
 from security.keys import SigningKey, generate
 from security.message import Content, Delivery, EnrolledCertificate, Use, VerifiedPayload, in_memory
 from security.signatures import payload_of
+from security.signed_delivery import MOST_BYTES, check_age, typ_of
 
+TYP = typ_of("jws")
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 MAX_AGE = timedelta(days=7)
 CA = pki.make_ca("Test CA", NOW)
@@ -363,3 +365,23 @@ def test_no_altered_octet_gives_another_delivery(data: Any) -> None:
     except Refusal:
         return
     assert (payload.content.read(), payload.message_id) == (CONTENT, "m-1")
+
+
+MEMBERS = st.dictionaries(st.sampled_from(["payload", "protected", "signature", "header"]), st.text() | st.integers())
+
+
+@given(st.binary(max_size=200) | MEMBERS.map(lambda members: json.dumps(members).encode()))
+@settings(max_examples=300, deadline=None)
+def test_random_octets_are_refused_and_nothing_else_happens(octets: bytes) -> None:
+    with pytest.raises(Refusal):
+        taken(octets)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(header())), st.text() | st.integers() | st.floats() | st.none()))
+@settings(max_examples=200, deadline=None)
+def test_whatever_stands_in_a_signed_header_it_is_taken_or_refused(spoilt: Header) -> None:
+    try:
+        taken(sealed(header(**spoilt)))
+    except Refusal:
+        return
+    assert set(spoilt) <= {"mid", "cty", "aud", "feed", "iat"}, "what names the signer or the content is the right one"

@@ -154,7 +154,7 @@ class RealBus:
         return self.trial.url
 
     def folder(self, bureau: str = "made-up", kind: Kind = "ES256") -> PartnerFolder:
-        """A bureau's own folder; of `made-up` there is one whose signing key is RSA, too."""
+        """A bureau's own folder; of `made-up` there are two whose signing keys are RSA and SM2, too."""
         return PartnerFolder((self.trial.partners if kind == "ES256" else self.trial.folder / kind) / bureau)
 
     def partner(self, bureau: str = "made-up") -> Partner:
@@ -208,13 +208,15 @@ class RealBus:
             return reader.execute(query, values).fetchall()
 
 
-def a_trial(folder: Path, *feeds: str, suites: dict[str, str] | None = None) -> Trial:
-    """A bus in a folder, not started, with the sample's feeds and those given as TOML. suites: its `[suites]`."""
+def a_trial(
+    folder: Path, *feeds: str, suites: dict[str, str] | None = None, keys: dict[str, str] | None = None
+) -> Trial:
+    """A bus in a folder, not started, with the sample's feeds and those given as TOML. suites, keys: its settings."""
     (folder / "feeds").mkdir(parents=True)
     for text in feeds:
         (folder / "feeds" / f"{tomllib.loads(text)['id']}.toml").write_text(text, encoding="utf-8")
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (FEEDS, folder / "feeds"))
-    return Trial(folder / "bus", city, suites=suites)
+    return Trial(folder / "bus", city, suites=suites, keys=keys)
 
 
 @contextmanager
@@ -231,6 +233,7 @@ def real_bus(folder: Path) -> Iterator[RealBus]:
     for view in ("ownership", "components", "changes"):
         trial.grant("made-up", "pull", view)
     another_folder(trial, "RS256")
+    another_folder(trial, "SM2")
     with trial:
         bus = RealBus(trial)
         with closing(bus.journal):

@@ -35,6 +35,8 @@ from security import pki
 from security.errors import Refusal, Unavailable
 from security.keys import generate
 from security.message import in_memory
+from security.signatures import open_signed
+from security.signed_delivery import typ_of
 from tests.doors.conftest import read_all
 from tests.doors.test_mqtt_frames import MIB_100, a_connect, a_publish, packet, text
 from tests.whole.real_bus import FEED, RealBus, csv, more_key, rows
@@ -365,6 +367,27 @@ def test_push_over_mqtt_prints_receipt_and_report(
     assert (said["receipt"]["message_id"], said["status"]) == (id, "processed")
 
 
+def test_a_bureau_with_sm2_keys_pushes_a_cms_and_gets_the_receipt_for_it(
+    bus: RealBus, id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, dry, folder = tmp_path / "register.csv", tmp_path / "signed.der", bus.folder(kind="SM2")
+    file.write_bytes(csv(rows(id)))
+    command = ["push", FEED, str(file), "--as", "made-up", "--partners", str(folder.path.parent), "--json"]
+    command += ["--settings", bus.trial.settings.source, "--url", bus.trial.mqtt_url, "--message-id", id]
+    assert main([*command, "--dry", str(dry)]) == 0
+    assert open_signed(dry.read_bytes()).form == "cms"
+    capsys.readouterr()
+    assert main([*command, "--over", "mqtt"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["receipt"]["form"], said["receipt"]["signer"]) == ("cms", folder.signing.fingerprint)
+    assert said["status"] == "processed"
+    assert len(bus.claimed(id)) == 3
+    with bus.trial.mqtt_partner("made-up") as partner:
+        assert partner.push(FEED, in_memory(file.read_bytes()), "text/csv", id).document == said["receipt"]
+    with open_mqtt_partner(folder.path, bus.trial.mqtt_url) as partner, pytest.raises(Refusal, match="id_reused"):
+        partner.push(FEED, in_memory(b"other"), "text/csv", id)
+
+
 def test_mosquitto_pub_delivers_what_push_dry_wrote(
     bus: RealBus, id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -406,3 +429,6 @@ def test_the_contract_is_served_as_it_stands(bus: RealBus) -> None:
     names = set(contract["components"]["schemas"]["DeliveryHeader"]["required"])
     signed = json.loads(envelope(bus, "m-1"))
     assert names == set(json.loads(base64.urlsafe_b64decode(signed["protected"] + "==")))
+    in_cms = contract["components"]["schemas"]["CmsHeader"]
+    assert set(in_cms["required"]) == set(in_cms["properties"]) == names - {"alg", "kid", "x5t#S256"}
+    assert in_cms["properties"]["typ"] == {"const": typ_of("cms")}
