@@ -137,7 +137,7 @@ def people_of(settings: Settings, folder: str | None) -> Path:
 
 
 def officer_of(name: str, reference: str | None, people: Path) -> Officer:
-    """A person with their key: a file, under a passphrase or not, or a `pkcs11:` URI. Raises Misconfigured naming it."""
+    """A person with their key: a file, under a passphrase or not, or a `pkcs11:` URI. Raises Misconfigured."""
     if reference is None or not reference.startswith(tokens.SCHEME):
         path = Path(reference).resolve() if reference else people / f"{name}.key"
         if not path.is_file():

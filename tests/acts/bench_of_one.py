@@ -14,8 +14,7 @@ from lxml import etree
 from connectors.partner.folder import PartnerFolder
 from exchange import app
 from exchange.bus import Bus
-from exchange.cli.bureaus import registry
-from exchange.cli.trial import PROPOSER, City, Trial
+from exchange.cli.trial import City, Trial
 from exchange.intake import Received, receive
 from exchange.registry import Bureau
 from samples import city as sample_city
@@ -109,8 +108,7 @@ class Acts:
         key, now = generate(kind), self.bus.clock()
         ca, day = app.authority(self.trial.settings), timedelta(days=1)
         der = pki.issue(ca, "made-up", key.public_key, "signing", now - day, now + day)
-        with registry(self.trial.settings) as opened:
-            opened.enrol(Bureau("made-up", "", "", ""), [pki.enrolled(der, "made-up", "signing")], PROPOSER)
+        self.trial.enrol_with(Bureau("made-up", "", "", ""), [pki.enrolled(der, "made-up", "signing")])
         return key.with_certificate(der)
 
     def handed_over(self, octets: bytes, carried: Carried | None = None) -> Delivery:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from exchange import app
+from exchange.cli.trial import FOUNDERS
 from exchange.mqtt import door
 from exchange.mqtt.topics import outbound
 from exchange.processing import process
@@ -147,7 +148,7 @@ def test_a_bus_is_not_half_made_when_a_token_is_wrong_and_is_made_once_it_is_rig
     assert "\n" not in str(wrong.value)
     settings = load_settings(tmp_path / "bus" / "settings.toml")
     assert list((tmp_path / "bus" / "keys").iterdir()) == []
-    app.initialise(with_keys(settings, answer="", log="", ca="", tls=""), "2007", app.utc_now())
+    app.initialise(with_keys(settings, answer="", log="", ca="", tls=""), "2007", FOUNDERS, app.utc_now())
 
 
 def test_a_log_key_of_another_kind_in_the_token_is_named(acts: Acts, softhsm: SoftHsm) -> None:

@@ -57,7 +57,7 @@ class Bus:
 
     def __init__(self, folder: Path) -> None:
         self.path, self.keys, self.state = folder / "settings.toml", folder / "keys", folder / "state"
-        self.now, self.least_free_bytes = NOW + timedelta(minutes=1), 1 << 20
+        self.now, self.least_free_bytes = app.utc_now() + timedelta(minutes=1), 1 << 20
 
     def set(self, old: str, new: str) -> None:
         text = self.path.read_text(encoding="utf-8")

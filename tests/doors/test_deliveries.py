@@ -17,8 +17,9 @@ from exchange.bus import Limits
 from exchange.http.app import make_app
 from exchange.receipts import REFUSAL, verify_receipt
 from security.jws import Document, open_document
-from security.jws_delivery import MOST_BYTES, open_delivery, sign_delivery
+from security.jws_delivery import open_delivery, sign_delivery
 from security.message import in_memory
+from security.signed_delivery import MOST_BYTES
 from tests.doors.bus import ORIGIN, TestBus
 from tests.doors.conftest import City, Running, read_all
 
