@@ -94,12 +94,6 @@ def test_an_envelope_is_good_to_the_second_that_the_skew_allows() -> None:
         assert found == code, minutes
 
 
-def test_published_xml_attacks_are_refused_in_a_body(shared_data: Any) -> None:
-    for path in sorted(shared_data("xml_attacks").glob("*.xml")):
-        with pytest.raises(Refusal):
-            open_envelope(path.read_bytes())
-
-
 def test_one_byte_over_the_limit_is_refused() -> None:
     octets = seal(template())
     open_envelope(octets, Limits(max_bytes=len(octets)))
