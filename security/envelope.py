@@ -261,8 +261,10 @@ def _instants(timestamp: etree._Element) -> tuple[datetime, datetime]:
     tags = [child.tag for child in timestamp]
     if tags not in ([WSU + "Created"], [WSU + "Created", WSU + "Expires"]):
         raise Refusal("signature.timestamp_missing", "Created, then Expires if any")
-    instants = [_instant(child) for child in timestamp]
-    return instants[0], instants[1] if len(instants) == 2 else instants[0] + WITHOUT_EXPIRES
+    created, *expires = [_instant(child) for child in timestamp]
+    if created.year == datetime.max.year:  # Expires, and what is added to either, would lie beyond the calendar
+        raise Refusal("signature.timestamp_missing", f"year {created.year}")
+    return created, expires[0] if expires else created + WITHOUT_EXPIRES
 
 
 def _instant(element: etree._Element) -> datetime:

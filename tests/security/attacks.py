@@ -182,6 +182,15 @@ ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "timestamp_doubled": ("signature.header_refused", _before(security_extra='<wsu:Timestamp wsu:Id="ts2"/>')),
     "timestamp_not_utc": ("signature.timestamp_missing", _before(created="2026-07-01T16:00:00+08:00")),
     "timestamp_without_zone": ("signature.timestamp_missing", _before(created="2026-07-01T08:00:00")),
+    "timestamp_of_the_last_year": (
+        "signature.timestamp_missing", _before(created="9999-12-31T23:59:59Z", expires="")
+    ),
+    "timestamp_of_the_last_year_with_expires": (
+        "signature.timestamp_missing", _before(created="9999-12-31T23:55:00Z", expires="9999-12-31T23:59:59Z")
+    ),
+    "timestamp_of_the_first_year": (
+        "signature.stale", _before(created="0001-01-01T00:00:00Z", expires="0001-01-01T00:05:00Z")
+    ),
     "timestamp_of_month_13": ("signature.timestamp_missing", _before(created="2026-13-01T08:00:00Z")),
     # XML
     "dtd": ("xml.dtd", lambda: b"<!DOCTYPE x>" + seal(template())),
