@@ -33,6 +33,7 @@ from tests.security.vectors import (
 )
 
 XML: Final = "{http://www.w3.org/XML/1998/namespace}"
+BLOCK: Final = '<x:y xmlns:x="urn:x"/>'  # a header block that nobody has to understand
 IDS: Final = (WSU + "Id", "Id", "ID", "id", XML + "id")
 
 
@@ -83,7 +84,7 @@ def messages() -> Iterator[Message]:
     for version, soap in (("1.1", SOAP11), ("1.2", SOAP12)):
         for form in ("inline", "mtom", "mtom expanded"):
             for kind in ("token", *names_for(WATER)):
-                pieces: dict[str, Any] = {"soap": soap, "feed": "甬é-assets", "header": '<x:y xmlns:x="urn:x"/>'}
+                pieces: dict[str, Any] = {"soap": soap, "feed": "甬é-assets", "header": BLOCK}
                 if kind != "token":
                     signed = reference("#body") + reference("#ts") + reference("#str")
                     pieces |= {**BARE, "references": signed, "key_info": names_for(WATER)[kind]}
@@ -98,7 +99,7 @@ def messages() -> Iterator[Message]:
 def signed_by_us() -> bytes:
     """A delivery signed by the signer that partners and the bus use."""
     envelope = etree.fromstring(template(feed="甬é-assets"))
-    envelope[0][:] = [etree.fromstring('<x:y xmlns:x="urn:x"/>')]
+    envelope[0][:] = [etree.fromstring(BLOCK)]
     der = WATER.certificate_der
     assert der is not None
     return sign(envelope, WATER, der, created=NOW, expires=NOW + timedelta(minutes=5))

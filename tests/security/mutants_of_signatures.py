@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from lxml import etree
 
 from security.xmldsig import BASE64, DS, ENVELOPED, EXCLUSIVE_C14N, STR_TRANSFORM, WSSE, WSU, X509V3
-from tests.security.mutants import IDS, Message, Mutant, Tree, changed, drop, made, names_for, swap
+from tests.security.mutants import BLOCK, IDS, Message, Mutant, Tree, changed, drop, made, names_for, swap
 from tests.security.vectors import (
     CONNECTION,
     POWER,
@@ -247,7 +247,7 @@ def algorithms(message: Message) -> Iterator[Mutant]:
 
 def signatures(message: Message) -> Iterator[Mutant]:
     """A second Signature, SignedInfo, SignatureValue, KeyInfo; an Object; a Manifest; the four in another order."""
-    other = Tree(Message("", seal(template(sender="power", token_xml=token(POWER)), POWER)))
+    other = Tree(Message("", seal(template(sender="power", token_xml=token(POWER), header=BLOCK), POWER)))
     for name in ("signature", "signed info", "value", "key info"):
         for how in ("before", "after", "in place", "inside"):
             for source in ("own", "other"):
