@@ -1,6 +1,5 @@
 """Signed envelopes: good ones in every allowed form verify; each attack is refused under its own code."""
 
-import contextlib
 import hashlib
 import time
 from datetime import timedelta
@@ -250,24 +249,6 @@ def test_evidence_that_says_something_else_stops_act_two(octets: bytes, spoil: d
 @settings(deadline=None)
 def test_an_issuer_written_anyhow_finds_its_certificate_or_nobody(issuer: str) -> None:
     assert TRUST.by_issuer_serial(issuer, names_of(ENROLLED.der).serial) in (None, ENROLLED)
-
-
-@given(st.data())
-@settings(max_examples=400, deadline=None)
-def test_no_flipped_byte_verifies_to_anything_else(data: Any) -> None:
-    position = data.draw(st.integers(0, len(GOOD_OCTETS) - 1))
-    spoilt = bytearray(GOOD_OCTETS)
-    spoilt[position] ^= data.draw(st.integers(1, 255))
-    with contextlib.suppress(Refusal):
-        assert payload(bytes(spoilt)) == payload(GOOD_OCTETS)
-
-
-@given(st.binary(max_size=200), st.integers(0, len(GOOD_OCTETS)), st.integers(0, 60))
-@settings(max_examples=300, deadline=None)
-def test_no_spliced_bytes_verify_to_anything_else(inserted: bytes, at: int, dropped: int) -> None:
-    spoilt = GOOD_OCTETS[:at] + inserted + GOOD_OCTETS[at + dropped :]
-    with contextlib.suppress(Refusal):
-        assert payload(spoilt) == payload(GOOD_OCTETS)
 
 
 def test_a_crowded_envelope_is_refused_quickly() -> None:
