@@ -156,7 +156,7 @@ def octets_of(element: etree._Element) -> bytes:
 
 def attribute(element: etree._Element, name: str) -> str:
     """The one attribute that element may have beside none. Raises Refusal `signature.shape` for any other."""
-    if set(element.attrib) != {name}:
+    if element.keys() != [name]:
         raise Refusal("signature.shape", etree.QName(element).localname)
     return element.get(name, "")
 
@@ -173,7 +173,7 @@ def _suite(method: etree._Element) -> str:
 
 def _reference(reference: etree._Element) -> Reference:
     """One reference. Only `#id`: no XPointer, no file, no address, and never the empty URI that means the document."""
-    if reference.tag != DS + "Reference" or not set(reference.attrib) <= {"URI", "Id"}:
+    if reference.tag != DS + "Reference" or not {"URI", "Id"}.issuperset(reference.keys()):
         raise Refusal("signature.shape", "Reference")
     uri = reference.get("URI", "")
     if len(uri) < 2 or uri[0] != "#" or "(" in uri:
