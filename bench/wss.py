@@ -1,11 +1,15 @@
 """Verifying a signed delivery as the door does it, beside libxmlsec1 by python-xmlsec and signxml.
 
 Ours: parse with limits, shape, key reference, certificate, signature, digests of token, Timestamp and Body, time, and
-the operation read again from what was digested. Peers: parse, and verify the same three references with the signer's
-key; that the Body is among them, whose key it is and when it was signed, they leave to others.
+the operation read again from what was digested. Peer: parse, and verify the same three references by the certificate
+that the message carries; that it is enrolled, that the Body is among the references and when it was signed, the peer
+leaves to others. We keep the keys of enrolled certificates; the peer's users load a key for each message (zeep), and
+could keep it too: both are measured.
 """
 
+import base64
 import random
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,7 +26,7 @@ from security.authenticate import TrustList, signer_of
 from security.keys import Kind, generate
 from security.pki import enrolled, issue, make_ca, pem_of
 from security.wss import Limits, open_envelope, verify
-from security.xmldsig import DS
+from security.xmldsig import DS, WSSE
 
 SMALL: Final = 10_000
 LARGE: Final = 5 * 1024 * 1024  # the most that is taken inline
@@ -48,30 +52,36 @@ class _Party:
 
     def __init__(self, kind: Kind, size: int) -> None:
         self.now = datetime.now(UTC)
+        self.parser = etree.XMLParser(resolve_entities=False, no_network=True)
         key, until = generate(kind), self.now + timedelta(days=1)
-        self.der = issue(make_ca("CA", self.now), "water", key.public_key, "signing", self.now - timedelta(days=1), until)
+        ca, since = make_ca("CA", self.now), self.now - timedelta(days=1)
+        self.der = issue(ca, "water", key.public_key, "signing", since, until)
         self.trust = TrustList((enrolled(self.der, "water", "signing"),))
         sender = Sender("water", key.with_certificate(self.der), self.der, "bus")
         rng = random.Random(size)
         self.messages = [envelope(rng.randbytes(size), f"m-{n}", sender, self.now) for n in range(MESSAGES)]
-        self.key = self.key_for_xmlsec()
+        self.kept = {self.der: self._loaded(self.der)}
 
     def ours(self, octets: bytes) -> None:
         opened = open_envelope(octets, LIMITS)
         certificate = signer_of(self.trust.named(opened.key_reference), opened.claimed("Sender"), self.now)
         assert verify(opened, certificate, now=self.now).text("Sender") == "water"
 
-    def key_for_xmlsec(self) -> xmlsec.Key:
-        return xmlsec.Key.from_memory(pem_of(self.der), xmlsec.constants.KeyDataFormatCertPem)
-
     def by_xmlsec(self, octets: bytes) -> None:
-        self._xmlsec(octets, self.key)
+        root = self._parsed(octets)
+        self._checked(root, self._loaded(_certificate_in(root)))
 
-    def by_xmlsec_and_loaded_key(self, octets: bytes) -> None:
-        self._xmlsec(octets, self.key_for_xmlsec())
+    def by_xmlsec_with_keys_kept(self, octets: bytes) -> None:
+        root = self._parsed(octets)
+        self._checked(root, self.kept[_certificate_in(root)])
 
-    def _xmlsec(self, octets: bytes, key: xmlsec.Key) -> None:
-        root = etree.fromstring(octets, etree.XMLParser(resolve_entities=False, no_network=True))
+    def _parsed(self, octets: bytes) -> etree._Element:
+        return etree.fromstring(octets, self.parser)
+
+    def _loaded(self, der: bytes) -> xmlsec.Key:
+        return xmlsec.Key.from_memory(der, xmlsec.constants.KeyDataFormatCertDer)
+
+    def _checked(self, root: etree._Element, key: xmlsec.Key) -> None:
         xmlsec.tree.add_ids(root, ["Id"])
         context = xmlsec.SignatureContext()
         context.key = key
@@ -83,20 +93,26 @@ class _Party:
         XMLVerifier().verify(octets, x509_cert=pem_of(self.der).decode(), expect_config=expected, id_attribute="Id")
 
 
+def _certificate_in(root: etree._Element) -> bytes:
+    return base64.b64decode(root.findtext(f".//{WSSE}BinarySecurityToken", ""))
+
+
 def _figure(name: str, size: int) -> Figure:
-    """The figure under RSA, which WSS4J, .NET, zeep and node sign with unless told otherwise; ECDSA in the note."""
+    """The figure under RSA, by which partners' toolkits sign unless told otherwise; ECDSA in the note."""
     rsa, ecdsa = _Party("RS256", size), _Party("ES256", size)
-    ours, peer = alternating(lambda _: _rate(rsa.ours, rsa.messages), lambda _: _rate(rsa.by_xmlsec, rsa.messages), RUNS)
+    ours, peer = alternating(
+        lambda _: _rate(rsa.ours, rsa.messages), lambda _: _rate(rsa.by_xmlsec, rsa.messages), RUNS
+    )
     ours_ec, peer_ec = alternating(
         lambda _: _rate(ecdsa.ours, ecdsa.messages), lambda _: _rate(ecdsa.by_xmlsec, ecdsa.messages), RUNS
     )
     by_ecdsa = figure(name, ours_ec, peer_ec, "", "")
-    loaded, other = (_rate(each, rsa.messages) for each in (rsa.by_xmlsec_and_loaded_key, rsa.by_signxml))
+    kept, other = _rate(rsa.by_xmlsec_with_keys_kept, rsa.messages), _rate(rsa.by_signxml, rsa.messages)
     note = (
         f"RSA-2048, {len(rsa.messages[0]):,} octets signed, three references, a second of processor time each run, one "
         f"thread; ECDSA P-256: {by_ecdsa.ours:,.0f}, peer {by_ecdsa.peer:,.0f}, ratio {by_ecdsa.ratio:.2f}; peer: "
-        f"python-xmlsec, its key loaded once ({loaded:,.0f} where it is loaded from the certificate each time); "
-        f"signxml {other:,.0f}"
+        f"python-xmlsec, its key loaded from the message's certificate (kept from one message to the next: {kept:,.0f}, "
+        f"ratio {statistics.median(ours) / kept:.2f}); signxml {other:,.0f}"
     )
     return figure(name, ours, peer, "verified/s", note)
 

@@ -124,7 +124,7 @@ def _well_formed(octets: bytes, parser: etree.XMLParser) -> etree._Element:
 
 
 def _measure(root: etree._Element, octets: bytes, max_depth: int, max_elements: int) -> None:
-    """What only the tree shows. An element takes four octets; and few documents are deep, so the short path is first."""
+    """What only the tree shows. An element takes four octets; few documents are deep, so the short path comes first."""
     too_many = len(octets) > 4 * max_elements and _MORE_THAN(root, most=max_elements)
     too_deep = _deeper_than(min(USUAL_DEPTH, max_depth))(root) and _deeper_than(max_depth)(root)
     if too_many or too_deep or _CROWDED(root):

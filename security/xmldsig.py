@@ -36,7 +36,7 @@ THUMBPRINT: Final = "http://docs.oasis-open.org/wss/oasis-wss-soap-message-secur
 
 MAX_REFERENCES: Final = 12
 MAX_PREFIXES: Final = 32
-_ID_ATTRIBUTES: Final = (WSU + "Id", "Id", "ID", "id", "{http://www.w3.org/XML/1998/namespace}id")
+_ID_ATTRIBUTES: Final = frozenset((WSU + "Id", "Id", "ID", "id", "{http://www.w3.org/XML/1998/namespace}id"))
 
 
 class KeyReference(msgspec.Struct, frozen=True):
@@ -136,7 +136,7 @@ def children(element: etree._Element, *names: str) -> list[etree._Element]:
 
 def ids_of(element: etree._Element) -> list[str]:
     """Every id of one element: wsu:Id, Id, ID, id and xml:id are one set to us, whatever a toolkit reads."""
-    return [value for name in _ID_ATTRIBUTES if (value := element.get(name)) is not None]
+    return [value for name, value in element.items() if name in _ID_ATTRIBUTES]
 
 
 def unbase64(text: str) -> bytes:

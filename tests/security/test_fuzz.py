@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import copy
 import multiprocessing
 import os
 import resource
@@ -105,7 +106,7 @@ def regrown(draw: st.DrawFn, octets: bytes) -> bytes:
         elif parent is not None and kind == "remove":
             parent.remove(one)
         elif parent is not None and kind == "double":
-            one.addnext(etree.fromstring(etree.tostring(one, with_tail=False)))
+            one.addnext(copy.deepcopy(one))
     return etree.tostring(root, encoding="utf-8")
 
 
