@@ -111,7 +111,7 @@ def _figure(name: str, size: int) -> Figure:
     note = (
         f"RSA-2048, {len(rsa.messages[0]):,} octets signed, three references, a second of processor time each run, one "
         f"thread; ECDSA P-256: {by_ecdsa.ours:,.0f}, peer {by_ecdsa.peer:,.0f}, ratio {by_ecdsa.ratio:.2f}; peer: "
-        f"python-xmlsec, its key loaded from the message's certificate (kept from one message to the next: {kept:,.0f}, "
+        f"python-xmlsec, its key loaded from the message's certificate (keys kept between messages: {kept:,.0f}, "
         f"ratio {statistics.median(ours) / kept:.2f}); signxml {other:,.0f}"
     )
     return figure(name, ours, peer, "verified/s", note)

@@ -136,7 +136,7 @@ def children(element: etree._Element, *names: str) -> list[etree._Element]:
 
 def ids_of(element: etree._Element) -> list[str]:
     """Every id of one element: wsu:Id, Id, ID, id and xml:id are one set to us, whatever a toolkit reads."""
-    return [value for name, value in element.items() if name in _ID_ATTRIBUTES]
+    return [str(value) for name, value in element.items() if name in _ID_ATTRIBUTES]
 
 
 def unbase64(text: str) -> bytes:
