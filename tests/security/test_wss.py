@@ -2,9 +2,11 @@
 
 import hashlib
 import time
+import tracemalloc
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import msgspec
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from security.authenticate import TrustList, carrier_of, signer_of
 from security.envelope import Limits
 from security.errors import AuditBroken, Refusal
-from security.message import Content, Delivery, Principal, VerifiedPayload, in_memory, sha256
+from security.message import Content, Delivery, Digest, Principal, VerifiedPayload, in_memory, sha256
 from security.pki import names_of
 from security.signatures import payload_of, reopen
 from security.wss import VerifiedEnvelope, open_envelope, sign, verify
@@ -34,12 +36,15 @@ from tests.security.vectors import (
     TRUST,
     WATER,
     WATER_RSA,
+    YT,
     b64,
     include,
+    prefix_list,
     reference,
     seal,
     template,
     token,
+    transform,
 )
 
 GOOD_OCTETS = seal(template())
@@ -100,6 +105,41 @@ def test_one_byte_over_the_limit_is_refused() -> None:
         open_envelope(octets, Limits(max_bytes=len(octets) - 1))
 
 
+def test_twelve_references_are_read_and_thirteen_are_not() -> None:
+    """There are four parts that may be named, so the twelfth is refused for what it names, the thirteenth unread."""
+    others = [reference(f"#x{number}") for number in range(11)]
+    for count, code in ((10, "signature.reference_unknown"), (11, "signature.too_many_references")):
+        all_of_them = reference("#body") + reference("#ts") + "".join(others[:count])
+        assert refused(seal(template(references=all_of_them))) == code
+
+
+@pytest.mark.parametrize("of", ["SignedInfo", "Body"])
+def test_thirty_two_prefixes_are_taken_and_thirty_three_are_not(of: str) -> None:
+    for count, code in ((32, ""), (33, "signature.transform_refused")):
+        listed = prefix_list(" ".join(f"p{number}" for number in range(count)))
+        declared = " ".join(f'xmlns:p{number}="urn:{number}"' for number in range(count))
+        body = reference("#body", transform(inside=listed if of == "Body" else "")) + reference("#ts")
+        octets = seal(
+            template(
+                envelope_attributes=declared, references=body, method_parameters=listed if of == "SignedInfo" else ""
+            )
+        )
+        if code:
+            assert refused(octets) == code
+        else:
+            assert payload(octets).content.read() == CONTENT
+
+
+def test_no_header_that_is_not_signed_is_acted_on() -> None:
+    """Addresses, actions, and names of ours: nothing of them is in what is believed."""
+    wsa = "http://www.w3.org/2005/08/addressing"
+    headers = f'''<a:To xmlns:a="{wsa}">urn:other</a:To><a:Action xmlns:a="{wsa}">urn:other</a:Action>
+        <a:MessageID xmlns:a="{wsa}">urn:uuid:1</a:MessageID><Sender xmlns="urn:yongtong:v1">power</Sender>
+        <Feed xmlns="urn:yongtong:v1">power-assets</Feed>'''
+    found = payload(seal(template(header=headers)))
+    assert (found.sender, found.feed, found.message_id) == ("water", "water-assets", "m-1")
+
+
 # Attachments
 
 
@@ -121,6 +161,24 @@ def test_an_attachment_larger_than_any_text_node_verifies_expanded() -> None:
     octets = bytes(12_000_000)
     xml = template(content=include()).replace(hashlib.sha256(CONTENT).hexdigest(), hashlib.sha256(octets).hexdigest())
     assert payload(seal(xml, expand=octets), in_memory(octets), CONTENT_ID).form == "mtom-expanded"
+
+
+def test_an_attachment_is_streamed_through_the_expanded_form(tmp_path: Path) -> None:
+    """What is held at a time has nothing to do with its length: 32 MB need less than 8."""
+    size, piece = 32_000_000, b"0123456789abcdef" * 4_000
+    with (tmp_path / "part").open("wb") as file:
+        for _ in range(size // len(piece)):
+            file.write(piece)
+    digest = hashlib.sha256((tmp_path / "part").read_bytes())
+    attachment = Content(size, Digest("SHA-256", digest.digest()), path=tmp_path / "part")
+    xml = template(content=include()).replace(hashlib.sha256(CONTENT).hexdigest(), digest.hexdigest())
+    octets = seal(xml, expand=(tmp_path / "part").read_bytes())
+    tracemalloc.start()
+    found = payload(octets, attachment, CONTENT_ID)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.form, found.content.size) == ("mtom-expanded", size)
+    assert peak < 8_000_000
 
 
 @pytest.mark.parametrize("expand, code", [(None, "signature.content_digest"), (CONTENT, "signature.invalid")])
@@ -243,6 +301,20 @@ def test_evidence_that_says_something_else_stops_act_two(octets: bytes, spoil: d
 
 
 # Properties
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("<&>\r\n\t]"), max_size=80))
+@settings(deadline=None)
+def test_any_text_of_content_is_digested_as_it_would_be_in_canonical_form(text: str) -> None:
+    """It is put aside while the rest is made canonical; the digest has to be that of the whole."""
+    octets = seal(template(content=escape(text, {"\r": "&#13;"})))
+    envelope = open_envelope(octets)
+    assert verify(envelope, ENROLLED, now=NOW).form == "inline"
+    assert verify(envelope, ENROLLED, now=NOW).element.find(f"{YT}Content") is not None, "and again"
+    spoilt = seal(template(content="x" + escape(text, {"\r": "&#13;"})))
+    body = spoilt[spoilt.index(b"<s:Body") :]
+    with pytest.raises(Refusal, match=r"signature\.invalid"):
+        verified(octets[: octets.index(b"<s:Body")] + body)
 
 
 @given(st.text(alphabet=st.sampled_from('CN=Test ,O+#04\\"A1.5甬\x00;<>'), max_size=40))
