@@ -174,8 +174,9 @@ def _security(header: etree._Element) -> etree._Element:
     for block in header:
         if not _ROLES.isdisjoint(block.keys()):
             raise Refusal("signature.header_refused", f"{etree.QName(block).localname} for another role"[:120])
-        must = any((block.get(must) or "0").strip() not in ("0", "false") for must in _MUST)
-        if must and block.tag != WSSE + "Security":
+        if block.tag == WSSE + "Security":
+            continue
+        if any((block.get(must) or "0").strip() not in ("0", "false") for must in _MUST):
             raise Refusal("signature.header_refused", f"{etree.QName(block).localname} must be understood"[:120])
     found = list(header.iterchildren(WSSE + "Security"))
     if not found:
