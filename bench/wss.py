@@ -109,7 +109,7 @@ def _figure(name: str, size: int) -> Figure:
     by_ecdsa = figure(name, ours_ec, peer_ec, "", "")
     kept, other = _rate(rsa.by_xmlsec_with_keys_kept, rsa.messages), _rate(rsa.by_signxml, rsa.messages)
     note = (
-        f"RSA-2048, {len(rsa.messages[0]):,} octets signed, three references, half a second of processor time each run, one "
+        f"RSA-2048, {len(rsa.messages[0]):,} octets signed, three references, half a second of processor each run, one "
         f"thread; ECDSA P-256: {by_ecdsa.ours:,.0f}, peer {by_ecdsa.peer:,.0f}, ratio {by_ecdsa.ratio:.2f}; peer: "
         f"python-xmlsec, its key loaded from the message's certificate (keys kept between messages: {kept:,.0f}, "
         f"ratio {statistics.median(ours) / kept:.2f}); signxml {other:,.0f}"

@@ -171,8 +171,8 @@ def _signed_body(envelope: Envelope, attachment: Content | None) -> tuple[bytes,
     """
     (part,) = (part for part in envelope.parts if part.name == "Body")
     octets, mark = canonical(part.element, part.reference.prefixes), envelope.place.encode()
-    if _holds(part, octets.replace(mark, envelope.inline.encode(), 1) if mark else octets):
-        return octets.replace(mark, b"", 1) if mark else octets, "inline" if attachment is None else "mtom"
+    if _holds(part, octets.replace(mark, envelope.inline.encode(), 1)):
+        return octets.replace(mark, b"", 1), "inline" if attachment is None else "mtom"
     if attachment is not None:
         before, after = _around_include(envelope, part)
         digest = hashlib.sha256(before)
