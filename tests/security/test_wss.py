@@ -35,8 +35,10 @@ from tests.security.vectors import (
     SIGNER,
     TRUST,
     WATER,
+    WATER_AGAIN,
     WATER_RSA,
     YT,
+    as_enrolled,
     b64,
     include,
     prefix_list,
@@ -138,6 +140,21 @@ def test_no_header_that_is_not_signed_is_acted_on() -> None:
         <Feed xmlns="urn:yongtong:v1">power-assets</Feed>'''
     found = payload(seal(template(header=headers)))
     assert (found.sender, found.feed, found.message_id) == ("water", "water-assets", "m-1")
+
+
+def test_a_certificate_that_the_message_does_not_name_verifies_nothing_of_it() -> None:
+    """Not even one of the very key that signed: which certificate it was decides whose word it is, and until when."""
+    for other in (as_enrolled(WATER_AGAIN, "water"), as_enrolled(POWER, "power")):
+        with pytest.raises(Refusal, match=r"signature\.certificate_differs"):
+            verify(open_envelope(GOOD_OCTETS), other, now=NOW)
+
+
+def test_the_mark_for_the_content_is_another_for_each_signature_and_in_no_message() -> None:
+    """Known beforehand, a signer could write it where a reader would then put the content."""
+    messages = [GOOD_OCTETS, seal(template(sender="power")), seal(template(feed="x"))]
+    marks = {open_envelope(octets).place for octets in messages}
+    assert len(marks) == len(messages)
+    assert not any(mark.encode() in octets for mark in marks for octets in messages)
 
 
 # Attachments
