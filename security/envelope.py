@@ -5,6 +5,7 @@ because no reference is ever followed to an element: the Body is the Envelope's 
 among the signed ones.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -43,13 +44,15 @@ SOAP: Final = {
 WITHOUT_EXPIRES: Final = timedelta(minutes=5)
 
 _MUST: Final = tuple(soap + "mustUnderstand" for soap in SOAP)
-_ROLES: Final = tuple(soap + name for soap in SOAP for name in ("actor", "role"))
+_ROLES: Final = frozenset(soap + name for soap in SOAP for name in ("actor", "role"))
 _PLAIN: Final = frozenset({(EXCLUSIVE_C14N,)})
 _PLAIN_OR_ENVELOPED: Final = _PLAIN | {(ENVELOPED, EXCLUSIVE_C14N)}
 _PLAIN_OR_TOKEN: Final = _PLAIN | {(STR_TRANSFORM,)}
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)")
 _every_id = etree.XPath(
-    "//@wsu:Id | //@Id | //@ID | //@id | //@xml:id", namespaces={"wsu": WSU[1:-1]}, smart_strings=False
+    " | ".join(f"/descendant::*/@{name}" for name in ("wsu:Id", "Id", "ID", "id", "xml:id")),
+    namespaces={"wsu": WSU[1:-1]},
+    smart_strings=False,
 )
 
 
@@ -76,6 +79,7 @@ class Envelope(msgspec.Struct, frozen=True):
     key_reference:    the key that it says it was signed with; token: its BinarySecurityToken, if it has one
     parts:            what its signature says it covers, Body and Timestamp among them
     include:          the xop:Include in Content, if the content travels as an attachment; include_id: its Content-ID
+    inline, place:    the text of Content, if it travels there, and the mark that stands for it in the tree
     created, expires: aware, UTC, as stated; expires is filled in where it is left out
     """
 
@@ -88,6 +92,8 @@ class Envelope(msgspec.Struct, frozen=True):
     token: etree._Element | None
     include: etree._Element | None
     include_id: str
+    inline: str
+    place: str
     created: datetime
     expires: datetime
 
@@ -125,6 +131,7 @@ def open_envelope(octets: bytes, limits: Limits | None = None, suites: XmlSuites
     signature = read_signature(signature_element, suites)
     # (7) Which key; (8) which parts, by position; (9) an Include in its one place; (10) the stated time.
     include, include_id = _include(root, operation)
+    inline, place = _put_aside(operation, signature)
     created, expires = _instants(timestamp)
     return Envelope(
         operation=etree.QName(operation).localname,
@@ -136,6 +143,8 @@ def open_envelope(octets: bytes, limits: Limits | None = None, suites: XmlSuites
         token=token,
         include=include,
         include_id=include_id,
+        inline=inline,
+        place=place,
         created=created,
         expires=expires,
     )
@@ -146,7 +155,7 @@ def text_of(operation: etree._Element, name: str) -> str:
 
     A doubled child is where a checker reads the first and a worker the second.
     """
-    found = operation.findall(YT + name)
+    found = list(operation.iterchildren(YT + name))
     if len(found) > 1 or any(len(child) for child in found):
         raise Refusal("signature.envelope", f"{name} given twice, or not plain text")
     return (found[0].text or "") if found else ""
@@ -164,12 +173,13 @@ def _operation(body: etree._Element, soap: str) -> etree._Element:
 def _security(header: etree._Element) -> etree._Element:
     """The Security header. Blocks that we do not know are ignored only where nobody asks us to understand them."""
     for block in header:
-        if any(block.get(role) is not None for role in _ROLES):
+        if not _ROLES.isdisjoint(block.keys()):
             raise Refusal("signature.header_refused", f"{etree.QName(block).localname} for another role"[:120])
-        must = any((block.get(must) or "0").strip() not in ("0", "false") for must in _MUST)
-        if must and block.tag != WSSE + "Security":
+        if block.tag == WSSE + "Security":
+            continue
+        if any((block.get(must) or "0").strip() not in ("0", "false") for must in _MUST):
             raise Refusal("signature.header_refused", f"{etree.QName(block).localname} must be understood"[:120])
-    found = header.findall(WSSE + "Security")
+    found = list(header.iterchildren(WSSE + "Security"))
     if not found:
         raise Refusal("signature.missing", "no Security header")
     if len(found) > 1:
@@ -257,13 +267,29 @@ def _include(root: etree._Element, operation: etree._Element) -> tuple[etree._El
     return include, unquote(href[len("cid:") :])
 
 
+def _put_aside(operation: etree._Element, signature: Signature) -> tuple[str, str]:
+    """The text of Content, taken out of the tree, and the mark left in its place; empty where it stays.
+
+    Base64 is its own canonical form. Digested where the mark stands, megabytes of it need no canonicalisation and no
+    second reading. The mark depends on the signature, so no sender can know it beforehand and write it elsewhere.
+    """
+    content = next(operation.iterchildren(YT + "Content"), None)
+    text = None if content is None or len(content) else content.text
+    if content is None or not text or any(letter in text for letter in "&<>\r"):
+        return "", ""
+    content.text = place = hashlib.sha256(signature.value).hexdigest()
+    return text, place
+
+
 def _instants(timestamp: etree._Element) -> tuple[datetime, datetime]:
     """Created and Expires, UTC. Without Expires the envelope is good for five minutes."""
     tags = [child.tag for child in timestamp]
     if tags not in ([WSU + "Created"], [WSU + "Created", WSU + "Expires"]):
         raise Refusal("signature.timestamp_missing", "Created, then Expires if any")
-    instants = [_instant(child) for child in timestamp]
-    return instants[0], instants[1] if len(instants) == 2 else instants[0] + WITHOUT_EXPIRES
+    created, *expires = [_instant(child) for child in timestamp]
+    if created.year == datetime.max.year:  # Expires, and what is added to either, would lie beyond the calendar
+        raise Refusal("signature.timestamp_missing", f"year {created.year}")
+    return created, expires[0] if expires else created + WITHOUT_EXPIRES
 
 
 def _instant(element: etree._Element) -> datetime:

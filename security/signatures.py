@@ -74,7 +74,7 @@ def payload_of(verified: VerifiedEnvelope | VerifiedDelivery, delivery: Delivery
         return _of_envelope(verified.envelope, verified.signer)
     if verified.attachment != delivery.attachment:
         raise Refusal("signature.attachment_mismatch", delivery.attachment_id[:80])
-    content = verified.attachment or _inline(verified.element)
+    content = verified.attachment or _decoded(text_of(verified.element, "Content") or verified.inline)
     declared = _declared(verified.element)
     if content.digest_by(declared.algorithm) != declared:
         raise _other_digest(declared, content.digest)
@@ -101,7 +101,7 @@ def reopen(
     """
     try:
         operation, signature = _operation_and_signature(envelope_octets)
-        content = attachment or _inline(operation)
+        content = attachment or _decoded(text_of(operation, "Content"))
         declared = _declared(operation)
     except Refusal as problem:
         raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem
@@ -170,9 +170,9 @@ def _payload(
     )
 
 
-def _inline(operation: etree._Element) -> Content:
+def _decoded(text: str) -> Content:
     try:
-        return in_memory(unbase64(text_of(operation, "Content")))
+        return in_memory(unbase64(text))
     except ValueError as problem:
         raise Refusal("signature.content_not_base64") from problem
 

@@ -31,7 +31,8 @@ Form = Literal["inline", "mtom", "mtom-expanded", "upload"]
 class VerifiedEnvelope(msgspec.Struct, frozen=True):
     """What a signer signed: the operation, read again from the octets under the signature.
 
-    element:          the operation element as a document of its own, without xop:Include
+    element:          the operation element as a document of its own, without what its Content holds
+    inline:           the text that its Content held, empty if it held none
     created, expires: of the signed Timestamp, aware, UTC
     signature_digest: SHA-256 of SignatureValue's octets, lower-case hex; names this one envelope in answers
     signed_digest:    SHA-256 of SignedInfo's canonical octets, lower-case hex. By it a repeated envelope is known:
@@ -49,6 +50,7 @@ class VerifiedEnvelope(msgspec.Struct, frozen=True):
     signature_digest: str
     signed_digest: str
     form: Form
+    inline: str = ""
     attachment: Content | None = None
 
     @property
@@ -103,6 +105,7 @@ def verify(
         signature_digest=hashlib.sha256(signature.value).hexdigest(),
         signed_digest=hashlib.sha256(signed_info).hexdigest(),
         form=form,
+        inline=envelope.inline,
         attachment=attachment,
     )
 
@@ -171,15 +174,15 @@ def _octets_of(part: Part, token: etree._Element | None) -> bytes:
 
 
 def _signed_body(envelope: Envelope, attachment: Content | None, hash_name: Hash) -> tuple[bytes, Form]:
-    """The Body's canonical octets that were signed, less the attachment's, and which form of it was signed.
+    """The Body's canonical octets that were signed, less the content's, and which form of it was signed.
 
     As sent; and if that fails and an attachment came, with the Include replaced by the part's canonical base64, which
     is what some toolkits digest (XOP §3.1). Either way Content is compared with its signed digest afterwards.
     """
     (part,) = (part for part in envelope.parts if part.name == "Body")
-    octets = canonical(part.element, part.reference.prefixes)
-    if _holds(part, octets, hash_name):
-        return octets, "inline" if attachment is None else "mtom"
+    octets, mark = canonical(part.element, part.reference.prefixes), envelope.place.encode()
+    if _holds(part, octets.replace(mark, envelope.inline.encode(), 1), hash_name):
+        return octets.replace(mark, b"", 1), "inline" if attachment is None else "mtom"
     if attachment is not None:
         before, after = _around_include(envelope, part)
         digest = hasher(hash_name)
@@ -228,7 +231,7 @@ def _operation_in(body: bytes) -> etree._Element:
     root = read_own(body)
     operation = root[0]
     root.remove(operation)
-    content = operation.find(YT + "Content")
+    content = next(operation.iterchildren(YT + "Content"), None)
     if content is not None and len(content) and content[0].tag == XOP + "Include":
         content.remove(content[0])
     return operation

@@ -4,6 +4,7 @@ What cannot be there cannot hide anything: comments split text that a reader joi
 gives attributes that no one signed. Only UTF-8 is read, so that a scan of the octets sees what the parser sees.
 """
 
+import io
 import re
 import threading
 from collections.abc import Sequence
@@ -16,8 +17,10 @@ from security.errors import Misconfigured, Refusal
 
 MAX_ATTRIBUTES: Final = 64  # of one element: canonical form sorts them by insertion, n² of a thousand thousand is days
 MAX_NAMESPACES: Final = 1_000  # declarations in a document: canonical form of a part copies those in scope, n² again
+USUAL_DEPTH: Final = 10
+RARE: Final = 100
 _DECLARED: Final = re.compile(rb"""<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._\-]+)["']""")
-_CROWDED = etree.XPath(f"boolean(//*[count(@*) > {MAX_ATTRIBUTES}])")
+_CROWDED = etree.XPath(f"boolean(/descendant::*/@*[{MAX_ATTRIBUTES + 1}])")
 _MORE_THAN = etree.XPath("boolean(count(//*) > $most)")
 _FOREIGN_NODES: Final = (etree.Comment, etree.ProcessingInstruction, etree.Entity)
 
@@ -34,6 +37,10 @@ class _Parsers(threading.local):
             encoding="utf-8", resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False,
             remove_comments=True, remove_pis=True,
         )  # fmt: skip
+        # Of a PrefixList lxml hands on only what stands in the thread's dictionary of names, where `#default` never
+        # stands, being no name; a tag that is looked for gets there. Without it such a signature would be refused.
+        for _ in etree.iterparse(io.BytesIO(b"<a/>"), tag="#default"):
+            pass
 
 
 _parsers = _Parsers()
@@ -58,10 +65,10 @@ def parse(octets: bytes, *, max_bytes: int, max_depth: int = 64, max_elements: i
     # (2) Well-formed.
     root = _well_formed(octets, _parsers.parser)
     # (3) What only the tree shows.
-    outside = [node for node in (root.getprevious(), root.getnext()) if node is not None]
+    outside = root.getprevious() is not None or root.getnext() is not None
     if outside or next(root.iter(*_FOREIGN_NODES), None) is not None:
         raise Refusal("xml.comment_or_instruction")
-    _measure(root, max_depth, max_elements)
+    _measure(root, octets, max_depth, max_elements)
     return root
 
 
@@ -80,18 +87,33 @@ def parse_document(text: str, *, max_bytes: int, max_depth: int = 16, max_elemen
         raise Refusal("xml.too_large", f"{len(octets)} > {max_bytes}")
     _scan(octets, max_elements)
     root = _well_formed(octets, _parsers.of_documents)
-    _measure(root, max_depth, max_elements)
+    _measure(root, octets, max_depth, max_elements)
     return root
 
 
 def _scan(octets: bytes, max_elements: int) -> None:
-    """What no parser is to see: a DTD, or more tags than memory is meant for."""
-    if b"<!DOCTYPE" in octets:
+    """What no parser is to see: a DTD, or more tags than memory is meant for.
+
+    Megabytes of base64 hold no `!` and no `<`, and `=` at their end only: looked for first, for that is quick.
+    """
+    if b"!" in octets and b"<!DOCTYPE" in octets:
         raise Refusal("xml.dtd")
-    if octets.count(b"<") > 2 * max_elements + 2:  # memory follows the number of tags, not of octets
+    if _more_than(2 * max_elements + 2, b"<", octets):  # memory follows the number of tags, not of octets
         raise Refusal("xml.too_complex", f"more than {max_elements} elements")
-    if octets.count(b"xmlns") > MAX_NAMESPACES:
+    if _more_than(MAX_NAMESPACES, b"=", octets) and octets.count(b"xmlns") > MAX_NAMESPACES:
         raise Refusal("xml.too_complex", f"more than {MAX_NAMESPACES} namespace declarations")
+
+
+def _more_than(most: int, letter: bytes, octets: bytes) -> bool:
+    """Whether the letter stands there more often. From one to the next where it is rare, else every octet in turn."""
+    if len(octets) <= most:
+        return False
+    at = -1
+    for found in range(RARE):
+        at = octets.find(letter, at + 1)
+        if at < 0:
+            return found > most
+    return octets.count(letter) > most
 
 
 def _well_formed(octets: bytes, parser: etree.XMLParser) -> etree._Element:
@@ -101,8 +123,11 @@ def _well_formed(octets: bytes, parser: etree.XMLParser) -> etree._Element:
         raise Refusal("xml.not_well_formed", _where(problem)) from problem
 
 
-def _measure(root: etree._Element, max_depth: int, max_elements: int) -> None:
-    if _deeper_than(max_depth)(root) or _CROWDED(root) or _MORE_THAN(root, most=max_elements):
+def _measure(root: etree._Element, octets: bytes, max_depth: int, max_elements: int) -> None:
+    """What only the tree shows. An element takes four octets; few documents are deep, so the short path comes first."""
+    too_many = len(octets) > 4 * max_elements and _MORE_THAN(root, most=max_elements)
+    too_deep = _deeper_than(min(USUAL_DEPTH, max_depth))(root) and _deeper_than(max_depth)(root)
+    if too_many or too_deep or _CROWDED(root):
         raise Refusal("xml.too_complex", f"depth {max_depth}, attributes {MAX_ATTRIBUTES}, elements {max_elements}")
 
 

@@ -34,7 +34,7 @@ THUMBPRINT: Final = "http://docs.oasis-open.org/wss/oasis-wss-soap-message-secur
 STANDARD: Final = XmlSuites()
 MAX_REFERENCES: Final = 12
 MAX_PREFIXES: Final = 32
-_ID_ATTRIBUTES: Final = (WSU + "Id", "Id", "ID", "id", "{http://www.w3.org/XML/1998/namespace}id")
+_ID_ATTRIBUTES: Final = frozenset((WSU + "Id", "Id", "ID", "id", "{http://www.w3.org/XML/1998/namespace}id"))
 
 
 class KeyReference(msgspec.Struct, frozen=True):
@@ -136,7 +136,7 @@ def children(element: etree._Element, *names: str) -> list[etree._Element]:
 
 def ids_of(element: etree._Element) -> list[str]:
     """Every id of one element: wsu:Id, Id, ID, id and xml:id are one set to us, whatever a toolkit reads."""
-    return [value for name in _ID_ATTRIBUTES if (value := element.get(name)) is not None]
+    return [str(value) for name, value in element.items() if name in _ID_ATTRIBUTES]
 
 
 def unbase64(text: str) -> bytes:
@@ -156,7 +156,7 @@ def octets_of(element: etree._Element) -> bytes:
 
 def attribute(element: etree._Element, name: str) -> str:
     """The one attribute that element may have beside none. Raises Refusal `signature.shape` for any other."""
-    if set(element.attrib) != {name}:
+    if element.keys() != [name]:
         raise Refusal("signature.shape", etree.QName(element).localname)
     return element.get(name, "")
 
@@ -175,7 +175,7 @@ def _algorithm(method: etree._Element, suites: XmlSuites) -> Algorithm:
 
 def _reference(reference: etree._Element, algorithm: Algorithm, suites: XmlSuites) -> Reference:
     """One reference. Only `#id`: no XPointer, no file, no address, and never the empty URI that means the document."""
-    if reference.tag != DS + "Reference" or not set(reference.attrib) <= {"URI", "Id"}:
+    if reference.tag != DS + "Reference" or not {"URI", "Id"}.issuperset(reference.keys()):
         raise Refusal("signature.shape", "Reference")
     uri = reference.get("URI", "")
     if len(uri) < 2 or uri[0] != "#" or "(" in uri:

@@ -33,9 +33,15 @@ def test_a_feed_is_named_to_the_letter(acts: Acts, feed: str) -> None:
     assert len(acts.bus.journal.search(type="refusal")[0].leaf.feed) == 0, "what is no feed of ours stands in no leaf"
 
 
-def test_a_refusal_of_the_shape_does_not_quote_the_content(acts: Acts) -> None:
+@pytest.mark.parametrize(
+    "member, code, detail",
+    [
+        ("Content", "signature.content_not_base64", ""),
+        ("ContentDigest", "soap.schema_invalid", "ContentDigest: CVC_DATATYPE_VALID_1_2_1"),
+    ],
+)
+def test_a_refusal_of_the_shape_does_not_quote_the_content(acts: Acts, member: str, code: str, detail: str) -> None:
     with pytest.raises(Refusal) as refused:
-        acts.receive(acts.delivery("m-2", covers("A"), Content="@@secret@@"))
-    assert refused.value.code == "soap.schema_invalid"
-    assert refused.value.detail == "Content: CVC_DATATYPE_VALID_1_2_1"
+        acts.receive(acts.delivery("m-2", covers("A"), **{member: "@@secret@@"}))
+    assert (refused.value.code, refused.value.detail) == (code, detail)
     assert all("secret" not in repr(entry) for entry in acts.bus.journal.search(type="refusal"))

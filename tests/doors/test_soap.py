@@ -259,9 +259,9 @@ def test_each_spoiled_request_is_refused_by_name_and_audited(
     assert exchange.test.bus.journal.inbox("water", "m-1") is None
 
 
-def as_mtom(folder: PartnerFolder, content: bytes, cid: str) -> tuple[bytes, bytes]:
+def as_mtom(folder: PartnerFolder, content: bytes, cid: str, **spoiled: str) -> tuple[bytes, bytes]:
     """A signed SubmitDelivery by MTOM whose Include names cid: the root part, and the attachment part."""
-    envelope = submission(folder, "m-1", content)
+    envelope = submission(folder, content=content, **spoiled)
     element = next(envelope.iter(f"{YT}Content"))
     element.text = None
     xop = "http://www.w3.org/2004/08/xop/include"

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from lxml import etree
 
 from security.keys import SigningKey
-from security.xmldsig import DS, ENVELOPED, EXCLUSIVE_C14N, STR_TRANSFORM, THUMBPRINT, WSSE, WSU, X509V3
+from security.xmldsig import DS, ENVELOPED, EXCLUSIVE_C14N, SKI, STR_TRANSFORM, THUMBPRINT, WSSE, WSU, X509V3
 from tests.security.vectors import (
     BARE,
     CERTIFICATE,
@@ -33,6 +33,7 @@ from tests.security.vectors import (
     SOAP12,
     STRANGER,
     WATER,
+    WATER_AGAIN,
     WATER_DER,
     WATER_RSA,
     b64,
@@ -137,6 +138,10 @@ _MORE = "http://www.w3.org/2001/04/xmldsig-more#"
 _DSIG = "http://www.w3.org/2000/09/xmldsig#"
 _KEY_VALUE = "<ds:KeyValue><ds:RSAKeyValue><ds:Modulus/><ds:Exponent/></ds:RSAKeyValue></ds:KeyValue>"
 _BODY_ONLY, _STAMP_ONLY = reference("#body"), reference("#ts")
+_TOKEN_TRANSFORM = transform(
+    STR_TRANSFORM, "<wsse:TransformationParameters>"
+    f'<ds:CanonicalizationMethod Algorithm="{EXCLUSIVE_C14N}"/></wsse:TransformationParameters>'
+)  # fmt: skip
 
 ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {
     # What is not signed
@@ -182,6 +187,15 @@ ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "timestamp_doubled": ("signature.header_refused", _before(security_extra='<wsu:Timestamp wsu:Id="ts2"/>')),
     "timestamp_not_utc": ("signature.timestamp_missing", _before(created="2026-07-01T16:00:00+08:00")),
     "timestamp_without_zone": ("signature.timestamp_missing", _before(created="2026-07-01T08:00:00")),
+    "timestamp_of_the_last_year": (
+        "signature.timestamp_missing", _before(created="9999-12-31T23:59:59Z", expires="")
+    ),
+    "timestamp_of_the_last_year_with_expires": (
+        "signature.timestamp_missing", _before(created="9999-12-31T23:55:00Z", expires="9999-12-31T23:59:59Z")
+    ),
+    "timestamp_of_the_first_year": (
+        "signature.stale", _before(created="0001-01-01T00:00:00Z", expires="0001-01-01T00:05:00Z")
+    ),
     "timestamp_of_month_13": ("signature.timestamp_missing", _before(created="2026-13-01T08:00:00Z")),
     # XML
     "dtd": ("xml.dtd", lambda: b"<!DOCTYPE x>" + seal(template())),
@@ -300,10 +314,22 @@ ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "str_transform_on_body": (
         "signature.transform_refused",
         _before(
-            references=reference("#body", transform(STR_TRANSFORM, "<wsse:TransformationParameters>"
-                f'<ds:CanonicalizationMethod Algorithm="{EXCLUSIVE_C14N}"/></wsse:TransformationParameters>'))
-            + _STAMP_ONLY
+            references=reference("#body", _TOKEN_TRANSFORM) + _STAMP_ONLY
         ),
+    ),
+    "str_transform_on_token": (
+        "signature.transform_refused",
+        _before(references=_BODY_ONLY + _STAMP_ONLY + reference("#bst", _TOKEN_TRANSFORM)),
+    ),
+    "str_transform_without_token": (
+        "signature.transform_refused",
+        _before(**{**BARE, "references": _BODY_ONLY + _STAMP_ONLY + reference("#str", _TOKEN_TRANSFORM)},
+                key_info=named(identifier(THUMBPRINT, NAMES.sha1))),
+    ),
+    "str_transform_to_inclusive_c14n": (
+        "signature.transform_refused",
+        _before(references=_BODY_ONLY + _STAMP_ONLY + reference("#str", _TOKEN_TRANSFORM.replace(
+            EXCLUSIVE_C14N, "http://www.w3.org/TR/2001/REC-xml-c14n-20010315"))),
     ),
     # Algorithms
     "digest_sha_1": (
@@ -346,6 +372,18 @@ ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "thumbprint_of_nobody": (
         "auth.certificate_unknown", _before(**BARE, key_info=named(identifier(THUMBPRINT, bytes(20))))
+    ),
+    "thumbprint_of_another_key": (
+        "signature.invalid", _before(STRANGER, **BARE, key_info=named(identifier(THUMBPRINT, NAMES.sha1)))
+    ),
+    "ski_of_another_key": (
+        "signature.invalid", _before(STRANGER, **BARE, key_info=named(identifier(SKI, NAMES.ski or b"")))
+    ),
+    "token_of_the_same_key": ("auth.certificate_unknown", _before(token_xml=token(WATER_AGAIN))),
+    "certificate_of_the_same_key": (
+        "auth.certificate_unknown",
+        _before(**BARE, key_info="<ds:X509Data><ds:X509Certificate>"
+                f"{b64(WATER_AGAIN.certificate_der or b'')}</ds:X509Certificate></ds:X509Data>"),
     ),
     "certificate_unknown": ("auth.certificate_unknown", _before(STRANGER, token_xml=token(STRANGER))),
     "certificate_expired": ("auth.certificate_expired", _before(EXPIRED, token_xml=token(EXPIRED))),

@@ -1,6 +1,5 @@
-"""Other people's signers and verifiers: libxmlsec1, zeep, and the published signature vectors."""
+"""Other people's signers and verifiers: libxmlsec1 and zeep."""
 
-import contextlib
 import hashlib
 import importlib.util
 import sys
@@ -15,12 +14,11 @@ from zeep.wsse import signature as zeep_signature
 
 from security.authenticate import TrustList, signer_of
 from security.errors import Refusal
-from security.keys import SigningKey, generate, verify_signature
+from security.keys import SigningKey, generate
 from security.message import Content, EnrolledCertificate
 from security.pki import enrolled, issue, make_ca, pem_of
 from security.wss import VerifiedEnvelope, open_envelope, sign, verify
-from security.xml import canonical
-from security.xmldsig import DS, read_signature
+from security.xmldsig import DS
 from tests.security.attacks import ATTACKS
 from tests.security.vectors import CONTENT, ENROLLED, GOOD, NOW, b64
 
@@ -57,7 +55,9 @@ def test_libxmlsec_verifies_what_we_sign(algorithm: Any, tmp_path: Path) -> None
     assert not libxmlsec_verifies(octets.replace(b"m-1", b"m-2"), certificate.der)
 
 
-@pytest.mark.parametrize("name", sorted(set(GOOD) - {"str_transform", "plain_id", "xml_id"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(GOOD) - {"str_transform", "plain_id", "xml_id", "upper_case_id", "lower_case_id"})
+)
 def test_libxmlsec_agrees_about_the_good_ones(name: str) -> None:
     """The rest use an STR-Transform or id spellings that the wheel does not read."""
     assert libxmlsec_verifies(GOOD[name](), ENROLLED.der)
@@ -130,40 +130,3 @@ def test_zeep_naming_its_certificate_by_issuer_and_serial_is_taken(
     octets = from_zeep(timed_signature()(str(tmp_path / "signing.key"), str(tmp_path / "signing.pem")))
     assert b"X509IssuerSerial" in octets
     assert verified(octets, certificate).text("Sender") == "water"
-
-
-@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # serial numbers of 2002
-def test_published_signatures_are_refused_or_hold(shared_data: Any) -> None:
-    """One interoperability vector has the shape and the key that we take, and it holds; all others are refused.
-
-    Refused among them: the valid ones over relative namespaces, SHA-1, DSA, HMAC, inclusive C14N, RSA of 1024 bits.
-    """
-    hold = set()
-    for path in sorted(shared_data("xml_signature").rglob("*.xml")):
-        root = etree.parse(path).getroot()
-        found = next(root.iter(DS + "Signature"), None)
-        if found is not None:
-            with contextlib.suppress(Refusal):
-                check_enveloped(root, found)
-                hold.add(path.name)
-    assert hold == {"wsfederation_metadata.xml"}
-
-
-def check_enveloped(root: etree._Element, found: etree._Element) -> None:
-    """Return if an enveloped signature over the root holds by the certificate that it carries; else raise Refusal."""
-    signature = read_signature(found)
-    assert signature.key.der is not None
-    signed_info = canonical(signature.signed_info, signature.prefixes)
-    verify_signature(signature.key.der, signature.algorithm, signature.value, signed_info)
-    parent = found.getparent()
-    assert parent is not None
-    parent.remove(found)
-    (reference,) = signature.references
-    assert root.get("ID") == reference.id
-    assert hashlib.sha256(canonical(root, reference.prefixes)).digest() == reference.digest
-
-
-def test_published_envelopes_that_are_not_ours_are_refused(shared_data: Any) -> None:
-    for path in sorted(shared_data("ws_security").glob("*.xml")):
-        with pytest.raises(Refusal):
-            open_envelope(path.read_bytes())

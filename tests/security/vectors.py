@@ -62,6 +62,8 @@ def as_enrolled(key: SigningKey, bureau: str, use: Any = "signing", **more: Any)
 
 
 WATER, WATER_RSA, POWER = holder("water"), holder("water", "RS256"), holder("power")
+# The key that is enrolled, under a certificate that is not.
+WATER_AGAIN = WATER.with_certificate(issue(CA, "water", WATER.public_key, "signing", NOW - 3 * DAY, NOW + DAY))
 STRANGER, CONNECTION = holder("water"), holder("water", use="connection")
 EXPIRED, REVOKED = holder("water", until=NOW - DAY), holder("water")
 ENROLLED = as_enrolled(WATER, "water")
@@ -196,7 +198,8 @@ def _referenced(root: etree._Element, each: etree._Element, expand: bytes | None
     algorithm = str(method[0].get("Algorithm")) if method else ""
     if algorithm == STR_TRANSFORM:
         bst = root.find(f".//{WSSE}BinarySecurityToken")
-        assert bst is not None
+        if bst is None:
+            return b""
         return c14n(bst, EXCLUSIVE_C14N, []).replace(b"BinarySecurityToken ", b'BinarySecurityToken xmlns="" ', 1)
     octets = c14n(target, algorithm, prefixes_in(method[0]) if method else [])
     if expand is not None:
@@ -271,6 +274,16 @@ GOOD: dict[str, Callable[[], bytes]] = {
             envelope_attributes='xmlns:a="urn:a" xmlns:b="urn:b" xmlns:c="urn:c"',
             references=reference("#body", transform(inside=prefix_list("a b #default"))) + reference("#ts"),
             method_parameters=prefix_list("c s"),
+        )
+    ),
+    "upper_case_id": lambda: seal(template(body_attributes='ID="body"')),
+    "lower_case_id": lambda: seal(template(body_attributes='id="body"')),
+    "default_namespace_named": lambda: seal(
+        template(
+            envelope_attributes='xmlns="urn:d"',
+            references=reference("#body", transform(inside=prefix_list("#default")))
+            + reference("#ts", transform(inside=prefix_list("#default s"))),
+            method_parameters=prefix_list("#default"),
         )
     ),
     "header_that_nobody_must_understand": lambda: seal(template(header='<x xmlns="urn:x" s:mustUnderstand="0"/>')),
