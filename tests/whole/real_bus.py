@@ -154,7 +154,7 @@ class RealBus:
         return self.trial.url
 
     def folder(self, bureau: str = "made-up", kind: Kind = "ES256") -> PartnerFolder:
-        """A bureau's own folder; of `made-up` there are two whose signing keys are RSA and SM2, too."""
+        """A bureau's own folder; of `made-up` there is one whose signing key is RSA, too."""
         return PartnerFolder((self.trial.partners if kind == "ES256" else self.trial.folder / kind) / bureau)
 
     def partner(self, bureau: str = "made-up") -> Partner:
@@ -233,7 +233,6 @@ def real_bus(folder: Path) -> Iterator[RealBus]:
     for view in ("ownership", "components", "changes"):
         trial.grant("made-up", "pull", view)
     another_folder(trial, "RS256")
-    another_folder(trial, "SM2")
     with trial:
         bus = RealBus(trial)
         with closing(bus.journal):

@@ -370,7 +370,14 @@ def test_push_over_mqtt_prints_receipt_and_report(
 def test_a_bureau_with_sm2_keys_pushes_a_cms_and_gets_the_receipt_for_it(
     bus: RealBus, id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file, dry, folder = tmp_path / "register.csv", tmp_path / "signed.der", bus.folder(kind="SM2")
+    file, dry, ours = tmp_path / "register.csv", tmp_path / "signed.der", bus.folder()
+    folder = PartnerFolder.make(
+        tmp_path / "made-up",
+        signing=more_key(bus.trial, "signing", "SM2"),
+        connection=more_key(bus.trial, "connection"),
+        ca_pem=Path(ours.file("ca.pem")).read_bytes(),
+        anchors_json=Path(ours.file("anchors.json")).read_bytes(),
+    )
     file.write_bytes(csv(rows(id)))
     command = ["push", FEED, str(file), "--as", "made-up", "--partners", str(folder.path.parent), "--json"]
     command += ["--settings", bus.trial.settings.source, "--url", bus.trial.mqtt_url, "--message-id", id]
