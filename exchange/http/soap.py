@@ -1,6 +1,7 @@
 """The SOAP doors: limit, take the transport apart, call the story, write the answer or the fault."""
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import logging
@@ -208,7 +209,10 @@ class SoapDoor:
             detail = envelopes.failure_element()
             self._put_answered(detail, caller)
         envelope = envelopes.fault(caller.version, sender_at_fault=False, zh=zh, en=en, detail=detail)
-        octets = envelopes.unsigned(envelope) if detail is None else envelopes.signed(envelope, self._bus)
+        octets = envelopes.unsigned(envelope)
+        if detail is not None:
+            with contextlib.suppress(Unavailable):  # the token in which our key lies is away, and may be why
+                octets = envelopes.signed(envelope, self._bus)
         return Outcome(status, envelopes.MEDIA_TYPES[caller.version], octets, linger=not caller.heard_out)
 
     def _put_answered(self, detail: etree._Element, caller: _Caller) -> None:

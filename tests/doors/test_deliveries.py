@@ -16,9 +16,11 @@ from connectors.partner.partner import Partner
 from exchange.bus import Limits
 from exchange.http.app import make_app
 from exchange.receipts import REFUSAL, verify_receipt
+from security import cms_delivery
 from security.jws import Document, open_document
 from security.jws_delivery import open_delivery, sign_delivery
 from security.message import in_memory
+from security.signatures import open_signed
 from security.signed_delivery import MOST_BYTES
 from tests.doors.bus import ORIGIN, TestBus
 from tests.doors.conftest import City, Running, read_all
@@ -66,9 +68,13 @@ def exchange(start: Callable[[ASGIApp], Running], city: City, tmp_path: Path) ->
 
 def sealed(folder: PartnerFolder, message_id: str = "m-1", content: bytes = CSV, **spoiled: Any) -> bytes:
     """An envelope signed now; arguments of `sign_delivery` may be spoiled by name."""
+    return sign_delivery(content, folder.signing, **says(folder, message_id, **spoiled))
+
+
+def says(folder: PartnerFolder, message_id: str = "m-1", **spoiled: Any) -> dict[str, Any]:
+    """What an envelope says that is signed now."""
     said: dict[str, Any] = {"sender": folder.bureau, "recipient": ORIGIN, "content_type": "text/csv", "feed": "covers"}
-    said |= {"signed_at": datetime.now(UTC), "message_id": message_id, **spoiled}
-    return sign_delivery(content, folder.signing, **said)
+    return said | {"signed_at": datetime.now(UTC), "message_id": message_id, **spoiled}
 
 
 def test_a_signed_delivery_over_rest_gets_its_receipt_201_then_the_same_200(exchange: Exchange) -> None:
@@ -81,6 +87,20 @@ def test_a_signed_delivery_over_rest_gets_its_receipt_201_then_the_same_200(exch
     assert (document["form"], document["evidence_class"], document["content_length"]) == ("jws", "signed", len(CSV))
     assert document["carrier"] == exchange.test.registry.certificates[1].fingerprint, "the TLS certificate"
     assert exchange.test.woken == 2
+
+
+def test_a_cms_over_rest_gets_its_receipt_and_a_refusal_that_names_it(exchange: Exchange) -> None:
+    key = exchange.test._certified("water by SM2", "SM2")
+    exchange.test.registry.enrol("water", key, exchange.test.city.certificate("water"))
+    octets = cms_delivery.sign_delivery(CSV, key, **says(exchange.water))
+    taken = exchange.post(octets, exchange.water, Content_Type="application/cms")
+    assert taken.status_code == 201
+    document = verify_receipt(taken.content, exchange.test.anchors).document
+    assert (document["form"], document["signer"]) == ("cms", key.fingerprint)
+    assert exchange.post(sealed(exchange.water), exchange.water).content == taken.content
+    other = cms_delivery.sign_delivery(b"other", key, **says(exchange.water))
+    said = exchange.refused(exchange.post(other, exchange.water, Content_Type="application/cms"))
+    assert (said["code"], said["request_digest"]) == ("delivery.id_reused", open_signed(other).signature_digest)
 
 
 def test_over_soap_the_same_delivery_gets_the_receipt_that_rest_gave(exchange: Exchange) -> None:

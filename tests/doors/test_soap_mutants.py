@@ -1,5 +1,6 @@
 """Mutants of honest messages at the real door: nothing of them reaches the inbox, the evidence or act two."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import requests
@@ -45,7 +46,9 @@ def posted(exchange: Exchange, sent: Message | Mutant, session: requests.Session
     return session.post(f"{exchange.url}/soap/feeds", data=octets, headers=headers, timeout=20)
 
 
-def test_no_mutant_reaches_the_inbox_and_every_harmless_one_gets_the_one_receipt(exchange: Exchange) -> None:
+def test_no_mutant_reaches_the_inbox_and_every_harmless_one_gets_the_one_receipt(
+    exchange: Exchange, tell: Callable[[str], None]
+) -> None:
     test, tried = exchange.test, 0
     with requests.Session() as session:
         session.trust_env = False  # REQUESTS_CA_BUNDLE would stand before what is set here
@@ -66,4 +69,4 @@ def test_no_mutant_reaches_the_inbox_and_every_harmless_one_gets_the_one_receipt
                 receipts.add(etree.fromstring(answer.content).findtext(f".//{YT}Receipt", f"none: {taken.name}"))
         assert len(receipts) == 1, receipts
         assert test.bus.journal.inbox("water", "m-1") is not None
-    print(f"MUTANTS at the door: {tried} refused")
+    tell(f"MUTANTS at the door: {tried} refused")

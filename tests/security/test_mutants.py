@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import pytest
@@ -76,13 +77,13 @@ def test_every_mutant_is_refused_and_every_harmless_one_is_the_original(operator
     assert wrong == []
 
 
-def test_there_are_hundreds_of_mutants_of_a_message_and_they_fail_in_many_ways() -> None:
+def test_there_are_hundreds_of_mutants_of_a_message_and_they_fail_in_many_ways(tell: Callable[[str], None]) -> None:
     """Were they all refused for one reason, they would say nothing of the checks that come after it."""
     (message,) = (message for message in MESSAGES if message.name == "1.1 inline token")
     original, mutants = meaning(message), mutants_of(message)
     codes = Counter(outcome(mutant, original) for mutant in mutants)
     same = codes.pop("same")
-    print(f"MUTANTS envelope: {len(mutants)} made, {codes.total()} refused, {same} the original; codes: {dict(codes)}")
+    tell(f"MUTANTS envelope: {len(mutants)} made, {codes.total()} refused, {same} the original; codes: {dict(codes)}")
     assert codes.total() > 1_000
     assert same == sum(mutant.harmless for mutant in mutants)
     assert len(codes) > 20

@@ -113,12 +113,13 @@ def verdict(found: Taken | None) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # serial numbers of 2002
-def test_every_published_signature_has_its_verdict(shared_data: Folder) -> None:
+def test_every_published_signature_has_its_verdict(shared_data: Folder, tell: Callable[[str], None]) -> None:
     expected = {name: kind for kind, names in VERDICTS.items() for name in names.split()}
     found = {name_of(path): verdict(taken(path)) for path in published(shared_data)}
     assert found == expected
     assert Counter(path.suffix for path in shared_data("xml_signature").rglob("*") if path.is_file()) == FILES
-    print(f"PUBLISHED SIGNATURES: {len(found)} files", *(f"{n} {kind}" for kind, n in Counter(found.values()).items()))
+    kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(found.values()).items())
+    tell(f"PUBLISHED SIGNATURES: {len(found)} files: {kinds}")
 
 
 def test_what_was_altered_or_stands_under_an_algorithm_that_is_refused_never_holds(shared_data: Folder) -> None:

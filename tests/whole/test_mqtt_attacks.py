@@ -63,12 +63,12 @@ UNHEARD: Final[dict[str, Attack]] = {
     "padding": lambda bus, id: respelt(bus, id, signature=lambda text: text + "=="),
     "unused bits": lambda bus, id: respelt(bus, id, signature=unused_bits),
     "other content": lambda bus, id: respelt(bus, id, payload=lambda _: b64url(b"other")),
-    "in another's name": lambda bus, id: signed(bus, id, iss="water"),
     "a report": lambda bus, id: signed(bus, id, typ="yt-report+jws"),
     "too large": lambda bus, id: signed(bus, id) + b" " * (1 << 20),
 }
 # The signer's own fault: a signed refusal with its code.
 REFUSED: Final[dict[str, Attack]] = {
+    "auth.sender_mismatch": lambda bus, id: signed(bus, id, iss="water"),
     "auth.wrong_recipient": lambda bus, id: signed(bus, id, aud="another.bus.example"),
     "mqtt.feed_of_topic": lambda bus, id: signed(bus, id, feed="made-up-lamps"),
     "signature.content_digest": lambda bus, id: signed(bus, id, dig=f"SHA-256:{'0' * 64}"),

@@ -15,8 +15,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-import pytest
-
 from connectors.transports.mqtt import client_tls
 from exchange import app
 from security.message import in_memory
@@ -171,7 +169,7 @@ class Process(NamedTuple):
 
 
 def test_1637_packets_of_others_reach_nobody_and_leave_the_broker_as_it_was(
-    tmp_path: Path, shared_data: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, shared_data: Callable[[str], Path], tell: Callable[[str], None]
 ) -> None:
     """A bus of its own: what strangers sent to `receive()` is written to the audit when the bus stops."""
     found = list(cases(shared_data("mqtt_packets") / "broker"))
@@ -195,11 +193,10 @@ def test_1637_packets_of_others_reach_nobody_and_leave_the_broker_as_it_was(
         with closing(app.open_journal(bus.trial.settings)) as journal:
             strangers = [entry.detail or {} for entry in journal.search(type="refusal", outcome="strangers")]
     counts = Counter(ends)
-    with capsys.disabled():
-        print(
-            f"\nMQTT PACKETS: {PACKETS} sent, {ours} of them again under our own names, in {took_s:.1f} s: "
-            f"{counts['closed']} closed, {counts['answered']} answered; {len(strange)} without a certificate: unheard"
-        )
+    tell(
+        f"MQTT PACKETS: {PACKETS} sent, {ours} of them again under our own names, in {took_s:.1f} s: "
+        f"{counts['closed']} closed, {counts['answered']} answered; {len(strange)} without a certificate: unheard"
+    )
     # Where MQTT 3.1.1 tells a receiver to close, it was closed: no ping after it was answered.
     answered = [case.name for case, end in zip(found, ends, strict=True) if case.must_close and end == "answered"]
     assert answered == []
