@@ -369,6 +369,7 @@ def open_bus(
         clock=utc_now,
         batch_deliveries=settings.worker.batch_deliveries,
         transformation_m=settings.tolerances.transformation_m,
+        on_classified=settings.feeds.on_classified,
         xml_suites=settings.suites.xml,
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from lxml import etree
@@ -70,6 +71,7 @@ class Bus(msgspec.Struct, frozen=True):
     clock: Callable[[], datetime]
     batch_deliveries: int = 500
     transformation_m: float = 1.0
+    on_classified: Literal["refuse", "hold"] = "refuse"
     xml_suites: XmlSuites = STANDARD
 
     def close(self) -> None:

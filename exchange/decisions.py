@@ -17,10 +17,11 @@ from typing import Any, Final, Literal
 import msgspec
 
 from exchange.entry import Detail, instant
+from exchange.rights import ATTRIBUTES, is_ring
 from security.errors import Refusal
 from security.jws import jcs, key_named, open_document, sign_document
 from security.keys import PublicKey, SigningKey, load_public_pem, spki
-from security.message import Action, Area, EnrolledCertificate, Grant, Use
+from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant, Use
 from security.pki import enrolled
 
 ENTRY: Final = "decision"
@@ -486,8 +487,7 @@ class Standing:
         elif isinstance(body, GrantBody):
             if body.bureau not in self.bureaus:
                 raise Refusal("registry.bureau_unknown", body.bureau)
-            if not days_hold(body.valid_from, body.valid_until):
-                raise Refusal("grant.days_invalid", f"{body.valid_from} – {body.valid_until}")
+            check_grant(body)
 
     def _could_hold(self, body: PersonBody) -> None:
         """One office a person, one person a key. An office is given up before another is taken."""
@@ -545,6 +545,28 @@ def check_founders(body: FoundingBody) -> None:
         raise Refusal("role.held_already", "founding")
 
 
+def check_grant(body: GrantBody) -> None:
+    """Return if a grant says what it can mean. Raises Refusal `grant.days_invalid`, `grant.attribute_unknown`,
+    `grant.area_invalid`, `grant.limits_not_of_action`."""
+    if not days_hold(body.valid_from, body.valid_until):
+        raise Refusal("grant.days_invalid", f"{body.valid_from} – {body.valid_until}")
+    unknown = [name for name in body.attributes if name not in ATTRIBUTES]
+    if unknown:
+        raise Refusal("grant.attribute_unknown", ", ".join(unknown)[:120])
+    area = area_of(body)
+    if area.polygon and not is_ring(area):
+        raise Refusal("grant.area_invalid", f"{len(area.polygon)} corners")
+    limited = body.classes or body.attributes or body.map_area_km2 or area != EVERYWHERE
+    if body.action in ("carry", "on_behalf_of") and limited:  # what may be sent, the grant to push says
+        raise Refusal("grant.limits_not_of_action", body.action)
+
+
+def area_of(body: GrantBody) -> Area:
+    """The area of a grant as it is signed. Raises ValueError where a corner is no number."""
+    polygon = tuple((float(longitude), float(latitude)) for longitude, latitude in body.polygon)
+    return Area(tuple(body.districts), tuple(body.cells), polygon)
+
+
 def days_hold(valid_from: str, valid_until: str) -> bool:
     """Whether two texts are days, YYYY-MM-DD, and in order."""
     try:
@@ -580,7 +602,6 @@ def _certificates(body: EnrolmentBody) -> list[EnrolledCertificate]:
 
 
 def _grant(id: str, body: GrantBody, proposed_by: str, approved_by: str) -> Grant:
-    polygon = tuple((float(longitude), float(latitude)) for longitude, latitude in body.polygon)
     return Grant(
         id=id,
         bureau=body.bureau,
@@ -593,7 +614,7 @@ def _grant(id: str, body: GrantBody, proposed_by: str, approved_by: str) -> Gran
         basis=body.basis,
         proposed_by=proposed_by,
         approved_by=approved_by,
-        area=Area(tuple(body.districts), tuple(body.cells), polygon),
+        area=area_of(body),
         attributes=tuple(body.attributes),
         map_area_km2=body.map_area_km2,
     )

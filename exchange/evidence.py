@@ -237,6 +237,11 @@ class Evidence:
         return _Place(self._folder / bureau / name, int(offset), int(size), found, wrapped)
 
 
+def is_sealed(location: str) -> bool:
+    """Whether what lies there is sealed: then the location ends in the wrapped data key."""
+    return location.count(":") == 4
+
+
 def is_erased(location: str) -> bool:
     """Whether the octets that lay there were erased by decision: then it names the decision, `erased:{id}`."""
     return location.startswith("erased:")

@@ -91,6 +91,11 @@ def ring_text(area: Area) -> str:
     return msgspec.json.encode(area.polygon).decode()
 
 
+def is_ring(area: Area) -> bool:
+    """Whether the polygon of an area can hold anything: three corners or more, no crossing of itself."""
+    return _polygon(ring_text(area)) is not None
+
+
 def in_ring(ring: str, longitude_deg: float | None, latitude_deg: float | None) -> bool:
     """Whether a place lies in a ring (`ring_text`) or on it. A ring that crosses itself holds nothing."""
     polygon = _polygon(ring)

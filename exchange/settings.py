@@ -93,9 +93,11 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """folders: where feed files lie."""
+    """folders: where feed files lie; on_classified: what becomes of a delivery with a record that must not come:
+    `refuse`, or `hold` for a person. Sealed and alarmed it is either way."""
 
     folders: list[str]
+    on_classified: Literal["refuse", "hold"] = "refuse"
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -58,6 +58,16 @@ def take(frame: pl.DataFrame, feed: Feed) -> pl.DataFrame:
     return frame.select(pl.col(CONTENT).alias("delivery"), *columns)
 
 
+def check_unclassified(records: pl.DataFrame, feed: Feed) -> None:
+    """Return if no record is of what must not come at all. Raises Refusal `content.classified` with how many are."""
+    if not feed.classified:
+        return
+    tests = [pl.col(column).str.strip_chars().is_in(values) for column, values in feed.classified.items()]
+    found = records.select(pl.any_horizontal(test.fill_null(False) for test in tests).sum()).item()
+    if found:
+        raise Refusal("content.classified", f"{found} / {records.height}")
+
+
 def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
     """Fill the shared schema from records of any number of deliveries of one feed.
 

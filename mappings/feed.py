@@ -100,6 +100,8 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     classes:            `edition:code`; empty means all that the grant allows
     level, sensitive:   data classification, and the fields to be withheld from ordinary readers; a feed that has any
                         is sensitive as a whole, and what it sent is sealed in the evidence
+    classified:         by source column, the values of what must not come over this network at all (涉密): one such
+                        record stops the delivery (`[feeds] on_classified`), and what it sent is sealed
     rhythm:             how often a delivery is expected, ISO 8601 duration
     max_age:            how old a signature may be on arrival
     """
@@ -120,6 +122,7 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     classes: list[str] = []
     level: str = ""
     sensitive: list[str] = []
+    classified: dict[str, list[str]] = {}
     rhythm: datetime.timedelta | None = None
     max_age: datetime.timedelta = DAYS_7
     options: dict[str, str | int | bool | list[str]] = {}
@@ -147,6 +150,7 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         named += [rule.from_ for rule in self.ignore if rule.from_ is not None]
         named += [self.label.from_, self.label.among] if self.label else []
         named += [column for tally in self.tally for column in tally.of]
+        named += self.classified
         return list(dict.fromkeys(named))
 
 

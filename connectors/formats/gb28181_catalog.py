@@ -48,8 +48,9 @@ INFO: Final = (
     *("InstallTime", "ManagementUnit", "RecordSaveDays", "IndustrialClassification"),
 )
 # Of the message, the same in each record: CmdType, SN, SumNum. Of the DeviceID: `type_code`, digits 11 to 13 of twenty;
+# `network_code`, the fourteenth (网络标识: 5 is the police information network);
 # `id_digits`, how many digits it has (2, 4, 6, 8: a division), null where it is not digits alone.
-COLUMNS: Final = ("CmdType", "SN", "SumNum", *ITEM, *INFO, "type_code", "id_digits")
+COLUMNS: Final = ("CmdType", "SN", "SumNum", *ITEM, *INFO, "type_code", "network_code", "id_digits")
 DROPPED: Final = ("Password", "UserId", "IPAddress", "Port", "MAC", "ContactInfo")
 
 MAX_BYTES: Final = 64 << 20  # in UTF-8
@@ -178,7 +179,7 @@ def _record(item: etree._Element) -> Record:
     if _DIGITS.fullmatch(device):
         record["id_digits"] = str(len(device))
     if len(device) == 20 and "id_digits" in record:
-        record["type_code"] = device[10:13]
+        record["type_code"], record["network_code"] = device[10:13], device[13]
     return record
 
 

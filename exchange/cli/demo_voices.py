@@ -5,11 +5,12 @@ from contextlib import closing
 from pathlib import Path
 
 from exchange.cli.demo_story import Pairs, Story, Told
+from exchange.cli.partner import REPORT_WAIT_S
 from exchange.cli.trial import Trial
 from exchange.store.sqlite import Store
 from samples.generate import Truth
 from samples.sheet import Symbol
-from security.message import Content, file_content
+from security.message import Content, file_content, in_memory
 
 REGISTERS = ("urban-census", "water-register", "power-register")  # in the order of a symbol's keys
 WHY = {
@@ -100,6 +101,12 @@ def _cameras(trial: Trial, story: Story, catalogue: Content, truth: Truth) -> No
     rules = {rule: len(rows) for rule, rows in truth.cameras.ignored.items()}
     story.check("cameras: divisions, groups and recorders are no components", tree == rules, f"{rules}")
     sent = catalogue.read()
+    spilt = in_memory(sent.replace(b"<Secrecy>0</Secrecy>", b"<Secrecy>1</Secrecy>", 1))
+    police.push("security-cameras", spilt, "application/octet-stream", "cameras-classified")
+    stopped = police.report("cameras-classified", wait_s=REPORT_WAIT_S)
+    code = stopped.received.document["report"].get("code") if stopped.received else ""
+    story.check("a catalogue with a classified camera is stopped whole", (stopped.status, code) == (
+        "refused", "content.classified"), f"{stopped.status}: {code}")  # fmt: skip
     secrets = [word.encode() for word in truth.cameras.withheld]
     files = [path.read_bytes() for path in trial.folder.rglob("*") if path.is_file()]
     clear = sum(spelling in octets for octets in files for word in secrets for spelling in spellings(word))

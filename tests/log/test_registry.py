@@ -213,6 +213,20 @@ def test_a_grant_to_nobody_or_for_no_day_is_refused(sound: Office) -> None:
         refused("grant.days_invalid", lambda f=first, u=last: sound.proposed(valid_from=f, valid_until=u))  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    "changed, code",
+    [
+        ({"attributes": ["owner_name", "password"]}, "grant.attribute_unknown"),
+        ({"area": Area(polygon=((121.5, 29.8), (121.6, 29.9)))}, "grant.area_invalid"),
+        ({"area": Area(polygon=((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0)))}, "grant.area_invalid"),
+        ({"action": "carry", "target": "power"}, "grant.limits_not_of_action"),
+    ],
+)
+def test_a_grant_that_cannot_mean_what_it_says_is_refused(sound: Office, changed: dict[str, Any], code: str) -> None:
+    sound.enrolled()
+    refused(code, lambda: sound.proposed(**changed))
+
+
 def test_a_proposal_is_approved_once_and_not_after_it_was_withdrawn(sound: Office) -> None:
     sound.enrolled()
     approved, withdrawn = sound.proposed(), sound.proposed()
