@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, bulk, dxf, mqtt, ownership, signed_soap, suites, wss
+from bench import audit, bulk, dxf, mqtt, ownership, rights, signed_soap, suites, wss
 from bench.figures import Figure, Results, keep
 
 WORK: Final = (
@@ -19,6 +19,7 @@ WORK: Final = (
 )  # on the disk of the tree: a /tmp in memory would make durability free
 FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "signed_soap_per_s": signed_soap.measure,
+    "signed_soap_at_10000_grants_per_s": rights.measure,
     "wss_verify_per_s": wss.measure,
     "wss_verify_5mb_per_s": wss.measure_large,
     "ownership_by_id_per_s": ownership.measure,

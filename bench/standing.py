@@ -113,11 +113,12 @@ def standing(
     bureaus: Mapping[str, tuple[str, ...]] = BUREAUS,
     mqtt: dict[str, Any] | None = None,
     first: Callable[[Settings], None] = lambda _: None,
+    then: Callable[[Settings], None] = lambda _: None,
 ) -> Iterator[Standing]:
     """A new bus in the folder, serving on free ports of this machine.
 
     bureaus: the feeds of each; all may ask. mqtt: its settings of the second door (none unless given); first: what must
-    run before the bus does
+    run before the bus does; then: what it shall hold beside, once its bureaus are enrolled
     """
     trial = Trial(folder, city, mqtt=mqtt or {"broker": "off"})
     first(trial.settings)
@@ -126,7 +127,8 @@ def standing(
         trial.grant(bureau, "pull", "ownership")
         for feed in feeds:
             trial.grant(bureau, "push", feed)
-    first = next(iter(bureaus))
-    key = PartnerFolder(trial.partners / first).signing
+    then(trial.settings)
+    sender = next(iter(bureaus))
+    key = PartnerFolder(trial.partners / sender).signing
     with trial:
-        yield Standing(trial, trial.process_id, Sender(first, key, key.certificate_der or b"", ORIGIN))
+        yield Standing(trial, trial.process_id, Sender(sender, key, key.certificate_der or b"", ORIGIN))

@@ -399,16 +399,15 @@ class Standing:
 
     def _propose(self, decided: Decided) -> None:
         octets = str(decided.detail["proposal"])
-        document, by = self._document(octets, PROPOSAL), self._signer(octets)
+        document, by = self._signed(octets, PROPOSAL)
         self.check_proposal(document, by)
         self.proposals[document.id] = Proposed(document, octets, by)
 
     def _approve(self, decided: Decided) -> None:
         proposal, approval = str(decided.detail["proposal"]), str(decided.detail["approval"])
-        document = self._document(proposal, PROPOSAL)
-        if self._document(approval, APPROVAL) != document:
+        (document, first), (approved, second) = self._signed(proposal, PROPOSAL), self._signed(approval, APPROVAL)
+        if approved != document:
             raise Refusal("decision.other_document", document.id)
-        first, second = self._signer(proposal), self._signer(approval)
         self.check_approval(document, first, second)
         self._effect(document, first, second, decided.time)
         self.proposals.pop(document.id, None)
@@ -416,10 +415,10 @@ class Standing:
 
     def _revoke(self, decided: Decided) -> None:
         octets = str(decided.detail["revocation"])
-        document = self._document(octets, REVOCATION)
+        document, by = self._signed(octets, REVOCATION)
         body = self._body(document)
         assert isinstance(body, RevocationBody)
-        self.check_revocation(body, self._signer(octets))
+        self.check_revocation(body, by)
         if body.what == "grant":
             self.grants[body.of] = msgspec.structs.replace(self.grants[body.of], revoked_at=decided.time)
         elif body.what == "certificate":
@@ -433,9 +432,10 @@ class Standing:
 
     def _carry_out(self, decided: Decided) -> None:
         octets = str(decided.detail["carrying"])
-        body = self._body(self._document(octets, CARRYING))
+        document, by = self._signed(octets, CARRYING)
+        body = self._body(document)
         assert isinstance(body, CarryingBody)
-        self.check_carrying(body.of, self._signer(octets))
+        self.check_carrying(body.of, by)
         del self.deliveries[body.of]
 
     # Effects.
@@ -513,20 +513,16 @@ class Standing:
     def _key_of(self, person: str) -> str:
         return fingerprint_of(self.persons[person].key)
 
-    def _signer(self, octets: str) -> str:
-        """The pseudonym that a signed document names; whether the signature holds, `_document` finds."""
-        try:
-            return self._by_key[key_named(octets.encode())]
-        except KeyError as problem:
-            raise Refusal("person.unknown", key_named(octets.encode())[:16]) from problem
-
-    def _document(self, octets: str, typ: str) -> Document:
-        """The document, once the signature of the person it names holds."""
-        signed = open_document(octets.encode(), self.persons[self._signer(octets)].key, typ)
-        document = _shaped(signed)
+    def _signed(self, octets: str, typ: str) -> tuple[Document, str]:
+        """The document, and who signed it, once the signature of the person it names holds."""
+        kid = key_named(octets.encode())
+        by = self._by_key.get(kid)
+        if by is None:
+            raise Refusal("person.unknown", kid[:16])
+        document = _shaped(open_document(octets.encode(), self.persons[by].key, typ))
         if (document.v, document.origin) != (1, self._origin):
             raise Refusal("decision.other_origin", document.origin[:80])
-        return document
+        return document, by
 
     def _body(self, document: Document) -> Body:
         try:

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
+from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
@@ -95,6 +96,7 @@ class Journal:
     ) -> None:
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
         self.origin, self.log_key = self._origin, log_key.public_key
+        self._head = lru_cache(maxsize=4)(partial(open_checkpoint, origin=origin, public_key=log_key.public_key))
         self._before_commit = before_commit
         log_key_octets(log_key.public_key)  # stops the start if it is of another kind
         turn = Turn(folder)
@@ -359,7 +361,7 @@ class Journal:
     def prove(self, index: int) -> EntryProof:
         """An entry with its proof under the latest signed checkpoint. Raises Refusal `audit.not_in_log`."""
         checkpoint = self.checkpoint()
-        head = open_checkpoint(checkpoint, self._origin, self._log_key.public_key) if checkpoint else None
+        head = self._head(checkpoint) if checkpoint else None
         if head is None or not 0 <= index < head.size:
             raise Refusal("audit.not_in_log", f"entry {index}")
         query = "SELECT leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"

@@ -264,7 +264,7 @@ class Registry:
         def also(cursor: sqlite3.Cursor, index: int) -> None:
             rows = [(pseudonym, *named) for pseudonym, named in names.items()]
             cursor.executemany("INSERT INTO persons VALUES (?, ?, ?)", rows)
-            _index(cursor, index, document.id, "founded")
+            index_decision(document.id, "founded")(cursor, index)
 
         self._note(persons[0].person, "founded", document.id, detail, also)
         digest = founding_digest(str(detail["proposal"]))
@@ -475,7 +475,7 @@ class Registry:
 
         def change(cursor: sqlite3.Cursor, index: int) -> None:
             also(cursor, index)
-            _index(cursor, index, document.id, outcome)
+            index_decision(document.id, outcome)(cursor, index)
 
         self._note(actor, outcome, document.id, detail, change)
         return document
@@ -566,9 +566,14 @@ class Registry:
             return dict(self._connection.execute("SELECT pseudonym, name FROM persons").fetchall())
 
 
-def _index(cursor: sqlite3.Cursor, index: int, id: str, outcome: str) -> None:
-    cursor.execute("INSERT INTO decisions VALUES (?, ?, ?)", (index, id, outcome))
-    cursor.execute("UPDATE registry_version SET version = version + 1")
+def index_decision(id: str, outcome: str) -> Change:
+    """What goes with the entry of a decision: the row that finds it, and that every process looks again."""
+
+    def change(cursor: sqlite3.Cursor, index: int) -> None:
+        cursor.execute("INSERT INTO decisions VALUES (?, ?, ?)", (index, id, outcome))
+        cursor.execute("UPDATE registry_version SET version = version + 1")
+
+    return change
 
 
 def _named(grant: Grant, names: Mapping[str, str]) -> Grant:

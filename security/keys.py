@@ -169,6 +169,7 @@ def spki(public_key: PublicKey) -> bytes:
     return public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+@functools.lru_cache(maxsize=256)
 def load_public_pem(text: bytes) -> PublicKey:
     """The public key of a PEM SubjectPublicKeyInfo. Raises Refusal `signature.key_not_accepted`."""
     try:
