@@ -307,9 +307,12 @@ def _grants(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"grants": rows})
         return 0
-    names = ("id", "bureau", "action", "target", "valid_from", "valid_until", "proposed_by", "approved_by", "purpose")
-    stated = [[*(getattr(row.grant, name) for name in names), row.state] for row in rows]
-    print_table("授权 Grants", [*names, "state"], stated)
+    told = []
+    for row in rows:
+        g = row.grant
+        signed = ", ".join(filter(None, (g.proposed_by, g.approved_by)))
+        told.append((g.id, g.bureau, f"{g.action} {g.target}", g.valid_until, signed, row.state))
+    print_table("授权 Grants", ["id", "bureau", "may", "until", "signed by", "state"], told)
     return 0
 
 

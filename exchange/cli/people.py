@@ -157,9 +157,11 @@ def new_officer(name: str, people: Path) -> Officer:
 
 def proposed(options: argparse.Namespace, said: dict[str, Any]) -> int:
     """Tell what was proposed, and who goes on."""
-    print_json({**said, "state": "proposed"}) if options.json else print_table(
-        "已提出 Proposed", ["", ""], said.items()
-    )
+    if options.json:
+        print_json({**said, "state": "proposed"})
+    else:
+        told = [(name, value) for name, value in said.items() if not isinstance(value, dict)]
+        print_table("已提出 Proposed", ["", ""], told)
     id = said.get("decision") or said.get("grant")
     say(f"next: 由另一人批准 a second person runs: yongtong decision approve {id} --by NAME")
     return 0

@@ -53,12 +53,13 @@ def _init(options: argparse.Namespace) -> int:
         "keys": str(settings.at(settings.keys.folder)),
         "anchors": str(settings.at(settings.state.folder) / "anchors.json"),
         "people": str(people),
-        "offices": {role: [said.partition("=")[0] for said in named] for role, named in _named(options).items()},
     }
+    offices = {role: [said.partition("=")[0] for said in named] for role, named in _named(options).items()}
     if options.json:
-        print_json(made)
+        print_json({**made, "offices": offices})
     else:
-        print_table("甬通已建立 A new bus", ["", ""], made.items())
+        persons = [(f"{ROLE_WORDS[role]} {role}", ", ".join(names)) for role, names in offices.items()]
+        print_table("甬通已建立 A new bus", ["", ""], [*made.items(), *persons])
         say(f"每人取走各自的密钥 hand each person their key out of {people}, and keep none there")
         say("next: yongtong bureau enrol …, then yongtong serve")
     return 0
