@@ -129,6 +129,7 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     keyring = keyring_of(settings)
     _make_keys(settings, keyring, folder, now)
+    founding = _found(settings, state, keyring, founders)
     anchors = Anchors(
         origin=settings.bus.origin,
         log_key=log_key_octets(_log_key(settings, keyring).public_key).hex(),
@@ -136,9 +137,9 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
         log_key_kind=settings.suites.checkpoints,
         xml_sm2_signature=settings.suites.xml_sm2_signature,
         xml_sm3_digest=settings.suites.xml_sm3_digest,
+        founding=founding,
     )
     _write_json(state / "anchors.json", anchors)
-    founding = _found(settings, state, keyring, founders)
     Store(state).close()
     # Last, so that a half-made bus is not taken for one.
     fingerprint = SealingKey.load(folder / "evidence.key").fingerprint

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from exchange.decisions import DECIDES
+from exchange.decisions import DECIDES, founding_digest
 from exchange.decisions import ENTRY as DECISION
 from exchange.entry import SALT_SIZE, Leaf, commitment
 from exchange.journal_file import NAME
@@ -25,6 +25,10 @@ from security.errors import Misconfigured, Refusal
 
 AT_ONCE: Final = 4_096  # entries; a power of two, so that a piece of the log is a subtree
 MOST_NAMED: Final = 100  # problems named; the rest is only counted
+
+_FOUNDED: Final = (
+    "SELECT idx, detail FROM decisions JOIN details ON idx = entry_index WHERE outcome = 'founded' ORDER BY idx LIMIT 1"
+)
 
 Nodes = dict[tuple[int, int], bytes]
 
@@ -291,7 +295,13 @@ class _Reading:
 
     def _decisions(self) -> None:
         """The table that finds decisions against the log: none may be hidden by a row left out, none made by one put
-        in."""
+        in. And the founding against the anchors."""
+        for (name,) in self._rows("SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')"):
+            self._verdict.add(None, f"the database changes itself by {_text(name)}, which no version of ours made")
+        for index, detail in self._rows(_FOUNDED):
+            founding = founding_digest(str(_members(detail).get("proposal", "")))
+            if self._anchors.founding and founding != self._anchors.founding:
+                self._verdict.add(index, "the founding is not the one that the anchors name")
         for (index,) in self._rows("SELECT entry_index FROM decisions"):
             if index not in self._without_row[DECISION]:
                 self._verdict.add(index, "a row among the decisions that no entry bears out")

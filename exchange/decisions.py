@@ -10,8 +10,10 @@ head, its caller has looked at. What does not hold changes nothing and is kept a
 
 import base64
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
+from itertools import chain
 from typing import Any, Final, Literal
 
 import msgspec
@@ -20,7 +22,7 @@ from exchange.entry import Detail, instant
 from exchange.rights import ATTRIBUTES, is_ring
 from security.errors import Refusal
 from security.jws import jcs, key_named, open_document, sign_document
-from security.keys import PublicKey, SigningKey, load_public_pem, spki
+from security.keys import PublicKey, SigningKey, load_public_pem, public_key_of, spki
 from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant, Use
 from security.pki import enrolled
 
@@ -58,9 +60,15 @@ FEWEST_SECURITY: Final = 2  # with one alone nothing could ever be decided
 
 
 class PersonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An office (岗位). person: pseudonym; public_key: PEM SubjectPublicKeyInfo, which names them in signatures."""
+    """An office (岗位).
+
+    person:     pseudonym; name: what commits to the name, hex of SHA-256(salt ‖ name in its plain spelling); name and
+                salt lie beside, outside the log
+    public_key: PEM SubjectPublicKeyInfo, which names them in signatures
+    """
 
     person: str
+    name: str
     bureau: str
     role: Role
     public_key: str
@@ -109,9 +117,10 @@ class GrantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MappingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A release of a feed's file. digest: SHA-256, hex."""
+    """A release of a feed's file. bureau: whose feed it is; digest: SHA-256, hex."""
 
     feed: str
+    bureau: str
     digest: str
 
 
@@ -172,9 +181,10 @@ class Officer(msgspec.Struct, frozen=True):
 
 
 class Person(msgspec.Struct, frozen=True):
-    """Who holds an office. since, until: times of the log; until: empty while it stands."""
+    """Who holds an office. name: what commits to it; since, until: times of the log; until: empty while it stands."""
 
     pseudonym: str
+    name: str
     bureau: str
     role: Role
     public_key: str
@@ -227,6 +237,11 @@ class Trouble(msgspec.Struct, frozen=True):
     entry: int | None
     code: str
     detail: str
+
+
+def name_commitment(salt: bytes, plain_name: str) -> str:
+    """What an office says of a name that lies elsewhere: hex of SHA-256(salt ‖ name)."""
+    return hashlib.sha256(salt + plain_name.encode()).hexdigest()
 
 
 def fingerprint_of(public_key: PublicKey) -> str:
@@ -320,7 +335,7 @@ class Standing:
         }
         try:
             takes[decided.outcome](decided)
-        except (Refusal, KeyError, ValueError) as problem:
+        except Exception as problem:  # an entry that trips its reader decides nothing, and must not stop the others
             code = problem.code if isinstance(problem, Refusal) else "decision.not_readable"
             detail = problem.detail if isinstance(problem, Refusal) else type(problem).__name__
             self.troubles.append(Trouble(decided.index, code, detail))
@@ -347,6 +362,8 @@ class Standing:
         self._holds(by, REVOKES)
         if not self._stands(body):
             raise Refusal(_NOT_THERE[body.what], body.of[:80])
+        if body.what == "person" and self._last(body.of):
+            raise Refusal("role.last_security", body.of[:80])
 
     def check_carrying(self, id: str, by: str, kind: str | None = None) -> DeliveryBody:
         """The delivery over which two persons decided, if this person may carry that out, and it was not yet."""
@@ -366,7 +383,8 @@ class Standing:
     def office_of(self, key: PublicKey) -> Person:
         """The person whose key this is, if in office. Raises Refusal `person.unknown`."""
         person = self.persons[self.person_of(key)]
-        if person.until:
+        # A key that its owner gave up, for a new one perhaps, opens nothing any more.
+        if person.until or self._key_of(person.pseudonym) != fingerprint_of(key):
             raise Refusal("person.unknown", person.pseudonym)
         return person
 
@@ -400,6 +418,8 @@ class Standing:
     def _propose(self, decided: Decided) -> None:
         octets = str(decided.detail["proposal"])
         document, by = self._signed(octets, PROPOSAL)
+        if document.id in self.proposals:  # what a second person has looked at is not exchanged for something else
+            raise Refusal("decision.not_proposed", document.id)
         self.check_proposal(document, by)
         self.proposals[document.id] = Proposed(document, octets, by)
 
@@ -417,8 +437,10 @@ class Standing:
         octets = str(decided.detail["revocation"])
         document, by = self._signed(octets, REVOCATION)
         body = self._body(document)
-        assert isinstance(body, RevocationBody)
+        if not isinstance(body, RevocationBody) or document.id in self._decided:
+            raise Refusal("decision.not_readable", document.id)
         self.check_revocation(body, by)
+        self._decided.add(document.id)
         if body.what == "grant":
             self.grants[body.of] = msgspec.structs.replace(self.grants[body.of], revoked_at=decided.time)
         elif body.what == "certificate":
@@ -426,6 +448,10 @@ class Standing:
             self.certificates[body.of] = msgspec.structs.replace(self.certificates[body.of], revoked_at=ended)
         elif body.what == "person":
             self.persons[body.of] = msgspec.structs.replace(self.persons[body.of], until=decided.time)
+            theirs = [id for id, proposed in self.proposals.items() if proposed.by == body.of]
+            self._decided.update(theirs)
+            for id in theirs:
+                del self.proposals[id]
         else:
             self._decided.add(body.of)
             del self.proposals[body.of]
@@ -434,7 +460,8 @@ class Standing:
         octets = str(decided.detail["carrying"])
         document, by = self._signed(octets, CARRYING)
         body = self._body(document)
-        assert isinstance(body, CarryingBody)
+        if not isinstance(body, CarryingBody):
+            raise Refusal("decision.not_readable", document.id)
         self.check_carrying(body.of, by)
         del self.deliveries[body.of]
 
@@ -456,7 +483,7 @@ class Standing:
 
     def _appoint(self, body: PersonBody, time: str) -> None:
         key = load_public_pem(body.public_key.encode())
-        self.persons[body.person] = Person(body.person, body.bureau, body.role, body.public_key, time)
+        self.persons[body.person] = Person(body.person, body.name, body.bureau, body.role, body.public_key, time)
         self._by_key[fingerprint_of(key)] = body.person
 
     # Rules.
@@ -468,12 +495,15 @@ class Standing:
             raise Refusal("role.not_held", f"{role} {ROLE_WORDS[role]}")
 
     def _gains_nothing(self, document: Document, body: Body, by: str) -> None:
-        bureau = getattr(body, "bureau", None)
         if isinstance(body, PersonBody):
             if by == body.person or fingerprint_of(load_public_pem(body.public_key.encode())) == self._key_of(by):
                 raise Refusal("decision.own_gain", document.id)
-        elif bureau is not None and self.persons[by].bureau == bureau:
-            raise Refusal("decision.own_bureau", str(bureau))
+            return
+        concerned = {getattr(body, "bureau", None), getattr(body, "sender", None)}
+        if isinstance(body, GrantBody) and body.action in ("carry", "on_behalf_of"):
+            concerned.add(body.target)
+        if self.persons[by].bureau in concerned:
+            raise Refusal("decision.own_bureau", self.persons[by].bureau)
 
     def _could_be(self, document: Document, body: Body) -> None:
         if document.id in self._decided:
@@ -481,13 +511,27 @@ class Standing:
         if isinstance(body, PersonBody):
             self._could_hold(body)
         elif isinstance(body, EnrolmentBody):
-            for certificate in _certificates(body):
-                if certificate.fingerprint in self.certificates:
-                    raise Refusal("registry.certificate_known", certificate.fingerprint)
+            self._could_enrol(_certificates(body))
         elif isinstance(body, GrantBody):
             if body.bureau not in self.bureaus:
                 raise Refusal("registry.bureau_unknown", body.bureau)
             check_grant(body)
+
+    def _could_enrol(self, certificates: list[EnrolledCertificate]) -> None:
+        """Each once, for one use; and none of a key that was revoked under another certificate."""
+        ended = {spki(public_key_of(c.der)) for c in self.certificates.values() if c.revoked_at is not None}
+        known = set(self.certificates)
+        for certificate in certificates:
+            if certificate.fingerprint in known:
+                raise Refusal("registry.certificate_known", certificate.fingerprint)
+            if spki(public_key_of(certificate.der)) in ended:
+                raise Refusal("registry.key_revoked", certificate.fingerprint)
+            known.add(certificate.fingerprint)
+
+    def _last(self, person: str) -> bool:
+        """Whether without this person nobody were left who could decide on rights, or end one."""
+        others = (p for p in self.persons.values() if p.role == REVOKES and not p.until and p.pseudonym != person)
+        return self.persons[person].role == REVOKES and next(others, None) is None
 
     def _could_hold(self, body: PersonBody) -> None:
         """One office a person, one person a key. An office is given up before another is taken."""
@@ -549,8 +593,12 @@ def check_grant(body: GrantBody) -> None:
     unknown = [name for name in body.attributes if name not in ATTRIBUTES]
     if unknown:
         raise Refusal("grant.attribute_unknown", ", ".join(unknown)[:120])
-    area = area_of(body)
-    if area.polygon and not is_ring(area):
+    try:
+        area = area_of(body)
+    except ValueError as problem:
+        raise Refusal("grant.area_invalid") from problem
+    finite = all(map(math.isfinite, chain.from_iterable(area.polygon)))
+    if area.polygon and not (finite and is_ring(area)):
         raise Refusal("grant.area_invalid", f"{len(area.polygon)} corners")
     limited = body.classes or body.attributes or body.map_area_km2 or area != EVERYWHERE
     if body.action in ("carry", "on_behalf_of") and limited:  # what may be sent, the grant to push says

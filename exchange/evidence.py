@@ -137,6 +137,10 @@ class Evidence:
             raise AuditBroken("it is not what was kept")
         return content
 
+    def digest(self, location: str) -> Digest:
+        """The digest that a location states of its payload. Raises AuditBroken where it is no location."""
+        return self._found(location).digest
+
     def reseal(self, location: str) -> str:
         """The same payload kept once more, sealed; gives its new location. The old one is there until it is erased."""
         return self.keep(location.partition("/")[0], self.read(location), sealed=True)

@@ -10,6 +10,7 @@ import re
 import secrets
 import sqlite3
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -48,10 +49,11 @@ from exchange.decisions import (
     document_of,
     enrolment_of,
     founding_digest,
+    name_commitment,
     proposal_of,
     revocation_of,
 )
-from exchange.entry import Detail, EntryProof, InboxRow, Leaf, commitment
+from exchange.entry import SALT_SIZE, Detail, EntryProof, InboxRow, Leaf, commitment
 from exchange.journal import Entry, Journal
 from exchange.journal_file import connect
 from exchange.revocation import Revocations
@@ -68,6 +70,10 @@ GrantState = Literal["proposed", "approved", "revoked"]
 _CODE: Final = re.compile(r"[a-z0-9][a-z0-9\-]{0,63}")  # as the XSD has it: any other code could send nothing
 EVERY_ENTRY: Final = 10**12
 _DECISIONS: Final = "SELECT entry_index, id, outcome FROM decisions WHERE entry_index > ? ORDER BY entry_index"
+# The newest row too: who may write to the database may also keep the version from moving.
+_VERSION: Final = "SELECT version, (SELECT max(entry_index) FROM decisions) FROM registry_version"
+_BEFORE_ALL: Final = -(2**63)
+AGAIN_S: Final = 0.1  # between two looks at decisions whose head is not signed yet
 
 Change = Callable[[sqlite3.Cursor, int], None]
 
@@ -91,7 +97,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
     complete: all decisions of that version lie under a signed head
     """
 
-    version: int
+    version: tuple[int, int | None]
     answers: int
     trust: TrustList
     grants: Mapping[str, tuple[Grant, ...]]
@@ -121,8 +127,8 @@ class Registry:
         self._begin(founding)
 
     def _begin(self, founding: str) -> None:
-        self._standing, self._read_up_to = Standing(self.journal.origin, founding), -1
-        self._snapshot = _Snapshot(-1, -1, TrustList(()), {}, complete=False)
+        self._standing, self._read_up_to, self._looked_s = Standing(self.journal.origin, founding), _BEFORE_ALL, 0.0
+        self._snapshot = _Snapshot((-1, None), -1, TrustList(()), {}, complete=False)
 
     def close(self) -> None:
         """Close the file."""
@@ -168,14 +174,19 @@ class Registry:
 
     def persons(self) -> list[tuple[str, Person]]:
         """All persons who hold or held an office, each with the name, by time."""
-        names = self._names()
-        return [(names.get(one.pseudonym, one.pseudonym), one) for one in self._now().persons.values()]
+        standing, names = self._now(), self._names()
+        return [(names.get(one.pseudonym, one.pseudonym), one) for one in standing.persons.values()]
 
     def proposed_grant(self, id: str) -> Grant | None:
         """A grant that waits for a second person, or None."""
         standing = self._now()
         proposed = standing.proposals.get(id)
         return standing.grant_of(proposed) if proposed and proposed.document.kind == "grant" else None
+
+    def name_of(self, pseudonym: str) -> str:
+        """The name of a person, or of one proposed; the pseudonym where none is known that fits."""
+        self._current()
+        return self._names().get(pseudonym, pseudonym)
 
     def granted(self) -> list[Granted]:
         """All grants that were ever approved, with how long they stood."""
@@ -197,9 +208,9 @@ class Registry:
 
     def troubles(self) -> list[Trouble]:
         """Entries and rows that claim to decide and do not hold; and names that hold two offices."""
-        standing = self._now()
+        standing, names = self._now(), self._names()
         held: dict[str, str] = {}
-        twice = []
+        twice = [Trouble(None, "person.name_altered", one) for one in standing.persons if one not in names]
         for name, person in self.persons():
             if not person.until:
                 other = held.setdefault(_plain(name), person.pseudonym)
@@ -208,10 +219,17 @@ class Registry:
 
     def hidden(self) -> list[int]:
         """Entries that decide and that the table does not find: whoever took a row away wanted them not to act."""
+        return sorted(self._hidden())
+
+    def unsigned(self) -> bool:
+        """Whether a decision waits for the head over it to be signed."""
+        return not self._current().complete
+
+    def _hidden(self) -> dict[int, str]:
         with self._lock:
             found = {index for (index,) in self._connection.execute("SELECT entry_index FROM decisions")}
         entries = self.journal.search(type=ENTRY, limit=EVERY_ENTRY)
-        return sorted(e.index for e in entries if e.leaf.outcome in DECIDES and e.index not in found)
+        return {e.index: e.leaf.outcome for e in entries if e.leaf.outcome in DECIDES and e.index not in found}
 
     def person(self, key: PublicKey, *roles: Role) -> Person:
         """Who acts, by the key they hold, if their office is one of these (none given: any).
@@ -247,14 +265,14 @@ class Registry:
 
         Raises Refusal `founding.too_few`, `role.held_already`, `registry.person_unnamed`.
         """
-        persons, names = [], {}
+        persons, rows = [], []
         for officer, role, bureau in founders:
-            pseudonym = f"person-{secrets.token_hex(6)}"
-            names[pseudonym] = (_checked_name(officer.name), bureau)
-            persons.append(PersonBody(pseudonym, bureau, role, officer.key.public_pem().decode()))
+            row = _new_person(officer.name, bureau)
+            rows.append(row)
+            persons.append(PersonBody(row[0], _committed(row), bureau, role, officer.key.public_pem().decode()))
         body = FoundingBody(persons, dict(mappings))
         check_founders(body)
-        if len({_plain(name) for name, _ in names.values()}) < len(names):
+        if len({_plain(name) for _, name, _, _ in rows}) < len(rows):
             raise Refusal("role.held_already", "founding")
         first, second = [officer for officer, role, _ in founders if role == "security"][:2]
         document = self._document("founding", body)
@@ -262,8 +280,7 @@ class Registry:
         detail: Detail = {"proposal": proposal_of(document, first, now), "approval": approval_of(document, second, now)}
 
         def also(cursor: sqlite3.Cursor, index: int) -> None:
-            rows = [(pseudonym, *named) for pseudonym, named in names.items()]
-            cursor.executemany("INSERT INTO persons VALUES (?, ?, ?)", rows)
+            cursor.executemany("INSERT INTO persons VALUES (?, ?, ?, ?)", rows)
             index_decision(document.id, "founded")(cursor, index)
 
         self._note(persons[0].person, "founded", document.id, detail, also)
@@ -326,22 +343,31 @@ class Registry:
 
         Raises Refusal `role.held_already`, `registry.person_unnamed`, `signature.key_not_accepted`, `role.not_held`.
         """
-        name = _checked_name(officer_name)
-        known = {_plain(other): person for other, person in self.persons()}
-        held = known.get(_plain(name))
-        if held is not None and not held.until:
-            raise Refusal("role.held_already", held.role)
-        pseudonym = held.pseudonym if held else f"person-{secrets.token_hex(6)}"
+        check_code(bureau)
+        row = self._person_row(officer_name, bureau)
+        self._check_holds_none(row[1])
 
         def also(cursor: sqlite3.Cursor, _: int) -> None:
-            values = (pseudonym, name, bureau)
-            cursor.execute("INSERT INTO persons VALUES (?, ?, ?) ON CONFLICT (pseudonym) DO NOTHING", values)
+            cursor.execute("INSERT INTO persons VALUES (?, ?, ?, ?) ON CONFLICT (pseudonym) DO NOTHING", row)
 
-        return self._propose("person", PersonBody(pseudonym, bureau, role, public_pem), by, also)
+        return self._propose("person", PersonBody(row[0], _committed(row), bureau, role, public_pem), by, also)
 
-    def propose_mapping(self, feed: str, digest: str, by: Officer) -> str:
-        """Put a release of a feed's file before a second person."""
-        return self._propose("mapping", MappingBody(feed, digest), by)
+    def _person_row(self, name: str, bureau: str) -> "_PersonRow":
+        """The row of a person known by that name at that bureau, in office once or never; or a new one."""
+        query = "SELECT pseudonym, name, bureau, salt FROM persons WHERE bureau = ?"
+        with self._lock:
+            rows: list[_PersonRow] = self._connection.execute(query, (bureau,)).fetchall()
+        return next((row for row in rows if _plain(row[1]) == _plain(name)), None) or _new_person(name, bureau)
+
+    def _check_holds_none(self, name: str) -> None:
+        """Return if nobody of that name is in office. Raises Refusal `role.held_already`."""
+        for other, person in self.persons():
+            if _plain(other) == _plain(name) and not person.until:
+                raise Refusal("role.held_already", person.role)
+
+    def propose_mapping(self, feed: str, bureau: str, digest: str, by: Officer) -> str:
+        """Put a release of a feed's file before a second person; not of the bureau whose feed it is."""
+        return self._propose("mapping", MappingBody(feed, bureau, digest), by)
 
     def propose_for_delivery(
         self, kind: Literal["opening", "purge"], sender: str, message_id: str, ground: str, by: Officer
@@ -361,6 +387,8 @@ class Registry:
             if proposed is None:
                 raise Refusal("decision.not_proposed", id[:80])
             standing.check_approval(proposed.document, proposed.by, actor)
+            if proposed.document.kind == "person":  # two may have been proposed for offices under one name
+                self._check_holds_none(self._names().get(str(proposed.document.body["person"]), ""))
             approval = approval_of(proposed.document, by, self._clock())
             return proposed.document, {"proposal": proposed.octets, "approval": approval}
 
@@ -383,7 +411,12 @@ class Registry:
 
     def revoke_grant(self, id: str, by: Officer) -> None:
         """End a grant, or a proposal of one, now. Raises Refusal `grant.unknown`, `role.not_held`."""
-        self.revoke("proposal" if id in self._now().proposals else "grant", id, by)
+        try:
+            self.revoke("proposal" if id in self._now().proposals else "grant", id, by)
+        except Refusal as refusal:
+            if refusal.code != "decision.not_proposed" or id not in self._now().grants:
+                raise
+            self.revoke("grant", id, by)  # it was approved in between
 
     def revoke_certificate(self, fingerprint: str, by: Officer) -> None:
         """From now on the certificate proves nothing. Raises Refusal `registry.certificate_unknown`."""
@@ -477,22 +510,26 @@ class Registry:
             also(cursor, index)
             index_decision(document.id, outcome)(cursor, index)
 
-        self._note(actor, outcome, document.id, detail, change)
+        index = self._note(actor, outcome, document.id, detail, change)
+        # Judged once more, at its place in the log: somebody may have decided otherwise in between.
+        refused = next((trouble for trouble in self._now().troubles if trouble.entry == index), None)
+        if refused is not None:
+            raise Refusal(refused.code, refused.detail)
         return document
 
-    def _note(self, actor: str, outcome: str, id: str, detail: Detail, change: Change) -> None:
+    def _note(self, actor: str, outcome: str, id: str, detail: Detail, change: Change) -> int:
         grant = id if id.startswith("g-") else ""
         digest = self.trust().digest
         entry = Entry(type=ENTRY, outcome=outcome, actor=actor, grant=grant, trust_digest=digest, detail=detail)
         try:
-            self._audited(entry, change)
+            return self._audited(entry, change)
         except sqlite3.IntegrityError as problem:  # somebody decided the same in between
             raise Refusal("decision.not_proposed", id) from problem
 
-    def _audited(self, entry: Entry, change: Change) -> None:
-        """Make a change together with its entry; a change refused gets an entry of its own."""
+    def _audited(self, entry: Entry, change: Change) -> int:
+        """Make a change together with its entry, and give its number; a change refused gets an entry of its own."""
         try:
-            self.journal.note(entry, change).result()
+            return self.journal.note(entry, change).result().index
         except Refusal as refusal:
             detail = {"wanted": entry.outcome, "why": refusal.detail[:120]}
             self.journal.note(msgspec.structs.replace(entry, outcome=refusal.code, detail=detail)).result()
@@ -506,17 +543,18 @@ class Registry:
 
     def _current(self) -> _Snapshot:
         with self._lock:
-            (version,) = self._connection.execute("SELECT version FROM registry_version").fetchone()
+            version, known, now_s = self._connection.execute(_VERSION).fetchone(), self._snapshot, time.monotonic()
             answers = self._revocations.version
-            known = self._snapshot
-            if (version, answers) != (known.version, known.answers) or not known.complete:
+            changed = (version, answers) != (known.version, known.answers)
+            if changed or (not known.complete and now_s - self._looked_s > AGAIN_S):
+                self._looked_s = now_s
                 self._snapshot = self._load(version, answers)
             return self._snapshot
 
-    def _load(self, version: int, answers: int) -> _Snapshot:
+    def _load(self, version: tuple[int, int | None], answers: int) -> _Snapshot:
         """Take what was decided since; what is not under a signed head yet waits until it is."""
         complete = True
-        for index, id, outcome in self._connection.execute(_DECISIONS, (self._read_up_to,)).fetchall():
+        for index, id, outcome in self._undecided():
             decided = self._looked_at(index, id, outcome)
             if decided == "later":
                 complete = False
@@ -534,18 +572,41 @@ class Registry:
         grants = {name: tuple(theirs) for name, theirs in of_bureau.items()}
         return _Snapshot(version, answers, trust, grants, complete)
 
+    def _undecided(self) -> list[tuple[int, str, str]]:
+        """Rows that find decisions not taken yet, in the order of the log. At the start also what the log has and no
+        row finds: whoever took the row away wanted a revocation not to act."""
+        rows: list[tuple[int, str, str]] = self._connection.execute(_DECISIONS, (self._read_up_to,)).fetchall()
+        if self._read_up_to == _BEFORE_ALL:
+            rows += [(index, "", outcome) for index, outcome in self._hidden().items()]
+        return sorted(rows)
+
     def _looked_at(self, index: int, id: str, outcome: str) -> "Decided | str":
         """The decision that a row finds, once its entry is proven; else the code of what is wrong, or `later`."""
         try:
             proof = self.journal.prove(index)
         except Refusal:
+            if outcome == "revoked" and (unproven := self._revocation(index)):
+                return unproven  # it only takes away: it does not wait for its head
             return "later" if 0 <= index < self.journal.size() else "decision.no_entry"
-        except (AuditBroken, IndexError):
+        except Exception:  # rows that somebody damaged: whatever reading them trips over, they prove nothing
             return "decision.no_entry"
-        leaf = self._proven(proof)
-        if leaf is None or proof.detail is None or (leaf.type, leaf.outcome) != (ENTRY, outcome):
+        try:
+            leaf = self._proven(proof)
+            if leaf is None or proof.detail is None or (leaf.type, leaf.outcome) != (ENTRY, outcome):
+                return "decision.no_entry"
+            return Decided(index, leaf.time, outcome, msgspec.json.decode(proof.detail, type=dict[str, str | int]))
+        except Exception:  # as above
             return "decision.no_entry"
-        return Decided(index, leaf.time, outcome, msgspec.json.decode(proof.detail, type=dict[str, str | int]))
+
+    def _revocation(self, index: int) -> Decided | None:
+        """A revocation whose entry is durable and whose head is not signed."""
+        try:
+            entry = self.journal.entry(index)
+        except Exception:  # as above
+            return None
+        if entry is None or entry.detail is None or (entry.leaf.type, entry.leaf.outcome) != (ENTRY, "revoked"):
+            return None
+        return Decided(index, entry.leaf.time, "revoked", entry.detail)
 
     def _proven(self, proof: EntryProof) -> Leaf | None:
         """The leaf, if it lies under a head that the log's key signed, and the detail is what it commits to."""
@@ -562,8 +623,13 @@ class Registry:
         return leaf
 
     def _names(self) -> dict[str, str]:
+        """Names by pseudonym, of those whom their office commits to; who waits for one is named as the row has it."""
         with self._lock:
-            return dict(self._connection.execute("SELECT pseudonym, name FROM persons").fetchall())
+            rows: list[_PersonRow] = self._connection.execute(
+                "SELECT pseudonym, name, bureau, salt FROM persons"
+            ).fetchall()
+        offices = self._standing.persons
+        return {row[0]: row[1] for row in rows if row[0] not in offices or offices[row[0]].name == _committed(row)}
 
 
 def index_decision(id: str, outcome: str) -> Change:
@@ -581,10 +647,18 @@ def _named(grant: Grant, names: Mapping[str, str]) -> Grant:
     return msgspec.structs.replace(grant, proposed_by=proposed_by, approved_by=approved_by)
 
 
-def _checked_name(name: str) -> str:
+_PersonRow = tuple[str, str, str, bytes]  # pseudonym, name, bureau, salt
+
+
+def _new_person(name: str, bureau: str) -> _PersonRow:
+    """A person not known yet. Raises Refusal `registry.person_unnamed`."""
     if not name.strip():
         raise Refusal("registry.person_unnamed")
-    return name
+    return f"person-{secrets.token_hex(6)}", name, bureau, secrets.token_bytes(SALT_SIZE)
+
+
+def _committed(row: _PersonRow) -> str:
+    return name_commitment(bytes(row[3]), _plain(str(row[1])))
 
 
 def _plain(name: str) -> str:

@@ -15,6 +15,7 @@ class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     log_key:              public key of the log, hex: 32 octets of Ed25519, or the 64 of an SM2 point
     receipt_certificates: PEM, all that ever signed receipts of this origin
+    founding: SHA-256 of the document with which the bus was founded, hex: who may decide on rights, from the start
     xml_sm2_signature, xml_sm3_digest: what the bus calls SM2 with SM3, and SM3, in XML signatures
     """
 
@@ -24,6 +25,7 @@ class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     log_key_kind: Literal["EdDSA", "SM2"] = "EdDSA"
     xml_sm2_signature: str = SM2_WITH_SM3
     xml_sm3_digest: str = SM3
+    founding: str = ""
 
     @property
     def log_public_key(self) -> PublicKey:

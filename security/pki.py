@@ -150,6 +150,10 @@ def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
     except ValueError as problem:
         raise Refusal("auth.certificate_not_readable") from problem
     public_key_of(der)
+    try:
+        names_of(der)
+    except Exception as problem:  # whatever its reader trips over: one such certificate would stop every process later
+        raise Refusal("auth.certificate_not_readable") from problem
     if use != "connection":
         _check_may_sign(certificate)
     return EnrolledCertificate(

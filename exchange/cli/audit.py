@@ -51,8 +51,14 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     verify.add_argument("--journal", type=Path, metavar="FILE", help="a copy, or its folder (this bus's own)")
     verify.add_argument("--anchors", type=Path, metavar="FILE", help="what is trusted (this bus's anchors.json)")
     prove = add_command(
-        group, common, "prove", _prove, says="an entry with its proof", example="yongtong audit prove 12 --json"
+        group,
+        common,
+        "prove",
+        _prove,
+        says="an entry with its proof; with its detail for an audit officer, and that is an entry too",
+        example="yongtong audit prove 12 --by 赵六 --json",
     )
+    add_person_options(prove, required=False)
     prove.add_argument("entry", metavar="ENTRY", type=int)
     add_command(
         group, common, "checkpoint", _checkpoint, says="the newest signed head", example="yongtong audit checkpoint"
@@ -129,11 +135,11 @@ def _who_could_see(options: argparse.Namespace) -> int:
         raise Misconfigured("--who-could-see is for an audit officer: name yourself with --by")
     on = options.on or app.utc_now().astimezone(access.CITY_TIME).date()
     with acting(options) as (opened, officer), closing(Store(app.state_of(settings_of(options)))) as store:
+        opened.note_search(officer, _asked(options))
         component = ownership.ownership(store, options.who_could_see, on).component
         first, last = access.bounds(on)
         reads = opened.journal.search(type="read", since=first, until=last, limit=MOST_READS)
         seen = access.who_could_see(component, on, opened.granted(), reads, opened.bureaus_by_certificate())
-        opened.note_search(officer, _asked(options))
     if options.json:
         print_json({"component": options.who_could_see, "on": on, "could_see": seen})
         return 0
@@ -170,8 +176,13 @@ def print_verdict(verdict: audit.AuditVerdict) -> None:
 
 
 def _prove(options: argparse.Namespace) -> int:
-    with closing(app.open_journal(settings_of(options))) as journal:
-        proof = journal.prove(options.entry)
+    if options.by:
+        with acting(options) as (opened, officer):
+            opened.note_search(officer, {"entry": options.entry})
+            proof = opened.journal.prove(options.entry)
+    else:
+        with closing(app.open_journal(settings_of(options))) as journal:
+            proof = msgspec.structs.replace(journal.prove(options.entry), salt=None, detail=None)
     document = {
         "index": proof.index,
         "leaf": proof.leaf.decode(),

@@ -44,10 +44,10 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         says="enter a bureau with its two certificates, or make a trial bureau's keys here",
         example='yongtong bureau enrol water --title "Water bureau" --title-zh 水务局 --new-keys partners --by 张三',
     )
-    enrol.add_argument("code", metavar="BUREAU", help="lower-case letters, digits, -_.")
+    enrol.add_argument("code", metavar="BUREAU", help="lower-case letters, digits, -")
     enrol.add_argument("--title", required=True)
     enrol.add_argument("--title-zh", required=True)
-    enrol.add_argument("--role", default="supplier", help="supplier, case-system, officer … (supplier)")
+    enrol.add_argument("--role", help="supplier, case-system, officer … (as it is; of a new bureau supplier)")
     for use, says in USE_WORDS.items():
         enrol.add_argument(f"--{use}", type=Path, metavar="PEM", help=f"certificate of the bureau's {says}")
         enrol.add_argument(f"--{use}-csr", type=Path, metavar="FILE", help="or a request (PKCS#10) for one")
@@ -168,8 +168,10 @@ def _enrol(options: argparse.Namespace) -> int:
         certificates = [pki.enrolled(der, options.code, use) for use, der in _brought(options, settings)]
     if not certificates:
         raise Misconfigured("give certificates or requests (--signing, --signing-csr …), or --new-keys DIR for a trial")
-    bureau = Bureau(options.code, options.title, options.title_zh, options.role)
     with acting(options) as (opened, officer):
+        standing = {one.code: one.role for one in opened.bureaus()}
+        role = options.role or standing.get(options.code, "supplier")
+        bureau = Bureau(options.code, options.title, options.title_zh, role)
         decision = opened.propose_enrolment(bureau, certificates, officer)
     fingerprints = {c.use: c.fingerprint for c in certificates}
     if not options.json:

@@ -12,12 +12,14 @@ from sqlite3 import Cursor
 from typing import Literal
 
 from exchange import app
+from exchange.bus import Bus
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.people import acting, add_person_options, proposed
+from exchange.entry import InboxRow
 from exchange.evidence import is_erased
 from exchange.reading import reopened
-from security.errors import Refusal
+from security.errors import AuditBroken, Misconfigured, Refusal
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -83,6 +85,8 @@ def _open(options: argparse.Namespace) -> int:
         if is_erased(row.evidence):
             raise Refusal("evidence.erased", row.message_id)
         content = reopened(row, bus).content
+        if options.file.exists():  # before the decision is used up
+            raise Misconfigured(f"{options.file}: is there already, and is not written over; name another file")
         # The entry first: whoever has the bytes is named in the log already.
         registry.carry_out(options.decision, officer)
         app.write_secret(options.file, content.read())
@@ -96,11 +100,28 @@ def _purge(options: argparse.Namespace) -> int:
         row = registry.decided_delivery(options.decision, "purge", officer)
         # The bytes first: a crash in between leaves a decision that can be carried out again, and nothing readable.
         if not is_erased(row.evidence):
+            _check_location(row, bus)
             bus.evidence.erase(row.evidence)
         registry.carry_out(options.decision, officer, partial(_forget, row.id, options.decision))
-    said = {"message_id": row.message_id, "sender": row.sender, "state": "erased"}
+    said = {"message_id": row.message_id, "sender": row.sender, "state": "erased", "register": _left(row)}
     print_json(said) if options.json else print_table("已清除 Erased", ["", ""], said.items())
     return 0
+
+
+def _check_location(row: InboxRow, bus: Bus) -> None:
+    """Where the bytes lie is said in a table that nobody signed; which bytes they are, the entry says.
+
+    Raises AuditBroken: otherwise whoever writes to the table would have another delivery's erased.
+    """
+    entry = bus.journal.entry(row.entry_index)
+    stated = entry.detail.get("evidence_digest") if entry and entry.detail else None
+    if bus.evidence.digest(row.evidence).hex != stated:
+        raise AuditBroken(f"the evidence of {row.message_id} lies elsewhere than its entry says: nothing was erased")
+
+
+def _left(row: InboxRow) -> str:
+    """What the erased delivery has left beside its proofs."""
+    return "its records stay in the register" if row.status == "processed" else "nothing of it is there"
 
 
 def _forget(inbox_id: int, decision: str, cursor: Cursor, _: int) -> None:

@@ -120,7 +120,7 @@ def _release(options: argparse.Namespace) -> int:
     if unmet := check_examples(feed):
         raise Refusal("feed.examples_unmet", unmet[0][:120])
     with acting(options) as (opened, officer):
-        decision = opened.propose_mapping(feed.id, feed.digest, officer)
+        decision = opened.propose_mapping(feed.id, feed.bureau, feed.digest, officer)
     return proposed(options, {"feed": feed.id, "digest": feed.digest, "decision": decision})
 
 

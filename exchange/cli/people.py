@@ -15,7 +15,7 @@ import msgspec
 from exchange import app
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
-from exchange.decisions import ROLE_WORDS, SIGNERS, Document, Officer, Role
+from exchange.decisions import ROLE_WORDS, SIGNERS, Document, Officer, Role, fingerprint_of
 from exchange.registry import Registry
 from exchange.settings import Settings
 from security import tokens
@@ -46,7 +46,9 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "spill purge": ("audit",),
     "held release": ("system",),
     "held refuse": ("system",),
-    "audit search": ("audit",),  # with details; what anybody sees of an entry has no case, no query, no message id
+    # With details; what anybody sees of an entry has no case, no query, no message id.
+    "audit search": ("audit",),
+    "audit prove": ("audit",),
 }
 
 
@@ -170,6 +172,10 @@ def proposed(options: argparse.Namespace, said: dict[str, Any]) -> int:
 def approve_decision(options: argparse.Namespace) -> int:
     """Approve any decision; `grant approve` is the same."""
     with acting(options) as (opened, officer):
+        for proposer, one in opened.proposals():
+            if one.document.id == options.id:  # nobody signs what they have not seen
+                say(f"所签文件 what is signed, proposed by {proposer}:")
+                say(msgspec.json.format(msgspec.json.encode(_shown(opened, one.document)), indent=1).decode())
         document = opened.approve(options.id, officer)
     name = "grant" if document.kind == "grant" else "decision"
     said = {name: options.id, "kind": document.kind, "state": "approved"}
@@ -188,16 +194,27 @@ def _withdraw(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     with registry(settings_of(options)) as opened:
         waiting = opened.proposals()
+        shown = [_shown(opened, one.document) for _, one in waiting]
     if options.json:
-        print_json({"decisions": [{"proposed_by": name, **_told(one.document)} for name, one in waiting]})
+        told = zip(waiting, shown, strict=True)
+        print_json({"decisions": [{"proposed_by": name, **_needing(one.document), **all} for (name, one), all in told]})
         return 0
     rows = [(one.document.id, one.document.kind, one.document.at, name, _needs(one.document)) for name, one in waiting]
     print_table("待批准 Waiting for a second person", ["id", "kind", "proposed", "by", "to be approved by"], rows)
     return 0
 
 
-def _told(document: Document) -> dict[str, Any]:
-    return {"approver": SIGNERS[document.kind][1], **msgspec.to_builtins(document)}  # type: ignore[index]  # a kind of `SIGNERS`
+def _needing(document: Document) -> dict[str, str]:
+    return {"approver": SIGNERS[document.kind][1]}  # type: ignore[index]  # a kind of `SIGNERS`
+
+
+def _shown(opened: Registry, document: Document) -> dict[str, Any]:
+    """A document as a person must see it: all of it, and of a person the name and by what the key is known."""
+    found: dict[str, Any] = msgspec.to_builtins(document)
+    if document.kind == "person":
+        key = load_public_pem(str(document.body["public_key"]).encode())
+        found["body"] |= {"name": opened.name_of(str(document.body["person"])), "key": fingerprint_of(key)}
+    return found
 
 
 def _needs(document: Document) -> str:

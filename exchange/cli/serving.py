@@ -10,9 +10,10 @@ from exchange import app
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.cli.people import OPERATOR, new_officer, officer_of, people_of
-from exchange.decisions import ROLE_WORDS, Role
+from exchange.decisions import FEWEST_SECURITY, ROLE_WORDS, Role
 from exchange.http.server import listen
 from exchange.settings import MqttSettings
+from security.errors import Refusal
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -43,6 +44,8 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _init(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     app.no_bus_yet(settings)  # first: no key is made for a bus that will not be
+    if len(_named(options)["security"]) < FEWEST_SECURITY:
+        raise Refusal("founding.too_few", f"--security ≥ {FEWEST_SECURITY}")
     people = people_of(settings, options.people)
     founders = [_founder(said, role, people) for role, named in _named(options).items() for said in named]
     anchors = app.initialise(settings, options.edition, founders, app.utc_now())

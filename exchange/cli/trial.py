@@ -145,10 +145,10 @@ class Trial:
             opened.approve(grant, APPROVER)
         return grant
 
-    def release(self, feed: str, digest: str) -> None:
+    def release(self, feed: str, digest: str, bureau: str = "made-up") -> None:
         """A feed's file, as it stands, put in force by a system administrator and a security officer."""
         with registry(self.settings) as opened:
-            opened.approve(opened.propose_mapping(feed, digest, SYSTEM), APPROVER)
+            opened.approve(opened.propose_mapping(feed, bureau, digest, SYSTEM), APPROVER)
 
     def start(self, environment: dict[str, str] | None = None) -> str:
         """Start `serve` with its worker; gives the address once the doors are open, and `mqtt_url` is the other's."""

@@ -33,6 +33,7 @@ ARGUMENTS = {
     "held release": ["m-1"],
     "held refuse": ["m-1"],
     "audit search": ["--type", "read"],
+    "audit prove": ["0"],
 }
 HOLDERS = {"system": SYSTEM, "security": PROPOSER, "audit": AUDITOR}
 NOBODY = "无职人员"

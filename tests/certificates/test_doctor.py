@@ -175,6 +175,11 @@ def sql(statement: str) -> Callable[[Bus], None]:
     return harm
 
 
+def executed(bus: Bus, statement: str) -> None:
+    with closing(sqlite3.connect(bus.state / "journal.sqlite")) as connection:
+        connection.execute(statement)
+
+
 def forged(edited: bool, first: Officer, second: Officer) -> Callable[[Bus], None]:
     """What somebody does who has the bus's own program: a grant approved by its proposer, or edited after approval."""
 
@@ -233,10 +238,16 @@ FAULTS: dict[str, tuple[Callable[[Bus], object], str, str]] = {
         sql("DELETE FROM decisions WHERE entry_index = (SELECT max(entry_index) FROM decisions)"), "decisions.found",
         "hidden",
     ),
-    "an office held twice": (
+    "a name altered": (
         sql(f"UPDATE persons SET name = ' {SYSTEM.name} ' WHERE name = '{AUDITOR.name}'"), "decisions.hold",
-        "role.held_already",
+        "person.name_altered",
     ),
+    "a trigger": (
+        lambda bus: executed(bus, "CREATE TRIGGER z BEFORE UPDATE ON heads BEGIN SELECT 1; END"),
+        "decisions.triggers", "z",
+    ),
+    "a head that nobody signed": (sql("UPDATE heads SET note = NULL WHERE size = (SELECT max(size) FROM heads)"),
+        "decisions.signed", "signed head"),
     "approved by its proposer": (forged(False, PROPOSER, PROPOSER), "decisions.hold", "decision.same_person"),
     "edited after approval": (forged(True, PROPOSER, APPROVER), "decisions.hold", "decision.other_document"),
     "a mapping nobody released": (unreleased, "feeds.released", "made-up-lamps"),

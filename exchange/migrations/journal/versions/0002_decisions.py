@@ -16,6 +16,8 @@ def upgrade() -> None:
     """Put the finding table in place of bureaus, certificates and grants."""
     for table in ("bureaus", "certificates", "grants"):
         op.drop_table(table)
+    # With the salt a name is what its office commits to, or it is shown as altered.
+    op.add_column("persons", sa.Column("salt", sa.LargeBinary, nullable=False, server_default=""))
     # A decision has each outcome once: two approvals at the same moment cannot both be.
     op.create_table(
         "decisions",
