@@ -228,6 +228,7 @@ def print_verified(verified: VerifiedDocument) -> None:
         ("存在性 inclusion", f"entry {verified.index} lies under it"),
         ("承诺 detail", "is what the entry commits to"),
         ("证据类别 evidence class", document.get("evidence_class", "see the receipt")),
+        *([("代报 asserted by", document["asserted_by"])] if "asserted_by" in document else []),
         ("见证 witnesses", "UNWITNESSED 无见证: none is asked for yet"),
         ("时间戳 timestamp", "NONE 无: the time is the bus's own clock"),
         ("报送 delivery", f"{document['sender']}, {document['feed']}, {document['message_id']}"),
