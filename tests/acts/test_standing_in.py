@@ -24,9 +24,10 @@ from exchange.processing import process
 from exchange.receipts import verify_receipt
 from exchange.registry import Bureau
 from security import pki
+from security.delegation import may_sign_for
 from security.errors import Refusal
 from security.keys import SigningKey, generate
-from security.message import Delivery, Use
+from security.message import Action, Delivery, Grant, Principal, Use
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 
 YT = "{urn:yongtong:v1}"
@@ -220,11 +221,21 @@ def test_for_another_one_pushes_only_to_that_bureaus_feeds(acts: Acts) -> None:
 
 
 def test_a_grant_to_stand_in_that_names_limits_covers_nothing(acts: Acts) -> None:
-    """What is covered stands in the grant to push; a limit that nobody holds must not be believed."""
-    acts.trial.grant("agency", "on_behalf_of", "made-up", classes=["0101"])
-    acts.trial.grant("agency", "push", FEED)
+    """What is covered stands in the grant to push; a limit that nobody holds must not be believed, nor be granted."""
+    with pytest.raises(Refusal, match=r"grant\.limits_not_of_action"):
+        acts.trial.grant("agency", "on_behalf_of", "made-up", classes=["0101"])
+    (whole,) = granted(acts, "agency", "on_behalf_of", "made-up")
+    limited = msgspec.structs.replace(whole, classes=("0101",))
+    agency = Principal("agency", "")
+    assert may_sign_for(agency, "made-up", [whole], whole.valid_from) == whole
     with pytest.raises(Refusal, match=r"auth\.sender_mismatch"):
-        acts.receive(by_agency(acts, "m-1"))
+        may_sign_for(agency, "made-up", [limited], whole.valid_from)
+
+
+def granted(acts: Acts, bureau: str, action: Action, target: str) -> tuple[Grant, ...]:
+    """A grant as it stands once made."""
+    acts.trial.grant(bureau, action, target)
+    return acts.bus.registry.grants(bureau)
 
 
 def test_nobody_reads_in_anothers_name(acts: Acts) -> None:
