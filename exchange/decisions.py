@@ -214,7 +214,7 @@ class Proposed(msgspec.Struct, frozen=True):
     by: str
 
 
-class Granted(msgspec.Struct, frozen=True):
+class Granted(msgspec.Struct, frozen=True, gc=False):
     """A grant that was approved, and for how long it stood. approved_at, revoked_at: times of the log, RFC 3339."""
 
     grant: Grant

@@ -155,7 +155,7 @@ class Principal(msgspec.Struct, frozen=True):
     certificate: str
 
 
-class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Where a grant reaches: in any of what is named; nothing named means everywhere.
 
     districts: division codes, each with all below it; cells: codes of unit grids
@@ -170,7 +170,7 @@ class Area(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 EVERYWHERE: Final = Area()
 
 
-class Grant(msgspec.Struct, frozen=True):
+class Grant(msgspec.Struct, frozen=True, gc=False):
     """Who may do what with which feed or view, and why. Days are whole days of +08:00, `until` included.
 
     action: `push` into feed `target`, `pull` from view `target` (`ownership`, `components`, `changes`), `subscribe` to
