@@ -252,8 +252,8 @@ def test_entries_are_found_by_what_they_say(bus: JournalFolder) -> None:
 
 def test_changes_that_fail_take_their_own_entry_and_no_other(bus: JournalFolder) -> None:
     def breaks(cursor: sqlite3.Cursor, index: int) -> None:
-        cursor.execute("INSERT INTO persons VALUES ('a', '', '')")
-        cursor.execute("INSERT INTO persons VALUES ('a', '', '')")
+        cursor.execute("INSERT INTO persons VALUES ('a', '', '', x'')")
+        cursor.execute("INSERT INTO persons VALUES ('a', '', '', x'')")
 
     journal = bus.open()
     good, bad, later = journal.note(an_entry()), journal.note(an_entry(), breaks), journal.note(an_entry())
