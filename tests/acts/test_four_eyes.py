@@ -1,7 +1,9 @@
 """Original bytes: opened or erased by an audit officer and a security officer together, once, with an entry."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,31 @@ def test_the_octets_of_an_erased_delivery_lie_in_no_file(acts: Acts, desk: Desk)
     assert lies_somewhere(acts.bus.folder, raw[-200:])
     desk.run("spill", "purge", desk.decided("spill", "m-1"), by=AUDITOR)
     assert not lies_somewhere(acts.bus.folder, raw[-200:])
+
+
+def test_a_location_that_somebody_exchanged_has_nothing_of_anothers_erased(acts: Acts, desk: Desk) -> None:
+    """Where bytes lie is said in a table; which bytes they are, the entry of the delivery says."""
+    kept, meant = (acts.push(f"m-{n}", covers(f"COVER{n}")) for n in range(2))
+    decision = desk.decided("spill", "m-1")
+    with closing(sqlite3.connect(acts.bus.folder / "journal.sqlite")) as connection:
+        query = "UPDATE inbox SET evidence = ? WHERE id = ?"
+        connection.execute(query, (kept.inbox.evidence, meant.inbox.id))
+        connection.commit()
+    code, said = desk.run("spill", "purge", decision, by=AUDITOR)
+    assert code == 1
+    assert "audit_broken" in said
+    assert reopened(kept.inbox, acts.bus).content.read() == covers("COVER0")
+
+
+def test_an_entry_is_proven_to_anybody_and_its_detail_shown_to_an_audit_officer(
+    acts: Acts, desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = str(acts.push("m-1", CONTENT).inbox.entry_index)
+    here = ["--settings", acts.trial.settings.source, "--json"]
+    assert command_line.main(["audit", "prove", index, *here]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["salt"], shown["detail"]) == (None, None)
+    assert shown["proof"]
+    _, whole = desk.run("audit", "prove", index, by=AUDITOR)
+    assert "m-1" in whole["detail"]
+    assert acts.bus.journal.search(type="read", outcome="searched")
