@@ -295,8 +295,8 @@ def _simulate(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"grant": options.id, "if": what, "days": options.days, "calls": changed})
         return 0
-    names = ("bureau", "action", "target", "calls", "before", "after", "change")
-    rows = [[getattr(one, name) for name in names] for one in changed]
+    names = ("bureau", "does", "calls", "before", "after", "change")
+    rows = [(c.bureau, f"{c.action} {c.target}", c.calls, c.before, c.after, c.change) for c in changed]
     print_table(f"若{'批准' if added else '撤销'} If {what}d: {options.id}, {options.days} days", names, rows)
     if not rows:
         say("没有调用会改变 No call of these days would change")

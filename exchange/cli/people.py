@@ -5,6 +5,7 @@ said once, in `OFFICES`; whoever acts shows it with their key.
 """
 
 import argparse
+import base64
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from security import tokens
 from security.errors import Misconfigured, Refusal
 from security.keyring import Keyring, a_person
 from security.keys import generate, load_public_pem
+from security.message import sha256
 
 PEOPLE: Final = "people"  # folder of private keys beside the settings file; each belongs on its person's own token
 OPERATOR: Final = "operator"
@@ -205,7 +207,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _needing(document: Document) -> dict[str, str]:
-    return {"approver": SIGNERS[document.kind][1]}  # type: ignore[index]  # a kind of `SIGNERS`
+    return {"approver": SIGNERS[document.kind][1]}
 
 
 def _shown(opened: Registry, document: Document) -> dict[str, Any]:
@@ -214,11 +216,13 @@ def _shown(opened: Registry, document: Document) -> dict[str, Any]:
     if document.kind == "person":
         key = load_public_pem(str(document.body["public_key"]).encode())
         found["body"] |= {"name": opened.name_of(str(document.body["person"])), "key": fingerprint_of(key)}
+    for certificate in found["body"].get("certificates", ()):  # by what its bureau can read out, not by its octets
+        certificate["sha256"] = sha256(base64.b64decode(certificate.pop("der"))).hex
     return found
 
 
 def _needs(document: Document) -> str:
-    role = SIGNERS[document.kind][1]  # type: ignore[index]  # as above
+    role = SIGNERS[document.kind][1]
     return f"{role} {ROLE_WORDS[role]}"
 
 

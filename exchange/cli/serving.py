@@ -28,7 +28,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     init.add_argument("--edition", required=True, choices=["2007"], help="master class list, fixed for the bus's life")
     for option, says in (("security", "two or more: they decide together"), ("system", ""), ("audit", "")):
-        role = ROLE_WORDS[option]  # type: ignore[index]  # one of them
+        role = ROLE_WORDS[option]
         init.add_argument(
             f"--{option}", action="append", metavar="NAME[=KEY]", help=f"{role}, with their key or a new one. {says}"
         )

@@ -201,6 +201,11 @@ def forged(edited: bool, first: Officer, second: Officer) -> Callable[[Bus], Non
     return harm
 
 
+def dismissed(bus: Bus) -> None:
+    with registry(load_settings(bus.path)) as opened:
+        opened.revoke("person", opened.person(APPROVER.key.public_key).pseudonym, PROPOSER)
+
+
 def unreleased(bus: Bus) -> None:
     (bus.path.parent / "more").mkdir()
     (bus.path.parent / "more" / "made-up-lamps.toml").write_text(LAMPS, encoding="utf-8")
@@ -242,6 +247,7 @@ FAULTS: dict[str, tuple[Callable[[Bus], object], str, str]] = {
         sql(f"UPDATE persons SET name = ' {SYSTEM.name} ' WHERE name = '{AUDITOR.name}'"), "decisions.hold",
         "person.name_altered",
     ),
+    "one security officer alone": (dismissed, "decisions.deciders", "1 security"),
     "a trigger": (
         lambda bus: executed(bus, "CREATE TRIGGER z BEFORE UPDATE ON heads BEGIN SELECT 1; END"),
         "decisions.triggers", "z",
