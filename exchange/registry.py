@@ -10,7 +10,6 @@ import re
 import secrets
 import sqlite3
 import threading
-import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -73,7 +72,6 @@ _DECISIONS: Final = "SELECT entry_index, id, outcome FROM decisions WHERE entry_
 # The newest row too: who may write to the database may also keep the version from moving.
 _VERSION: Final = "SELECT version, (SELECT max(entry_index) FROM decisions) FROM registry_version"
 _BEFORE_ALL: Final = -(2**63)
-AGAIN_S: Final = 0.1  # between two looks at decisions whose head is not signed yet
 
 Change = Callable[[sqlite3.Cursor, int], None]
 
@@ -127,7 +125,7 @@ class Registry:
         self._begin(founding)
 
     def _begin(self, founding: str) -> None:
-        self._standing, self._read_up_to, self._looked_s = Standing(self.journal.origin, founding), _BEFORE_ALL, 0.0
+        self._standing, self._read_up_to, self._looked_under = Standing(self.journal.origin, founding), _BEFORE_ALL, ""
         self._snapshot = _Snapshot((-1, None), -1, TrustList(()), {}, complete=False)
 
     def close(self) -> None:
@@ -543,12 +541,15 @@ class Registry:
 
     def _current(self) -> _Snapshot:
         with self._lock:
-            version, known, now_s = self._connection.execute(_VERSION).fetchone(), self._snapshot, time.monotonic()
+            version, known = self._connection.execute(_VERSION).fetchone(), self._snapshot
             answers = self._revocations.version
             changed = (version, answers) != (known.version, known.answers)
-            if changed or (not known.complete and now_s - self._looked_s > AGAIN_S):
-                self._looked_s = now_s
-                self._snapshot = self._load(version, answers)
+            # What waits for its head is looked at again under each new one: who was told that it stands may use it.
+            if changed or not known.complete:
+                head = self.journal.checkpoint()
+                if changed or head != self._looked_under:
+                    self._looked_under = head
+                    self._snapshot = self._load(version, answers)
             return self._snapshot
 
     def _load(self, version: tuple[int, int | None], answers: int) -> _Snapshot:

@@ -585,6 +585,20 @@ def test_a_head_that_somebody_keeps_unsigned_holds_up_no_revocation(office: Offi
     again.close()
 
 
+def test_a_decision_counts_as_soon_as_its_head_is_signed_whoever_looked_just_before(office: Office) -> None:
+    office.enrolled()
+    office.registry.approve(office.proposed(), HAN)
+    with closing(sqlite3.connect(office.bus.folder / "journal.sqlite")) as connection, connection:
+        size, note = connection.execute("SELECT size, note FROM heads ORDER BY size DESC LIMIT 1").fetchone()
+        connection.execute("UPDATE heads SET note = NULL WHERE size = ?", (size,))
+    looked_before = office.again()
+    assert looked_before.grants("water") == ()
+    with closing(sqlite3.connect(office.bus.folder / "journal.sqlite")) as connection, connection:
+        connection.execute("UPDATE heads SET note = ? WHERE size = ?", (note, size))
+    assert len(looked_before.grants("water")) == 1
+    looked_before.close()
+
+
 def test_a_revocation_hidden_from_the_table_acts_after_a_restart(office: Office) -> None:
     office.enrolled()
     office.registry.approve(office.proposed(), HAN)
