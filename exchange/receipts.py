@@ -20,7 +20,7 @@ import msgspec
 from exchange.entry import EntryProof, InboxRow, Leaf, commitment
 from security import merkle
 from security.anchors import Anchors
-from security.checkpoint import Checkpoint, open_checkpoint
+from security.checkpoint import Checkpoint
 from security.errors import Misconfigured, Refusal
 from security.jws import Document, key_named, open_document, sign_document
 from security.keys import SigningKey, der_of_pem
@@ -154,7 +154,7 @@ def _der(pem: str) -> bytes:
 
 
 def _checked(kind: Literal["receipt", "report"], document: Document, anchors: Anchors) -> VerifiedDocument:
-    checkpoint = open_checkpoint(document["checkpoint"], anchors.origin, anchors.log_public_key)
+    checkpoint = anchors.head(document["checkpoint"])
     leaf_octets, index = document["leaf"].encode(), document["index"]
     path = [bytes.fromhex(value) for value in document["proof"]]
     if not merkle.verify_inclusion(merkle.leaf_hash(leaf_octets), index, checkpoint.size, path, checkpoint.root):

@@ -4,9 +4,10 @@ from typing import Literal
 
 import msgspec
 
-from security.checkpoint import log_key_of
+from security.checkpoint import Checkpoint, log_key_of, open_checkpoint
+from security.cosignature import Witness
 from security.errors import Misconfigured
-from security.keys import PublicKey
+from security.keys import PublicKey, der_of_pem
 from security.suites import SM2_WITH_SM3, SM3, XmlSuites
 
 
@@ -17,6 +18,9 @@ class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     receipt_certificates: PEM, all that ever signed receipts of this origin
     founding: SHA-256 of the document with which the bus was founded, hex: who may decide on rights, from the start
     xml_sm2_signature, xml_sm3_digest: what the bus calls SM2 with SM3, and SM3, in XML signatures
+    witnesses: who watches the log; quorum: how many of them must have signed a head before it counts as witnessed
+    timestamp_certificates: PEM, roots of the timestamp authorities that are trusted; none: no timestamp is demanded
+    authorities: PEM, of the bus's own CA and the city's: what a bureau's certificate, and its status, ends in
     """
 
     origin: str
@@ -26,6 +30,22 @@ class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     xml_sm2_signature: str = SM2_WITH_SM3
     xml_sm3_digest: str = SM3
     founding: str = ""
+    witnesses: list[Witness] = []
+    quorum: int = 0
+    timestamp_certificates: list[str] = []
+    authorities: list[str] = []
+
+    def head(self, checkpoint: str) -> Checkpoint:
+        """The tree head of a checkpoint of this log. Raises Refusal `audit.checkpoint_invalid`; Misconfigured."""
+        return open_checkpoint(checkpoint, self.origin, self.log_public_key)
+
+    @property
+    def timestamp_roots(self) -> list[bytes]:
+        """The roots of timestamp authorities, DER. Raises Misconfigured."""
+        try:
+            return [der_of_pem(pem.encode()) for pem in self.timestamp_certificates]
+        except ValueError as problem:
+            raise Misconfigured("anchors: a timestamp certificate is not PEM") from problem
 
     @property
     def log_public_key(self) -> PublicKey:

@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from connectors.partner.folder import PartnerFolder
-from security.checkpoint import Checkpoint, open_checkpoint
+from security.checkpoint import Checkpoint
 from security.errors import Refusal
 from security.merkle import verify_consistency
 
@@ -24,7 +24,7 @@ class Heads:
 
     def __init__(self, folder: PartnerFolder, clock: Callable[[], datetime]) -> None:
         self._folder, self._clock = folder, clock
-        self._origin, self._log_key = folder.anchors.origin, folder.anchors.log_public_key
+        self._anchors = folder.anchors
 
     def known_size(self) -> int:
         """Entries under the last head taken; 0 before the first."""
@@ -37,7 +37,7 @@ class Heads:
         consistency: the bus's proof between the two sizes, whichever is larger
         Raises Refusal `audit.checkpoint_invalid`, `audit.log_forked`.
         """
-        offered = open_checkpoint(offered_text, self._origin, self._log_key)
+        offered = self._anchors.head(offered_text)
         remembered = self._remembered()
         if remembered is not None and not _one_log(remembered, offered, consistency):
             kept = self._folder.keep_fork(self._folder.remembered(), offered_text, self._clock())
@@ -52,14 +52,14 @@ class Heads:
 
         Raises Refusal `audit.checkpoint_invalid`, `audit.log_forked`.
         """
-        offered, remembered = open_checkpoint(offered_text, self._origin, self._log_key), self._remembered()
+        offered, remembered = self._anchors.head(offered_text), self._remembered()
         if remembered is None or remembered.size == offered.size:
             return self.follow(offered_text, None)
         return offered
 
     def _remembered(self) -> Checkpoint | None:
         text = self._folder.remembered()
-        return open_checkpoint(text, self._origin, self._log_key) if text else None
+        return self._anchors.head(text) if text else None
 
 
 def _one_log(one: Checkpoint, other: Checkpoint, consistency: Consistency | None) -> bool:

@@ -1,0 +1,84 @@
+"""What others say of the log's heads, kept beside it: signatures of witnesses, tokens of timestamp authorities.
+
+Nothing here is believed: whoever uses a line or a token checks it again, against keys that come from elsewhere.
+"""
+
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from exchange.entry import instant
+from exchange.journal_file import connect
+from security.cosignature import Cosignature
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A signed head with what is kept of it. checkpoint: with the witnesses' lines; response: RFC 3161, or empty."""
+
+    size: int
+    checkpoint: str
+    witnesses: tuple[str, ...] = ()
+    response: bytes = b""
+    stamped_at: str = ""
+
+
+class Attestations:
+    """Of one journal, whose folder this is; each process opens its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._connection, self._lock = connect(folder), threading.Lock()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def keep_cosignatures(self, size: int, lines: Sequence[Cosignature]) -> None:
+        """Keep checked lines for the head of a size; of one witness the first stays."""
+        rows = [(size, one.witness, one.line, instant(one.at)) for one in lines]
+        with self._lock:
+            self._connection.executemany("INSERT OR IGNORE INTO cosignatures VALUES (?, ?, ?, ?)", rows)
+
+    def keep_timestamp(self, size: int, response: bytes, stamped_at: datetime) -> None:
+        """Keep a checked answer of a timestamp authority over the head of a size; the first stays."""
+        with self._lock:
+            self._connection.execute(
+                "INSERT OR IGNORE INTO timestamps VALUES (?, ?, ?)", (size, response, instant(stamped_at))
+            )
+
+    def head(self, size: int) -> Head | None:
+        """The signed head of a size, with all that is kept of it."""
+        return self._head("SELECT ?", size)
+
+    def cosigned(self, index: int, quorum: int) -> Head | None:
+        """The first head over an entry that as many witnesses signed, or None."""
+        return self._head(
+            "SELECT size FROM cosignatures WHERE size > ? GROUP BY size HAVING count(*) >= ? ORDER BY size LIMIT 1",
+            *(index, max(quorum, 1)),
+        )
+
+    def stamped(self, index: int) -> Head | None:
+        """The first head over an entry that has a timestamp, or None."""
+        return self._head("SELECT size FROM timestamps WHERE size > ? ORDER BY size LIMIT 1", index)
+
+    def last_stamped(self) -> Head | None:
+        """The largest head that has a timestamp, or None."""
+        return self._head("SELECT max(size) FROM timestamps")
+
+    def _head(self, which: str, *values: int) -> Head | None:
+        query = (
+            "SELECT heads.size, note, coalesce(response, ''), coalesce(stamped_at, '') FROM heads "
+            f"LEFT JOIN timestamps USING (size) WHERE note NOT NULL AND heads.size = ({which})"
+        )
+        with self._lock:
+            row = self._connection.execute(query, values).fetchone()
+            if row is None:
+                return None
+            size, note, response, stamped_at = row
+            lines = self._connection.execute(
+                "SELECT witness, line FROM cosignatures WHERE size = ? ORDER BY witness", (size,)
+            ).fetchall()
+        checkpoint = note + "".join(f"{line}\n" for _, line in lines)
+        return Head(size, checkpoint, tuple(witness for witness, _ in lines), response or b"", stamped_at)
