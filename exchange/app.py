@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 from connectors.transports.fetch import fetch
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
+from exchange.attestations import Attestations
 from exchange.bus import Bus
 from exchange.certificate_watch import CertificateWatch
 from exchange.decisions import Officer, Role
@@ -240,8 +241,22 @@ def own_certificates(settings: Settings) -> list[Ending]:
 
 
 def anchors_of(settings: Settings) -> Anchors:
-    """The public trust anchors that `init` wrote."""
-    return msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
+    """All that is trusted of this bus, to be handed to partners: what `init` wrote, and what the settings say of
+    witnesses and of the authorities in which bureaus' certificates end.
+
+    Raises Misconfigured where a witness goes by the log's own name.
+    """
+    written = msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
+    said, own = settings.witnesses, settings.at(settings.keys.folder) / "ca.pem"
+    if any(witness.name == written.origin for witness in said.witness):
+        raise Misconfigured(f"{settings.source}: a witness is named {written.origin}, as the log is")
+    known = [*_certificates_in(own), *(der for one in city_authorities(settings) for der in one.certificates)]
+    return msgspec.structs.replace(
+        written,
+        witnesses=said.witness,
+        quorum=said.quorum,
+        authorities=[pki.pem_of(der).decode() for der in known],
+    )
 
 
 def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
@@ -372,6 +387,8 @@ def open_bus(
         transformation_m=settings.tolerances.transformation_m,
         on_classified=settings.feeds.on_classified,
         xml_suites=settings.suites.xml,
+        anchors=anchors_of(settings),
+        attestations=Attestations(state),
     )
 
 

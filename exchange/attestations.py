@@ -3,16 +3,22 @@
 Nothing here is believed: whoever uses a line or a token checks it again, against keys that come from elsewhere.
 """
 
+import sqlite3
 import threading
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from exchange.entry import instant
 from exchange.journal_file import connect
-from security.cosignature import Cosignature
+from security.anchors import Anchors
+from security.cosignature import Cosignature, cosignatures, note_text
+from security.errors import Refusal, Unavailable
+
+LARGEST: Final = 1 << 63  # the database's integers end here
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -23,6 +29,27 @@ class Head(msgspec.Struct, frozen=True):
     witnesses: tuple[str, ...] = ()
     response: bytes = b""
     stamped_at: str = ""
+
+
+def take_cosignatures(checkpoint: str, anchors: Anchors, kept: "Attestations") -> Head:
+    """Keep what known witnesses say of a head of this log; gives that head with all that is kept of it.
+
+    Raises Refusal `audit.checkpoint_invalid`, `audit.head_not_ours`, `audit.cosignature_invalid`,
+    `audit.witness_unknown`; Unavailable where the disk would not have it.
+    """
+    size = anchors.head(checkpoint).size
+    ours = kept.head(size) if size < LARGEST else None
+    # A head that our key signed and our log has not: the log lost entries, was rewritten, or the key is out.
+    if ours is None or note_text(ours.checkpoint) != note_text(checkpoint):
+        raise Refusal("audit.head_not_ours", f"size {size}")
+    lines = cosignatures(checkpoint, anchors.witnesses)
+    if not lines:
+        raise Refusal("audit.witness_unknown")
+    try:
+        kept.keep_cosignatures(size, lines)
+    except sqlite3.OperationalError as problem:
+        raise Unavailable(f"cosignatures cannot be kept: {problem}") from problem
+    return kept.head(size) or ours
 
 
 class Attestations:
@@ -59,6 +86,16 @@ class Attestations:
             *(index, max(quorum, 1)),
         )
 
+    def newest_cosigned(self, witnesses: Sequence[str], quorum: int) -> Head | None:
+        """The largest head that as many of these witnesses signed, or None."""
+        marks = ", ".join("?" * len(witnesses))
+        return self._head(
+            f"SELECT size FROM cosignatures WHERE witness IN ({marks}) "
+            "GROUP BY size HAVING count(*) >= ? ORDER BY size DESC LIMIT 1",
+            *witnesses,
+            max(quorum, 1),
+        )
+
     def stamped(self, index: int) -> Head | None:
         """The first head over an entry that has a timestamp, or None."""
         return self._head("SELECT size FROM timestamps WHERE size > ? ORDER BY size LIMIT 1", index)
@@ -67,7 +104,7 @@ class Attestations:
         """The largest head that has a timestamp, or None."""
         return self._head("SELECT max(size) FROM timestamps")
 
-    def _head(self, which: str, *values: int) -> Head | None:
+    def _head(self, which: str, *values: int | str) -> Head | None:
         query = (
             "SELECT heads.size, note, coalesce(response, ''), coalesce(stamped_at, '') FROM heads "
             f"LEFT JOIN timestamps USING (size) WHERE note NOT NULL AND heads.size = ({which})"

@@ -5,7 +5,7 @@ journal is opened for reading only, while the bus may be running. Whatever is wr
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from exchange.journal_file import NAME
 from exchange.receipts import IN_DETAIL, IN_LEAF, verify_receipt
 from security import merkle
 from security.anchors import Anchors
+from security.checkpoint import Checkpoint
 from security.errors import Misconfigured, Refusal
 
 AT_ONCE: Final = 4_096  # entries; a power of two, so that a piece of the log is a subtree
@@ -75,8 +76,11 @@ class AuditVerdict(msgspec.Struct):
             self.problems.append(Problem(entry, what))
 
 
-def verify(journal: Path, anchors: Anchors) -> AuditVerdict:
+def verify(journal: Path, anchors: Anchors, against: Sequence[Checkpoint] = ()) -> AuditVerdict:
     """Verify a journal file, or the one in a folder: every leaf, detail, node, head, checkpoint, receipt and report.
+
+    against: heads that others remember, whose signatures hold; each must be a head of this log. Who has the log's key
+             can write a log in which all else agrees.
 
     Damage to the database file itself is said as such, and what can still be read is verified. Never raises.
     """
@@ -85,7 +89,9 @@ def verify(journal: Path, anchors: Anchors) -> AuditVerdict:
     connection = None
     try:
         connection = _open(path)
-        _Reading(connection, verdict, anchors).all()
+        reading = _Reading(connection, verdict, anchors)
+        reading.all()
+        reading.remembered(against)
     except (sqlite3.Error, OSError, OverflowError) as problem:
         verdict.add(None, f"the database file is damaged or not readable: {problem}")
     finally:
@@ -233,6 +239,16 @@ class _Reading:
                 self._note(size, root, note)
         if last != self._verdict.entries:
             self._verdict.add(last, "entries beyond the last head")
+
+    def remembered(self, heads: Sequence[Checkpoint]) -> None:
+        """Heads that were given out, against the log as it now is."""
+        for head in heads:
+            if head.size > self._verdict.entries:
+                gone = f"entries are gone: a head of size {head.size} was signed, and is remembered"
+                self._verdict.add(self._verdict.entries, gone)
+            elif head.root != self._root(head.size):
+                said = f"entries up to here are not those of the remembered head of size {head.size}"
+                self._verdict.add(max(head.size - 1, 0), f"{said}: the log was rewritten")
 
     def _note(self, size: int, root: bytes, note: Any) -> None:
         try:

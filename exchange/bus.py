@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 from lxml import etree
 
+from exchange.attestations import Attestations
 from exchange.evidence import Evidence
 from exchange.journal import Journal
 from exchange.placing import City
@@ -17,6 +18,7 @@ from exchange.store.sqlite import Store
 from exchange.uploads import Uploads
 from exchange.validation import Lists
 from mappings.feed import Feed
+from security.anchors import Anchors
 from security.keys import SigningKey
 from security.suites import XmlSuites
 from security.xmldsig import STANDARD
@@ -47,6 +49,8 @@ class Bus(msgspec.Struct, frozen=True):
     outcome_secret: keys the salts of outcome trees, 32 octets
     wake:         tells the scheduler that a delivery was accepted
     clock:        now, aware, UTC
+    anchors:      what partners trust of this bus: the log's key, and who watches it
+    attestations: what witnesses and timestamp authorities said of heads
     xml_suites:   the names that SM2 and SM3 go by in XML signatures
     """
 
@@ -69,6 +73,8 @@ class Bus(msgspec.Struct, frozen=True):
     uploads: Uploads
     wake: Callable[[], None]
     clock: Callable[[], datetime]
+    anchors: Anchors
+    attestations: Attestations
     batch_deliveries: int = 500
     transformation_m: float = 1.0
     on_classified: Literal["refuse", "hold"] = "refuse"
@@ -79,3 +85,4 @@ class Bus(msgspec.Struct, frozen=True):
         self.journal.close()
         self.evidence.close()
         self.store.close()
+        self.attestations.close()

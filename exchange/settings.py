@@ -7,6 +7,8 @@ from typing import Literal
 import msgspec
 
 from exchange.bus import Limits
+from security.checkpoint import note_name
+from security.cosignature import Witness
 from security.errors import Misconfigured
 from security.keys import Algorithm
 from security.sealing import Cipher
@@ -146,6 +148,29 @@ class EvidenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seal: Literal["sensitive", "all"] = "sensitive"
 
 
+class WitnessesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who watches the log from outside.
+
+    witness: name, as in the lines that it signs, and Ed25519 public key in hex, as `yongtong witness --new-key` says
+    quorum:  how many of them must have signed a head before partners take it for witnessed; 0 asks for none
+    """
+
+    quorum: int = 0
+    witness: list[Witness] = []
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a quorum that cannot be met, a name that names nobody or two, a key that is none."""
+        try:
+            names = [note_name(witness.name) for witness in self.witness]
+            keys = {witness.public_key.public_bytes_raw() for witness in self.witness}
+        except Misconfigured as problem:
+            raise ValueError(str(problem)) from problem
+        if not len(set(names)) == len(keys) == len(names):
+            raise ValueError("two witnesses have one name or one key")
+        if not 0 <= self.quorum <= len(names):
+            raise ValueError(f"quorum {self.quorum} of {len(names)} witnesses")
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. `at(path)` resolves a path against the file's own folder."""
 
@@ -162,6 +187,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     authority: list[AuthoritySettings] = []
     suites: SuiteSettings = SuiteSettings()
     evidence: EvidenceSettings = EvidenceSettings()
+    witnesses: WitnessesSettings = WitnessesSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:

@@ -147,14 +147,25 @@ def verify_consistency(first: int, second: int, proof: Sequence[bytes], first_ro
     if not proof:
         return False
     # A first tree that is one complete subtree needs no node of its own: its root is the start.
-    path = list(proof) if first & (first - 1) else [first_root, *proof]
+    path = proof if first & (first - 1) else [first_root, *proof]
+    return roots_by(first, second, path) == (first_root, second_root)
+
+
+def roots_by(first: int, second: int, path: Sequence[bytes]) -> tuple[bytes, bytes] | None:
+    """The roots of the trees of `first` and `second` that a consistency proof leads to, 0 < first < second.
+
+    path: RFC 6962's proof, before it the root of the first tree where that is one complete subtree; at least one node
+
+    None unless the path is used up exactly. Where the second root is a known one, so is every node of the path: the
+    first root is then that of the second tree's first leaves, and no other can be shown.
+    """
     node, last = first - 1, second - 1
     while node & 1:
         node, last = node >> 1, last >> 1
     old = new = path[0]
     for sibling in path[1:]:
         if last == 0:
-            return False
+            return None
         if node & 1 or node == last:
             old, new = node_hash(sibling, old), node_hash(sibling, new)
             while not node & 1 and node:
@@ -162,7 +173,7 @@ def verify_consistency(first: int, second: int, proof: Sequence[bytes], first_ro
         else:
             new = node_hash(new, sibling)
         node, last = node >> 1, last >> 1
-    return last == 0 and old == first_root and new == second_root
+    return (old, new) if last == 0 else None
 
 
 def _split(width: int) -> int:

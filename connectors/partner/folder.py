@@ -29,8 +29,8 @@ class PartnerFolder:
     """Files of one bureau in a folder named by its code.
 
     `signing.key`, `signing.pem`, `connection.key`, `connection.pem`, `ca.pem` (which the bus's TLS certificate is
-    checked against), `anchors.json`, perhaps `keys.toml`; written here: `checkpoint`, `receipts/`, `reports/`,
-    `forks/`.
+    checked against), `anchors.json`, perhaps `keys.toml`; of a witness `witness.key`; written here: `checkpoint`,
+    `receipts/`, `reports/`, `forks/`, `witness/`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,11 +111,22 @@ class PartnerFolder:
         self._write(path, document)
         return path
 
-    def keep_fork(self, ours: str, theirs: str, now: datetime) -> Path:
-        """Keep two heads that cannot both be of one log; gives the folder."""
+    def cosigned(self) -> str:
+        """The text of the last head of the log that was signed as a witness; empty before the first."""
+        path = self.path / "witness" / "checkpoint"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def keep_cosigned(self, checkpoint: str) -> None:
+        """Keep a head that is about to be signed as a witness, in place of the last one."""
+        self._write(self.path / "witness" / "checkpoint", checkpoint.encode("utf-8"))
+
+    def keep_fork(self, ours: str, theirs: str, proof: bytes | None, now: datetime) -> Path:
+        """Keep two heads that cannot both be of one log, and what proves so; gives the folder."""
         folder = self.path / "forks" / now.strftime("%Y%m%dT%H%M%S.%fZ")
         self._write(folder / "remembered.checkpoint", ours.encode("utf-8"))
         self._write(folder / "offered.checkpoint", theirs.encode("utf-8"))
+        if proof is not None:
+            self._write(folder / "fork.json", proof)
         return folder
 
     def _write(self, path: Path, octets: bytes) -> None:

@@ -1,13 +1,17 @@
 """The partner remembers the log's last head, and takes no head that does not continue it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
 from connectors.partner.folder import PartnerFolder
+from connectors.partner.log import Log
+from security.anchors import Anchors
 from security.checkpoint import Checkpoint
-from security.errors import Refusal
+from security.errors import Refusal, Unavailable
+from security.fork import prove_fork
 from security.merkle import verify_consistency
 
 
@@ -20,10 +24,13 @@ class Consistency(msgspec.Struct, frozen=True):
 
 
 class Heads:
-    """One partner's view of one log. A fork is refused, and both heads are kept: together they are the proof of it."""
+    """One partner's view of one log. A fork is refused, and both heads are kept: together they are the proof of it.
 
-    def __init__(self, folder: PartnerFolder, clock: Callable[[], datetime]) -> None:
-        self._folder, self._clock = folder, clock
+    log: where what a proof of the fork still lacks can be asked for
+    """
+
+    def __init__(self, folder: PartnerFolder, clock: Callable[[], datetime], log: Log | None = None) -> None:
+        self._folder, self._clock, self._log = folder, clock, log
         self._anchors = folder.anchors
 
     def known_size(self) -> int:
@@ -35,13 +42,18 @@ class Heads:
         """Take a signed head if it and the remembered one are of one log, and remember the larger.
 
         consistency: the bus's proof between the two sizes, whichever is larger
-        Raises Refusal `audit.checkpoint_invalid`, `audit.log_forked`.
+        Raises Refusal `audit.checkpoint_invalid`, `audit.log_forked`, `audit.log_truncated`.
         """
         offered = self._anchors.head(offered_text)
         remembered = self._remembered()
-        if remembered is not None and not _one_log(remembered, offered, consistency):
-            kept = self._folder.keep_fork(self._folder.remembered(), offered_text, self._clock())
-            raise Refusal("audit.log_forked", f"{remembered.size} and {offered.size}; both kept in {kept}")
+        if remembered is not None and not one_log(remembered, offered, consistency):
+            nodes = consistency.nodes if consistency else ()
+            ours = self._folder.remembered()
+            kept = keep_fork(ours, offered_text, nodes, self._folder, self._clock(), self._log)
+            # A bus that cannot prove the smaller head out of the larger one's log has that log no more.
+            shorter = offered.size < remembered.size and consistency is None
+            code = "audit.log_truncated" if shorter else "audit.log_forked"
+            raise Refusal(code, f"{remembered.size} and {offered.size}; both kept in {kept}")
         if remembered is None or offered.size > remembered.size:
             self._folder.remember(offered_text)
         return offered
@@ -62,7 +74,8 @@ class Heads:
         return self._anchors.head(text) if text else None
 
 
-def _one_log(one: Checkpoint, other: Checkpoint, consistency: Consistency | None) -> bool:
+def one_log(one: Checkpoint, other: Checkpoint, consistency: Consistency | None) -> bool:
+    """Whether two heads are of one log, the smaller first."""
     first, second = sorted((one, other), key=lambda head: head.size)
     if first.size == second.size:
         return first.root == second.root
@@ -71,3 +84,29 @@ def _one_log(one: Checkpoint, other: Checkpoint, consistency: Consistency | None
     if consistency is None or (consistency.first, consistency.second) != (first.size, second.size):
         return False
     return verify_consistency(first.size, second.size, consistency.nodes, first.root, second.root)
+
+
+def keep_fork(
+    ours: str, theirs: str, nodes: Sequence[bytes], folder: PartnerFolder, now: datetime, log: Log | None = None
+) -> Path:
+    """Keep two heads that cannot both be of one log, and where the bus gave enough for it the document that proves so
+    to everybody; gives the folder.
+
+    nodes: the bus's consistency proof between them, if it gave one; log: where the rest is asked for
+    """
+    return folder.keep_fork(ours, theirs, _proof(ours, theirs, nodes, folder.anchors, log), now)
+
+
+def _proof(ours: str, theirs: str, nodes: Sequence[bytes], anchors: Anchors, log: Log | None) -> bytes | None:
+    """The document, or None: a bus that forked its log is asked for what proves it, and may well keep silent."""
+    first, second = sorted(anchors.head(note).size for note in (ours, theirs))
+    try:
+        if first < second and log is not None:
+            nodes = nodes or log.consistency(first, second)
+            if first & (first - 1) == 0 and nodes:
+                # RFC 6962 leaves out the root over the first leaves, a complete subtree. The path of the next entry
+                # has it, where the two meet: below what both proofs share.
+                nodes = [log.inclusion(first, second)[-len(nodes)], *nodes]
+        return prove_fork(ours, theirs, nodes, anchors)
+    except (Refusal, Unavailable, IndexError):
+        return None

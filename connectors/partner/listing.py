@@ -7,10 +7,10 @@ import msgspec
 import requests
 
 from connectors.partner.answers import Component
-from security.errors import Refusal, Unavailable, sentences
+from connectors.partner.rest import asked
+from security.errors import Unavailable
 
 AT_ONCE: Final = 1000  # components a page, the most that the bus gives
-TIMEOUT_S: Final = 60.0
 
 
 class _Page(msgspec.Struct, frozen=True):
@@ -20,24 +20,14 @@ class _Page(msgspec.Struct, frozen=True):
     next: int
 
 
-class _Said(msgspec.Struct, frozen=True):
-    code: str
-    detail: str
-    reference: str
-
-
-class _Refused(msgspec.Struct, frozen=True):
-    refusal: _Said
-
-
-def components(session: requests.Session, url: str, asked: dict[str, str]) -> Iterator[tuple[Component, ...]]:
-    """Every page until an empty one. asked: `class`, `state`, `purpose`, `case_number`.
+def components(session: requests.Session, url: str, wanted: dict[str, str]) -> Iterator[tuple[Component, ...]]:
+    """Every page until an empty one. wanted: `class`, `state`, `purpose`, `case_number`.
 
     Raises Refusal with the bus's own code, on whichever page; Unavailable.
     """
     after = 0
     while True:
-        page = _page(session, f"{url}/api/v1/components", {**asked, "after": after, "limit": AT_ONCE})
+        page = _page(session, f"{url}/api/v1/components", {**wanted, "after": after, "limit": AT_ONCE})
         if not page.components:
             return
         yield page.components
@@ -45,16 +35,8 @@ def components(session: requests.Session, url: str, asked: dict[str, str]) -> It
 
 
 def _page(session: requests.Session, address: str, query: dict[str, Any]) -> _Page:
+    octets = asked(session, "GET", address, params=query)
     try:
-        answer = session.get(address, params=query, timeout=TIMEOUT_S)
-    except requests.RequestException as problem:
-        raise Unavailable(f"{address}: {problem}") from problem
-    try:
-        if answer.status_code == 200:
-            return msgspec.json.decode(answer.content, type=_Page)
-        said = msgspec.json.decode(answer.content, type=_Refused).refusal
+        return msgspec.json.decode(octets, type=_Page)
     except msgspec.MsgspecError as problem:
-        raise Unavailable(f"{address}: HTTP {answer.status_code}") from problem
-    refusal = Refusal(said.code, said.detail) if said.code in sentences() else Refusal("answer.refused", said.code)
-    refusal.reference = said.reference
-    raise refusal
+        raise Unavailable(f"{address}: not a page of components") from problem

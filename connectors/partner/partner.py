@@ -14,6 +14,8 @@ from connectors.partner import listing
 from connectors.partner.answers import Changes, Component, Near, Ownership, typed
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Consistency, Heads
+from connectors.partner.log import Log
+from connectors.partner.rest import session_of
 from connectors.transports.soap_client import SoapClient, Version, Wsse
 from security.checkpoint import Checkpoint
 from security.errors import Refusal
@@ -80,7 +82,7 @@ class Partner:
     ) -> None:
         self._folder, self._url, self._check, self._clock, self._version = folder, url, check, clock, version
         self._origin, self._upload_above_bytes = folder.anchors.origin, upload_above_bytes
-        self._heads = Heads(folder, clock)
+        self._heads = Heads(folder, clock, Log(folder, url))
         self._clients: dict[str, SoapClient] = {}
 
     def push(
@@ -230,11 +232,7 @@ class Partner:
         return self._clients[service]
 
     def _session(self) -> requests.Session:
-        session = requests.Session()
-        session.trust_env = False  # no proxy and no other CA than ours comes between by an environment variable
-        session.cert = (self._folder.file("connection.pem"), self._folder.file("connection.key"))
-        session.verify = self._folder.file("ca.pem")
-        return session
+        return session_of(self._folder)
 
     def _names(self, message_id: str, on_behalf_of: str = "") -> dict[str, str]:
         return {"Sender": on_behalf_of or self._folder.bureau, "Recipient": self._origin, "MessageId": message_id}

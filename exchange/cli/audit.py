@@ -17,6 +17,7 @@ from exchange.receipts import VerifiedDocument, verify_receipt
 from exchange.store.sqlite import Store
 from security.anchors import Anchors
 from security.errors import Misconfigured
+from security.fork import Fork, is_fork, open_fork
 
 MOST_READS = 1_000_000  # of one day
 
@@ -50,6 +51,22 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("--journal", type=Path, metavar="FILE", help="a copy, or its folder (this bus's own)")
     verify.add_argument("--anchors", type=Path, metavar="FILE", help="what is trusted (this bus's anchors.json)")
+    verify.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="CHECKPOINT",
+        help="a head that a partner or witness remembers must be of this log; may be given again",
+    )
+    add_command(
+        group,
+        common,
+        "anchors",
+        _anchors,
+        says="all that a partner trusts of this bus: keys, witnesses, authorities; hand it out as anchors.json",
+        example="yongtong audit anchors > anchors.json",
+    )
     prove = add_command(
         group,
         common,
@@ -68,7 +85,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         common,
         "verify",
         _verify_document,
-        says="check a receipt or report offline: nothing of the operator's but the trust anchors",
+        says="check a receipt, report or fork proof offline: nothing of the operator's but the trust anchors",
         example="yongtong verify receipt.json --anchors anchors.json",
     )
     offline.add_argument("document", metavar="RECEIPT", type=Path)
@@ -153,13 +170,26 @@ def _verify_log(options: argparse.Namespace) -> int:
     settings = None if options.journal and options.anchors else settings_of(options)
     journal = options.journal or app.state_of(settings or settings_of(options))
     anchors = read_anchors(options.anchors) if options.anchors else app.anchors_of(settings or settings_of(options))
+    against = [anchors.head(_read(path)) for path in options.against]
     say("正在重算全部审计记录 reading the whole log again …")
-    verdict = audit.verify(journal, anchors)
+    verdict = audit.verify(journal, anchors, against)
     if options.json:
         print_json({"ok": verdict.ok, **msgspec.to_builtins(verdict)})
     else:
         print_verdict(verdict)
     return 0 if verdict.ok else 1
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError as problem:
+        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+
+
+def _anchors(options: argparse.Namespace) -> int:
+    print_json(app.anchors_of(settings_of(options)))
+    return 0
 
 
 def print_verdict(verdict: audit.AuditVerdict) -> None:
@@ -211,11 +241,32 @@ def _verify_document(options: argparse.Namespace) -> int:
         octets = options.document.read_bytes()
     except OSError as problem:
         raise Misconfigured(f"{options.document}: {problem.strerror}") from problem
-    verified = verify_receipt(octets, read_anchors(options.anchors))
+    anchors = read_anchors(options.anchors)
+    if is_fork(octets):
+        return _show_fork(open_fork(octets, anchors), options)
+    verified = verify_receipt(octets, anchors)
     if options.json:
         print_json({"ok": True, "kind": verified.kind, "document": verified.document})
     else:
         print_verified(verified)
+    return 0
+
+
+def _show_fork(fork: Fork, options: argparse.Namespace) -> int:
+    """What a fork proof proves: of the operator, and with nothing of his but the log's public key."""
+    first, second = fork.first, fork.second
+    if options.json:
+        heads = [{"size": head.size, "root": head.root.hex()} for head in (first, second)]
+        print_json({"ok": True, "kind": "fork", "origin": fork.origin, "heads": heads})
+        return 0
+    rows = [
+        ("日志 log", fork.origin),
+        ("签名 signatures", "both heads are signed by the log's own key 两个存证点均为日志密钥所签"),
+        (f"存证点 head, {first.size} entries", first.root.hex()),
+        (f"存证点 head, {second.size} entries", second.root.hex()),
+        (f"第二个日志在 {first.size} 条时 the second log, at {first.size}", fork.continued.hex()),
+    ]
+    print_table("FORK PROVEN 日志分叉: no one log has both heads 不可能属于同一日志", ["", ""], rows)
     return 0
 
 

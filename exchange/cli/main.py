@@ -18,6 +18,7 @@ from exchange.cli import (
     partner,
     people,
     serving,
+    witness,
 )
 from exchange.cli.output import STDERR, print_json, print_refusal, refusal_document
 from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, Unavailable
@@ -25,7 +26,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export),
-    *(held, evidence, audit, doctor),
+    *(held, evidence, audit, witness, doctor),
 )
 
 

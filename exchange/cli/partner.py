@@ -62,13 +62,19 @@ def add_partner_options(parser: argparse.ArgumentParser, *, required: bool) -> N
 
 def partner_of(options: argparse.Namespace) -> Partner:
     """The partner that --as names, speaking to the bus at --url."""
-    url = options.url or url_of(options)
+    return open_partner(folder_of(options), https_url_of(options))
+
+
+def https_url_of(options: argparse.Namespace) -> str:
+    """Where the bus's HTTPS doors are, as --url or the settings say."""
+    url: str = options.url or url_of(options)
     if not url.startswith("https://"):
         raise Misconfigured(f"{url}: write https://host:port")  # elsewhere our own certificate would not be shown
-    return open_partner(_folder_of(options), url)
+    return url
 
 
-def _folder_of(options: argparse.Namespace) -> Path:
+def folder_of(options: argparse.Namespace) -> Path:
+    """The folder of the bureau that --as names. Raises Misconfigured where there is none."""
     folder: Path = Path(options.partners) / options.bureau
     if not folder.is_dir():
         raise Misconfigured(f"{folder}: no keys of {options.bureau} here; name their folder with --partners")
@@ -116,7 +122,7 @@ def _push(options: argparse.Namespace) -> int:
     if options.dry:
         return _write_dry(options, content, kind, message_id)
     if options.over == "mqtt":
-        with open_mqtt_partner(_folder_of(options), options.url or mqtt_url_of(options)) as over_mqtt:
+        with open_mqtt_partner(folder_of(options), options.url or mqtt_url_of(options)) as over_mqtt:
             return _pushed(options, over_mqtt, content, kind, message_id)
     return _pushed(options, partner_of(options), content, kind, message_id)
 
@@ -139,7 +145,7 @@ def _pushed(
 
 def _write_dry(options: argparse.Namespace, content: Content, kind: str, message_id: str) -> int:
     """Write the signed envelope as `mosquitto_pub -f` or any other MQTT client sends it."""
-    folder, now = PartnerFolder(_folder_of(options)), app.utc_now()
+    folder, now = PartnerFolder(folder_of(options)), app.utc_now()
     octets = sealed(folder, options.feed, content, kind, message_id, now, options.on_behalf_of)
     try:
         options.dry.write_bytes(octets)

@@ -38,12 +38,14 @@ _KEY: Final = re.compile(r"[0-9]{1,18}")
 _ALWAYS: Final = ("purpose", "case_number")
 LATER: Final = b'{"unavailable":"later"}'
 _STATUS: Final = {
-    **dict.fromkeys(("component.unknown", "delivery.unknown", "report.not_ready"), 404),
+    **dict.fromkeys(("component.unknown", "delivery.unknown", "report.not_ready", "audit.not_cosigned"), 404),
     **dict.fromkeys(("grant.attribute_masked", "export.area_too_large"), 403),
     **dict.fromkeys(("size.too_large", "jws.too_large"), 413),
     "http.body_slow": 408,
     "http.media_type": 415,
     "delivery.id_reused": 409,
+    "audit.head_not_ours": 409,
+    "audit.witness_unknown": 403,
 }
 
 log = logging.getLogger("yongtong.door")
@@ -144,9 +146,23 @@ class RestDoor:
         return Response(report, headers=UNSIGNED, media_type="application/jose+json")
 
     async def checkpoint(self, request: Request) -> Response:
-        """The newest signed head of the log, as C2SP text."""
-        await self._admitted(request, "deliveries", _query(request))
-        return Response(self._bus.journal.checkpoint(), headers=UNSIGNED, media_type="text/plain")
+        """The newest signed head of the log, as C2SP text; or the newest that witnesses signed, with their lines.
+
+        404 `audit.not_cosigned` while none is signed by as many as the settings demand.
+        """
+        query = _query(request, "cosigned")
+        if query.get("cosigned", "true") != "true":
+            raise Refusal("http.parameter", "cosigned")
+        await self._admitted(request, "deliveries", query)
+        text = self._cosigned() if "cosigned" in query else self._bus.journal.checkpoint()
+        return Response(text, headers=UNSIGNED, media_type="text/plain")
+
+    def _cosigned(self) -> str:
+        anchors = self._bus.anchors
+        head = self._bus.attestations.newest_cosigned([one.name for one in anchors.witnesses], anchors.quorum)
+        if head is None:
+            raise Refusal("audit.not_cosigned", f"{anchors.quorum} of {len(anchors.witnesses)}")
+        return head.checkpoint
 
     async def consistency(self, request: Request) -> Response:
         """RFC 6962 consistency proof between two sizes of the log."""

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from connectors.partner.folder import PartnerFolder
+from exchange.attestations import Attestations
 from exchange.bus import Bus, Limits
 from exchange.evidence import Evidence
 from exchange.journal import Journal
@@ -133,6 +134,8 @@ class TestBus:
             "wake": self._wake,
             "clock": lambda: datetime.now(UTC),
             "xml_suites": suites.xml,
+            "anchors": self.anchors,
+            "attestations": Attestations(folder),
         }
         self.bus = Bus(**fields)
 

@@ -233,7 +233,7 @@ def test_a_bus_whose_log_has_shrunk_is_found_out(
     seen = Log([b"%d" % i for i in range(50)])
     seen.key = test_bus.log_key
     folder.remember(seen.head(50))
-    with pytest.raises(Refusal, match=r"audit\.log_forked"):
+    with pytest.raises(Refusal, match=r"audit\.log_truncated"):
         Partner(folder, f"https://localhost:{running.port}", check).push("covers", in_memory(CSV), "text/csv", "m-1")
     assert not (folder.path / "receipts").exists()
     running.stop()

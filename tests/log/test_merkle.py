@@ -47,6 +47,33 @@ def test_every_consistency_vector_is_judged_right(shared_data: Callable[[str], P
         assert holds is not case["wantErr"], path
 
 
+def test_every_vector_of_a_subtree_is_judged_right_as_a_tree_of_its_own(
+    shared_data: Callable[[str], Path], tell: Callable[[str], None]
+) -> None:
+    """Our log proves nothing of subtrees, but one that may be one, [start, end), is a tree of end - start leaves."""
+    bad = 0
+    for path, case in cases(shared_data("merkle") / "testdata" / "subtreeinclusion"):
+        leaf, root = base64.b64decode(case["leafHash"] or ""), base64.b64decode(case["root"] or "")
+        index, size = case["leafIdx"] - case["start"], case["end"] - case["start"]
+        holds = is_subtree(case["start"], case["end"]) and merkle.verify_inclusion(
+            leaf, index, size, decoded(case["proof"]), root
+        )
+        assert holds is not case["wantErr"], path
+        bad += case["wantErr"]
+    for path, case in cases(shared_data("merkle") / "testdata" / "subtreeconsistency"):
+        roots = base64.b64decode(case["root1"] or ""), base64.b64decode(case["root2"] or "")
+        holds = merkle.verify_consistency(case["end"] - case["start"], case["size"], decoded(case["proof"]), *roots)
+        assert holds is (not case["wantErr"] and case["start"] == 0), path
+        bad += case["wantErr"]
+    tell(f"merkle subtrees: {bad} bad vectors, all refused")
+    assert bad > 100
+
+
+def is_subtree(start: int, end: int) -> bool:
+    """Whether [start, end) is one subtree of a larger tree."""
+    return 0 <= start < end and start & ((1 << (end - start - 1).bit_length()) - 1) == 0
+
+
 def test_the_empty_tree_has_the_hash_of_nothing() -> None:
     assert merkle.root_of([]).hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
