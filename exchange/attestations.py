@@ -96,6 +96,20 @@ class Attestations:
             max(quorum, 1),
         )
 
+    def waiting(self, witnesses: Sequence[str], quorum: int, since: datetime, until: datetime) -> Head | None:
+        """The largest head that any of these witnesses signed, if it still lacks signatures and was first signed in
+        that time."""
+        marks = ", ".join("?" * len(witnesses))
+        return self._head(
+            "SELECT size FROM (SELECT size, count(*) AS lines, min(signed_at) AS begun FROM cosignatures "
+            f"WHERE witness IN ({marks}) GROUP BY size ORDER BY size DESC LIMIT 1) "
+            "WHERE lines < ? AND begun BETWEEN ? AND ?",
+            *witnesses,
+            quorum,
+            instant(since),
+            instant(until),
+        )
+
     def stamped(self, index: int) -> Head | None:
         """The first head over an entry that has a timestamp, or None."""
         return self._head("SELECT size FROM timestamps WHERE size > ? ORDER BY size LIMIT 1", index)

@@ -41,8 +41,11 @@ class Log:
 
     def checkpoint(self) -> str:
         """The newest signed head; nothing of it is checked yet."""
-        octets = asked(self._session, "GET", f"{self._address}/checkpoint", params={"purpose": PURPOSE})
-        return octets.decode("utf-8", "replace")
+        return self._head({})
+
+    def to_cosign(self) -> str:
+        """The head that a witness should sign next, so that several sign the same; it may have lines of others."""
+        return self._head({"to_cosign": "true"})
 
     def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
         """RFC 6962's proof between two sizes, 0 < first <= second."""
@@ -61,6 +64,10 @@ class Log:
             return msgspec.json.decode(octets, type=Kept)
         except msgspec.MsgspecError as problem:
             raise Unavailable("the bus did not say what it kept") from problem
+
+    def _head(self, query: dict[str, str]) -> str:
+        octets = asked(self._session, "GET", f"{self._address}/checkpoint", params={**query, "purpose": PURPOSE})
+        return octets.decode("utf-8", "replace")
 
     def _nodes(self, what: str, query: dict[str, Any]) -> tuple[bytes, ...]:
         octets = asked(self._session, "GET", f"{self._address}/{what}", params={**query, "purpose": PURPOSE})

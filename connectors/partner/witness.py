@@ -43,16 +43,16 @@ class LogWitness:
         self._anchors = folder.anchors
 
     def look(self) -> Signed:
-        """Sign the log's newest head and hand the line in.
+        """Sign the head that the bus has for us, and hand the line in.
 
         Raises Refusal `audit.checkpoint_invalid`, `audit.log_truncated`, `audit.log_forked`, or the bus's own;
         Unavailable.
         """
         with self._alone():
-            offered = without_cosignatures(self._log.checkpoint(), self._anchors.origin)
             # Before the first head that it signs, the one that the partner remembers counts.
             ours = self._folder.cosigned() or self._folder.remembered()
-            head, before = self._anchors.head(offered), self._anchors.head(ours) if ours else None
+            before = self._anchors.head(ours) if ours else None
+            head, offered = self._offered(before.size if before else 0)
             if before is not None:
                 self._continues(before, head, ours, offered)
             # From here no other head of this size is ever signed, nor a smaller one: a crash now costs this line only.
@@ -60,6 +60,16 @@ class LogWitness:
             line = cosign(offered, self._name, self._key, self._clock())
             kept = self._log.hand_in(f"{offered}{line}\n")
         return Signed(head, before.size if before else 0, line, kept)
+
+    def _offered(self, before: int) -> tuple[Checkpoint, str]:
+        """What the bus has for us to sign, without the lines of others: one that waits for us, or the newest."""
+        for asked in (self._log.to_cosign, self._log.checkpoint):
+            offered = without_cosignatures(asked(), self._anchors.origin)
+            head = self._anchors.head(offered)
+            # Of a line of ours that was lost the bus does not know: what waits for us may be less than we signed.
+            if head.size >= before:
+                break
+        return head, offered
 
     def _continues(self, before: Checkpoint, head: Checkpoint, ours: str, offered: str) -> None:
         if head.size < before.size:

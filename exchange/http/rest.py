@@ -5,7 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -34,6 +34,7 @@ JSON: Final = "application/json"
 UNSIGNED: Final = {"yongtong-signed-request": "false"}
 MAX_RADIUS_M: Final = 500.0
 MAX_DISPUTES: Final = 500
+WITNESSES_WAIT: Final = timedelta(hours=1)  # for the others' signatures, before the newest head is shown again
 _KEY: Final = re.compile(r"[0-9]{1,18}")
 _ALWAYS: Final = ("purpose", "case_number")
 LATER: Final = b'{"unavailable":"later"}'
@@ -146,23 +147,17 @@ class RestDoor:
         return Response(report, headers=UNSIGNED, media_type="application/jose+json")
 
     async def checkpoint(self, request: Request) -> Response:
-        """The newest signed head of the log, as C2SP text; or the newest that witnesses signed, with their lines.
-
-        404 `audit.not_cosigned` while none is signed by as many as the settings demand.
+        """A signed head of the log, as C2SP text: the newest. cosigned: the newest that witnesses signed, with their
+        lines, 404 `audit.not_cosigned` while none is signed by as many as the settings demand. to_cosign: the one that
+        a witness should sign next.
         """
-        query = _query(request, "cosigned")
-        if query.get("cosigned", "true") != "true":
-            raise Refusal("http.parameter", "cosigned")
+        query = _query(request, *_HEADS)
+        wanted = query.keys() & _HEADS.keys()
+        if len(wanted) > 1 or any(query[name] != "true" for name in wanted):
+            raise Refusal("http.parameter", ", ".join(_HEADS))
         await self._admitted(request, "deliveries", query)
-        text = self._cosigned() if "cosigned" in query else self._bus.journal.checkpoint()
+        text = _HEADS[wanted.pop()](self._bus) if wanted else self._bus.journal.checkpoint()
         return Response(text, headers=UNSIGNED, media_type="text/plain")
-
-    def _cosigned(self) -> str:
-        anchors = self._bus.anchors
-        head = self._bus.attestations.newest_cosigned([one.name for one in anchors.witnesses], anchors.quorum)
-        if head is None:
-            raise Refusal("audit.not_cosigned", f"{anchors.quorum} of {len(anchors.witnesses)}")
-        return head.checkpoint
 
     async def consistency(self, request: Request) -> Response:
         """RFC 6962 consistency proof between two sizes of the log."""
@@ -224,6 +219,25 @@ class RestDoor:
         reference = told.reference or told.detail
         log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, _remote(request))
         return Response(plain_refusal(told), status_of(told), UNSIGNED, JSON)
+
+
+def _cosigned(bus: Bus) -> str:
+    names = [witness.name for witness in bus.anchors.witnesses]
+    head = bus.attestations.newest_cosigned(names, bus.anchors.quorum)
+    if head is None:
+        raise Refusal("audit.not_cosigned", f"{bus.anchors.quorum} of {len(names)}")
+    return head.checkpoint
+
+
+def _to_cosign(bus: Bus) -> str:
+    """Each look of a witness makes an entry, so each would find a newer head than the last one did. A head that some
+    have signed is therefore shown to the others for a while, that as many as are demanded sign the same."""
+    names, now = [witness.name for witness in bus.anchors.witnesses], bus.clock()
+    head = bus.attestations.waiting(names, bus.anchors.quorum, now - WITNESSES_WAIT, now + WITNESSES_WAIT)
+    return head.checkpoint if head else bus.journal.checkpoint()
+
+
+_HEADS: Final[Mapping[str, Callable[[Bus], str]]] = {"cosigned": _cosigned, "to_cosign": _to_cosign}
 
 
 def status_of(refusal: Refusal) -> int:

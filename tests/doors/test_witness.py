@@ -49,15 +49,18 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def _known(name: str, key: SigningKey) -> Witness:
+    assert isinstance(key.public_key, Ed25519PublicKey)
+    return Witness(name, key.public_key.public_bytes_raw().hex())
+
+
 class Watched:
     """A served bus that `water` watches as a witness and follows as a partner; its journal can be exchanged."""
 
     def __init__(self, test: TestBus, start: Start) -> None:
         self.test, self._start = test, start
         self.key = generate("EdDSA")
-        assert isinstance(self.key.public_key, Ed25519PublicKey)
-        witness = Witness(NAME, self.key.public_key.public_bytes_raw().hex())
-        test.anchors = msgspec.structs.replace(test.anchors, witnesses=[witness], quorum=1)
+        test.anchors = msgspec.structs.replace(test.anchors, witnesses=[_known(NAME, self.key)], quorum=1)
         self.folder = test.bureau("water")
         self.bus = msgspec.structs.replace(test.bus, anchors=test.anchors)
         self.running = start(make_app(self.bus, test.folder / "spool"))
@@ -72,6 +75,19 @@ class Watched:
 
     def witness(self, key: SigningKey | None = None) -> LogWitness:
         return LogWitness(self.folder, Log(self.folder, self.url), NAME, key or self.key, now)
+
+    def others(self, *names: str) -> list[LogWitness]:
+        """Further witnesses, each of a bureau of its own; served anew, all of them are demanded."""
+        keys = [generate("EdDSA") for _ in names]
+        known = [_known(f"{name}.{ORIGIN}", key) for name, key in zip(names, keys, strict=True)]
+        anchors = self.bus.anchors
+        more = msgspec.structs.replace(anchors, witnesses=[*anchors.witnesses, *known], quorum=1 + len(names))
+        self.running.stop()
+        self.bus = msgspec.structs.replace(self.bus, anchors=more)
+        folders = [self.test.bureau(name) for name in names]
+        self.running = self._start(make_app(self.bus, self.test.folder / "spool"))
+        made = zip(folders, known, keys, strict=True)
+        return [LogWitness(folder, Log(folder, self.url), one.name, key, now) for folder, one, key in made]
 
     def partner(self) -> Partner:
         return Partner(self.folder, self.url, partial(verify_receipt, anchors=self.test.anchors))
@@ -153,7 +169,35 @@ def test_a_witness_signs_what_continues_and_the_bus_shows_its_line(watched: Watc
     newest = watched.get("checkpoint").text
     assert watched.test.anchors.head(newest).size > second.head.size
     assert cosignatures(newest, watched.test.anchors.witnesses) == []
+    assert watched.get("checkpoint?cosigned=true&to_cosign=true").json()["refusal"]["code"] == "http.parameter"
     assert watched.get("checkpoint?cosigned=no").json()["refusal"]["code"] == "http.parameter"
+
+
+def test_several_witnesses_sign_the_same_head_though_each_look_makes_the_log_longer(watched: Watched) -> None:
+    two, three = watched.others("power", "gas")
+    one = watched.witness()
+    signed = []
+    # One looks twice as often as the others: it opens no new head while the others are still to sign.
+    for witness in (one, two, one, three, one, two, one, three):
+        watched.grow()
+        signed.append(witness.look())
+    sizes = [one.head.size for one in signed]
+    assert sizes[:4] == sizes[:1] * 4
+    assert sizes[4:] == sizes[4:5] * 4
+    assert sizes[4] > sizes[0]
+    assert [one.kept.cosigned for one in signed] == [False, False, False, True] * 2
+    shown = watched.get("checkpoint?cosigned=true").text
+    assert len(cosignatures(shown, watched.bus.anchors.witnesses)) == 3
+
+
+def test_who_is_asked_for_less_than_it_signed_signs_the_newest(watched: Watched) -> None:
+    """Its line was lost on the way, so the bus shows what another signed meanwhile."""
+    (two,) = watched.others("power")
+    one = watched.witness()
+    first = two.look()
+    watched.grow(2)
+    watched.folder.keep_cosigned(watched.bus.journal.checkpoint())
+    assert one.look().head.size > first.head.size
 
 
 def spoilt(watched: Watched, how: str) -> bytes:
@@ -266,7 +310,7 @@ def test_a_line_that_was_lost_on_the_way_is_made_again_for_the_same_head(watched
     note = watched.folder.cosigned()
 
     class Same(Log):
-        def checkpoint(self) -> str:
+        def to_cosign(self) -> str:
             return note
 
     again = LogWitness(watched.folder, Same(watched.folder, watched.url), NAME, watched.key, now).look()
