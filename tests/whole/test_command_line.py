@@ -69,6 +69,11 @@ class Desk:
         self.pushed()
         return self.bus.folder().path / "receipts" / f"{self.id}.receipt.json"
 
+    def remembered(self) -> str:
+        """A file with the head that the bureau remembers."""
+        self.pushed()
+        return str(self.bus.folder().path / "checkpoint")
+
     def there(self) -> Arguments:
         """The place of the first record of the delivery, once it was processed."""
         self.pushed()
@@ -234,6 +239,14 @@ GOOD: dict[str, Good] = {
     "audit verify": lambda desk: (["audit", "verify", *desk.here], {"ok", "entries", "receipts", "problems"}),
     "audit prove": lambda desk: (["audit", "prove", "0", *desk.here], {"index", "leaf", "proof", "checkpoint"}),
     "audit checkpoint": lambda desk: (["audit", "checkpoint", *desk.here], {"checkpoint"}),
+    "audit verify --against": lambda desk: (
+        ["audit", "verify", "--against", desk.remembered(), *desk.here], {"ok", "entries", "problems"}
+    ),
+    "audit anchors": lambda desk: (["audit", "anchors", *desk.here], {"origin", "log_key", "authorities"}),
+    "witness --new-key": lambda desk: (
+        ["witness", "--new-key", "--name", "w.example", "--key", str(desk.folder / "w.key"), *desk.partner],
+        {"witness", "key", "file"},
+    ),
     "verify": lambda desk: (["verify", str(desk.receipt()), *desk.anchors], {"ok", "kind", "document"}),
     "init": lambda desk: (["init", "--edition", "2007", *desk.settings()], {"origin", "edition", "anchors"}),
 }  # fmt: skip
@@ -303,7 +316,17 @@ REFUSED: dict[str, tuple[str, Bad]] = {
         "delivery.unknown", lambda desk: ["held", "release", "never-sent", "--by", SYSTEM.name, *desk.here]
     ),
     "audit prove": ("audit.not_in_log", lambda desk: ["audit", "prove", "999999999", *desk.here]),
+    "audit verify --against": (
+        "audit.checkpoint_invalid", lambda desk: ["audit", "verify", "--against", desk.file(b"no"), *desk.here]
+    ),
+    "witness": (
+        "audit.witness_unknown",
+        lambda desk: ["witness", "--key", desk.file(generate("EdDSA").pem(), "w.key"), *desk.partner],
+    ),
     "verify": ("signature.invalid", lambda desk: ["verify", altered(desk), *desk.anchors]),
+    "verify a fork": (
+        "audit.fork_unproven", lambda desk: ["verify", desk.file(b'{"typ": "yt-fork"}', "fork.json"), *desk.anchors]
+    ),
 }  # fmt: skip
 
 
@@ -390,6 +413,18 @@ WRONG: dict[str, tuple[str, Bad]] = {
     ),
     "audit verify of a missing journal's anchors": (
         "none.json", lambda desk: ["audit", "verify", "--anchors", "none.json", *desk.here]
+    ),
+    "a quorum that cannot be met": (
+        "quorum 2 of 0 witnesses", lambda desk: ["feeds", *desk.settings("[https]", "[witnesses]\nquorum = 2\n[https]")]
+    ),
+    "a witness without a key": (
+        "no Ed25519 key",
+        lambda desk: ["feeds", *desk.settings(
+            "[https]", '[[witnesses.witness]]\nname = "w"\nkey = "00"\n[https]')],
+    ),
+    "witness without its key": ("--new-key", lambda desk: ["witness", *desk.partner]),
+    "a witness's new key where one lies": (
+        "w.key", lambda desk: ["witness", "--new-key", "--key", desk.file(b"key", "w.key"), *desk.partner]
     ),
     "demo without its data": ("pipe_survey_results.xls", lambda desk: ["demo", "--data", str(desk.folder)]),
 }  # fmt: skip
