@@ -19,7 +19,7 @@ from bench.__main__ import WORK
 from bench.load import Plan, drive
 from bench.standing import Standing, standing
 from exchange import audit
-from exchange.cli.audit import read_anchors
+from exchange.app import anchors_of
 
 RESULT: Final = Path(__file__).parent / "soak.json"
 CLIENTS: Final = 16
@@ -67,7 +67,7 @@ def main() -> int:
             print(f"minute {number + 1}: {minutes[-1]}", file=sys.stderr)
         bus.drain(DRAIN_S)
         began_s = time.monotonic()
-        verdict = audit.verify(bus.trial.state, read_anchors(bus.trial.state / "anchors.json"))
+        verdict = audit.verify(bus.trial.state, anchors_of(bus.trial.settings))
         verify_s = round(time.monotonic() - began_s, 1)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     soak = Soak(commit, RATE_PER_S, minutes, sent, verdict.reports, verdict.ok, verdict.entries, verify_s)

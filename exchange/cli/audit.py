@@ -65,7 +65,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         "anchors",
         _anchors,
         says="all that a partner trusts of this bus: keys, witnesses, authorities; hand it out as anchors.json",
-        example="yongtong audit anchors > anchors.json",
+        example="yongtong audit anchors",
     )
     prove = add_command(
         group,

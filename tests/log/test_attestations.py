@@ -1,13 +1,14 @@
 """What witnesses and timestamp authorities say of a head: bytes as C2SP has them, and kept beside the log."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from exchange.attestations import Attestations
+from exchange.attestations import Attestations, take_cosignatures
 from exchange.entry import Entry
 from security.anchors import Anchors
 from security.cosignature import Witness, cosign, cosignatures, note_text, without_cosignatures
@@ -57,6 +58,38 @@ def test_heads_are_found_by_who_signed_them_and_when_they_were_stamped(bus: Jour
     assert [head and head.size for head in found] == [2, None, None, 3, 3]
     assert found[0] is not None
     assert [one.witness for one in cosignatures(found[0].checkpoint, [known])] == ["w"]
+    kept.close()
+
+
+def test_a_head_waits_for_further_witnesses_an_hour_and_by_no_clock_that_is_wrong(bus: JournalFolder) -> None:
+    journal = bus.open()
+    for _ in range(3):
+        journal.note(Entry(type="read", outcome="answered")).result()
+    kept, hour = Attestations(bus.folder), timedelta(hours=1)
+    keys = {name: generate("EdDSA") for name in ("a", "b", "c")}
+    known = [witness(name, key) for name, key in keys.items()]
+
+    def signs(name: str, size: int, at: datetime) -> None:
+        head = kept.head(size)
+        assert head is not None
+        take_cosignatures(head.checkpoint + cosign(head.checkpoint, name, keys[name], at) + "\n", anchors, kept)
+
+    def waiting(now: datetime, quorum: int = 2) -> int | None:
+        head = kept.waiting(["a", "b", "c"], quorum, now - hour, now + hour)
+        return head.size if head else None
+
+    anchors = msgspec.structs.replace(bus.anchors, witnesses=known, quorum=2)
+    assert waiting(NOW) is None
+    signs("a", 1, NOW)
+    assert [waiting(NOW), waiting(NOW + hour), waiting(NOW + 2 * hour), waiting(NOW, quorum=1)] == [1, 1, None, None]
+    signs("b", 1, NOW)
+    assert waiting(NOW) is None, "it has enough"
+    signs("c", 2, NOW + timedelta(days=1))
+    assert waiting(NOW) is None, "a witness whose clock is a day ahead holds nobody up"
+    newest = kept.newest_cosigned(["a", "b", "c"], 2)
+    assert newest is not None
+    assert (newest.size, newest.witnesses) == (1, ("a", "b"))
+    assert kept.newest_cosigned(["a", "c"], 2) is None, "who is no witness any more does not count"
     kept.close()
 
 

@@ -115,6 +115,15 @@ def test_two_signed_heads_of_one_size_need_nothing_else() -> None:
         prove_fork(Tree(5).head(5), Tree(5, 2).head(5), [b"x" * 32], ANCHORS)
 
 
+def test_heads_signed_by_sm2_prove_it_too() -> None:
+    key, size, roots = generate("SM2"), 7, (Tree(7, 2).hashes, Tree(7).hashes)
+    anchors = Anchors(ORIGIN, log_key_octets(key.public_key).hex(), [], "SM2")
+    one, other = (sign_checkpoint(ORIGIN, size, merkle.root_of(hashes), key) for hashes in roots)
+    assert open_fork(prove_fork(one, other, [], anchors), anchors).first.size == size
+    with pytest.raises(Refusal, match=r"audit\.fork_unproven"):
+        prove_fork(one, sign_checkpoint(ORIGIN, size, merkle.root_of(roots[0]), key), [], anchors)
+
+
 @pytest.mark.parametrize("octets", [b"", b"{}", b"[1]", b"\xff", b'{"typ": 7}', b'{"payload": "", "signature": ""}'])
 def test_other_documents_are_not_taken_for_one(octets: bytes) -> None:
     assert not is_fork(octets)
