@@ -19,6 +19,7 @@ from exchange.receipts import verify_receipt
 from security import merkle
 from security.checkpoint import sign_checkpoint
 from security.errors import Misconfigured, Refusal, Unavailable
+from security.fork import open_fork
 from security.keys import SigningKey, generate
 from security.message import in_memory
 from security.wss import sign
@@ -100,6 +101,21 @@ def test_a_fork_is_refused_and_both_heads_are_kept(folder: PartnerFolder) -> Non
     assert (kept / "remembered.checkpoint").read_text() == log.head(4)
     assert (kept / "offered.checkpoint").read_text() == forked.head(9)
     assert heads.known_size() == 4
+
+
+def test_what_a_partner_keeps_of_a_fork_proves_it_by_itself(folder: PartnerFolder) -> None:
+    log = Log([b"%d" % i for i in range(9)])
+    forked = Log([b"%d" % i for i in range(3)] + [b"rewritten"] + [b"%d" % i for i in range(4, 9)])
+    forked.key = log.key
+    heads = watching(folder, log)
+    heads.follow(log.head(5), None)
+    for offered, proof in ((forked.head(9), forked.proof(5, 9)), (forked.head(5), None)):
+        with pytest.raises(Refusal, match=r"audit\.log_forked"):
+            heads.follow(offered, proof)
+    with pytest.raises(Refusal, match=r"audit\.log_forked"):
+        heads.take_unproven(forked.head(5))
+    kept = [(path / "fork.json").read_bytes() for path in sorted((folder.path / "forks").iterdir())]
+    assert [open_fork(octets, folder.anchors).second.size for octets in kept] == [9, 5, 5]
 
 
 @pytest.mark.parametrize("first, second", [(3, 9), (4, 8)])
