@@ -3,6 +3,7 @@
 Nothing here is believed: whoever uses a line or a token checks it again, against keys that come from elsewhere.
 """
 
+import re
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from security.anchors import Anchors
 from security.cosignature import Cosignature, cosignatures, note_text
 from security.errors import Refusal, Unavailable
 
-LARGEST: Final = 1 << 63  # the database's integers end here
+_SIZE: Final = re.compile(r"[0-9]{1,18}")  # within the database's integers
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -37,11 +38,12 @@ def take_cosignatures(checkpoint: str, anchors: Anchors, kept: "Attestations") -
     Raises Refusal `audit.checkpoint_invalid`, `audit.head_not_ours`, `audit.cosignature_invalid`,
     `audit.witness_unknown`; Unavailable where the disk would not have it.
     """
-    size = anchors.head(checkpoint).size
-    ours = kept.head(size) if size < LARGEST else None
-    # A head that our key signed and our log has not: the log lost entries, was rewritten, or the key is out.
+    # What stands word for word in our own log needs no signature of ours on it.
+    size = _stated_size(checkpoint)
+    ours = kept.head(size)
     if ours is None or note_text(ours.checkpoint) != note_text(checkpoint):
-        raise Refusal("audit.head_not_ours", f"size {size}")
+        # A head that our key signed and our log has not: the log lost entries, was rewritten, or the key is out.
+        raise Refusal("audit.head_not_ours", f"size {anchors.head(checkpoint).size}")
     lines = cosignatures(checkpoint, anchors.witnesses)
     if not lines:
         raise Refusal("audit.witness_unknown")
@@ -50,6 +52,12 @@ def take_cosignatures(checkpoint: str, anchors: Anchors, kept: "Attestations") -
     except sqlite3.OperationalError as problem:
         raise Unavailable(f"cosignatures cannot be kept: {problem}") from problem
     return kept.head(size) or ours
+
+
+def _stated_size(checkpoint: str) -> int:
+    """The size that a note states; -1, which no head has, where it states none."""
+    lines = checkpoint.split("\n", 2)
+    return int(lines[1]) if len(lines) > 2 and _SIZE.fullmatch(lines[1]) else -1
 
 
 class Attestations:

@@ -280,7 +280,7 @@ def print_verified(verified: VerifiedDocument) -> None:
         ("承诺 detail", "is what the entry commits to"),
         ("证据类别 evidence class", document.get("evidence_class", "see the receipt")),
         *([("代报 asserted by", document["asserted_by"])] if "asserted_by" in document else []),
-        ("见证 witnesses", "UNWITNESSED 无见证: none is asked for yet"),
+        ("见证 witnesses", "UNWITNESSED 无见证: a receipt is older than any witness's signature; a bundle has them"),
         ("时间戳 timestamp", "NONE 无: the time is the bus's own clock"),
         ("报送 delivery", f"{document['sender']}, {document['feed']}, {document['message_id']}"),
     ]
