@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 from connectors.transports.fetch import fetch
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
+from exchange.attestations import Attestations
 from exchange.bus import Bus
 from exchange.certificate_watch import CertificateWatch
 from exchange.decisions import Officer, Role
@@ -48,6 +49,8 @@ from exchange.replays import Replays
 from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
 from exchange.store.sqlite import Store
+from exchange.timestamp_watch import Authorities, TimestampWatch
+from exchange.timestamping import Coverage, Rule
 from exchange.uploads import Uploads
 from mappings.codelists import edition as edition_of
 from mappings.feed import Feed
@@ -240,8 +243,31 @@ def own_certificates(settings: Settings) -> list[Ending]:
 
 
 def anchors_of(settings: Settings) -> Anchors:
-    """The public trust anchors that `init` wrote."""
-    return msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
+    """The public trust anchors that `init` wrote, with the timestamp authorities that the settings name."""
+    anchors = msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
+    pems = [pki.pem_of(der).decode() for der in timestamp_roots(settings)]
+    return msgspec.structs.replace(anchors, timestamp_certificates=pems)
+
+
+def timestamp_roots(settings: Settings) -> tuple[bytes, ...]:
+    """The roots of the timestamp authorities, DER; none where no timestamps are made. Raises Misconfigured."""
+    said = settings.timestamps
+    if not said.urls and not said.certificates:
+        return ()
+    if not said.urls or not said.certificates:
+        raise Misconfigured(f"{settings.source}: [timestamps] urls and certificates go together")
+    return _certificates_in(settings.at(said.certificates))
+
+
+def open_coverage(settings: Settings, journal: Journal) -> Coverage | None:
+    """How far the log lies under timestamps; None where none are demanded. Raises Misconfigured."""
+    said, roots = settings.timestamps, timestamp_roots(settings)
+    if not roots:
+        return None
+    if not 0 < said.every_s < said.alarm_s:
+        raise Misconfigured(f"{settings.source}: [timestamps] every_s must be less than alarm_s")
+    rule = Rule(*(timedelta(seconds=limit) for limit in (said.alarm_s, said.pending_s, said.refused_s)))
+    return Coverage(journal, Attestations(state_of(settings)), roots, rule)
 
 
 def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
@@ -372,6 +398,7 @@ def open_bus(
         transformation_m=settings.tolerances.transformation_m,
         on_classified=settings.feeds.on_classified,
         xml_suites=settings.suites.xml,
+        coverage=open_coverage(settings, journal),
     )
 
 
@@ -433,6 +460,7 @@ def serve(
             keeper = WorkerKeeper(settings.source)
             stack.callback(keeper.stop)
         stack.callback(_watch_certificates(settings, bus, revocations))
+        stack.callback(_watch_timestamps(settings, bus))
         tls = _server_tls(settings)
         app = make_app(bus, bus.folder / "spool")
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
@@ -458,8 +486,29 @@ def _watch_certificates(settings: Settings, bus: Bus, revocations: Revocations) 
         lambda: secrets.token_bytes(16),
         bus.clock,
     )
+    return _watching(watch.run, "certificates")
+
+
+def _watch_timestamps(settings: Settings, bus: Bus) -> Callable[[], None]:
+    """Start having the log's heads stamped, where the settings name who does; gives what ends it."""
+    if bus.coverage is None:
+        return lambda: None
+    said, attestations = settings.timestamps, Attestations(bus.folder)
+    authorities = Authorities(said.urls, timestamp_roots(settings), timedelta(seconds=said.every_s))
+    watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, fetch, bus.clock)
+    ended = _watching(watch.run, "timestamps")
+
+    def stop() -> None:
+        ended()
+        attestations.close()
+
+    return stop
+
+
+def _watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:
+    """Start a thread that asks others' servers; gives what ends it."""
     stopping = threading.Event()
-    thread = threading.Thread(target=watch.run, args=(stopping,), name="certificates", daemon=True)
+    thread = threading.Thread(target=run, args=(stopping,), name=name, daemon=True)
     thread.start()
 
     def stop() -> None:

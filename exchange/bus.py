@@ -14,6 +14,7 @@ from exchange.placing import City
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.store.sqlite import Store
+from exchange.timestamping import Coverage
 from exchange.uploads import Uploads
 from exchange.validation import Lists
 from mappings.feed import Feed
@@ -48,6 +49,7 @@ class Bus(msgspec.Struct, frozen=True):
     wake:         tells the scheduler that a delivery was accepted
     clock:        now, aware, UTC
     xml_suites:   the names that SM2 and SM3 go by in XML signatures
+    coverage:     how far the log lies under timestamps; None where none are demanded
     """
 
     origin: str
@@ -73,9 +75,16 @@ class Bus(msgspec.Struct, frozen=True):
     transformation_m: float = 1.0
     on_classified: Literal["refuse", "hold"] = "refuse"
     xml_suites: XmlSuites = STANDARD
+    coverage: Coverage | None = None
+
+    def timestamp_pending(self) -> datetime | None:
+        """When the oldest entry was made that waits for a timestamp, once answers have to say so."""
+        return self.coverage.pending_since(self.clock()) if self.coverage is not None else None
 
     def close(self) -> None:
         """Write what is staged and give the files back."""
         self.journal.close()
+        if self.coverage is not None:
+            self.coverage.close()
         self.evidence.close()
         self.store.close()

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exchange.bus import Bus
+from exchange.http.envelopes import instant
 from exchange.http.proofs import checkpoint_size
 from exchange.http.reads import (
     changes_within,
@@ -28,10 +29,11 @@ from exchange.http.tls import client_certificate
 from exchange.intake import Admitted, admit_carrier, turn_away
 from exchange.map_area import Measured
 from exchange.publication import MOST, USUAL, VIEW
-from security.errors import AuditBroken, Refusal, Unavailable
+from security.errors import FOR_NOW, AuditBroken, Refusal, Unavailable
 
 JSON: Final = "application/json"
 UNSIGNED: Final = {"yongtong-signed-request": "false"}
+PENDING: Final = "yongtong-timestamp-pending"
 MAX_RADIUS_M: Final = 500.0
 MAX_DISPUTES: Final = 500
 _KEY: Final = re.compile(r"[0-9]{1,18}")
@@ -44,6 +46,7 @@ _STATUS: Final = {
     "http.body_slow": 408,
     "http.media_type": 415,
     "delivery.id_reused": 409,
+    **dict.fromkeys(FOR_NOW, 503),
 }
 
 log = logging.getLogger("yongtong.door")
@@ -130,7 +133,7 @@ class RestDoor:
         receipt = self._bus.journal.receipt(admitted.principal.bureau, message_id)
         if receipt is None:
             raise Refusal("delivery.unknown", message_id)
-        return Response(receipt, headers=UNSIGNED, media_type="application/jose+json")
+        return Response(receipt, headers={**UNSIGNED, **pending_header(self._bus)}, media_type="application/jose+json")
 
     async def report(self, request: Request) -> Response:
         """One's own report: the signed document itself. 404 `report.not_ready` while act two has not run."""
@@ -141,12 +144,13 @@ class RestDoor:
         report = self._bus.journal.report(sender, message_id)
         if report is None:
             raise Refusal("report.not_ready", message_id)
-        return Response(report, headers=UNSIGNED, media_type="application/jose+json")
+        return Response(report, headers={**UNSIGNED, **pending_header(self._bus)}, media_type="application/jose+json")
 
     async def checkpoint(self, request: Request) -> Response:
         """The newest signed head of the log, as C2SP text."""
         await self._admitted(request, "deliveries", _query(request))
-        return Response(self._bus.journal.checkpoint(), headers=UNSIGNED, media_type="text/plain")
+        headers = {**UNSIGNED, **pending_header(self._bus)}
+        return Response(self._bus.journal.checkpoint(), headers=headers, media_type="text/plain")
 
     async def consistency(self, request: Request) -> Response:
         """RFC 6962 consistency proof between two sizes of the log."""
@@ -184,7 +188,14 @@ class RestDoor:
 
     def _answer(self, admitted: Admitted, found: dict[str, Any]) -> Response:
         now = self._bus.clock()
-        head = {"signed_request": False, "answered_at": now, "as_of": now, "recipient": admitted.principal.bureau}
+        head: dict[str, Any] = {
+            "signed_request": False,
+            "answered_at": now,
+            "as_of": now,
+            "recipient": admitted.principal.bureau,
+        }
+        pending = self._bus.timestamp_pending()
+        head |= {"timestamp_pending": pending} if pending else {}
         return Response(msgspec.json.encode({**head, **found}), headers=UNSIGNED, media_type=JSON)
 
     def _route(self, path: str, answer: Answer) -> Route:
@@ -208,6 +219,12 @@ class RestDoor:
         reference = told.reference or told.detail
         log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, _remote(request))
         return Response(plain_refusal(told), status_of(told), UNSIGNED, JSON)
+
+
+def pending_header(bus: Bus) -> dict[str, str]:
+    """That the log waits for a timestamp, beside an answer which is a signed document and can say nothing more."""
+    pending = bus.timestamp_pending()
+    return {PENDING: instant(pending)} if pending else {}
 
 
 def status_of(refusal: Refusal) -> int:
