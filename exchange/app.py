@@ -48,6 +48,7 @@ from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
+from exchange.small_file import write_whole
 from exchange.store.sqlite import Store
 from exchange.timestamp_watch import Authorities, TimestampWatch
 from exchange.timestamping import Coverage, Rule
@@ -247,6 +248,13 @@ def anchors_of(settings: Settings) -> Anchors:
     anchors = msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
     pems = [pki.pem_of(der).decode() for der in timestamp_roots(settings)]
     return msgspec.structs.replace(anchors, timestamp_certificates=pems)
+
+
+def _publish_anchors(settings: Settings) -> None:
+    """Write `anchors.json` anew where the settings say more than it does: it is what partners are handed."""
+    path, anchors = state_of(settings) / "anchors.json", anchors_of(settings)
+    if msgspec.json.decode(path.read_bytes(), type=Anchors) != anchors:
+        write_whole(path, msgspec.json.format(msgspec.json.encode(anchors)) + b"\n")
 
 
 def timestamp_roots(settings: Settings) -> tuple[bytes, ...]:
@@ -451,6 +459,7 @@ def serve(
         bus = open_bus(settings, woken.set, revocations, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
+        _publish_anchors(settings)
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)

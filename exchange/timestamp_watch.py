@@ -82,7 +82,8 @@ class TimestampWatch:
 
     def _stamp(self, stop: threading.Event) -> None:
         checkpoint, oldest = self._journal.checkpoint(), self._coverage.oldest()
-        if not checkpoint:
+        size = int(checkpoint.split("\n", 2)[1]) if checkpoint else 0
+        if size <= self._coverage.stamped():  # what came since is under no signed head yet
             return
         self._asked, self._wait = self._clock(), min(timedelta(seconds=AGAIN_S), self._authorities.every)
         for url in self._authorities.urls:
@@ -95,7 +96,6 @@ class TimestampWatch:
                 words = "timestamp.not_had url=%s code=%s detail=%s state=%s"
                 log.log(LEVELS[state], words, url, problem.code, problem.detail, state)
                 continue
-            size = int(checkpoint.split("\n", 2)[1])
             self._attestations.keep_timestamp(size, response, stamped_at)
             self._wait = self._authorities.every
             self._note_gap(size, oldest, stamped_at)

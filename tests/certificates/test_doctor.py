@@ -277,6 +277,12 @@ FAULTS: dict[str, tuple[Callable[[Bus], object], str, str]] = {
         lambda bus: bus.add('[timestamps]\nurls = ["http://127.0.0.1:1/"]\ncertificates = "none.pem"'),
         "timestamps.covered", "none.pem",
     ),
+    "timestamps too rarely": (
+        lambda bus: (unstamped(0)(bus), bus.add("every_s = 3600.0")), "timestamps.covered", "less than alarm_s"
+    ),
+    "pushes refused before the alarm": (
+        lambda bus: (unstamped(0)(bus), bus.add("refused_s = 3600.0")), "timestamps.covered", "greater than"
+    ),
     "timestamps by nobody": (
         lambda bus: bus.add('[timestamps]\nurls = ["http://127.0.0.1:1/"]'), "timestamps.covered", "go together"
     ),

@@ -1,9 +1,11 @@
 """What the bus makes of a timestamp authority's answers: a real one is kept, every other is refused by name."""
 
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -107,6 +109,17 @@ def test_an_idle_log_is_not_stamped_again_and_is_never_overdue(log: Stamped) -> 
         log.turn(after=30 * HOUR)
     assert (len(log.server.asked), log.coverage.state(log.now())) == (1, "fresh")
     assert log.journal.size() == 1, "of a timestamp in time there is no entry, or there were another for ever"
+
+
+def test_what_is_under_no_signed_head_yet_has_nobody_asked(log: Stamped) -> None:
+    """The key of the log may lie in a token that is away: the head before is not stamped again, and it ages."""
+    log.enter()
+    log.turn()
+    log.enter()
+    with closing(sqlite3.connect(log.bus.folder / "journal.sqlite")) as database, database:
+        database.execute("UPDATE heads SET note = NULL WHERE size = 2")
+    log.turn(after=5 * HOUR)
+    assert (len(log.server.asked), log.coverage.state(log.now())) == (1, "pending")
 
 
 def test_a_growing_log_is_stamped_by_the_setting_and_after_a_failure_sooner(log: Stamped) -> None:
