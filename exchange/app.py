@@ -48,7 +48,10 @@ from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
+from exchange.small_file import write_whole
 from exchange.store.sqlite import Store
+from exchange.timestamp_watch import Authorities, TimestampWatch
+from exchange.timestamping import Coverage, Rule
 from exchange.uploads import Uploads
 from mappings.codelists import edition as edition_of
 from mappings.feed import Feed
@@ -242,7 +245,7 @@ def own_certificates(settings: Settings) -> list[Ending]:
 
 def anchors_of(settings: Settings) -> Anchors:
     """All that is trusted of this bus, to be handed to partners: what `init` wrote, and what the settings say of
-    witnesses and of the authorities in which bureaus' certificates end.
+    witnesses, timestamp authorities and the authorities in which bureaus' certificates end.
 
     Raises Misconfigured where a witness goes by the log's own name.
     """
@@ -255,8 +258,37 @@ def anchors_of(settings: Settings) -> Anchors:
         written,
         witnesses=said.witness,
         quorum=said.quorum,
+        timestamp_certificates=[pki.pem_of(der).decode() for der in timestamp_roots(settings)],
         authorities=[pki.pem_of(der).decode() for der in known],
     )
+
+
+def _publish_anchors(settings: Settings) -> None:
+    """Write `anchors.json` anew where the settings say more than it does: it is what partners are handed."""
+    path, anchors = state_of(settings) / "anchors.json", anchors_of(settings)
+    if msgspec.json.decode(path.read_bytes(), type=Anchors) != anchors:
+        write_whole(path, msgspec.json.format(msgspec.json.encode(anchors)) + b"\n")
+
+
+def timestamp_roots(settings: Settings) -> tuple[bytes, ...]:
+    """The roots of the timestamp authorities, DER; none where no timestamps are made. Raises Misconfigured."""
+    said = settings.timestamps
+    if not said.urls and not said.certificates:
+        return ()
+    if not said.urls or not said.certificates:
+        raise Misconfigured(f"{settings.source}: [timestamps] urls and certificates go together")
+    return _certificates_in(settings.at(said.certificates))
+
+
+def open_coverage(settings: Settings, journal: Journal) -> Coverage | None:
+    """How far the log lies under timestamps; None where none are demanded. Raises Misconfigured."""
+    said, roots = settings.timestamps, timestamp_roots(settings)
+    if not roots:
+        return None
+    if not 0 < said.every_s < said.alarm_s:
+        raise Misconfigured(f"{settings.source}: [timestamps] every_s must be less than alarm_s")
+    rule = Rule(*(timedelta(seconds=limit) for limit in (said.alarm_s, said.pending_s, said.refused_s)))
+    return Coverage(journal, Attestations(state_of(settings)), roots, rule)
 
 
 def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
@@ -389,6 +421,7 @@ def open_bus(
         xml_suites=settings.suites.xml,
         anchors=anchors_of(settings),
         attestations=Attestations(state),
+        coverage=open_coverage(settings, journal),
     )
 
 
@@ -441,6 +474,7 @@ def serve(
         bus = open_bus(settings, woken.set, revocations, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
+        _publish_anchors(settings)
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
@@ -450,6 +484,7 @@ def serve(
             keeper = WorkerKeeper(settings.source)
             stack.callback(keeper.stop)
         stack.callback(_watch_certificates(settings, bus, revocations))
+        stack.callback(_watch_timestamps(settings, bus))
         tls = _server_tls(settings)
         app = make_app(bus, bus.folder / "spool")
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
@@ -475,8 +510,29 @@ def _watch_certificates(settings: Settings, bus: Bus, revocations: Revocations) 
         lambda: secrets.token_bytes(16),
         bus.clock,
     )
+    return _watching(watch.run, "certificates")
+
+
+def _watch_timestamps(settings: Settings, bus: Bus) -> Callable[[], None]:
+    """Start having the log's heads stamped, where the settings name who does; gives what ends it."""
+    if bus.coverage is None:
+        return lambda: None
+    said, attestations = settings.timestamps, Attestations(bus.folder)
+    authorities = Authorities(said.urls, timestamp_roots(settings), timedelta(seconds=said.every_s))
+    watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, fetch, bus.clock)
+    ended = _watching(watch.run, "timestamps")
+
+    def stop() -> None:
+        ended()
+        attestations.close()
+
+    return stop
+
+
+def _watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:
+    """Start a thread that asks others' servers; gives what ends it."""
     stopping = threading.Event()
-    thread = threading.Thread(target=watch.run, args=(stopping,), name="certificates", daemon=True)
+    thread = threading.Thread(target=run, args=(stopping,), name=name, daemon=True)
     thread.start()
 
     def stop() -> None:

@@ -126,6 +126,12 @@ class Attestations:
         """The largest head that has a timestamp, or None."""
         return self._head("SELECT max(size) FROM timestamps")
 
+    def stamped_above(self, size: int) -> list[int]:
+        """Sizes above one of heads that have a timestamp, largest first."""
+        with self._lock:
+            rows = self._connection.execute("SELECT size FROM timestamps WHERE size > ? ORDER BY size DESC", (size,))
+            return [found for (found,) in rows]
+
     def _head(self, which: str, *values: int | str) -> Head | None:
         query = (
             "SELECT heads.size, note, coalesce(response, ''), coalesce(stamped_at, '') FROM heads "

@@ -15,6 +15,7 @@ from exchange.placing import City
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.store.sqlite import Store
+from exchange.timestamping import Coverage
 from exchange.uploads import Uploads
 from exchange.validation import Lists
 from mappings.feed import Feed
@@ -52,6 +53,7 @@ class Bus(msgspec.Struct, frozen=True):
     anchors:      what partners trust of this bus: the log's key, and who watches it
     attestations: what witnesses and timestamp authorities said of heads
     xml_suites:   the names that SM2 and SM3 go by in XML signatures
+    coverage:     how far the log lies under timestamps; None where none are demanded
     """
 
     origin: str
@@ -79,10 +81,17 @@ class Bus(msgspec.Struct, frozen=True):
     transformation_m: float = 1.0
     on_classified: Literal["refuse", "hold"] = "refuse"
     xml_suites: XmlSuites = STANDARD
+    coverage: Coverage | None = None
+
+    def timestamp_pending(self) -> datetime | None:
+        """When the oldest entry was made that waits for a timestamp, once answers have to say so."""
+        return self.coverage.pending_since(self.clock()) if self.coverage is not None else None
 
     def close(self) -> None:
         """Write what is staged and give the files back."""
         self.journal.close()
+        if self.coverage is not None:
+            self.coverage.close()
         self.evidence.close()
         self.store.close()
         self.attestations.close()

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta, timezone
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
+from connectors.transports.fetch import Fetch
 from exchange.revocation import CityAuthority, Place, Revocations
 from security.errors import Refusal, places
 from security.expiry import Ending, endings, expiring
@@ -26,14 +27,6 @@ LEVELS: Final = ((1, logging.CRITICAL), (7, logging.ERROR), (30, logging.WARNING
 CITY_TIME: Final = timezone(timedelta(hours=8))
 
 log = logging.getLogger("yongtong.certificates")
-
-
-class Fetch(Protocol):
-    """Ask an address; raises Refusal `fetch.*` (`connectors.transports.fetch`)."""
-
-    def __call__(
-        self, url: str, *, most_bytes: int, seconds: float, body: bytes | None = None, content_type: str = ""
-    ) -> bytes: ...
 
 
 class _Question(msgspec.Struct, frozen=True):

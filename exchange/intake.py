@@ -176,9 +176,11 @@ def _permitted(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Ver
     standing.wanted = f"push {feed.id}"
     opened.check_arrival(feed, now)
     # 3 may they – default is no; in another's name neither, and then still by the signer's own grant to push; and
-    # nothing new by a certificate whose authority has been silent too long
+    # nothing new by a certificate whose authority has been silent too long, nor while the log is without a timestamp
     for known in (signer, standing.carrier or signer):
         bus.registry.trust().check_status_known(known.certificate, now)
+    if bus.coverage is not None:
+        bus.coverage.check(now)
     grants = bus.registry.grants(signer.bureau)
     if opened.sender != signer.bureau:
         standing.speak_for(opened.sender, signer, may_sign_for(signer, opened.sender, grants, _day(now)))

@@ -72,6 +72,24 @@ class AuthoritySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     every_s: float = 3600.0
 
 
+class TimestampSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Timestamp authorities (RFC 3161), and what follows when they are away.
+
+    urls:         their addresses, http or https, asked in this order until one answers; []: no timestamps at all
+    certificates: a PEM file, relative to the settings file: the roots that their chains end in, former ones too
+    every_s:      seconds between two timestamps while the log grows
+    alarm_s, pending_s, refused_s: how old the oldest entry without one may be until there is an alarm, answers say
+                  "timestamp pending", pushes are refused
+    """
+
+    urls: list[str] = []
+    certificates: str = ""
+    every_s: float = 600.0
+    alarm_s: float = 3_600.0
+    pending_s: float = 14_400.0
+    refused_s: float = 86_400.0
+
+
 class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One folder, relative to the settings file."""
 
@@ -188,6 +206,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     suites: SuiteSettings = SuiteSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     witnesses: WitnessesSettings = WitnessesSettings()
+    timestamps: TimestampSettings = TimestampSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:

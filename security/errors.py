@@ -8,8 +8,12 @@ import functools
 import tomllib
 import traceback
 from pathlib import Path
+from typing import Final
 
 import msgspec
+
+# Refusals that are nobody's fault who sends: told and entered like others, and the same message may come again later.
+FOR_NOW: Final = frozenset({"timestamp.overdue"})
 
 
 class Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,7 +8,9 @@ lines, without those of witnesses.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from asn1crypto import cms, tsp
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from rfc3161_client import (
     HashAlgorithm,
     TimestampRequestBuilder,
@@ -19,6 +21,11 @@ from rfc3161_client import (
 
 from security.errors import Refusal
 
+# What the library and the parsers below it raise over octets that somebody sent.
+PROBLEMS = (
+    *(VerificationError, ValueError, TypeError, OverflowError, UnsupportedAlgorithm),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
 CONTENT_TYPE = "application/timestamp-query"
 
 
@@ -52,8 +59,23 @@ def _verified(response: bytes, octets: bytes, roots: Sequence[bytes], nonce: int
         raise Refusal("timestamp.invalid", "no timestamp authority is trusted")
     try:
         builder = VerifierBuilder(roots=[x509.load_der_x509_certificate(der) for der in roots], nonce=nonce)
-        answer = decode_timestamp_response(response)
+        answer = decode_timestamp_response(_in_order(response))
         builder.build().verify_message(answer, octets)
         return answer.tst_info.gen_time.astimezone(UTC)
-    except (VerificationError, ValueError, TypeError) as problem:
+    except PROBLEMS as problem:
         raise Refusal("timestamp.invalid", str(problem)[:200]) from problem
+
+
+def _in_order(response: bytes) -> bytes:
+    """The same with its certificates in the order that DER wants of a set, which OpenSSL's `ts` does not keep and the
+    library insists on. No signature covers their order; what is kept and shown is the answer as it came."""
+    try:
+        answer = tsp.TimeStampResp.load(response, strict=True)
+        signed = answer["time_stamp_token"]["content"]
+        certificates = [one.dump() for one in signed["certificates"]]
+        if certificates == sorted(certificates):
+            return response
+        signed["certificates"] = [cms.CertificateChoices.load(der) for der in sorted(certificates)]
+        return bytes(answer.dump())
+    except (ValueError, TypeError, KeyError):  # no answer, or none with certificates: the library says what is wrong
+        return response

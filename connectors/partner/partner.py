@@ -69,6 +69,7 @@ class Partner:
     url:   of the bus, `https://host:port`
     check: verifies a receipt or report offline against the anchors
     upload_above_bytes: larger content is sent in pieces
+    pending: hears it when an answer says since when the bus's log waits for a timestamp
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class Partner:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         version: Version = "1.1",
         upload_above_bytes: int = UPLOAD_ABOVE_BYTES,
+        pending: Callable[[datetime], None] = lambda since: None,
     ) -> None:
+        self._pending = pending
         self._folder, self._url, self._check, self._clock, self._version = folder, url, check, clock, version
         self._origin, self._upload_above_bytes = folder.anchors.origin, upload_above_bytes
         self._heads = Heads(folder, clock, Log(folder, url))
@@ -228,7 +231,7 @@ class Partner:
             assert key.certificate_der is not None  # the folder loads it with its certificate
             suites = self._folder.anchors.xml_suites
             wsse = Wsse(key, key.certificate_der, self._folder.answerers(), self._clock, suites)
-            self._clients[service] = SoapClient(self._url, service, self._session(), wsse, self._version)
+            self._clients[service] = SoapClient(self._url, service, self._session(), wsse, self._version, self._pending)
         return self._clients[service]
 
     def _session(self) -> requests.Session:

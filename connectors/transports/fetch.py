@@ -9,7 +9,7 @@ import http.client
 import socket
 import threading
 from contextlib import closing
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from security.errors import Refusal
@@ -18,6 +18,14 @@ SCHEMES: Final[dict[str, type[http.client.HTTPConnection]]] = {
     "http": http.client.HTTPConnection,
     "https": http.client.HTTPSConnection,
 }
+
+
+class Fetch(Protocol):
+    """Ask an address, as `fetch` does."""
+
+    def __call__(
+        self, url: str, *, most_bytes: int, seconds: float, body: bytes | None = None, content_type: str = ""
+    ) -> bytes: ...
 
 
 def fetch(url: str, *, most_bytes: int, seconds: float, body: bytes | None = None, content_type: str = "") -> bytes:

@@ -139,6 +139,7 @@ class SoapClient:
 
     url:     of the bus, without path; service: `feeds` or `components`
     session: carries the client certificate and the CA that the bus's certificate is checked against
+    pending: hears it when an answer says since when the bus's log waits for a timestamp
     """
 
     def __init__(
@@ -148,8 +149,9 @@ class SoapClient:
         session: requests.Session,
         wsse: Wsse,
         version: Version = "1.1",
+        pending: Callable[[datetime], None] = lambda since: None,
     ) -> None:
-        self._wsse = wsse
+        self._wsse, self._pending = wsse, pending
         self._transport = MtomTransport(  # type: ignore[no-untyped-call]  # zeep's constructors say no types
             session=session, timeout=TIMEOUT_SECONDS, operation_timeout=TIMEOUT_SECONDS
         )
@@ -170,11 +172,15 @@ class SoapClient:
         self._wsse.attachment_id = self._transport.attachment_id = attachment_id
         self._transport.attachment = attachment
         try:
-            return self._client.service[operation](**members)
+            answer = self._client.service[operation](**members)
         except zeep.exceptions.Fault as fault:
             raise _refusal_of(fault) from fault
         except (requests.RequestException, zeep.exceptions.TransportError) as problem:
             raise Unavailable(f"{operation}: {problem}") from problem
+        since = getattr(answer, "TimestampPending", None)  # of an older bus's contract there is none
+        if since is not None:
+            self._pending(since)
+        return answer
 
 
 def _is_fault(envelope: etree._Element) -> bool:

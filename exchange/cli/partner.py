@@ -3,6 +3,8 @@
 import argparse
 import mimetypes
 import secrets
+from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ def add_partner_options(parser: argparse.ArgumentParser, *, required: bool) -> N
 
 def partner_of(options: argparse.Namespace) -> Partner:
     """The partner that --as names, speaking to the bus at --url."""
-    return open_partner(folder_of(options), https_url_of(options))
+    return open_partner(folder_of(options), https_url_of(options), _pending())
 
 
 def https_url_of(options: argparse.Namespace) -> str:
@@ -81,10 +83,10 @@ def folder_of(options: argparse.Namespace) -> Path:
     return folder
 
 
-def open_partner(path: Path, url: str) -> Partner:
+def open_partner(path: Path, url: str, pending: Callable[[datetime], None] = lambda since: None) -> Partner:
     """A partner by its folder; receipts are checked against the anchors that lie in it."""
     folder = PartnerFolder(path)
-    return Partner(folder, url, partial(verify_receipt, anchors=folder.anchors))
+    return Partner(folder, url, partial(verify_receipt, anchors=folder.anchors), pending=pending)
 
 
 def open_mqtt_partner(path: Path, url: str) -> MqttPartner:
@@ -183,6 +185,18 @@ def _progress() -> Any:
             say({"waiting": "等待处理 waiting for act two …"}.get(status, f"处理结果 {status}"))
 
     return progress
+
+
+def _pending() -> Callable[[datetime], None]:
+    """Says once that the bus waits for a timestamp."""
+    said: list[datetime] = []
+
+    def pending(since: datetime) -> None:
+        if not said:
+            say(f"时间戳待补：{since:%Y-%m-%d %H:%M}Z 起的审计记录尚无时间戳 timestamp pending since then")
+        said.append(since)
+
+    return pending
 
 
 def _show(options: argparse.Namespace, reported: Reported, also: dict[str, Any]) -> int:

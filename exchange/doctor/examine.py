@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from exchange import app
-from exchange.doctor import certificates, decisions, place
+from exchange.doctor import certificates, decisions, place, timestamps
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.journal_file import NAME
 from exchange.settings import Settings
@@ -42,6 +42,7 @@ CHECKS: Final[Mapping[str, Callable[[Examined], Iterator[Check]]]] = {
     "certificates.enrolled": certificates.enrolled_hold,
     "days.enrolled": certificates.enrolled_days_are_left,
     "revocation.known": certificates.revocation_is_known,
+    "timestamps.covered": timestamps.log_is_stamped,
     "mqtt.broker": place.broker_answers,
 }
 

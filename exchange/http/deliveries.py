@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from exchange.bus import Bus
 from exchange.http.body import BodyCutOff, Spool, read_body
 from exchange.http.requests import Outcome, declared_length, headers_of, remote_of, send_outcome
-from exchange.http.rest import JSON, LATER, UNSIGNED, plain_refusal, status_of
+from exchange.http.rest import JSON, LATER, UNSIGNED, pending_header, plain_refusal, status_of
 from exchange.http.tls import client_certificate
 from exchange.intake import receive as take
 from exchange.intake import turn_away
@@ -107,7 +107,8 @@ class DeliveriesDoor:
             # (3) the story
             received = await take(caller.delivery, self._bus)
         assert received.inbox.receipt is not None  # `receive` waits for it
-        return Outcome(200 if received.repeated else 201, JOSE, received.inbox.receipt, SIGNED)
+        headers = {**SIGNED, **pending_header(self._bus)}
+        return Outcome(200 if received.repeated else 201, JOSE, received.inbox.receipt, headers)
 
     async def _refused(self, refusal: Refusal, caller: _Caller) -> Outcome:
         """The signed refusal; to somebody unknown a few plain words. Raises Unavailable."""

@@ -57,6 +57,15 @@ def put_answered(parent: etree._Element, now: datetime, recipient: str) -> None:
     put(parent, "Recipient", recipient)
 
 
+def put_timestamp_pending(answer: etree._Element, pending: datetime | None) -> None:
+    """Say in an answer that the log waits for a timestamp, where it does: after the members that all begin with."""
+    recipient = answer.find(f"{{{NAMESPACE}}}Recipient")
+    if pending is not None and recipient is not None:
+        said = etree.Element(f"{{{NAMESPACE}}}TimestampPending")
+        said.text = instant(pending)
+        recipient.addnext(said)
+
+
 def put_in_reply_to(parent: etree._Element, message_id: str, signature_digest: str) -> None:
     """Which request this answers. signature_digest: hex SHA-256 of its SignatureValue octets."""
     reply = put(parent, "InReplyTo")

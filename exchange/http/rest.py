@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exchange.bus import Bus
+from exchange.http.envelopes import instant
 from exchange.http.proofs import checkpoint_size
 from exchange.http.reads import (
     changes_within,
@@ -28,10 +29,11 @@ from exchange.http.tls import client_certificate
 from exchange.intake import Admitted, admit_carrier, turn_away
 from exchange.map_area import Measured
 from exchange.publication import MOST, USUAL, VIEW
-from security.errors import AuditBroken, Refusal, Unavailable
+from security.errors import FOR_NOW, AuditBroken, Refusal, Unavailable
 
 JSON: Final = "application/json"
 UNSIGNED: Final = {"yongtong-signed-request": "false"}
+PENDING: Final = "yongtong-timestamp-pending"
 MAX_RADIUS_M: Final = 500.0
 MAX_DISPUTES: Final = 500
 WITNESSES_WAIT: Final = timedelta(hours=1)  # for the others' signatures, before the newest head is shown again
@@ -47,6 +49,7 @@ _STATUS: Final = {
     "delivery.id_reused": 409,
     "audit.head_not_ours": 409,
     "audit.witness_unknown": 403,
+    **dict.fromkeys(FOR_NOW, 503),
 }
 
 log = logging.getLogger("yongtong.door")
@@ -133,7 +136,7 @@ class RestDoor:
         receipt = self._bus.journal.receipt(admitted.principal.bureau, message_id)
         if receipt is None:
             raise Refusal("delivery.unknown", message_id)
-        return Response(receipt, headers=UNSIGNED, media_type="application/jose+json")
+        return Response(receipt, headers={**UNSIGNED, **pending_header(self._bus)}, media_type="application/jose+json")
 
     async def report(self, request: Request) -> Response:
         """One's own report: the signed document itself. 404 `report.not_ready` while act two has not run."""
@@ -144,7 +147,7 @@ class RestDoor:
         report = self._bus.journal.report(sender, message_id)
         if report is None:
             raise Refusal("report.not_ready", message_id)
-        return Response(report, headers=UNSIGNED, media_type="application/jose+json")
+        return Response(report, headers={**UNSIGNED, **pending_header(self._bus)}, media_type="application/jose+json")
 
     async def checkpoint(self, request: Request) -> Response:
         """A signed head of the log, as C2SP text: the newest. cosigned: the newest that witnesses signed, with their
@@ -157,7 +160,7 @@ class RestDoor:
             raise Refusal("http.parameter", ", ".join(_HEADS))
         await self._admitted(request, "deliveries", query)
         text = _HEADS[wanted.pop()](self._bus) if wanted else self._bus.journal.checkpoint()
-        return Response(text, headers=UNSIGNED, media_type="text/plain")
+        return Response(text, headers={**UNSIGNED, **pending_header(self._bus)}, media_type="text/plain")
 
     async def consistency(self, request: Request) -> Response:
         """RFC 6962 consistency proof between two sizes of the log."""
@@ -195,7 +198,14 @@ class RestDoor:
 
     def _answer(self, admitted: Admitted, found: dict[str, Any]) -> Response:
         now = self._bus.clock()
-        head = {"signed_request": False, "answered_at": now, "as_of": now, "recipient": admitted.principal.bureau}
+        head: dict[str, Any] = {
+            "signed_request": False,
+            "answered_at": now,
+            "as_of": now,
+            "recipient": admitted.principal.bureau,
+        }
+        pending = self._bus.timestamp_pending()
+        head |= {"timestamp_pending": pending} if pending else {}
         return Response(msgspec.json.encode({**head, **found}), headers=UNSIGNED, media_type=JSON)
 
     def _route(self, path: str, answer: Answer) -> Route:
@@ -238,6 +248,12 @@ def _to_cosign(bus: Bus) -> str:
 
 
 _HEADS: Final[Mapping[str, Callable[[Bus], str]]] = {"cosigned": _cosigned, "to_cosign": _to_cosign}
+
+
+def pending_header(bus: Bus) -> dict[str, str]:
+    """That the log waits for a timestamp, beside an answer which is a signed document and can say nothing more."""
+    pending = bus.timestamp_pending()
+    return {PENDING: instant(pending)} if pending else {}
 
 
 def status_of(refusal: Refusal) -> int:

@@ -25,7 +25,7 @@ from exchange.http.requests import Outcome, declared_length, headers_of, remote_
 from exchange.http.tls import client_certificate
 from exchange.intake import LARGE_BYTES, turn_away
 from security.authenticate import carrier_of
-from security.errors import AuditBroken, Refusal, Unavailable, places
+from security.errors import FOR_NOW, AuditBroken, Refusal, Unavailable, places
 from security.message import Content, Delivery
 from security.suites import XmlSuites
 from security.wss import open_envelope
@@ -137,6 +137,7 @@ class SoapDoor:
             name = self._operation(action, delivery)
             asked = msgspec.structs.replace(delivery, operation=name)
             answer = await self._operations[name](asked, caller.version, self._bus)
+        envelopes.put_timestamp_pending(answer, self._bus.timestamp_pending())
         return Outcome(200, envelopes.MEDIA_TYPES[caller.version], envelopes.signed(answer, self._bus))
 
     async def _delivery(self, raw: Content, declared: MediaType, caller: _Caller) -> tuple[Delivery, str]:
@@ -193,7 +194,10 @@ class SoapDoor:
         if precise:
             self._put_answered(detail, caller)
         sentence = told.sentence
-        envelope = envelopes.fault(caller.version, sender_at_fault=True, zh=sentence.zh, en=sentence.en, detail=detail)
+        ours = told.code in FOR_NOW  # the same may be sent again, and retries of a client that knows no more are right
+        envelope = envelopes.fault(
+            caller.version, sender_at_fault=not ours, zh=sentence.zh, en=sentence.en, detail=detail
+        )
         try:
             octets = envelopes.signed(envelope, self._bus) if precise else envelopes.unsigned(envelope)
         except Unavailable as problem:  # the token in which our key lies is away
@@ -270,5 +274,7 @@ def _declared(headers: Mapping[str, str]) -> MediaType:
 
 
 def _status(refusal: Refusal, version: envelopes.Version) -> int:
-    """HTTP's word for the fault: 413 and 408 where HTTP has one, else SOAP 1.1 §6.2 and SOAP 1.2 part 2 §7.5.2.2."""
-    return {"size.too_large": 413, "http.body_slow": 408}.get(refusal.code, 500 if version == "1.1" else 400)
+    """HTTP's word for the fault: 413, 408, 503 where it has one, else SOAP 1.1 §6.2 and SOAP 1.2 part 2 §7.5.2.2."""
+    return {"size.too_large": 413, "http.body_slow": 408, **dict.fromkeys(FOR_NOW, 503)}.get(
+        refusal.code, 500 if version == "1.1" else 400
+    )

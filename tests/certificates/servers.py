@@ -18,6 +18,8 @@ class FileServer:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            posted = b""
+
             def do_GET(self) -> None:
                 outer.asked.append(self.path)
                 found = outer.files.get(self.path)
@@ -32,7 +34,7 @@ class FileServer:
                     self.wfile.write(found)
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
+                self.posted = self.rfile.read(int(self.headers["Content-Length"]))
                 self.do_GET()
 
             def log_message(self, *_: object) -> None:

@@ -1,6 +1,7 @@
 """A real bus and a city's own CA, run by OpenSSL: its certificates open the doors, and its word closes them."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -122,3 +123,26 @@ def test_the_citys_word_opens_and_closes_the_doors(city: City) -> None:
         assert row.receipt == receipt
         digests = {entry.leaf.trust_digest for entry in journal.search(type="refusal")}
     assert len(digests) > 1
+
+
+def test_no_request_waits_for_an_authority_that_hangs(tmp_path: Path) -> None:
+    """Asked in the background: while it holds the line both doors answer, and reads too."""
+    asked, let_go = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        asked.set()
+        let_go.wait(20)
+
+    with file_server() as server:
+        city = City(tmp_path, server)
+        city.list_()
+        with city.trial:
+            within(lambda: city.push("h-1") == "")
+            server.files["/ca.crl"] = hang
+            assert asked.wait(WITHIN_S)
+            began = time.monotonic()
+            assert (city.push("h-2"), city.push("h-3", "mqtt")) == ("", "")
+            assert city.trial.partner("made-up").receipt("h-2").document["message_id"] == "h-2"
+            assert time.monotonic() - began < 8, "it is let go after 20 s, and given up after 10"
+            assert not let_go.is_set()
+            let_go.set()

@@ -108,7 +108,7 @@ def test_a_healthy_bus_is_green_everywhere(bus: Bus) -> None:
     areas = {check.name.partition(".")[0] for check in found}
     assert areas == {
         *("bus", "keys", "chain", "days", "place", "journal", "registry", "certificates", "mqtt"),
-        *("decisions", "feeds"),
+        *("decisions", "feeds", "timestamps"),
     }
     assert len(found) >= len(CHECKS)
 
@@ -213,6 +213,15 @@ def unreleased(bus: Bus) -> None:
 
 
 # By fault: how it is done, which check is red, and what its sentence must name.
+def unstamped(hours: int) -> Callable[[Bus], None]:
+    def harm(bus: Bus) -> None:
+        (bus.path.parent / "tsa.pem").write_bytes(pki.pem_of(Holder("TSA root", **HERE).der))
+        bus.add('[timestamps]\nurls = ["http://127.0.0.1:1/"]\ncertificates = "tsa.pem"')
+        bus.now += timedelta(hours=hours)
+
+    return harm
+
+
 FAULTS: dict[str, tuple[Callable[[Bus], object], str, str]] = {
     "no bus": (lambda bus: (bus.state / "origin.json").unlink(), "bus.origin", "state"),
     "another origin": (lambda bus: bus.set('origin = ".*"', 'origin = "other.example"'), "bus.origin", "other.example"),
@@ -261,6 +270,22 @@ FAULTS: dict[str, tuple[Callable[[Bus], object], str, str]] = {
     "bureaus' certificates ended": (no_more_days, "certificates.enrolled", "water signing"),
     "a connection of nobody's authority": (stranger_connects, "certificates.enrolled", "issuer CN=Stranger CA"),
     "a city's CA that has ended": (unreadable_chain, "certificates.authorities", "CN=City CA"),
+    "no timestamp for an hour": (unstamped(1), "timestamps.covered", "this is the alarm"),
+    "no timestamp for 4 hours": (unstamped(4), "timestamps.covered", "answers say that it is pending"),
+    "no timestamp for a day": (unstamped(24), "timestamps.covered", "pushes are refused, reads go on"),
+    "no file of timestamp roots": (
+        lambda bus: bus.add('[timestamps]\nurls = ["http://127.0.0.1:1/"]\ncertificates = "none.pem"'),
+        "timestamps.covered", "none.pem",
+    ),
+    "timestamps too rarely": (
+        lambda bus: (unstamped(0)(bus), bus.add("every_s = 3600.0")), "timestamps.covered", "less than alarm_s"
+    ),
+    "pushes refused before the alarm": (
+        lambda bus: (unstamped(0)(bus), bus.add("refused_s = 3600.0")), "timestamps.covered", "greater than"
+    ),
+    "timestamps by nobody": (
+        lambda bus: bus.add('[timestamps]\nurls = ["http://127.0.0.1:1/"]'), "timestamps.covered", "go together"
+    ),
     "no file of the city's CA": (
         lambda bus: bus.add('[[authority]]\ncertificates = "none.pem"'), "certificates.authorities", "none.pem"
     ),

@@ -124,6 +124,19 @@ def test_a_silent_authority_is_believed_for_a_day_after_its_next_update(tmp_path
     assert city.may_push() == ""
 
 
+def test_a_silent_responder_is_believed_for_a_day_after_its_next_update(tmp_path: Path, server: FileServer) -> None:
+    """The same of OCSP, where it is all that is asked."""
+    city = City(tmp_path, server, crl=(), ocsp="/ocsp")
+    server.files["/ocsp"] = CA.answer(WATER, until=NOW + DAY, nonce=b"n" * 16)
+    city.turn()
+    del server.files["/ocsp"]
+    city.turn(after=DAY + GRACE)
+    assert (city.may_push(), city.problem("/ocsp", ENROLLED.fingerprint)) == ("", "fetch.status")
+    city.turn(after=timedelta(seconds=1))
+    assert city.may_push() == "auth.revocation_unknown"
+    assert carrier_of(WATER.der, city.trust(), city.now) is not None, "reads go on"
+
+
 def test_an_authority_is_asked_by_its_setting_and_after_a_failure_sooner(tmp_path: Path, server: FileServer) -> None:
     city = City(tmp_path, server)
     server.files["/ca.crl"] = CA.crl(until=NOW + 9 * DAY)

@@ -1,6 +1,6 @@
 """A bus for the doors' tests: journal, evidence, store and signatures are real, its registry is a list in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,7 @@ class TestBus:
         city: City,
         limits: Limits | None = None,
         suites: SuiteSettings = SuiteSettings(),  # noqa: B008  # frozen
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.folder, self.city = folder, city
         self.registry = ListedRegistry()
@@ -98,7 +99,7 @@ class TestBus:
             folder,
             ORIGIN,
             log,
-            lambda: datetime.now(UTC),
+            clock,
             partial(issue_receipt, key=answer),
             partial(issue_report, key=answer),
             evidence.sync,
@@ -132,7 +133,7 @@ class TestBus:
             "replays": Replays(),
             "uploads": Uploads(folder / "uploads", timedelta(days=1)),
             "wake": self._wake,
-            "clock": lambda: datetime.now(UTC),
+            "clock": clock,
             "xml_suites": suites.xml,
             "anchors": self.anchors,
             "attestations": Attestations(folder),
@@ -146,7 +147,7 @@ class TestBus:
         key = generate(kind)
         until = NOW + timedelta(days=30)
         return key.with_certificate(
-            pki.issue(self.city.ca, name, key.public_key, "signing", NOW - timedelta(days=1), until)
+            pki.issue(self.city.ca, name, key.public_key, "signing", NOW - timedelta(days=3), until)
         )
 
     def bureau(self, name: str, kind: Kind = "ES256", *, enrolled: bool = True) -> PartnerFolder:

@@ -36,7 +36,7 @@ class City:
             name,
             key.public_key,
             use,
-            NOW - timedelta(days=1),
+            NOW - timedelta(days=3),
             NOW + timedelta(days=30),
             ["localhost", "127.0.0.1"],
         )
