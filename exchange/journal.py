@@ -41,8 +41,8 @@ from exchange.sequencer import (
     SELECT_INBOX,
     Arrival,
     Closing,
-    IssueReceipt,
-    IssueReport,
+    IssueReceipts,
+    IssueReports,
     Note,
     Sequencer,
     Work,
@@ -77,8 +77,9 @@ class Journal:
     origin:         this bus's name in leaves, checkpoints and receipts
     log_key:        Ed25519 or SM2, signs checkpoints
     clock:          now, aware; log time follows it but never goes back
-    issue_receipt:  makes the signed receipt of an inbox row and its proven entry (`receipts.issue_receipt`, key bound)
-    issue_report:   the same for a report's document
+    issue_receipts: makes the signed receipts of inbox rows and their proven entries (`receipts.issue_receipts`, key
+                    bound), all of a group at once
+    issue_reports:  the same for reports' documents
     before_commit:  makes the evidence durable; called before every group that accepts deliveries
 
     Futures fail with Unavailable when the disk does: then nothing is promised, and a retry is right.
@@ -90,8 +91,8 @@ class Journal:
         origin: str,
         log_key: SigningKey,
         clock: Callable[[], datetime],
-        issue_receipt: IssueReceipt,
-        issue_report: IssueReport,
+        issue_receipts: IssueReceipts,
+        issue_reports: IssueReports,
         before_commit: Callable[[], None],
     ) -> None:
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
@@ -102,7 +103,7 @@ class Journal:
         turn = Turn(folder)
         prepare(folder, turn)
         turn.close()
-        self._sequencer = Sequencer(folder, origin, log_key, clock, issue_receipt, issue_report)
+        self._sequencer = Sequencer(folder, origin, log_key, clock, issue_receipts, issue_reports)
         self._reader, self._reading = connect(folder), threading.Lock()
         self._queue: queue.SimpleQueue[Work | _Resume | None] = queue.SimpleQueue()
         self._staged: deque[Prepared] = deque()

@@ -60,9 +60,7 @@ def test_a_receipt_that_a_crash_left_out_is_issued_once_and_the_same_from_then_o
     signed: list[bytes] = []
 
     def crash(sequencer: Sequencer, group: Any) -> None:
-        signed.extend(
-            sequencer._issue_receipt(row, sequencer._proof(row.entry_index, group)) for _, row, _ in group.arrivals
-        )
+        signed.extend(sequencer._receipts([row for _, row, _ in group.arrivals], group).values())
         raise OSError("the power fails before the receipt is kept")
 
     with monkeypatch.context() as failing:
