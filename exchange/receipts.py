@@ -213,12 +213,24 @@ def _invalid(detail: str) -> Refusal:
     return Refusal("audit.receipt_invalid", detail)
 
 
+def outcome_salt(index: int, secret: bytes) -> bytes:
+    """The salt of one record's outcome. secret: the k of this delivery, without which no salt can be made."""
+    return hmac.digest(secret, index.to_bytes(8, "big"), "sha256")
+
+
 def outcome_leaf(index: int, source_key: str, outcome: str, secret: bytes) -> bytes:
-    """The leaf hash of one record's outcome. secret: the k of this delivery; without it a leaf tells nothing."""
-    position, name = index.to_bytes(8, "big"), source_key.encode()
-    salt = hmac.digest(secret, position, "sha256")
+    """The leaf hash of one record's outcome; without the secret a leaf tells nothing."""
+    return outcome_leaf_of(index, source_key, outcome, outcome_salt(index, secret))
+
+
+def outcome_leaf_of(index: int, source_key: str, outcome: str, salt: bytes) -> bytes:
+    """The same of a record whose own salt is shown. Raises ValueError for a salt of another length."""
+    if len(salt) != sha256().digest_size:
+        raise ValueError("a salt has 32 octets")
+    name = source_key.encode()
     # The length before the key: "A1" + "2new" must not hash as "A12" + "new".
-    return sha256(b"\x00" + salt + position + len(name).to_bytes(4, "big") + name + outcome.encode()).digest()
+    said = b"\x00" + salt + index.to_bytes(8, "big") + len(name).to_bytes(4, "big") + name + outcome.encode()
+    return sha256(said).digest()
 
 
 def outcome_root(keys: Sequence[str], outcomes: Sequence[str], secret: bytes) -> tuple[bytes, list[bytes]]:

@@ -1,4 +1,4 @@
-"""The components that a bureau's grant covers, page by page over REST; each page is granted by itself."""
+"""What a bureau reads over REST: components that its grant covers, page by page, and outcomes of its own records."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -44,14 +44,28 @@ def components(session: requests.Session, url: str, asked: dict[str, str]) -> It
         after = page.next
 
 
+def outcomes(session: requests.Session, url: str, message_id: str, asked: dict[str, str]) -> bytes:
+    """The Arrow file of what became of each record of a delivery. Raises as `components` does."""
+    return _got(session, f"{url}/api/v1/deliveries/{message_id}/outcomes", asked)
+
+
 def _page(session: requests.Session, address: str, query: dict[str, Any]) -> _Page:
+    content = _got(session, address, query)
+    try:
+        return msgspec.json.decode(content, type=_Page)
+    except msgspec.MsgspecError as problem:
+        raise Unavailable(f"{address}: {problem}") from problem
+
+
+def _got(session: requests.Session, address: str, query: dict[str, Any]) -> bytes:
+    """The answer's octets. Raises Refusal with the bus's own code; Unavailable."""
     try:
         answer = session.get(address, params=query, timeout=TIMEOUT_S)
     except requests.RequestException as problem:
         raise Unavailable(f"{address}: {problem}") from problem
+    if answer.status_code == 200:
+        return answer.content
     try:
-        if answer.status_code == 200:
-            return msgspec.json.decode(answer.content, type=_Page)
         said = msgspec.json.decode(answer.content, type=_Refused).refusal
     except msgspec.MsgspecError as problem:
         raise Unavailable(f"{address}: HTTP {answer.status_code}") from problem

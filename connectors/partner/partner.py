@@ -147,6 +147,10 @@ class Partner:
                 return Reported(answer.Status, None)
             time.sleep(POLL_SECONDS)
 
+    def outcomes(self, message_id: str) -> bytes:
+        """What became of each record of a delivery of one's own: an Arrow file, for the report's root to check."""
+        return listing.outcomes(self._session(), self._url, message_id, {"purpose": "report"})
+
     def checkpoint(self) -> Checkpoint:
         """The log's newest head, once it continues the one remembered."""
         answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **self._known_size()})

@@ -1,11 +1,14 @@
 """The bureau's side: push a file, keep the receipt, fetch the report."""
 
 import argparse
+import io
 import mimetypes
 import secrets
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import MqttPartner, inbound, sealed
@@ -14,7 +17,8 @@ from exchange import app
 from exchange.cli.output import print_findings, print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, bus_url, settings_of
 from exchange.receipts import verify_receipt
-from security.errors import Misconfigured
+from exchange.record_proof import prove_record, records_of
+from security.errors import Misconfigured, Refusal
 from security.message import Content, file_content
 
 REPORT_WAIT_S = 600.0
@@ -51,6 +55,9 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         )
         command.add_argument("message_id", metavar="MESSAGE_ID")
         add_partner_options(command, required=True)
+    command.add_argument("--record", metavar="KEY", help="prove what became of this record alone, for a third party")
+    command.add_argument("--index", type=int, metavar="N", help="which, where several records have that key")
+    command.add_argument("--out", type=Path, metavar="FILE", help="where the proof goes")
 
 
 def add_partner_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -165,7 +172,41 @@ def _receipt(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    if options.record is not None:
+        return _prove_record(options)
     return _show(options, partner_of(options).report(options.message_id), {})
+
+
+def _prove_record(options: argparse.Namespace) -> int:
+    """Write the proof of one record's fate: checked by `yongtong verify`, and nothing else of the delivery in it."""
+    if options.out is None:
+        raise Misconfigured("--record writes a proof: name its file with --out")
+    partner = partner_of(options)
+    reported = partner.report(options.message_id)
+    if reported.received is None:
+        raise Refusal("report.not_ready", options.message_id)
+    anchors = PartnerFolder(_folder_of(options)).anchors
+    outcomes = pl.read_ipc(io.BytesIO(partner.outcomes(options.message_id)))
+    found = dict(records_of(outcomes, options.record))
+    if options.index is not None:
+        found = {index: outcome for index, outcome in found.items() if index == options.index}
+    if not found:
+        raise Refusal("report.record_unknown", options.record[:80])
+    if len(found) > 1:
+        raise Refusal("report.record_several", ", ".join(f"{index} ({found[index]})" for index in list(found)[:20]))
+    ((index, outcome),) = found.items()
+    octets = prove_record(verify_receipt(reported.received.octets, anchors), outcomes, index)
+    try:
+        options.out.write_bytes(octets)
+    except OSError as problem:
+        raise Misconfigured(f"{options.out}: {problem.strerror}") from problem
+    made = {"file": str(options.out), "record": options.record, "index": index, "outcome": outcome}
+    if options.json:
+        print_json(made)
+    else:
+        print_table("单条处理结果证明 Proof of one record", ["", ""], made.items())
+        say(f"next: yongtong verify {options.out} --anchors anchors.json")
+    return 0
 
 
 def _progress() -> Any:

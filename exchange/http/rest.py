@@ -27,10 +27,12 @@ from exchange.http.soap import MESSAGE_ID
 from exchange.http.tls import client_certificate
 from exchange.intake import Admitted, admit_carrier, turn_away
 from exchange.map_area import Measured
+from exchange.outcomes import as_arrow
 from exchange.publication import MOST, USUAL, VIEW
 from security.errors import AuditBroken, Refusal, Unavailable
 
 JSON: Final = "application/json"
+ARROW: Final = "application/vnd.apache.arrow.file"
 UNSIGNED: Final = {"yongtong-signed-request": "false"}
 MAX_RADIUS_M: Final = 500.0
 MAX_DISPUTES: Final = 500
@@ -67,6 +69,7 @@ class RestDoor:
             self._route("/changes", self.changes),
             self._route("/deliveries/{message_id}/receipt", self.receipt),
             self._route("/deliveries/{message_id}/report", self.report),
+            self._route("/deliveries/{message_id}/outcomes", self.outcomes),
             self._route("/audit/checkpoint", self.checkpoint),
             self._route("/audit/consistency", self.consistency),
             self._route("/audit/inclusion", self.inclusion),
@@ -142,6 +145,17 @@ class RestDoor:
         if report is None:
             raise Refusal("report.not_ready", message_id)
         return Response(report, headers=UNSIGNED, media_type="application/jose+json")
+
+    async def outcomes(self, request: Request) -> Response:
+        """What became of each record of one's own delivery: an Arrow file, checked against the report's root."""
+        admitted, message_id = await self._own_delivery(request)
+        sender = admitted.principal.bureau
+        if self._bus.journal.inbox(sender, message_id) is None:
+            raise Refusal("delivery.unknown", message_id)
+        found = await asyncio.to_thread(self._bus.store.outcomes, sender, message_id)
+        if found is None:  # it waits, or was refused or held: no record of it has an outcome
+            raise Refusal("report.not_ready", message_id)
+        return Response(await asyncio.to_thread(as_arrow, found), headers=UNSIGNED, media_type=ARROW)
 
     async def checkpoint(self, request: Request) -> Response:
         """The newest signed head of the log, as C2SP text."""
