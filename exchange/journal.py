@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from functools import lru_cache, partial
@@ -30,6 +30,7 @@ from exchange.entry import (
     InboxRow,
     Leaf,
     LoggedEntry,
+    OwnEntry,
     Prepared,
     Sequenced,
     Status,
@@ -406,6 +407,20 @@ class Journal:
         query = f"SELECT * FROM ({inner}) WHERE {condition} ORDER BY idx DESC LIMIT ?"
         return [_logged(row) for row in self._read(query, *(value for _, value in tests), limit)]
 
+    def entries_of(
+        self, bureau: str, certificates: Sequence[str], also: Sequence[int], after: int, limit: int, size: int
+    ) -> tuple[list[OwnEntry], int]:
+        """Entries in a bureau's name among the first `size`: those after entry `after`, in order, and how many in all.
+
+        certificates: SHA-256 of those enrolled for it, hex. In its name is what stands under it as sender, what was
+        signed by one of these, and what came over one of these from nobody that was verified; never what only claims it
+        also:         further entries that concern it
+        """
+        asked = (bureau, *map(_json, (certificates, certificates, also)), size)
+        ((count,),) = self._read(f"SELECT count(*) FROM ({_OWN})", *asked)
+        query = f"SELECT idx, leaf, salt, detail FROM ({_OWN}) NATURAL JOIN details WHERE idx > ? ORDER BY idx LIMIT ?"
+        return [OwnEntry(*row) for row in self._read(query, *asked, after, limit)], count
+
     def _node(self, level: int, index: int) -> bytes:
         rows = self._read("SELECT hash FROM nodes WHERE level = ? AND idx = ?", level, index)
         if not rows:
@@ -417,7 +432,19 @@ class Journal:
             return self._reader.execute(query, values).fetchall()
 
 
+_SAYS = "CAST(leaf AS TEXT) ->> '{}'"
+_OWN = (
+    f"SELECT idx, leaf FROM entries WHERE ({_SAYS.format('sender')} = ? "
+    f"OR {_SAYS.format('signer')} IN (SELECT value FROM json_each(?)) "
+    f"OR ({_SAYS.format('sender')} = '' AND {_SAYS.format('carrier')} IN (SELECT value FROM json_each(?))) "
+    "OR idx IN (SELECT value FROM json_each(?))) AND idx < ?"
+)
 _SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL JOIN details"
+
+
+def _json(values: Sequence[object]) -> str:
+    """A list as one value of a query."""
+    return msgspec.json.encode(values).decode()
 
 
 def _logged(row: tuple[int, bytes | str, bytes | None]) -> LoggedEntry:

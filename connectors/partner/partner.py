@@ -14,6 +14,7 @@ from connectors.partner import listing
 from connectors.partner.answers import Changes, Component, Near, Ownership, typed
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Consistency, Heads
+from connectors.partner.own_entries import AT_ONCE, OwnEntries, OwnEntry, checked, pages
 from connectors.transports.soap_client import SoapClient, Version, Wsse
 from security.checkpoint import Checkpoint
 from security.errors import Refusal
@@ -155,6 +156,19 @@ class Partner:
         """The log's newest head, once it continues the one remembered."""
         answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **self._known_size()})
         return self._heads.follow(answer.Checkpoint, _consistency(answer.ConsistencyProof))
+
+    def entries(self, after: int = 0) -> OwnEntries:
+        """What the log holds in one's own name after an entry, once each detail and the head hold."""
+        found: list[OwnEntry] = []
+
+        def ask(after: int) -> Any:
+            asked = {**self._asked("own entries"), **self._known_size(), "After": after, "Limit": AT_ONCE}
+            return self._feeds.call("GetMyEntries", asked)
+
+        for page in pages(ask, after):
+            found += [checked(one.number, one.Leaf, one.Salt, one.Detail) for one in page.Entry]
+            self._heads.follow(page.Checkpoint, _consistency(page.ConsistencyProof))
+        return OwnEntries(tuple(found), page.Count, page.Next)
 
     def ownership(
         self, component: str, on: date | None = None, *, purpose: str, case_number: str | None = None

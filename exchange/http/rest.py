@@ -14,6 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exchange.bus import Bus
+from exchange.http.own_entries import MOST as MOST_ENTRIES
+from exchange.http.own_entries import USUAL as ENTRIES
+from exchange.http.own_entries import own_entries
 from exchange.http.proofs import checkpoint_size
 from exchange.http.reads import (
     changes_within,
@@ -70,6 +73,7 @@ class RestDoor:
             self._route("/deliveries/{message_id}/receipt", self.receipt),
             self._route("/deliveries/{message_id}/report", self.report),
             self._route("/deliveries/{message_id}/outcomes", self.outcomes),
+            self._route("/entries", self.entries),
             self._route("/audit/checkpoint", self.checkpoint),
             self._route("/audit/consistency", self.consistency),
             self._route("/audit/inclusion", self.inclusion),
@@ -156,6 +160,26 @@ class RestDoor:
         if found is None:  # it waits, or was refused or held: no record of it has an outcome
             raise Refusal("report.not_ready", message_id)
         return Response(await asyncio.to_thread(as_arrow, found), headers=UNSIGNED, media_type=ARROW)
+
+    async def entries(self, request: Request) -> Response:
+        """What the log holds in the caller's own name, after an entry, and how much of it there is."""
+        query = _query(request, "after", "limit")
+        after, limit = (_integer({name: n, **query}, name) for name, n in (("after", "0"), ("limit", str(ENTRIES))))
+        if not 1 <= limit <= MOST_ENTRIES:
+            raise Refusal("http.parameter", "limit")
+        admitted = await self._admitted(request, "deliveries", query)
+        page = await asyncio.to_thread(own_entries, admitted.principal.bureau, after, limit, self._bus)
+        listed = [
+            {
+                "number": entry.index,
+                "leaf": entry.leaf.decode(),
+                "salt": entry.salt and entry.salt.hex(),
+                "detail": entry.detail and entry.detail.decode(),
+            }
+            for entry in page.entries
+        ]
+        told = {"count": page.count, "entries": listed, "next": page.next, "checkpoint": page.checkpoint}
+        return self._answer(admitted, told)
 
     async def checkpoint(self, request: Request) -> Response:
         """The newest signed head of the log, as C2SP text."""
