@@ -53,6 +53,12 @@ def is_together(octets: bytes) -> bool:
     return octets.startswith(b'{"document":')
 
 
+def unverified(octets: bytes) -> Document:
+    """The document inside, signed alone or with others, for who signed it: nothing of it is checked."""
+    outer = strict_object(octets)
+    return strict_object(_unb64(outer.get("document", outer.get("payload"))))
+
+
 def open_signed(octets: bytes, certificate: bytes, typ: str) -> Document:
     """The document, signed alone or together with others, once the signature by the certificate's key holds.
 
