@@ -10,6 +10,7 @@ import queue
 import sqlite3
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -62,6 +63,8 @@ PACE_S: Final = 0.008  # groups begin at least this far apart: a lone message do
 MOST_STAGED: Final = 20_000  # reads not yet sequenced; beyond this reads are refused
 MOST_STRANGERS: Final = 1_000  # addresses a minute that are counted singly
 TICK_S: Final = 0.25  # how often the stage is looked at when nothing else comes
+MOST_REMEMBERED: Final = 64  # bureaus whose entries were looked for
+PIECE: Final = 5_000  # entries read at once where all are looked through, so that other readers get their turn
 OTHERS: Final = "others"
 
 log = logging.getLogger("yongtong.journal")
@@ -110,6 +113,7 @@ class Journal:
         self._staged: deque[Prepared] = deque()
         self._strangers: dict[tuple[str, str], Counter[str]] = {}
         self._strangers_lock = threading.Lock()
+        self._own: dict[tuple[str, frozenset[str]], tuple[int, list[int]]] = {}  # how far looked, and what was found
         self._closed = False
         self._owing = False  # documents of a group whose entries are durable
         self._next_group_s = 0.0  # time.monotonic() of the earliest next group
@@ -416,10 +420,29 @@ class Journal:
         signed by one of these, and what came over one of these from nobody that was verified; never what only claims it
         also:         further entries that concern it
         """
-        asked = (bureau, *map(_json, (certificates, certificates, also)), size)
-        ((count,),) = self._read(f"SELECT count(*) FROM ({_OWN})", *asked)
-        query = f"SELECT idx, leaf, salt, detail FROM ({_OWN}) NATURAL JOIN details WHERE idx > ? ORDER BY idx LIMIT ?"
-        return [OwnEntry(*row) for row in self._read(query, *asked, after, limit)], count
+        numbers = self._numbers_of(bureau, frozenset(certificates), size)
+        ordered = sorted({*numbers[: bisect_left(numbers, size)], *(index for index in also if index < size)})
+        page = ordered[bisect_right(ordered, after) :][:limit]
+        query = "SELECT idx, leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
+        return [OwnEntry(*self._read(query, index)[0]) for index in page], len(ordered)
+
+    def _numbers_of(self, bureau: str, certificates: frozenset[str], size: int) -> list[int]:
+        """Entries under a bureau's name or certificates, at least among the first `size`. The log only grows: what was
+        looked through once is remembered, and a page after the first reads what is new."""
+        scanned, numbers = self._own.get((bureau, certificates), (0, []))
+        found = list(numbers)
+        for start in range(scanned, size, PIECE):
+            query = "SELECT idx, leaf FROM entries WHERE idx >= ? AND idx < ?"
+            for index, leaf in self._read(query, start, min(start + PIECE, size)):
+                named = _names_in(leaf)
+                ours = named.signer in certificates or (not named.sender and named.carrier in certificates)
+                if ours or named.sender == bureau:
+                    found.append(index)
+        if size > scanned:
+            if len(self._own) >= MOST_REMEMBERED:
+                self._own.clear()
+            self._own[bureau, certificates] = (size, found)
+        return found
 
     def _node(self, level: int, index: int) -> bytes:
         rows = self._read("SELECT hash FROM nodes WHERE level = ? AND idx = ?", level, index)
@@ -432,19 +455,18 @@ class Journal:
             return self._reader.execute(query, values).fetchall()
 
 
-_SAYS = "CAST(leaf AS TEXT) ->> '{}'"
-_OWN = (
-    f"SELECT idx, leaf FROM entries WHERE ({_SAYS.format('sender')} = ? "
-    f"OR {_SAYS.format('signer')} IN (SELECT value FROM json_each(?)) "
-    f"OR ({_SAYS.format('sender')} = '' AND {_SAYS.format('carrier')} IN (SELECT value FROM json_each(?))) "
-    "OR idx IN (SELECT value FROM json_each(?))) AND idx < ?"
-)
 _SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL JOIN details"
 
 
-def _json(values: Sequence[object]) -> str:
-    """A list as one value of a query."""
-    return msgspec.json.encode(values).decode()
+class _Named(msgspec.Struct):
+    """Who stands in a leaf."""
+
+    carrier: str
+    sender: str
+    signer: str
+
+
+_names_in = msgspec.json.Decoder(_Named).decode
 
 
 def _logged(row: tuple[int, bytes | str, bytes | None]) -> LoggedEntry:
