@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ import numpy as np
 from bench.figures import Figure, alternating, figure
 from bench.servers import fresh
 from exchange.journal import Acceptance, Accepted, Entry, Journal, Sequenced
-from exchange.receipts import issue_receipt, issue_report
+from exchange.receipts import issue_receipts, issue_reports
 from security import keys, pki
 from security.keys import SigningKey
 
@@ -45,8 +46,8 @@ def open_journal(folder: Path) -> Journal:
         ORIGIN,
         SigningKey.load(folder / "log.key"),
         lambda: datetime.now(UTC),
-        lambda row, proof: issue_receipt(row, proof, answer),
-        lambda row, proof, report: issue_report(row, proof, report, answer),
+        partial(issue_receipts, key=answer),
+        partial(issue_reports, key=answer),
         lambda: None,
     )
 

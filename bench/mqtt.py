@@ -5,9 +5,7 @@ broker. Peer: the same envelopes from the same publisher to a bare paho subscrib
 `python -m bench.mqtt publish|listen` is one of the processes; it reads a `Plan` (MessagePack) on stdin.
 """
 
-import base64
 import contextlib
-import json
 import subprocess
 import sys
 import threading
@@ -28,6 +26,7 @@ from bench.servers import fresh
 from bench.standing import Standing, standing
 from connectors.transports.mqtt import client_tls
 from exchange import app
+from security.batch import unverified
 from security.jws_delivery import sign_delivery
 
 ENVELOPES: Final = 12_000  # a run
@@ -136,7 +135,7 @@ def _receipted(bus: Standing, broker: Mosquitto, prepared: list[bytes]) -> float
     plan = Plan(broker.port, "water:bench", *bus.tls, "yt/v1/to/water/receipt", len(prepared), prepared)
     with _process("publish", plan) as publisher:
         heard = _heard(publisher)
-    receipts = [json.loads(base64.urlsafe_b64decode(json.loads(one)["payload"] + "==")) for one in heard.messages]
+    receipts = [unverified(one) for one in heard.messages]
     ids = {receipt["message_id"] for receipt in receipts if receipt.get("outcome") == "accepted"}
     if len(ids) != len(prepared):
         raise RuntimeError(f"{len(ids)} receipts of {len(prepared)}; another answer: {receipts[0]}")

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Check a receipt with nothing but bash, sed and OpenSSL 3: who does not trust our program need not.
 #   verify_receipt.sh RECEIPT.json ANCHORS.json
-# Checks (1) the bus's signature, by ES256, EdDSA, RS256, PS256 or SM2, (2) the log's signature of the checkpoint, by
-# Ed25519 or SM2, (3) that the entry lies under the checkpoint's root (RFC 9162 §2.1.3.2). Prints one line for each;
-# exit 1 at the first that does not hold.
+# Checks (1) the bus's signature, by ES256, EdDSA, RS256, PS256 or SM2, over the receipt, or over the root of the small
+# tree in which it was signed with others, (2) the log's signature of the checkpoint, by Ed25519 or SM2, (3) that the
+# entry lies under the checkpoint's root. Trees: RFC 9162 §2.1.3.2. Prints one line for each; exit 1 at the first that
+# does not hold.
 set -euo pipefail
 receipt=$1 anchors=$2 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -36,19 +37,50 @@ holds() {
   openssl dgst $how -verify "$1" -signature "$work/der" "$3" >/dev/null 2>&1
 }
 
-# (1) the bus's signature
-member receipt_certificates "$anchors" >/dev/null
-sed -n '/BEGIN CERTIFICATE/,$p' "$anchors" | tr -d '\n' | sed 's/.*\(-----BEGIN.*END CERTIFICATE-----\).*/\1/; s/\\n/\n/g' >"$work/answer.pem"
+# under HASH INDEX SIZE ROOT NODE...: whether the leaf hash stands there. 0x00 goes before a leaf, 0x01 before a node.
+under() {
+  local hash=$1 fn=$2 sn=$(($3 - 1)) root=$4 node
+  shift 4
+  [ "$fn" -le "$sn" ] || return 1
+  for node; do
+    [ "$sn" -gt 0 ] || return 1
+    if ((fn % 2 == 1 || fn == sn)); then
+      hash=$({ octets 01; octets "$node"; octets "$hash"; } | digest)
+      while ((fn % 2 == 0 && fn != 0)); do ((fn >>= 1, sn >>= 1)) || true; done
+    else
+      hash=$({ octets 01; octets "$hash"; octets "$node"; } | digest)
+    fi
+    ((fn >>= 1, sn >>= 1)) || true
+  done
+  [ "$sn" -eq 0 ] && [ "$hash" = "$root" ]
+}
+nodes() { sed -n 's/.*"'"$1"'":\[\([^]]*\)\].*/\1/p' "$2" | tr -d '"' | tr , ' '; }
+
+# (1) the bus's signature, by the certificate among the anchors that the receipt names
+member protected "$receipt" | tr -d '\n' | decode64url >"$work/header"
+alg=$(member alg "$work/header") typ=$(member typ "$work/header") kid=$(member kid "$work/header") found=
+while read -r pem; do
+  printf %b "$pem" >"$work/answer.pem"
+  [ "$(openssl x509 -in "$work/answer.pem" -outform DER | digest)" != "$kid" ] || { found=yes; break; }
+done < <(tr -d '\n' <"$anchors" | sed 's/.*"receipt_certificates": *\[\([^]]*\)\].*/\1/; s/" *, *"/\n/g; s/"//g; s/$/\n/')
+[ "$found" ] || fails signature
 openssl x509 -in "$work/answer.pem" -noout -pubkey >"$work/answer.pub"
 printf %s "$(member protected "$receipt").$(member payload "$receipt")" >"$work/signed"
 member signature "$receipt" | tr -d '\n' | decode64url >"$work/signature"
-member protected "$receipt" | tr -d '\n' | decode64url >"$work/header"
-alg=$(member alg "$work/header")
 holds "$work/answer.pub" "$work/signature" "$work/signed" || fails signature
+member payload "$receipt" | tr -d '\n' | decode64url >"$work/payload"
+case $typ in
+  yt-receipt+jws | yt-report+jws) cp "$work/payload" "$work/document" ;;
+  yt-receipts+jws | yt-reports+jws)
+    member document "$receipt" | tr -d '\n' | decode64url >"$work/document"
+    hash=$({ octets 00; cat "$work/document"; } | digest)
+    under "$hash" "$(number index "$receipt")" "$(number size "$work/payload")" "$(member root "$work/payload")" \
+      $(nodes path "$receipt") || fails signature ;;
+  *) fails kind ;;
+esac
 echo "signature holds"
 
 # (2) the checkpoint: origin, size, root, an empty line, the signature line (C2SP signed note)
-member payload "$receipt" | tr -d '\n' | decode64url >"$work/document"
 note=$(member checkpoint "$work/document" | plain)
 printf '%s\n' "${note%%$'\n\n'*}" >"$work/note"
 sed -n 's/^— [^ ]* //p' <<<"$note" | head -n 1 | tr -d '.' | decode64 | tail -c 64 >"$work/note.sig"
@@ -60,19 +92,8 @@ holds "$work/log.pub" "$work/note.sig" "$work/note" || fails checkpoint
 size=$(sed -n 2p "$work/note") root=$(sed -n 3p "$work/note" | decode64 | hex)
 echo "checkpoint holds: $size entries"
 
-# (3) leaf hash, then up: 0x00 before a leaf, 0x01 before a node
+# (3) the entry
 leaf=$(member leaf "$work/document" | plain)
 hash=$({ octets 00; printf %s "${leaf%.}"; } | digest)
-fn=$(number index "$work/document") sn=$((size - 1))
-for node in $(sed -n 's/.*"proof":\[\([^]]*\)\].*/\1/p' "$work/document" | tr -d '"' | tr , ' '); do
-  [ "$sn" -gt 0 ] || fails inclusion
-  if ((fn % 2 == 1 || fn == sn)); then
-    hash=$({ octets 01; octets "$node"; octets "$hash"; } | digest)
-    while ((fn % 2 == 0 && fn != 0)); do ((fn >>= 1, sn >>= 1)) || true; done
-  else
-    hash=$({ octets 01; octets "$hash"; octets "$node"; } | digest)
-  fi
-  ((fn >>= 1, sn >>= 1)) || true
-done
-[ "$sn" -eq 0 ] && [ "$hash" = "$root" ] || fails inclusion
+under "$hash" "$(number index "$work/document")" "$size" "$root" $(nodes proof "$work/document") || fails inclusion
 echo "entry $(number index "$work/document") lies under it"

@@ -43,7 +43,7 @@ from exchange.mqtt.reports import ReportPush
 from exchange.placing import load_city
 from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
-from exchange.receipts import issue_receipt, issue_report
+from exchange.receipts import issue_receipts, issue_reports
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.revocation import CityAuthority, Revocations
@@ -305,8 +305,8 @@ def _open_journal(
         settings.bus.origin,
         _log_key(settings, keyring),
         utc_now,
-        partial(issue_receipt, key=answer),
-        partial(issue_report, key=answer),
+        partial(issue_receipts, key=answer),
+        partial(issue_reports, key=answer),
         before_commit,
     )
 

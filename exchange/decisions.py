@@ -321,6 +321,7 @@ class Standing:
         self.mappings: dict[str, str] = {}
         self.deliveries: dict[str, tuple[str, DeliveryBody]] = {}  # openings and purges, by id: kind and body
         self.troubles: list[Trouble] = []
+        self.entries: dict[str, list[int]] = {}  # by bureau: those that decide over its certificates and grants
         self._by_key: dict[str, str] = {}
         self._decided: set[str] = set()
 
@@ -335,6 +336,8 @@ class Standing:
         }
         try:
             takes[decided.outcome](decided)
+            for bureau in self._concerned(decided):
+                self.entries.setdefault(bureau, []).append(decided.index)
         except Exception as problem:  # an entry that trips its reader decides nothing, and must not stop the others
             code = problem.code if isinstance(problem, Refusal) else "decision.not_readable"
             detail = problem.detail if isinstance(problem, Refusal) else type(problem).__name__
@@ -464,6 +467,20 @@ class Standing:
             raise Refusal("decision.not_readable", document.id)
         self.check_carrying(body.of, by)
         del self.deliveries[body.of]
+
+    def _concerned(self, decided: Decided) -> set[str]:
+        """Whose certificates or grants an entry decides over: a bureau must hear of what others do in its name."""
+        said = next((decided.detail[name] for name in ("proposal", "revocation") if name in decided.detail), None)
+        body = self._body(_shaped(_payload(str(said)))) if said is not None else None
+        if isinstance(body, EnrolmentBody):
+            return {body.bureau}
+        if isinstance(body, GrantBody):
+            return _named_in(body)
+        if isinstance(body, RevocationBody) and body.what == "certificate":
+            return {self.certificates[body.of].bureau}
+        if isinstance(body, RevocationBody) and body.what == "grant":
+            return _named_in(self.grants[body.of].grant)
+        return set()
 
     # Effects.
 
@@ -618,6 +635,11 @@ def days_hold(valid_from: str, valid_until: str) -> bool:
     except ValueError:
         return False
     return (first.isoformat(), last.isoformat()) == (valid_from, valid_until) and first <= last
+
+
+def _named_in(grant: Grant | GrantBody) -> set[str]:
+    """Who gets a grant, and the bureau in whose name it lets them speak, or whose messages carry."""
+    return {grant.bureau, *([grant.target] if grant.action in ("carry", "on_behalf_of") else [])}
 
 
 def _payload(octets: str) -> dict[str, Any]:

@@ -164,6 +164,16 @@ class LoggedEntry(msgspec.Struct, frozen=True):
     detail: Detail | None
 
 
+class OwnEntry(msgspec.Struct, frozen=True):
+    """An entry as its owner gets it: leaf and detail as the octets that were hashed, so that the commitment can be made
+    again. salt, detail: None when they were erased."""
+
+    index: int
+    leaf: bytes
+    salt: bytes | None
+    detail: bytes | None
+
+
 def instant(moment: datetime) -> str:
     """RFC 3339 in UTC with six decimals and `Z`: fixed width, so that text order is time order."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

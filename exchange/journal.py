@@ -10,8 +10,9 @@ import queue
 import sqlite3
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from functools import lru_cache, partial
@@ -30,6 +31,7 @@ from exchange.entry import (
     InboxRow,
     Leaf,
     LoggedEntry,
+    OwnEntry,
     Prepared,
     Sequenced,
     Status,
@@ -41,8 +43,8 @@ from exchange.sequencer import (
     SELECT_INBOX,
     Arrival,
     Closing,
-    IssueReceipt,
-    IssueReport,
+    IssueReceipts,
+    IssueReports,
     Note,
     Sequencer,
     Work,
@@ -61,6 +63,8 @@ PACE_S: Final = 0.008  # groups begin at least this far apart: a lone message do
 MOST_STAGED: Final = 20_000  # reads not yet sequenced; beyond this reads are refused
 MOST_STRANGERS: Final = 1_000  # addresses a minute that are counted singly
 TICK_S: Final = 0.25  # how often the stage is looked at when nothing else comes
+MOST_REMEMBERED: Final = 64  # bureaus whose entries were looked for
+PIECE: Final = 5_000  # entries read at once where all are looked through, so that other readers get their turn
 OTHERS: Final = "others"
 
 log = logging.getLogger("yongtong.journal")
@@ -77,8 +81,9 @@ class Journal:
     origin:         this bus's name in leaves, checkpoints and receipts
     log_key:        Ed25519 or SM2, signs checkpoints
     clock:          now, aware; log time follows it but never goes back
-    issue_receipt:  makes the signed receipt of an inbox row and its proven entry (`receipts.issue_receipt`, key bound)
-    issue_report:   the same for a report's document
+    issue_receipts: makes the signed receipts of inbox rows and their proven entries (`receipts.issue_receipts`, key
+                    bound), all of a group at once
+    issue_reports:  the same for reports' documents
     before_commit:  makes the evidence durable; called before every group that accepts deliveries
 
     Futures fail with Unavailable when the disk does: then nothing is promised, and a retry is right.
@@ -90,8 +95,8 @@ class Journal:
         origin: str,
         log_key: SigningKey,
         clock: Callable[[], datetime],
-        issue_receipt: IssueReceipt,
-        issue_report: IssueReport,
+        issue_receipts: IssueReceipts,
+        issue_reports: IssueReports,
         before_commit: Callable[[], None],
     ) -> None:
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
@@ -102,12 +107,13 @@ class Journal:
         turn = Turn(folder)
         prepare(folder, turn)
         turn.close()
-        self._sequencer = Sequencer(folder, origin, log_key, clock, issue_receipt, issue_report)
+        self._sequencer = Sequencer(folder, origin, log_key, clock, issue_receipts, issue_reports)
         self._reader, self._reading = connect(folder), threading.Lock()
         self._queue: queue.SimpleQueue[Work | _Resume | None] = queue.SimpleQueue()
         self._staged: deque[Prepared] = deque()
         self._strangers: dict[tuple[str, str], Counter[str]] = {}
         self._strangers_lock = threading.Lock()
+        self._own: dict[tuple[str, frozenset[str]], tuple[int, list[int]]] = {}  # how far looked, and what was found
         self._closed = False
         self._owing = False  # documents of a group whose entries are durable
         self._next_group_s = 0.0  # time.monotonic() of the earliest next group
@@ -405,6 +411,39 @@ class Journal:
         query = f"SELECT * FROM ({inner}) WHERE {condition} ORDER BY idx DESC LIMIT ?"
         return [_logged(row) for row in self._read(query, *(value for _, value in tests), limit)]
 
+    def entries_of(
+        self, bureau: str, certificates: Sequence[str], also: Sequence[int], after: int, limit: int, size: int
+    ) -> tuple[list[OwnEntry], int]:
+        """Entries in a bureau's name among the first `size`: those after entry `after`, in order, and how many in all.
+
+        certificates: SHA-256 of those enrolled for it, hex. In its name is what stands under it as sender, what was
+        signed by one of these, and what came over one of these from nobody that was verified; never what only claims it
+        also:         further entries that concern it
+        """
+        numbers = self._numbers_of(bureau, frozenset(certificates), size)
+        ordered = sorted({*numbers[: bisect_left(numbers, size)], *(index for index in also if index < size)})
+        page = ordered[bisect_right(ordered, after) :][:limit]
+        query = "SELECT idx, leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
+        return [OwnEntry(*self._read(query, index)[0]) for index in page], len(ordered)
+
+    def _numbers_of(self, bureau: str, certificates: frozenset[str], size: int) -> list[int]:
+        """Entries under a bureau's name or certificates, at least among the first `size`. The log only grows: what was
+        looked through once is remembered, and a page after the first reads what is new."""
+        scanned, numbers = self._own.get((bureau, certificates), (0, []))
+        found = list(numbers)
+        for start in range(scanned, size, PIECE):
+            query = "SELECT idx, leaf FROM entries WHERE idx >= ? AND idx < ?"
+            for index, leaf in self._read(query, start, min(start + PIECE, size)):
+                named = _names_in(leaf)
+                ours = named.signer in certificates or (not named.sender and named.carrier in certificates)
+                if ours or named.sender == bureau:
+                    found.append(index)
+        if size > scanned:
+            if len(self._own) >= MOST_REMEMBERED:
+                self._own.clear()
+            self._own[bureau, certificates] = (size, found)
+        return found
+
     def _node(self, level: int, index: int) -> bytes:
         rows = self._read("SELECT hash FROM nodes WHERE level = ? AND idx = ?", level, index)
         if not rows:
@@ -417,6 +456,17 @@ class Journal:
 
 
 _SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL JOIN details"
+
+
+class _Named(msgspec.Struct):
+    """Who stands in a leaf."""
+
+    carrier: str
+    sender: str
+    signer: str
+
+
+_names_in = msgspec.json.Decoder(_Named).decode
 
 
 def _logged(row: tuple[int, bytes | str, bytes | None]) -> LoggedEntry:

@@ -1,6 +1,7 @@
 """What became of each record, as a report says it: the root that it signs, and its findings by kind."""
 
 import hmac
+import io
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -36,6 +37,17 @@ def roots_of(outcomes: pl.DataFrame, secrets: Sequence[bytes]) -> tuple[str, ...
         outcome_root(keys[start:end], words[start:end], secret)[0].hex()
         for start, end, secret in zip([0, *ends], ends, secrets, strict=False)
     )
+
+
+def as_arrow(outcomes: pl.DataFrame) -> bytes:
+    """A delivery's own records as an Arrow file, in the order of its root: record, source_key, outcome, code.
+
+    outcomes: OUTCOMES. It is a part of what the store keeps of a commit, which may hold other senders' records too.
+    """
+    file = io.BytesIO()
+    ordered = outcomes.sort("delivery", "record")
+    ordered.select("record", pl.col("source_key").fill_null(""), "outcome", "code").write_ipc(file, compression="zstd")
+    return file.getvalue()
 
 
 def told_of(

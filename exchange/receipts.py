@@ -1,7 +1,7 @@
 """Receipts and reports: the signed answers that a bureau keeps, and checking them with nothing of the operator's.
 
-Both are flattened JWS over canonical JSON. Leaf and detail stand in them as the very text that was hashed, so that a
-reader needs SHA-256 and no canonicaliser:
+Both are flattened JWS over canonical JSON; those of one group of the journal share a signature (`security.batch`). Leaf
+and detail stand in them as the very text that was hashed, so that a reader needs SHA-256 and no canonicaliser:
 
     leaf hash   SHA-256(0x00 ‖ leaf)              under the checkpoint's root at `index`, by `proof` (hex, upwards)
     detail      SHA-256(0x02 ‖ salt ‖ detail)     is the leaf's member `detail`; salt is hex
@@ -20,9 +20,10 @@ import msgspec
 from exchange.entry import EntryProof, InboxRow, Leaf, commitment
 from security import merkle
 from security.anchors import Anchors
+from security.batch import open_signed, sign_together
 from security.checkpoint import Checkpoint
 from security.errors import Misconfigured, Refusal
-from security.jws import Document, key_named, open_document, sign_document
+from security.jws import Document, key_named, sign_document
 from security.keys import SigningKey, der_of_pem
 
 BLOCK_SIZE = 64  # octets, of SHA-256
@@ -52,10 +53,19 @@ class VerifiedDocument(msgspec.Struct, frozen=True):
     checkpoint: Checkpoint
 
 
-def issue_receipt(row: InboxRow, proof: EntryProof, key: SigningKey) -> bytes:
-    """The signed receipt of an accepted delivery (protocol.md "Receipt and report"). Same arguments, same octets."""
+def issue_receipts(owed: Sequence[tuple[InboxRow, EntryProof]], key: SigningKey) -> list[bytes]:
+    """The signed receipts of accepted deliveries (protocol.md "Receipt and report"), in their order."""
+    return sign_together([_receipt(row, proof) for row, proof in owed], RECEIPT, key)
+
+
+def issue_reports(owed: Sequence[tuple[InboxRow, EntryProof, dict[str, Any]]], key: SigningKey) -> list[bytes]:
+    """The signed reports of finished deliveries: of each what act two says, under the member `report`."""
+    return sign_together([_report(row, proof, report) for row, proof, report in owed], REPORT, key)
+
+
+def _receipt(row: InboxRow, proof: EntryProof) -> Document:
     leaf = msgspec.json.decode(proof.leaf, type=Leaf)
-    document = {
+    return {
         "v": 1,
         "origin": leaf.origin,
         "outcome": leaf.outcome,
@@ -76,13 +86,11 @@ def issue_receipt(row: InboxRow, proof: EntryProof, key: SigningKey) -> bytes:
         **_standing_in(proof),
         **_proven(proof),
     }
-    return sign_document(document, RECEIPT, key)
 
 
-def issue_report(row: InboxRow, proof: EntryProof, report: dict[str, Any], key: SigningKey) -> bytes:
-    """The signed report of a finished delivery. report: what act two says, under the member `report`."""
+def _report(row: InboxRow, proof: EntryProof, report: dict[str, Any]) -> Document:
     leaf = msgspec.json.decode(proof.leaf, type=Leaf)
-    document = {
+    return {
         "v": 1,
         "origin": leaf.origin,
         "outcome": leaf.outcome,
@@ -93,7 +101,6 @@ def issue_report(row: InboxRow, proof: EntryProof, report: dict[str, Any], key: 
         "report": report,
         **_proven(proof),
     }
-    return sign_document(document, REPORT, key)
 
 
 def issue_refusal(
@@ -127,11 +134,11 @@ def verify_receipt(octets: bytes, anchors: Anchors) -> VerifiedDocument:
     certificate = _certificate(octets, anchors)
     kind: Literal["receipt", "report"] = "receipt"
     try:
-        document = open_document(octets, certificate, RECEIPT)
+        document = open_signed(octets, certificate, RECEIPT)
     except Refusal as refusal:
         if refusal.code != "signature.document_of_other_kind":
             raise
-        kind, document = "report", open_document(octets, certificate, REPORT)
+        kind, document = "report", open_signed(octets, certificate, REPORT)
     try:
         return _checked(kind, document, anchors)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
@@ -206,12 +213,24 @@ def _invalid(detail: str) -> Refusal:
     return Refusal("audit.receipt_invalid", detail)
 
 
+def outcome_salt(index: int, secret: bytes) -> bytes:
+    """The salt of one record's outcome. secret: the k of this delivery, without which no salt can be made."""
+    return hmac.digest(secret, index.to_bytes(8, "big"), "sha256")
+
+
 def outcome_leaf(index: int, source_key: str, outcome: str, secret: bytes) -> bytes:
-    """The leaf hash of one record's outcome. secret: the k of this delivery; without it a leaf tells nothing."""
-    position, name = index.to_bytes(8, "big"), source_key.encode()
-    salt = hmac.digest(secret, position, "sha256")
+    """The leaf hash of one record's outcome; without the secret a leaf tells nothing."""
+    return outcome_leaf_of(index, source_key, outcome, outcome_salt(index, secret))
+
+
+def outcome_leaf_of(index: int, source_key: str, outcome: str, salt: bytes) -> bytes:
+    """The same of a record whose own salt is shown. Raises ValueError for a salt of another length."""
+    if len(salt) != sha256().digest_size:
+        raise ValueError("a salt has 32 octets")
+    name = source_key.encode()
     # The length before the key: "A1" + "2new" must not hash as "A12" + "new".
-    return sha256(b"\x00" + salt + position + len(name).to_bytes(4, "big") + name + outcome.encode()).digest()
+    said = b"\x00" + salt + index.to_bytes(8, "big") + len(name).to_bytes(4, "big") + name + outcome.encode()
+    return sha256(said).digest()
 
 
 def outcome_root(keys: Sequence[str], outcomes: Sequence[str], secret: bytes) -> tuple[bytes, list[bytes]]:

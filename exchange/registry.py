@@ -166,6 +166,13 @@ class Registry:
         """All certificates, by bureau, revoked ones too."""
         return sorted(self._now().certificates.values(), key=lambda c: (c.bureau, c.use, c.fingerprint))
 
+    def of_bureau(self, bureau: str) -> tuple[list[str], list[int]]:
+        """Fingerprints of all certificates that a bureau ever had, and the entries that decided over them or over
+        grants to it or in its name."""
+        standing = self._now()
+        certificates = [c.fingerprint for c in list(standing.certificates.values()) if c.bureau == bureau]
+        return certificates, list(standing.entries.get(bureau, ()))
+
     def bureaus_by_certificate(self) -> dict[str, str]:
         """Whose certificate it is, by fingerprint."""
         return {fingerprint: c.bureau for fingerprint, c in self._now().certificates.items()}

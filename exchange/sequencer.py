@@ -6,7 +6,7 @@ leaves either nothing, or rows whose documents `resume` issues. Used by one thre
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
@@ -33,8 +33,9 @@ from security.checkpoint import sign_checkpoint
 from security.errors import AuditBroken, Refusal
 from security.keys import SigningKey
 
-IssueReceipt = Callable[[InboxRow, EntryProof], bytes]
-IssueReport = Callable[[InboxRow, EntryProof, dict[str, Any]], bytes]
+# Of a group all at once, in their order: so that one signature may do for all.
+IssueReceipts = Callable[[Sequence[tuple[InboxRow, EntryProof]]], list[bytes]]
+IssueReports = Callable[[Sequence[tuple[InboxRow, EntryProof, dict[str, Any]]]], list[bytes]]
 
 INBOX_COLUMNS = (
     "id, sender, message_id, feed, content_type, content_digest, content_length, request_digest, signer, carrier, "
@@ -116,7 +117,7 @@ def inbox_row(values: tuple[Any, ...]) -> InboxRow:
 
 
 class Sequencer:
-    """Writes groups. folder, origin, log_key, clock, issue_receipt, issue_report: as `Journal` has them."""
+    """Writes groups. folder, origin, log_key, clock, issue_receipts, issue_reports: as `Journal` has them."""
 
     def __init__(
         self,
@@ -124,11 +125,11 @@ class Sequencer:
         origin: str,
         log_key: SigningKey,
         clock: Callable[[], datetime],
-        issue_receipt: IssueReceipt,
-        issue_report: IssueReport,
+        issue_receipts: IssueReceipts,
+        issue_reports: IssueReports,
     ) -> None:
         self._origin, self._log_key, self._clock = origin, log_key, clock
-        self._issue_receipt, self._issue_report = issue_receipt, issue_report
+        self._issue_receipts, self._issue_reports = issue_receipts, issue_reports
         self._turn = Turn(folder)
         self._connection = connect(folder)
         self._known: _Edge | None = None
@@ -159,12 +160,10 @@ class Sequencer:
             group = Group(edge.size, edge.size, edge.time, edge.root)
             group.checkpoint = sign_checkpoint(self._origin, edge.size, edge.root, self._log_key)
             owed = [inbox_row(row) for row in cursor.execute(f"{SELECT_INBOX} WHERE octets IS NULL")]
-            for row in owed:
-                receipt = self._issue_receipt(row, self._proof(row.entry_index, group))
-                cursor.execute("INSERT INTO receipts VALUES (?, ?)", (row.id, receipt))
-            reports = cursor.execute("SELECT entry_index FROM reports WHERE octets IS NULL").fetchall()
-            for (index,) in reports:
-                self._keep_report(cursor, index, group)
+            insert(cursor, "receipts", list(self._receipts(owed, group).items()))
+            query = "SELECT entry_index FROM reports WHERE octets IS NULL ORDER BY entry_index"
+            reports = [index for (index,) in cursor.execute(query)]
+            self._keep_reports(cursor, reports, group)
             return len(owed) + len(reports)
 
     @contextmanager
@@ -305,18 +304,14 @@ class Sequencer:
         durable_step("journal.sign:before")
         group.checkpoint = sign_checkpoint(self._origin, group.size, group.root, self._log_key)
         durable_step("journal.sign:after")
-        receipts = {
-            row.id: self._issue_receipt(row, self._proof(row.entry_index, group))
-            for _, row, _ in group.arrivals
-            if row.receipt is None
-        }
+        receipts = self._receipts([row for _, row, _ in group.arrivals if row.receipt is None], group)
         durable_step("journal.keep:before")
         with self._transaction() as cursor:
             self._keep_head(cursor, group.size, group.checkpoint)
             # First kept wins: where another process resumed in between, its receipt is the one receipt.
             if insert(cursor, "receipts", list(receipts.items()), "ON CONFLICT DO NOTHING") < len(receipts):
                 receipts = {id: self._receipt(cursor, id) for id in receipts}
-            reports = [self._keep_report(cursor, index, group) for _, index in group.closings]
+            reports = self._keep_reports(cursor, [index for _, index in group.closings], group)
         durable_step("journal.keep:after")
         for note, index in group.notes:
             note.future.set_result(Sequenced(index, group.time))
@@ -330,20 +325,29 @@ class Sequencer:
         query = "UPDATE heads SET note = ? WHERE origin = ? AND size = ? AND note IS NULL"
         cursor.execute(query, (checkpoint, self._origin, size))
 
+    def _receipts(self, rows: list[InboxRow], group: Group) -> dict[int, bytes]:
+        """A receipt of each row by its id; a delivery that stands twice in the group has one."""
+        once = {row.id: row for row in rows}
+        owed = [(row, self._proof(row.entry_index, group)) for row in once.values()]
+        return dict(zip(once, self._issue_receipts(owed), strict=True))
+
     def _receipt(self, cursor: sqlite3.Cursor, inbox_id: int) -> bytes:
         octets: bytes = cursor.execute("SELECT octets FROM receipts WHERE inbox_id = ?", (inbox_id,)).fetchone()[0]
         return octets
 
-    def _keep_report(self, cursor: sqlite3.Cursor, index: int, group: Group) -> bytes:
-        """The report under entry `index`, signed now if it was not yet."""
-        query = "SELECT inbox_id, document, octets FROM reports WHERE entry_index = ?"
-        inbox_id, document, octets = cursor.execute(query, (index,)).fetchone()
-        if octets is None:
-            row = inbox_row(cursor.execute(f"{SELECT_INBOX} WHERE id = ?", (inbox_id,)).fetchone())
-            report = msgspec.json.decode(document, type=dict[str, Any])
-            octets = self._issue_report(row, self._proof(index, group), report)
-            cursor.execute("UPDATE reports SET octets = ? WHERE entry_index = ?", (octets, index))
-        return bytes(octets)
+    def _keep_reports(self, cursor: sqlite3.Cursor, indexes: list[int], group: Group) -> list[bytes]:
+        """The reports under these entries, signed now where they were not yet."""
+        kept: dict[int, bytes | None] = {}
+        owed = {}
+        for index in indexes:
+            query = "SELECT inbox_id, document, octets FROM reports WHERE entry_index = ?"
+            inbox_id, document, kept[index] = cursor.execute(query, (index,)).fetchone()
+            if kept[index] is None:
+                row = inbox_row(cursor.execute(f"{SELECT_INBOX} WHERE id = ?", (inbox_id,)).fetchone())
+                owed[index] = (row, self._proof(index, group), msgspec.json.decode(document, type=dict[str, Any]))
+        signed = dict(zip(owed, self._issue_reports(list(owed.values())), strict=True))
+        cursor.executemany("UPDATE reports SET octets = ? WHERE entry_index = ?", [(v, k) for k, v in signed.items()])
+        return [signed.get(index) or bytes(kept[index] or b"") for index in indexes]
 
     def _sign_heads(self, cursor: sqlite3.Cursor) -> None:
         """Sign the heads that a crash left unsigned; each must be the root that the tree has at its size."""

@@ -3,6 +3,7 @@
 import os
 from datetime import datetime
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -104,6 +105,15 @@ class PartnerFolder:
     def remember(self, checkpoint: str) -> None:
         """Keep a head of the log in place of the last one."""
         self._write(self.path / "checkpoint", checkpoint.encode("utf-8"))
+
+    def certificates(self) -> set[str]:
+        """SHA-256 of one's own certificates in this folder, hex."""
+        paths = [self.path / "signing.pem", self.path / "connection.pem"]
+        return {sha256(der_of_pem(path.read_bytes())).hexdigest() for path in paths if path.exists()}
+
+    def receipts(self) -> set[str]:
+        """Message ids of which a receipt is kept."""
+        return {path.name.removesuffix(".receipt.json") for path in (self.path / "receipts").glob("*.receipt.json")}
 
     def keep(self, kind: Kind, message_id: str, document: bytes) -> Path:
         """Keep a receipt or report under its delivery's message id; gives the file."""

@@ -1,4 +1,4 @@
-"""The components that a bureau's grant covers, page by page over REST; each page is granted by itself."""
+"""What a bureau reads over REST: components that its grant covers, page by page, and outcomes of its own records."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -32,6 +32,11 @@ def components(session: requests.Session, url: str, wanted: dict[str, str]) -> I
             return
         yield page.components
         after = page.next
+
+
+def outcomes(session: requests.Session, url: str, message_id: str, wanted: dict[str, str]) -> bytes:
+    """The Arrow file of what became of each record of a delivery. Raises as `components` does."""
+    return asked(session, "GET", f"{url}/api/v1/deliveries/{message_id}/outcomes", params=wanted)
 
 
 def _page(session: requests.Session, address: str, query: dict[str, Any]) -> _Page:

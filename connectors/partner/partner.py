@@ -15,6 +15,7 @@ from connectors.partner.answers import Changes, Component, Near, Ownership, type
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Consistency, Heads
 from connectors.partner.log import Log
+from connectors.partner.own_entries import AT_ONCE, OwnEntries, OwnEntry, checked, pages
 from connectors.partner.rest import session_of
 from connectors.transports.soap_client import SoapClient, Version, Wsse
 from security.checkpoint import Checkpoint
@@ -152,10 +153,27 @@ class Partner:
                 return Reported(answer.Status, None)
             time.sleep(POLL_SECONDS)
 
+    def outcomes(self, message_id: str) -> bytes:
+        """What became of each record of a delivery of one's own: an Arrow file, for the report's root to check."""
+        return listing.outcomes(self._session(), self._url, message_id, {"purpose": "report"})
+
     def checkpoint(self) -> Checkpoint:
         """The log's newest head, once it continues the one remembered."""
         answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **self._known_size()})
         return self._heads.follow(answer.Checkpoint, _consistency(answer.ConsistencyProof))
+
+    def entries(self, after: int = 0) -> OwnEntries:
+        """What the log holds in one's own name after an entry, once each detail and the head hold."""
+        found: list[OwnEntry] = []
+
+        def ask(after: int) -> Any:
+            asked = {**self._asked("own entries"), **self._known_size(), "After": after, "Limit": AT_ONCE}
+            return self._feeds.call("GetMyEntries", asked)
+
+        for page in pages(ask, after):
+            found += [checked(one.number, one.Leaf, one.Salt, one.Detail) for one in page.Entry]
+            self._heads.follow(page.Checkpoint, _consistency(page.ConsistencyProof))
+        return OwnEntries(tuple(found), page.Count, page.Next)
 
     def ownership(
         self, component: str, on: date | None = None, *, purpose: str, case_number: str | None = None

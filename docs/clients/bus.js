@@ -34,17 +34,37 @@ class Bus {
       port[operation](request, (error, answer) => error ? reject(error) : resolve(answer)));
   }
 
-  // What a receipt says, if the bus signed it. TLS alone would prove that to nobody else.
+  // What a receipt says, if the bus signed it, alone or together with others. TLS alone would prove that to nobody else.
   said(receipt) {
     const jws = JSON.parse(receipt), octets = part => Buffer.from(jws[part], 'base64url');
-    const signed = Buffer.from(`${jws.protected}.${jws.payload}`);
+    const signed = Buffer.from(`${jws.protected}.${jws.payload}`), kind = JSON.parse(octets('protected')).typ;
     const holds = pem => crypto.verify('sha256', signed, { key: pem, dsaEncoding: 'ieee-p1363' }, octets('signature'));
-    if (JSON.parse(octets('protected')).typ !== 'yt-receipt+jws'
-        || !JSON.parse(this.file('anchors.json')).receipt_certificates.some(holds)) {
-      throw new Error('no certificate of the bus signed this receipt');
+    if (JSON.parse(this.file('anchors.json')).receipt_certificates.some(holds)) {
+      if (kind === 'yt-receipt+jws') return JSON.parse(octets('payload'));
+      if (kind === 'yt-receipts+jws' && isUnder(jws, octets('document'), JSON.parse(octets('payload')))) {
+        return JSON.parse(octets('document'));
+      }
     }
-    return JSON.parse(octets('payload'));
+    throw new Error('no certificate of the bus signed this receipt');
   }
+}
+
+// Whether a document stands under the root that was signed for several (RFC 9162 §2.1.3.2).
+function isUnder({ index, path }, document, { root, size }) {
+  const hash = (...parts) => crypto.createHash('sha256').update(Buffer.concat(parts)).digest();
+  let node = index, last = size - 1, current = hash(Buffer.of(0), document);
+  if (!(node >= 0 && node <= last)) return false;
+  for (const sibling of path.map(hex => Buffer.from(hex, 'hex'))) {
+    if (last === 0) return false;
+    if (node % 2 || node === last) {
+      current = hash(Buffer.of(1), sibling, current);
+      while (node % 2 === 0 && node) { node >>= 1; last >>= 1; }
+    } else {
+      current = hash(Buffer.of(1), current, sibling);
+    }
+    node >>= 1; last >>= 1;
+  }
+  return last === 0 && current.toString('hex') === root;
 }
 
 // Print what `work` gives as one JSON document; of a refusal its code and sentences, and exit 1.

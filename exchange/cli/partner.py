@@ -1,6 +1,7 @@
 """The bureau's side: push a file, keep the receipt, fetch the report."""
 
 import argparse
+import io
 import mimetypes
 import secrets
 from collections.abc import Callable
@@ -9,14 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import polars as pl
+
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import MqttPartner, inbound, sealed
+from connectors.partner.own_entries import OwnEntry, decided, enrolled, unknown
 from connectors.partner.partner import Partner, Received, Reported
 from exchange import app
 from exchange.cli.output import print_findings, print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, bus_url, settings_of
+from exchange.cli.parsing import Commands, add_command, bus_url, change_number, settings_of
 from exchange.receipts import verify_receipt
-from security.errors import Misconfigured
+from exchange.record_proof import prove_record, records_of
+from security.errors import Misconfigured, Refusal
 from security.message import Content, file_content
 
 REPORT_WAIT_S = 600.0
@@ -53,6 +59,19 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         )
         command.add_argument("message_id", metavar="MESSAGE_ID")
         add_partner_options(command, required=True)
+    command.add_argument("--record", metavar="KEY", help="prove what became of this record alone, for a third party")
+    command.add_argument("--index", type=int, metavar="N", help="which, where several records have that key")
+    command.add_argument("--out", type=Path, metavar="FILE", help="where the proof goes")
+    entries = add_command(
+        commands,
+        common,
+        "entries",
+        _entries,
+        says="every entry of the log in one's own name, and which certificates and deliveries of it are unknown here",
+        example="yongtong entries --as water --after 1200",
+    )
+    entries.add_argument("--after", type=change_number, default=0, metavar="N", help="go on after this entry (0)")
+    add_partner_options(entries, required=True)
 
 
 def add_partner_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -173,7 +192,77 @@ def _receipt(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    if options.record is not None:
+        return _prove_record(options)
     return _show(options, partner_of(options).report(options.message_id), {})
+
+
+def _entries(options: argparse.Namespace) -> int:
+    own, folder = partner_of(options).entries(options.after), PartnerFolder(folder_of(options))
+    certificates, deliveries = folder.certificates(), folder.receipts()
+    marked = [(entry, unknown(entry, certificates, deliveries)) for entry in own.entries]
+    if options.json:
+        listed = [{**msgspec.to_builtins(entry), "unknown": marks} for entry, marks in marked]
+        print_json({"count": own.count, "next": own.next, "entries": listed})
+        return 0
+    rows = [
+        (e.number, e.leaf["time"][:19], e.leaf["type"], e.leaf["outcome"], _about(e), _UNKNOWN[", ".join(marks)])
+        for e, marks in marked
+    ]
+    title = f"本单位名下审计记录 Entries in your name: {len(rows)} after {options.after}, {own.count} in all"
+    print_table(title, ["entry", "time", "type", "outcome", "about", "unknown here 本机未知"], rows)
+    if any(marks for _, marks in marked):
+        say("next: a certificate may be another folder's of yours; else call the security officer, who revokes it")
+    return 0
+
+
+_UNKNOWN = {
+    "": "",
+    "certificate": "certificate 证书",
+    "delivery": "delivery 报送件",
+    "certificate, delivery": "certificate 证书, delivery 报送件",
+}
+
+
+def _about(entry: OwnEntry) -> str:
+    """What an entry is about, in a few words."""
+    body, detail = decided(entry), entry.detail or {}
+    named = [f"{fingerprint[:16]}…" for fingerprint in enrolled(entry)]
+    words = (*named, body.get("action"), body.get("what"), body.get("target"), str(body.get("of", ""))[:16])
+    said = (*words, entry.leaf["feed"], detail.get("message_id"), detail.get("view"), detail.get("component"))
+    return " ".join(str(word) for word in said if word)
+
+
+def _prove_record(options: argparse.Namespace) -> int:
+    """Write the proof of one record's fate: checked by `yongtong verify`, and nothing else of the delivery in it."""
+    if options.out is None:
+        raise Misconfigured("--record writes a proof: name its file with --out")
+    partner = partner_of(options)
+    reported = partner.report(options.message_id)
+    if reported.received is None:
+        raise Refusal("report.not_ready", options.message_id)
+    anchors = PartnerFolder(folder_of(options)).anchors
+    outcomes = pl.read_ipc(io.BytesIO(partner.outcomes(options.message_id)))
+    found = dict(records_of(outcomes, options.record))
+    if options.index is not None:
+        found = {index: outcome for index, outcome in found.items() if index == options.index}
+    if not found:
+        raise Refusal("report.record_unknown", options.record[:80])
+    if len(found) > 1:
+        raise Refusal("report.record_several", ", ".join(f"{index} ({found[index]})" for index in list(found)[:20]))
+    ((index, outcome),) = found.items()
+    octets = prove_record(verify_receipt(reported.received.octets, anchors), outcomes, index)
+    try:
+        options.out.write_bytes(octets)
+    except OSError as problem:
+        raise Misconfigured(f"{options.out}: {problem.strerror}") from problem
+    made = {"file": str(options.out), "record": options.record, "index": index, "outcome": outcome}
+    if options.json:
+        print_json(made)
+    else:
+        print_table("单条处理结果证明 Proof of one record", ["", ""], made.items())
+        say(f"next: yongtong verify {options.out} --anchors anchors.json")
+    return 0
 
 
 def _progress() -> Any:

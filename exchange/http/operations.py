@@ -1,6 +1,7 @@
 """The operations of the contract: each calls its story and gives the answer element, not yet signed."""
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
 from typing import Final
@@ -12,6 +13,8 @@ from connectors.transports.multipart import put_together
 from exchange.bus import Bus
 from exchange.http.answers import put_changes, put_component, put_near, put_ownership
 from exchange.http.envelopes import Version, answer_to, put
+from exchange.http.own_entries import USUAL as ENTRIES
+from exchange.http.own_entries import own_entries
 from exchange.http.proofs import checkpoint_size, document_tree_size, put_known_consistency
 from exchange.http.reads import changes_within, component_within, nearest_within, ownership_within
 from exchange.http.uploading import begin_upload, upload_chunk
@@ -94,6 +97,26 @@ async def get_checkpoint(delivery: Delivery, version: Version, bus: Bus) -> etre
     return answer
 
 
+async def get_my_entries(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
+    """`GetMyEntries`: what the log holds in the caller's own name, and how much of it there is."""
+    admitted, verified = await _admitted(delivery, bus, "deliveries", "GetMyEntries")
+    after, limit = int(verified.text("After") or 0), int(verified.text("Limit") or ENTRIES)
+    page = await asyncio.to_thread(own_entries, admitted.principal.bureau, after, limit, bus)
+    answer = answer_to(verified, version, now=bus.clock(), recipient=admitted.principal.bureau)
+    put(answer, "Count", str(page.count))
+    for entry in page.entries:
+        element = put(answer, "Entry")
+        element.set("number", str(entry.index))
+        put(element, "Leaf", base64.b64encode(entry.leaf).decode())
+        if entry.salt is not None and entry.detail is not None:
+            put(element, "Salt", entry.salt.hex())
+            put(element, "Detail", base64.b64encode(entry.detail).decode())
+    put(answer, "Next", str(page.next))
+    put(answer, "Checkpoint", page.checkpoint)
+    put_known_consistency(answer, verified, checkpoint_size(page.checkpoint), bus)
+    return answer
+
+
 async def get_ownership(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
     """`GetOwnership`: whose is it, on that day, and how do we know."""
     admitted, verified = await _admitted(delivery, bus, "ownership", "GetOwnership")
@@ -149,6 +172,7 @@ OPERATIONS: Final[Mapping[str, Mapping[str, Operation]]] = {
         "GetReceipt": get_receipt,
         "GetReport": get_report,
         "GetCheckpoint": get_checkpoint,
+        "GetMyEntries": get_my_entries,
     },
     "components": {
         "GetOwnership": get_ownership,

@@ -18,6 +18,7 @@ def checkpoint_size(checkpoint: str) -> int:
 
 class _Envelope(msgspec.Struct):
     payload: str
+    document: str = ""  # where it was signed together with others
 
 
 class _Document(msgspec.Struct):
@@ -26,8 +27,9 @@ class _Document(msgspec.Struct):
 
 def document_tree_size(signed: bytes) -> int:
     """The tree size of the checkpoint in one of our own receipts or reports (flattened JWS)."""
-    payload = msgspec.json.decode(signed, type=_Envelope).payload
-    document = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    envelope = msgspec.json.decode(signed, type=_Envelope)
+    text = envelope.document or envelope.payload
+    document = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     return checkpoint_size(msgspec.json.decode(document, type=_Document).checkpoint)
 
 

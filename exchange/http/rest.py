@@ -15,6 +15,9 @@ from starlette.routing import Route
 
 from exchange.bus import Bus
 from exchange.http.envelopes import instant
+from exchange.http.own_entries import MOST as MOST_ENTRIES
+from exchange.http.own_entries import USUAL as ENTRIES
+from exchange.http.own_entries import own_entries
 from exchange.http.proofs import checkpoint_size
 from exchange.http.reads import (
     changes_within,
@@ -28,10 +31,12 @@ from exchange.http.soap import MESSAGE_ID
 from exchange.http.tls import client_certificate
 from exchange.intake import Admitted, admit_carrier, turn_away
 from exchange.map_area import Measured
+from exchange.outcomes import as_arrow
 from exchange.publication import MOST, USUAL, VIEW
 from security.errors import FOR_NOW, AuditBroken, Refusal, Unavailable
 
 JSON: Final = "application/json"
+ARROW: Final = "application/vnd.apache.arrow.file"
 UNSIGNED: Final = {"yongtong-signed-request": "false"}
 PENDING: Final = "yongtong-timestamp-pending"
 MAX_RADIUS_M: Final = 500.0
@@ -73,6 +78,8 @@ class RestDoor:
             self._route("/changes", self.changes),
             self._route("/deliveries/{message_id}/receipt", self.receipt),
             self._route("/deliveries/{message_id}/report", self.report),
+            self._route("/deliveries/{message_id}/outcomes", self.outcomes),
+            self._route("/entries", self.entries),
             self._route("/audit/checkpoint", self.checkpoint),
             self._route("/audit/consistency", self.consistency),
             self._route("/audit/inclusion", self.inclusion),
@@ -148,6 +155,37 @@ class RestDoor:
         if report is None:
             raise Refusal("report.not_ready", message_id)
         return Response(report, headers={**UNSIGNED, **pending_header(self._bus)}, media_type="application/jose+json")
+
+    async def outcomes(self, request: Request) -> Response:
+        """What became of each record of one's own delivery: an Arrow file, checked against the report's root."""
+        admitted, message_id = await self._own_delivery(request)
+        sender = admitted.principal.bureau
+        if self._bus.journal.inbox(sender, message_id) is None:
+            raise Refusal("delivery.unknown", message_id)
+        found = await asyncio.to_thread(self._bus.store.outcomes, sender, message_id)
+        if found is None:  # it waits, or was refused or held: no record of it has an outcome
+            raise Refusal("report.not_ready", message_id)
+        return Response(await asyncio.to_thread(as_arrow, found), headers=UNSIGNED, media_type=ARROW)
+
+    async def entries(self, request: Request) -> Response:
+        """What the log holds in the caller's own name, after an entry, and how much of it there is."""
+        query = _query(request, "after", "limit")
+        after, limit = (_integer({name: n, **query}, name) for name, n in (("after", "0"), ("limit", str(ENTRIES))))
+        if not 1 <= limit <= MOST_ENTRIES:
+            raise Refusal("http.parameter", "limit")
+        admitted = await self._admitted(request, "deliveries", query)
+        page = await asyncio.to_thread(own_entries, admitted.principal.bureau, after, limit, self._bus)
+        listed = [
+            {
+                "number": entry.index,
+                "leaf": entry.leaf.decode(),
+                "salt": entry.salt and entry.salt.hex(),
+                "detail": entry.detail and entry.detail.decode(),
+            }
+            for entry in page.entries
+        ]
+        told = {"count": page.count, "entries": listed, "next": page.next, "checkpoint": page.checkpoint}
+        return self._answer(admitted, told)
 
     async def checkpoint(self, request: Request) -> Response:
         """A signed head of the log, as C2SP text: the newest. cosigned: the newest that witnesses signed, with their

@@ -1,7 +1,6 @@
 """A delivery that a broker hands over: the same story, but that nobody vouches for it except its signature."""
 
 import json
-from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from exchange.entry import LoggedEntry
 from exchange.processing import process
 from exchange.reading import EvidenceBroken, reopened
 from exchange.receipts import REFUSAL, issue_refusal, verify_receipt
+from security.batch import unverified
 from security.errors import Refusal, sentences
 from security.jws import open_document
 from security.keys import SigningKey, generate
@@ -30,7 +30,7 @@ def acts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acts]:
 
 def document(octets: bytes | None) -> dict[str, Any]:
     assert octets is not None
-    said: dict[str, Any] = json.loads(urlsafe_b64decode(json.loads(octets)["payload"] + "=="))
+    said: dict[str, Any] = unverified(octets)
     return said
 
 

@@ -1,8 +1,6 @@
 """A bus whose keys lie under a passphrase or in a token: made, opened, and answering as any other."""
 
-import json
 import threading
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +17,7 @@ from exchange.processing import process
 from exchange.receipts import verify_receipt
 from exchange.sequencer import Sequencer
 from exchange.settings import Settings, load_settings
+from security.batch import unverified
 from security.errors import Misconfigured, Unavailable
 from security.keys import Kind, generate
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
@@ -60,9 +59,7 @@ def test_a_receipt_that_a_crash_left_out_is_issued_once_and_the_same_from_then_o
     signed: list[bytes] = []
 
     def crash(sequencer: Sequencer, group: Any) -> None:
-        signed.extend(
-            sequencer._issue_receipt(row, sequencer._proof(row.entry_index, group)) for _, row, _ in group.arrivals
-        )
+        signed.extend(sequencer._receipts([row for _, row, _ in group.arrivals], group).values())
         raise OSError("the power fails before the receipt is kept")
 
     with monkeypatch.context() as failing:
@@ -82,7 +79,7 @@ def test_a_receipt_that_a_crash_left_out_is_issued_once_and_the_same_from_then_o
 
 def leaf_of(receipt: bytes | None) -> Any:
     assert receipt is not None
-    return json.loads(urlsafe_b64decode(json.loads(receipt)["payload"] + "=="))["leaf"]
+    return unverified(receipt)["leaf"]
 
 
 @pytest.mark.parametrize("qos", [1, 0], ids=["a delivery", "what is refused"])

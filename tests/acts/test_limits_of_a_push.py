@@ -1,6 +1,5 @@
 """A push is held to its grant: class, area, attributes, and what it may end; readings and joins too."""
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from exchange.bus import Limits
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER
 from exchange.processing import process
+from security.batch import unverified
 from security.errors import sentences
 from security.message import Area
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
@@ -78,8 +78,7 @@ def pushed(acts: Acts, message_id: str, content: bytes, feed: str = ASSETS) -> d
     process(feed, acts.bus)
     octets = acts.bus.journal.report("made-up", message_id)
     assert octets is not None
-    payload = json.loads(octets)["payload"]
-    report: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=="))["report"]
+    report: dict[str, Any] = unverified(octets)["report"]
     return report
 
 

@@ -2,8 +2,6 @@
 right, never by the sum of two, and what came so says so for ever."""
 
 import asyncio
-import json
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -24,6 +22,7 @@ from exchange.processing import process
 from exchange.receipts import verify_receipt
 from exchange.registry import Bureau
 from security import pki
+from security.batch import unverified
 from security.delegation import may_sign_for
 from security.errors import Refusal
 from security.keys import SigningKey, generate
@@ -72,7 +71,7 @@ def end_grant(acts: Acts, grant: str) -> None:
 
 def said(octets: bytes | None) -> dict[str, Any]:
     assert octets is not None
-    document: dict[str, Any] = json.loads(urlsafe_b64decode(json.loads(octets)["payload"] + "=="))
+    document: dict[str, Any] = unverified(octets)
     return document
 
 

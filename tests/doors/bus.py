@@ -14,7 +14,7 @@ from exchange.attestations import Attestations
 from exchange.bus import Bus, Limits
 from exchange.evidence import Evidence
 from exchange.journal import Journal
-from exchange.receipts import issue_receipt, issue_report
+from exchange.receipts import issue_receipts, issue_reports
 from exchange.replays import Replays
 from exchange.settings import SuiteSettings
 from exchange.store.sqlite import Store
@@ -100,8 +100,8 @@ class TestBus:
             ORIGIN,
             log,
             clock,
-            partial(issue_receipt, key=answer),
-            partial(issue_report, key=answer),
+            partial(issue_receipts, key=answer),
+            partial(issue_reports, key=answer),
             evidence.sync,
         )
         self.anchors = Anchors(

@@ -12,7 +12,7 @@ import msgspec
 
 from exchange.evidence import Evidence
 from exchange.journal import Acceptance, Entry, Journal
-from exchange.receipts import issue_receipt, issue_report
+from exchange.receipts import issue_receipts, issue_reports
 from security import pki
 from security.anchors import Anchors
 from security.checkpoint import log_key_octets
@@ -54,8 +54,8 @@ class JournalFolder:
             ORIGIN,
             self.log_key,
             clock,
-            functools.partial(issue_receipt, key=self.receipt_key),
-            functools.partial(issue_report, key=self.receipt_key),
+            functools.partial(issue_receipts, key=self.receipt_key),
+            functools.partial(issue_reports, key=self.receipt_key),
             self.evidence.sync,
         )
 

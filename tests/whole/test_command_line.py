@@ -74,6 +74,10 @@ class Desk:
         self.pushed()
         return str(self.bus.folder().path / "checkpoint")
 
+    def entry(self) -> str:
+        """The number of a delivery's entry."""
+        return str(self.bus.partner().receipt(self.pushed()).document["index"])
+
     def there(self) -> Arguments:
         """The place of the first record of the delivery, once it was processed."""
         self.pushed()
@@ -180,6 +184,7 @@ GOOD: dict[str, Good] = {
     "push": lambda desk: (["push", FEED, desk.file(), *desk.partner], {"receipt", "status", "report"}),
     "receipt": lambda desk: (["receipt", desk.pushed(), *desk.partner], {"index", "proof", "checkpoint", "outcome"}),
     "report": lambda desk: (["report", desk.pushed(), *desk.partner], {"status", "report"}),
+    "entries": lambda desk: (["entries", "--after", desk.entry(), *desk.partner], {"count", "entries", "next"}),
     "component": lambda desk: (["component", desk.component(), *desk.here], {"key", "identifier", "class_code"}),
     "component --as": lambda desk: (["component", desk.component(), *desk.partner], {"key", "identifier"}),
     "near": lambda desk: (["near", *desk.there(), "--radius", "2", "--class", "0101", *desk.here], {"near"}),
@@ -278,6 +283,10 @@ REFUSED: dict[str, tuple[str, Bad]] = {
     "push": ("auth.feed_of_other", lambda desk: ["push", "water-register", desk.file(), *desk.partner]),
     "receipt": ("delivery.unknown", lambda desk: ["receipt", "never-sent", *desk.partner]),
     "report": ("delivery.unknown", lambda desk: ["report", "never-sent", *desk.partner]),
+    "report --record": (
+        "report.record_unknown",
+        lambda desk: ["report", desk.pushed(), "--record", "no", "--out", str(desk.folder / "p"), *desk.partner],
+    ),
     "component": ("component.unknown", lambda desk: ["component", "999999999", *desk.here]),
     "component --as": ("component.unknown", lambda desk: ["component", "999999999", *desk.partner]),
     "near": ("component.radius_too_large", lambda desk: ["near", "121.5", "29.8", "--radius", "501", *desk.here]),

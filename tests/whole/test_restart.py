@@ -1,8 +1,6 @@
 """What a restart may not change: what was stale or answered stays so, and a delivery keeps its receipt, bit for bit."""
 
-import json
 import time
-from base64 import urlsafe_b64decode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -10,6 +8,7 @@ from typing import Final
 from lxml import etree
 
 from connectors.partner import mqtt
+from security.batch import unverified
 from security.message import in_memory
 from tests.acts.bench_of_one import signed_request
 from tests.whole.real_bus import FEED, RealBus, csv, real_bus, rows
@@ -52,7 +51,7 @@ def said_over_mqtt(bus: RealBus, octets: bytes) -> str:
         client.subscribe(RECEIPT)
         client.client.publish(IN, octets, 1)
         answer = bytes(until(lambda: client.messages)[0][1])
-    document = json.loads(urlsafe_b64decode(json.loads(answer)["payload"] + "=="))
+    document = unverified(answer)
     return answer.decode() if document["outcome"] == "accepted" else str(document["code"])
 
 
