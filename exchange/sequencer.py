@@ -28,6 +28,7 @@ from exchange.entry import (
 )
 from exchange.faults import durable_step
 from exchange.journal_file import Turn, connect, insert
+from exchange.log_index import PIECE, index_piece
 from security import merkle
 from security.checkpoint import sign_checkpoint
 from security.errors import AuditBroken, Refusal
@@ -132,6 +133,7 @@ class Sequencer:
         self._turn = Turn(folder)
         self._connection = connect(folder)
         self._known: _Edge | None = None
+        self._indexed = 0  # entries, at least so many
 
     def close(self) -> None:
         """Close the file."""
@@ -166,6 +168,19 @@ class Sequencer:
             for (index,) in reports:
                 self._keep_report(cursor, index, group)
             return len(owed) + len(reports)
+
+    def index(self) -> int | None:
+        """Index the next piece of the log, if one is full; gives how many entries are indexed, None when none was.
+
+        After the answers, in a transaction of its own: nobody waits for it, and a crash leaves only a piece that is
+        indexed later.
+        """
+        if self._known is not None and self._known.size < self._indexed + PIECE:
+            return None
+        with self._transaction() as cursor:
+            indexed = index_piece(cursor)
+        self._indexed = indexed or self._indexed
+        return indexed
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:
