@@ -8,12 +8,14 @@ one. Terms stand in the index as keyed hashes, and what it finds is compared wit
 Public face: `Wanted`, `find`, `index_piece`, `forget`, `rebuild`, `differing`.
 """
 
+import contextlib
 import sqlite3
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +38,19 @@ Row = tuple[int, int, bytes]  # piece, hash of the term, its entries
 Read = Callable[..., list[Any]]  # query and values -> rows
 
 
-class _Said(msgspec.Struct):
+class _InLeaf(msgspec.Struct):
+    """What is indexed of a leaf."""
+
+    type: str = ""
+    outcome: str = ""
+    sender: str = ""
+    feed: str = ""
+    actor: str = ""
+    carrier: str = ""
+    signer: str = ""
+
+
+class _InDetail(msgspec.Struct):
     """What is indexed of a detail."""
 
     message_id: str | int = ""
@@ -44,8 +58,16 @@ class _Said(msgspec.Struct):
     purpose: str | int = ""
 
 
+# How a term is called, and the member that says it.
+_LEAF_TERMS: Final = (
+    *((name, name) for name in ("type", "outcome", "sender", "feed")),
+    *(("person", "actor"), ("certificate", "carrier"), ("certificate", "signer")),
+)
+_DETAIL_TERMS: Final = ("message_id", "component", "purpose")
+
 _LEAF: Final = msgspec.json.Decoder(Leaf)
-_SAID: Final = msgspec.json.Decoder(_Said)
+_IN_LEAF: Final = msgspec.json.Decoder(_InLeaf)
+_IN_DETAIL: Final = msgspec.json.Decoder(_InDetail)
 _DETAIL: Final = msgspec.json.Decoder(Detail)
 
 
@@ -80,7 +102,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     def met_by(self, entry: LoggedEntry) -> bool:
         """Whether an entry says all of it."""
-        said = set(_terms(entry.leaf, entry.detail or {}))
+        detail = entry.detail or {}
+        said = {(name, getattr(entry.leaf, member)) for name, member in _LEAF_TERMS}
+        said |= {(name, str(detail.get(name, ""))) for name in _DETAIL_TERMS}
+        said |= {("counted", name) for name in _counted(entry.leaf.outcome, detail)}
         return all(not said.isdisjoint(any_of) for any_of in self.terms())
 
 
@@ -116,7 +141,7 @@ def _candidates(read: Read, asked: list[list[Term]], within: range, oldest_first
     A piece takes the same little work whether its terms are frequent or rare, so no combination of them scans the log.
     """
     key = _key(read)
-    hashed = [[_hash(key, term) for term in any_of] for any_of in asked]
+    hashed = [[one for name, value in any_of for one in _hashes(key, name, [value])] for any_of in asked]
     pieces = range(within.start // PIECE, -(-within.stop // PIECE))
     for some in _shares(pieces if oldest_first else pieces[::-1], _AT_ONCE):
         known = {} if not key else _looked_up(read, {one for any_of in hashed for one in any_of}, min(some), max(some))
@@ -142,13 +167,15 @@ def _looked_up(read: Read, terms: set[int], first: int, last: int) -> dict[int, 
 
 def _all_of(hashed: list[list[int]], known: dict[int, bytes]) -> list[int]:
     """Places in a piece that have one term at least of each list, in rising order."""
-    common: set[int] | None = None
+    common = -1
     for any_of in hashed:
-        places = {place for term in any_of if term in known for place in _places(known[term])}
-        common = places if common is None else common & places
+        bits = 0
+        for term in any_of:
+            bits |= _bits(known[term]) if term in known else 0
+        common &= bits
         if not common:
             return []
-    return sorted(common or ())
+    return _places(common)
 
 
 def _fetched(read: Read, indexes: Sequence[int]) -> list[LoggedEntry]:
@@ -258,54 +285,57 @@ def _replace(cursor: sqlite3.Cursor, piece: int) -> None:
 
 
 def _made(cursor: sqlite3.Cursor, key: bytes, piece: int) -> list[Row]:
-    """The rows of a piece, from its entries."""
-    found: defaultdict[Term, list[int]] = defaultdict(list)
-    query = f"{_SELECT} WHERE idx >= ? AND idx < ? ORDER BY idx"
+    """The rows of a piece, from its entries; member by member, which is cheaper than entry by entry."""
+    leaves, details, counted = [_InLeaf()] * PIECE, [_InDetail()] * PIECE, []
+    query = f"{_SELECT} WHERE idx >= ? AND idx < ?"
     for index, leaf, detail in cursor.execute(query, (piece * PIECE, (piece + 1) * PIECE)):
-        for term in _terms_of(leaf, detail):
-            found[term].append(index - piece * PIECE)
-    return sorted((piece, _hash(key, term), _packed(places)) for term, places in found.items())
+        place = index - piece * PIECE
+        # What is damaged says nothing; `audit verify` names it.
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeError):
+            leaves[place] = _IN_LEAF.decode(leaf)
+            if detail is not None:
+                details[place] = _IN_DETAIL.decode(detail)
+                if leaves[place].outcome == STRANGERS:
+                    counted += [(code, place) for code in _counted(STRANGERS, _DETAIL.decode(detail))]
+    found: dict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for leaf in leaves:
+        leaf.signer = "" if leaf.signer == leaf.carrier else leaf.signer  # one certificate stands once
+    for name, member in _LEAF_TERMS:
+        _gather(found[name], enumerate(map(attrgetter(member), leaves)))
+    for name in _DETAIL_TERMS:
+        _gather(found[name], enumerate(map(str, map(attrgetter(name), details))))
+    for code, place in counted:
+        found["counted"][code].append(place)
+    return sorted(
+        (piece, hashed, _packed(places))
+        for name, values in found.items()
+        for hashed, places in zip(_hashes(key, name, values), values.values(), strict=True)
+    )
 
 
-def _terms_of(leaf: bytes, detail: bytes | None) -> set[Term]:
-    """Terms of an entry as stored. What is damaged says nothing; `audit verify` names it."""
-    try:
-        said = _LEAF.decode(leaf)
-        if detail is None:
-            return _terms(said, {})
-        if said.outcome == STRANGERS:
-            return _terms(said, _DETAIL.decode(detail))
-        part = _SAID.decode(detail)
-    except (msgspec.MsgspecError, UnicodeError):
-        return set()
-    return _terms(said, {"message_id": part.message_id, "component": part.component, "purpose": part.purpose})
+def _gather(found: defaultdict[str, list[int]], said: Iterable[tuple[int, str]]) -> None:
+    """Where each value stands."""
+    for place, value in said:
+        found[value].append(place)
+    found.pop("", None)
 
 
-def _terms(leaf: Leaf, detail: Detail) -> set[Term]:
-    """All that an entry can be found by."""
-    terms = {
-        ("type", leaf.type),
-        ("outcome", leaf.outcome),
-        ("sender", leaf.sender),
-        ("feed", leaf.feed),
-        ("person", leaf.actor),
-        ("certificate", leaf.carrier),
-        ("certificate", leaf.signer),
-        *((name, str(detail.get(name, ""))) for name in ("message_id", "component", "purpose")),
-    }
-    if leaf.outcome == STRANGERS:
-        terms |= {("counted", name) for name in detail if "." in name}
-    return {term for term in terms if term[1]}
+def _counted(outcome: str, detail: Detail) -> list[str]:
+    """Codes of refusals that an entry counts."""
+    return [name for name in detail if "." in name] if outcome == STRANGERS else []
 
 
-def _hash(key: bytes, term: Term) -> int:
-    """64 bits of a term, as SQLite's signed integer."""
-    octets = "\0".join(term).encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(octets, key=key, digest_size=8).digest(), "big", signed=True)
+def _hashes(key: bytes, name: str, values: Iterable[str]) -> Iterator[int]:
+    """64 bits of each term, as SQLite's signed integer."""
+    of_name = blake2b(key=key, person=name.encode(), digest_size=8)
+    for value in values:
+        hashed = of_name.copy()
+        hashed.update(value.encode("utf-8", "surrogatepass"))
+        yield int.from_bytes(hashed.digest(), "big", signed=True)
 
 
 def _packed(places: list[int]) -> bytes:
-    """Rising places as a list of two octets each, or as a bitmap where that is shorter."""
+    """Places as a list of two octets each, or as a bitmap where that is shorter."""
     if len(places) < _BITMAP // 2:
         return array("H", places).tobytes()
     bits = bytearray(_BITMAP)
@@ -314,13 +344,20 @@ def _packed(places: list[int]) -> bytes:
     return bytes(bits)
 
 
-def _places(packed: bytes) -> list[int]:
-    if len(packed) != _BITMAP:
-        return array("H", packed[: len(packed) & ~1]).tolist()
-    return [8 * number + bit for number, octet in enumerate(packed) if octet for bit in _BITS[octet]]
+def _bits(packed: bytes) -> int:
+    """The places as bits of a number."""
+    if len(packed) == _BITMAP:
+        return int.from_bytes(packed, "little")
+    bits = 0
+    for place in array("H", packed[: len(packed) & ~1]):
+        bits |= 1 << place
+    return bits
 
 
-_BITS: Final = [[bit for bit in range(8) if octet >> bit & 1] for octet in range(256)]
+def _places(bits: int) -> list[int]:
+    """Which bits of a number are set, in rising order; none is outside a piece."""
+    octets = (bits & (1 << PIECE) - 1).to_bytes(_BITMAP, "little")
+    return [8 * number + bit for number, octet in enumerate(octets) if octet for bit in range(8) if octet >> bit & 1]
 
 
 def _key(read: Read) -> bytes:
