@@ -203,13 +203,13 @@ class Journal:
                 said_s = time.monotonic()
                 print(f"正在编制审计索引 indexing the audit log: {done:,}", file=sys.stderr)
 
-    def _index(self) -> int | None:
-        """Index the next piece that is full; gives how many entries are indexed, None when there was none."""
+    def _index(self) -> int:
+        """Index the next piece that is full; gives how many entries are indexed, 0 when there was none."""
         try:
             return self._sequencer.index()
         except (OSError, sqlite3.Error) as problem:  # the log goes on; what is not indexed is read, and tried again
             log.warning("journal.index_failed reason=%s", problem)
-            return None
+            return 0
 
     def _hand_in(self, work: "Work | _Resume") -> None:
         if self._closed:

@@ -100,14 +100,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         theirs = [("certificate", one) for one in sorted(self.certificates)]
         return asked + ([[("sender", self.bureau), *theirs]] if self.bureau else [])
 
-    def met_by(self, entry: LoggedEntry) -> bool:
-        """Whether an entry says all of it."""
-        detail = entry.detail or {}
-        said = {(name, getattr(entry.leaf, member)) for name, member in _LEAF_TERMS}
-        said |= {(name, str(detail.get(name, ""))) for name in _DETAIL_TERMS}
-        said |= {("counted", name) for name in _counted(entry.leaf.outcome, detail)}
-        return all(not said.isdisjoint(any_of) for any_of in self.terms())
-
 
 def logged(row: tuple[int, bytes | str, bytes | None]) -> LoggedEntry:
     """A row (index, leaf, detail) as an entry."""
@@ -129,7 +121,7 @@ def find(read: Read, wanted: Wanted, within: range, limit: int, *, oldest_first:
     found: list[LoggedEntry] = []
     for candidates in _candidates(read, asked, within, oldest_first):
         for some in _shares(candidates, min(max(limit, _LEAST_FETCHED), _MOST_FETCHED)):
-            found += [entry for entry in _fetched(read, some) if wanted.met_by(entry)]
+            found += [entry for entry in _fetched(read, some) if _says(entry, asked)]
             if len(found) >= limit:
                 return found[:limit]
     return found
@@ -142,12 +134,13 @@ def _candidates(read: Read, asked: list[list[Term]], within: range, oldest_first
     """
     key = _key(read)
     hashed = [[one for name, value in any_of for one in _hashes(key, name, [value])] for any_of in asked]
+    full, _ = full_pieces(read)
     pieces = range(within.start // PIECE, -(-within.stop // PIECE))
     for some in _shares(pieces if oldest_first else pieces[::-1], _AT_ONCE):
         known = {} if not key else _looked_up(read, {one for any_of in hashed for one in any_of}, min(some), max(some))
         for piece in some:
             first = piece * PIECE
-            places = _all_of(hashed, known[piece]) if piece in known else range(PIECE)
+            places = _all_of(hashed, known[piece]) if piece in known and piece < full else range(PIECE)
             indexes = [first + place for place in places if first + place in within]
             yield indexes if oldest_first else indexes[::-1]
 
@@ -184,6 +177,19 @@ def _fetched(read: Read, indexes: Sequence[int]) -> list[LoggedEntry]:
     return [logged(by_index[index]) for index in indexes if index in by_index]
 
 
+def _says(entry: LoggedEntry, asked: list[list[Term]]) -> bool:
+    """Whether an entry has one term at least of each list."""
+    return all(any(_has(entry, name, value) for name, value in any_of) for any_of in asked)
+
+
+def _has(entry: LoggedEntry, name: str, value: str) -> bool:
+    if name in _DETAIL_TERMS:
+        return entry.detail is not None and str(entry.detail.get(name)) == value
+    if name == "counted":
+        return value in _counted(entry.leaf.outcome, entry.detail or {})
+    return any(getattr(entry.leaf, member) == value for called, member in _LEAF_TERMS if called == name)
+
+
 def _shares(things: Sequence[int], each: int) -> Iterator[Sequence[int]]:
     return (things[start : start + each] for start in range(0, len(things), each))
 
@@ -191,18 +197,18 @@ def _shares(things: Sequence[int], each: int) -> Iterator[Sequence[int]]:
 # Making it.
 
 
-def index_piece(cursor: sqlite3.Cursor) -> int | None:
-    """Index the next piece, if it is full; gives how many entries are indexed now, None when there was none.
+def index_piece(cursor: sqlite3.Cursor) -> tuple[bool, int]:
+    """Index the next piece, if it is full; gives whether one was, and up to which entry the log is looked after now.
 
     Without the key, which only somebody who takes it away can bring about, nothing is indexed and all is read singly.
     """
     if not _key_of(cursor):
-        return None
+        return False, _size(cursor)
     (piece,) = cursor.execute("SELECT coalesce(max(piece) + 1, 0) FROM index_pieces").fetchone()
-    if not cursor.execute("SELECT 1 FROM entries WHERE idx = ?", ((piece + 1) * PIECE - 1,)).fetchone():
-        return None
-    _replace(cursor, piece)
-    return int(piece + 1) * PIECE
+    full = cursor.execute("SELECT 1 FROM entries WHERE idx = ?", ((piece + 1) * PIECE - 1,)).fetchone() is not None
+    if full:
+        _replace(cursor, piece)
+    return full, (piece + full) * PIECE
 
 
 def forget(cursor: sqlite3.Cursor, *indexes: int) -> None:

@@ -169,18 +169,17 @@ class Sequencer:
                 self._keep_report(cursor, index, group)
             return len(owed) + len(reports)
 
-    def index(self) -> int | None:
-        """Index the next piece of the log, if one is full; gives how many entries are indexed, None when none was.
+    def index(self) -> int:
+        """Index the next piece of the log; gives how many entries are indexed, 0 when no piece was full.
 
         After the answers, in a transaction of its own: nobody waits for it, and a crash leaves only a piece that is
-        indexed later.
+        indexed later. The other process may have been first.
         """
         if self._known is not None and self._known.size < self._indexed + PIECE:
-            return None
+            return 0
         with self._transaction() as cursor:
-            indexed = index_piece(cursor)
-        self._indexed = indexed or self._indexed
-        return indexed
+            full, self._indexed = index_piece(cursor)
+        return self._indexed if full else 0
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:

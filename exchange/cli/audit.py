@@ -202,7 +202,7 @@ def _rebuild(options: argparse.Namespace) -> int:
         [(each.start, each.stop - 1) for each in log_index.differing(state, _progress())] if options.check else []
     )
     said = {
-        "ok": not stretches,
+        "ok": not stretches and indexed == full,
         "full": full * log_index.PIECE,
         "indexed": indexed * log_index.PIECE,
         "differing": stretches,
@@ -211,9 +211,9 @@ def _rebuild(options: argparse.Namespace) -> int:
         print_json(said)
     else:
         print_table("审计索引 Index of the audit", ["", ""], said.items())
-        if stretches:
+        if not said["ok"]:
             say("next: 索引与审计记录不一致，请重建 yongtong audit rebuild")
-    return 1 if stretches else 0
+    return 0 if said["ok"] else 1
 
 
 def _progress() -> Callable[[int, int], None]:

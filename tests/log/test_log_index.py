@@ -189,7 +189,7 @@ def test_a_piece_is_indexed_once_it_is_full(made: JournalFolder, journal: Journa
         "DELETE FROM index_pieces",
         "DELETE FROM index_pieces WHERE piece = 1",
         "DELETE FROM index_key",
-        "INSERT INTO index_pieces VALUES (-7), (1000000)",
+        "INSERT INTO index_pieces VALUES (-7), (3), (1000000)",
     ],
 )
 def test_an_index_taken_away_hides_nothing(bus: JournalFolder, everything: list[LoggedEntry], statement: str) -> None:
@@ -251,6 +251,17 @@ def test_a_journal_of_an_older_version_is_indexed_when_it_is_opened(bus: Journal
     assert journal.indexed() == (3, 3)
     assert len(journal.search(message_id="m-9993")) == 1
     journal.close()
+
+
+def test_what_one_process_indexed_the_other_does_not_look_at_again(bus: JournalFolder) -> None:
+    first, second = bus.open(clock()), bus.open(clock())
+    for future in [first.note(an_entry()) for _ in range(PIECE)]:
+        future.result(60)
+    second.note(an_entry()).result(10)
+    first.close()
+    second.close()
+    assert second._sequencer._indexed == 4 * PIECE
+    assert differing(bus.folder, silent) == []
 
 
 def test_nothing_of_a_detail_can_be_read_in_the_index(made: JournalFolder) -> None:
