@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, bulk, dxf, mqtt, ownership, receipts, rights, signed_soap, suites, wss
+from bench import audit, bulk, dxf, log_reading, mqtt, ownership, receipts, rights, signed_soap, suites, wss
 from bench.figures import Figure, Results, keep
 
 WORK: Final = (
@@ -29,6 +29,8 @@ FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "audit_appends_per_s": audit.measure,
     "audit_appends_at_1e6_per_s": audit.measure_growth,
     "receipts_per_s": receipts.measure,
+    "audit_verify_entries_per_s": log_reading.measure_verify,
+    "audit_search_ms": log_reading.measure_search,
     "dxf_entities_per_s": dxf.measure,
     "suite_sm2_sign_per_s": suites.measure_sign,
     "suite_sm2_verify_per_s": suites.measure_verify,

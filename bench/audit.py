@@ -23,6 +23,7 @@ import numpy as np
 
 from bench.figures import Figure, alternating, figure
 from bench.servers import fresh
+from exchange.entry import Detail
 from exchange.journal import Acceptance, Accepted, Entry, Journal, Sequenced
 from exchange.receipts import issue_receipts, issue_reports
 from security import keys, pki
@@ -85,6 +86,47 @@ def entry(number: int) -> Entry:
     )
 
 
+def mixed(number: int) -> Entry:
+    """The entry of that number in the log of a city: deliveries and their processing, reads, refusals, in turn.
+
+    An accepted delivery is called `arrival` and its processing `outcome` here: no inbox is needed for them to hold.
+    """
+    digest, kind, turn = hashlib.sha256(str(number).encode()).hexdigest(), number % 8, number // 8
+    bureau = f"bureau-{turn % 12}"
+    named = {
+        "actor": f"person-{turn % 200:012x}",
+        "carrier": hashlib.sha256(bureau.encode()).hexdigest(),
+        "signer": hashlib.sha256(bureau[::-1].encode()).hexdigest(),
+        "sender": bureau,
+        "grant": f"g-{turn % 50}",
+        "trust_digest": digest[:8] * 8,
+    }
+    feed = {"feed": f"feed-{turn % 36}", "feed_digest": digest[8:16] * 8}
+    message: Detail = {"message_id": f"m-{turn}-{kind // 4}", "content_digest": digest, "request_digest": digest[::-1]}
+    if kind in (0, 4):
+        held: Detail = {
+            "content_length": 4200,
+            "content_type": "text/csv",
+            "evidence_class": "signed",
+            "form": "inline",
+        }
+        return Entry(type="arrival", outcome="accepted", **named, **feed, detail={**message, **held})
+    if kind in (1, 5):
+        counts: Detail = {"message_id": message["message_id"], "outcome_root": digest, "new": 3, "changed": 1}
+        return Entry(type="outcome", outcome="processed", **named, **feed, detail=counts)
+    if kind == 2 and turn % 4 == 0:
+        code = ("auth.no_grant", "signature.invalid", "delivery.stale", "feed.not_allowed")[turn // 4 % 4]
+        return Entry(type="refusal", outcome=code, **named, **feed, detail={"code": code, "door": "soap", **message})
+    asked: Detail = {
+        "view": "ownership",
+        "component": f"33020301{number % 90_000:08}",
+        "purpose": f"案件处置 {turn % 30}",
+        "case_number": f"2026-{number % 10_000:05}",
+        "signed_digest": digest,
+    }
+    return Entry(type="read", outcome="answered", **named, detail=asked)
+
+
 def acceptance(number: int) -> Acceptance:
     """A delivery as the journal takes it."""
     now, said = datetime.now(UTC), entry(number)
@@ -108,7 +150,7 @@ def acceptance(number: int) -> Acceptance:
     )
 
 
-def _append(folder: Path, count: int) -> Callable[[], None]:
+def _append(folder: Path, count: int, made: Callable[[int], Entry] = entry) -> Callable[[], None]:
     journal = open_journal(folder)
 
     def run() -> None:
@@ -116,7 +158,7 @@ def _append(folder: Path, count: int) -> Callable[[], None]:
         for number in range(count):
             if len(waiting) >= OPEN:
                 waiting.popleft().result(60)
-            waiting.append(journal.note(entry(number)))
+            waiting.append(journal.note(made(number)))
         for future in waiting:
             future.result(60)
 
@@ -155,7 +197,7 @@ def _note_slowly(folder: Path, count: int) -> Callable[[], None]:
     return run
 
 
-WORK: Final = {"append": _append, "insert": _insert, "slow": _note_slowly}
+WORK: Final = {"append": _append, "mixed": partial(_append, made=mixed), "insert": _insert, "slow": _note_slowly}
 
 
 def _start(folder: Path, what: str, count: int) -> subprocess.Popen[str]:

@@ -1,4 +1,5 @@
-"""`python -m bench.soak`: ten minutes at a steady rate over real sockets, then the whole log read again.
+"""`python -m bench.soak`: ten minutes at a steady rate over real sockets, then the whole log read again; and a log of
+ten million entries searched.
 
 What decays shows here: latency minute by minute, backlog of act two, memory of both processes. The last result is
 committed beside this file.
@@ -9,13 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from bench import deliveries
+from bench import deliveries, log_reading
 from bench.__main__ import WORK
+from bench.audit import open_journal
 from bench.load import Plan, drive
 from bench.standing import Standing, standing
 from exchange import audit
@@ -25,6 +28,7 @@ RESULT: Final = Path(__file__).parent / "soak.json"
 CLIENTS: Final = 16
 RATE_PER_S: Final = 250
 DRAIN_S: Final = 120.0
+SEARCHED: Final = 10_000_000
 
 
 class Minute(msgspec.Struct, frozen=True):
@@ -40,7 +44,8 @@ class Minute(msgspec.Struct, frozen=True):
 
 
 class Soak(msgspec.Struct, frozen=True):
-    """The whole run. processed: deliveries that act two finished; log_holds: the audit's word on the whole log."""
+    """The whole run. processed: deliveries that act two finished; log_holds: the audit's word on the whole log;
+    search_ms: a page by each argument of `audit search`, in a log of search_entries."""
 
     commit: str
     rate_per_s: int
@@ -50,12 +55,15 @@ class Soak(msgspec.Struct, frozen=True):
     log_holds: bool
     entries: int
     verify_s: float
+    search_entries: int = 0
+    search_ms: dict[str, float] = {}
 
 
 def main() -> int:
     """Run, print a line a minute, keep the result. Exit 1 when anything was lost or the log does not hold."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=int, default=10)
+    parser.add_argument("--search-entries", type=int, default=SEARCHED, help=f"({SEARCHED}; a kilobyte of disk each)")
     options = parser.parse_args()
     WORK.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="soak-", dir=WORK) as folder, standing(Path(folder) / "bus") as bus:
@@ -70,11 +78,23 @@ def main() -> int:
         verdict = audit.verify(bus.trial.state, anchors_of(bus.trial.settings))
         verify_s = round(time.monotonic() - began_s, 1)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    soak = Soak(commit, RATE_PER_S, minutes, sent, verdict.reports, verdict.ok, verdict.entries, verify_s)
+    search_ms = _search_ms(options.search_entries)
+    held = (verdict.reports, verdict.ok, verdict.entries, verify_s)
+    soak = Soak(commit, RATE_PER_S, minutes, sent, *held, options.search_entries, search_ms)
     RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(soak), indent=2) + b"\n")
     whole = verdict.ok and verdict.receipts == verdict.reports == sent and not any(one.failures for one in minutes)
     print(f"{sent} sent, {verdict.receipts} receipts, {verdict.reports} reports; the log holds: {verdict.ok}")
     return 0 if whole else 1
+
+
+def _search_ms(entries: int) -> dict[str, float]:
+    """A log filled by two processes, and what a page of each search takes."""
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=WORK) as folder:
+        print(f"{entries:,} entries: {log_reading.fill(Path(folder) / 'log', 0, entries):,.0f}/s", file=sys.stderr)
+        with closing(open_journal(Path(folder) / "log")) as journal:
+            search_ms = {name: round(ms, 1) for name, ms in log_reading.search_ms(journal).items()}
+    print(f"search: {search_ms}", file=sys.stderr)
+    return search_ms
 
 
 def _minute(bus: Standing, requests: list[bytes]) -> Minute:

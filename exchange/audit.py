@@ -4,46 +4,51 @@ From the stored leaves every node, head and commitment is made again; only the t
 journal is opened for reading only, while the bus may be running. Whatever is wrong is named, and nothing raises.
 """
 
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 import msgspec
 
-from exchange.decisions import DECIDES, founding_digest
 from exchange.decisions import ENTRY as DECISION
-from exchange.entry import SALT_SIZE, Leaf, commitment
+from exchange.decisions import founding_digest
 from exchange.journal_file import NAME
+from exchange.log_stretch import (
+    AT_ONCE,
+    MOST_NAMED,
+    Problem,
+    Read,
+    is_hash,
+    is_parent,
+    not_a_node,
+    open_journal_file,
+    places_of,
+    read_stretch,
+    rows_of,
+)
 from exchange.receipts import IN_DETAIL, IN_LEAF, verify_receipt
 from security import merkle
 from security.anchors import Anchors
 from security.checkpoint import Checkpoint
 from security.errors import Misconfigured, Refusal
 
-AT_ONCE: Final = 4_096  # entries; a power of two, so that a piece of the log is a subtree
-MOST_NAMED: Final = 100  # problems named; the rest is only counted
+LONG: Final = 100_000  # entries; a longer log is read by several processes
 
 _FOUNDED: Final = (
     "SELECT idx, detail FROM decisions JOIN details ON idx = entry_index WHERE outcome = 'founded' ORDER BY idx LIMIT 1"
 )
-
-Nodes = dict[tuple[int, int], bytes]
 
 # Columns of the inbox that leaf or detail say as well.
 _OF_INBOX: Final = tuple(name for name in (*IN_LEAF, *IN_DETAIL) if name not in ("origin", "outcome"))
 
 # A head's checkpoint is kept together with the documents of its group: where it stands, none of them may be missing.
 _OWED: Final = "octets IS NULL AND (SELECT note NOT NULL FROM heads WHERE size > entry_index ORDER BY size LIMIT 1)"
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """What is wrong. entry: the first entry that it touches; None when the file itself is damaged."""
-
-    entry: int | None
-    what: str
 
 
 class AuditVerdict(msgspec.Struct):
@@ -88,8 +93,8 @@ def verify(journal: Path, anchors: Anchors, against: Sequence[Checkpoint] = ()) 
     path = journal / NAME if journal.is_dir() else journal
     connection = None
     try:
-        connection = _open(path)
-        reading = _Reading(connection, verdict, anchors)
+        connection = open_journal_file(path)
+        reading = _Reading(connection, path, verdict, anchors)
         reading.all()
         reading.remembered(against)
     except (sqlite3.Error, OSError, OverflowError) as problem:
@@ -100,28 +105,16 @@ def verify(journal: Path, anchors: Anchors, against: Sequence[Checkpoint] = ()) 
     return verdict
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """The file, read-only, texts as octets, in one snapshot."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, isolation_level=None)
-    connection.text_factory = bytes
-    connection.execute("BEGIN")
-    return connection
-
-
 class _Reading:
     """One reading of one file; each method adds to the verdict."""
 
-    def __init__(self, connection: sqlite3.Connection, verdict: AuditVerdict, anchors: Anchors) -> None:
-        self._connection, self._verdict, self._anchors = connection, verdict, anchors
-        self._time = ""
-        self._without_row: dict[str, set[int]] = {"delivery": set(), "processing": set(), DECISION: set()}
+    def __init__(self, connection: sqlite3.Connection, path: Path, verdict: AuditVerdict, anchors: Anchors) -> None:
+        self._connection, self._path, self._verdict, self._anchors = connection, path, verdict, anchors
+        self._without_row = Read().without_row
         self._read_node = lru_cache(65_536)(self._stored_node)
 
     def all(self) -> None:
         """Everything, the file first: what the file says of itself decides how to read the rest."""
-        self._file()
         for part in (self._log, self._tree_has_no_more, self._heads, self._inbox, self._reports, self._decisions):
             try:
                 part()
@@ -139,80 +132,55 @@ class _Reading:
                 self._verdict.add(None, f"the database file is damaged: {line}")
 
     def _log(self) -> None:
-        """Entries in order, a subtree at a time: leaf, detail, time, and every node over them."""
-        query = (
-            "SELECT entries.idx, leaf, details.idx, salt, detail FROM entries LEFT JOIN details USING (idx) "
-            "WHERE entries.idx >= ? AND entries.idx < ? ORDER BY entries.idx"
-        )
-        # Counted, not the largest number: one altered number must not send us through a billion missing entries.
-        (size,) = self._one("SELECT count(*) FROM entries", (0,))
-        self._verdict.entries = size
-        for start in range(0, size, AT_ONCE):
-            stop = min(start + AT_ONCE, size)
-            rows = {row[0]: row[1:] for row in self._rows(query, start, stop)}
-            nodes = self._nodes(start, stop)
-            for index in range(start, stop):
-                if index in rows:
-                    self._entry(index, rows[index], nodes.get((0, index)))
-                else:
-                    self._verdict.add(index, "the entry is missing")
-            self._parents(start, stop, nodes)
+        """The file, every entry in order, and the nodes above the pieces of the log."""
+        size = 0
+        try:
+            # Counted, not the largest number: one altered number must not send us through a billion missing entries.
+            (size,) = self._one("SELECT count(*) FROM entries", (0,))
+            self._verdict.entries = size
+        finally:
+            self._read_all(size)
         self._upper(size)
         for (index,) in self._rows("SELECT idx FROM entries WHERE idx < 0 OR idx >= ? LIMIT 20", size):
             self._verdict.add(index, "an entry numbered outside the log")
 
-    def _entry(self, index: int, row: tuple[Any, ...], node: bytes | None) -> None:
-        leaf_octets, detail_index, salt, detail = row
-        if not isinstance(leaf_octets, bytes) or merkle.leaf_hash(leaf_octets) != node:
-            self._verdict.add(index, "the leaf is not what the tree holds")
-        leaf = _leaf(leaf_octets)
-        if leaf is None:
-            self._verdict.add(index, "the leaf is not a canonical entry")
+    def _read_all(self, size: int) -> None:
+        """The file itself, and every entry; of a long log several processes read, while this one looks at the file."""
+        if size <= LONG:
+            self._file()
+            self._take(read_stretch(self._path, self._verdict.origin, range(size)))
             return
-        if leaf.origin != self._verdict.origin:
-            self._verdict.add(index, f"the leaf is of another origin, {leaf.origin!r:.80}")
-        if leaf.time < self._time:
-            self._verdict.add(index, f"log time goes back, from {self._time} to {leaf.time!r:.40}")
-        self._time = max(self._time, leaf.time)
-        if leaf.type in self._without_row and (leaf.type != DECISION or leaf.outcome in DECIDES):
-            self._without_row[leaf.type].add(index)
-        if detail_index is None:
-            self._verdict.add(index, "the detail's row is missing")
-        elif salt is None and detail is None:
-            self._verdict.erased += 1
-        elif not _commits(leaf, salt, detail):
-            self._verdict.add(index, "the detail is not what the leaf commits to")
+        part = -(-size // ((os.cpu_count() or 1) * AT_ONCE)) * AT_ONCE
+        with ExitStack() as stack:
+            readers = [
+                stack.enter_context(self._reader(start, min(start + part, size))) for start in range(0, size, part)
+            ]
+            self._file()
+            for reader in readers:
+                octets, _ = reader.communicate()
+                if reader.returncode:
+                    self._verdict.add(None, f"a process that read the log ended with {reader.returncode}")
+                else:
+                    self._take(msgspec.json.decode(octets, type=Read))
 
-    def _nodes(self, start: int, stop: int) -> Nodes:
-        """Stored nodes over the leaves of one piece, inside it."""
-        found: Nodes = {}
-        query = "SELECT idx, hash FROM nodes WHERE level = ? AND idx >= ? AND idx < ?"
-        for level in range(AT_ONCE.bit_length()):
-            rows = self._rows(query, level, start >> level, stop >> level)
-            found |= {(level, index): value for index, value in rows if _is_hash(value)}
-        return found
+    def _reader(self, start: int, stop: int) -> "subprocess.Popen[bytes]":
+        what = (str(self._path), self._verdict.origin, str(start), str(stop))
+        return subprocess.Popen([sys.executable, "-m", "exchange.log_stretch", *what], stdout=subprocess.PIPE)
 
-    def _parents(self, start: int, stop: int, nodes: Nodes) -> None:
-        """Each node of a piece against its two children as stored, so that one wrong octet is one place."""
-        for level in range(1, AT_ONCE.bit_length()):
-            for index in range(start >> level, stop >> level):
-                self._parent(level, index, nodes.get)
+    def _take(self, read: Read) -> None:
+        self._verdict.erased += read.erased
+        for kind, indexes in read.without_row.items():
+            self._without_row[kind] |= indexes
+        for problem in read.problems:
+            self._verdict.add(problem.entry, problem.what)
+        self._verdict.found += read.found - len(read.problems)
 
     def _upper(self, size: int) -> None:
         """The nodes above the pieces."""
-
-        def get(place: tuple[int, int]) -> bytes | None:
-            return self._read_node(*place)
-
         for level in range(AT_ONCE.bit_length(), size.bit_length()):
             for index in range(size >> level):
-                self._parent(level, index, get)
-
-    def _parent(self, level: int, index: int, get: Any) -> None:
-        left, right = get((level - 1, 2 * index)), get((level - 1, 2 * index + 1))
-        made = merkle.node_hash(left, right) if left is not None and right is not None else None
-        if made is None or made != get((level, index)):
-            self._verdict.add(index << level, f"node {index} of level {level} is not what is below it")
+                if not is_parent(*(self._read_node(*place) for place in places_of(level, index))):
+                    self._verdict.add(index << level, not_a_node(level, index))
 
     def _tree_has_no_more(self) -> None:
         """Rows that no entry accounts for: nodes beyond the tree, details without an entry."""
@@ -337,35 +305,13 @@ class _Reading:
 
     def _stored_node(self, level: int, index: int) -> bytes | None:
         (value,) = self._one("SELECT hash FROM nodes WHERE level = ? AND idx = ?", (None,), level, index)
-        return value if _is_hash(value) else None
+        return value if is_hash(value) else None
 
     def _one(self, query: str, otherwise: tuple[Any, ...], *values: object) -> tuple[Any, ...]:
         return next(self._rows(query, *values), otherwise)
 
     def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        try:
-            yield from self._connection.execute(query, values)
-        except (UnicodeDecodeError, MemoryError) as problem:  # a damaged schema gives names and sizes that are none
-            raise sqlite3.DatabaseError(str(problem)) from problem
-
-
-def _leaf(octets: Any) -> Leaf | None:
-    """The leaf, if these octets are the one canonical spelling of it."""
-    try:
-        leaf = msgspec.json.decode(octets, type=Leaf)
-    except (msgspec.MsgspecError, TypeError, UnicodeError):
-        return None
-    return leaf if leaf.v == 1 and msgspec.json.encode(leaf) == octets else None
-
-
-def _commits(leaf: Leaf, salt: Any, detail: Any) -> bool:
-    if not isinstance(salt, bytes) or not isinstance(detail, bytes) or len(salt) != SALT_SIZE:
-        return False
-    return commitment(salt, detail) == leaf.detail
-
-
-def _is_hash(value: Any) -> bool:
-    return isinstance(value, bytes) and len(value) == merkle.HASH_SIZE
+        return rows_of(self._connection, query, *values)
 
 
 def _last_of(size: Any) -> int | None:

@@ -8,11 +8,12 @@ import contextlib
 import logging
 import queue
 import sqlite3
+import sys
 import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from functools import lru_cache, partial
@@ -39,6 +40,7 @@ from exchange.entry import (
     prepare_entry,
 )
 from exchange.journal_file import Turn, connect, prepare
+from exchange.log_index import Wanted, find, full_pieces, logged
 from exchange.sequencer import (
     SELECT_INBOX,
     Arrival,
@@ -64,7 +66,7 @@ MOST_STAGED: Final = 20_000  # reads not yet sequenced; beyond this reads are re
 MOST_STRANGERS: Final = 1_000  # addresses a minute that are counted singly
 TICK_S: Final = 0.25  # how often the stage is looked at when nothing else comes
 MOST_REMEMBERED: Final = 64  # bureaus whose entries were looked for
-PIECE: Final = 5_000  # entries read at once where all are looked through, so that other readers get their turn
+ROWS: Final = 5_000  # entries read at once where all are looked through, so that other readers get their turn
 OTHERS: Final = "others"
 
 log = logging.getLogger("yongtong.journal")
@@ -108,6 +110,7 @@ class Journal:
         prepare(folder, turn)
         turn.close()
         self._sequencer = Sequencer(folder, origin, log_key, clock, issue_receipts, issue_reports)
+        self._catch_up()
         self._reader, self._reading = connect(folder), threading.Lock()
         self._queue: queue.SimpleQueue[Work | _Resume | None] = queue.SimpleQueue()
         self._staged: deque[Prepared] = deque()
@@ -197,6 +200,22 @@ class Journal:
             self._sequencer.close()
             self._reader.close()
 
+    def _catch_up(self) -> None:
+        """Index what an older version or a crash left without; of a long log with a word a second."""
+        said_s = time.monotonic()
+        while done := self._index():
+            if time.monotonic() - said_s >= 1:
+                said_s = time.monotonic()
+                print(f"正在编制审计索引 indexing the audit log: {done:,}", file=sys.stderr)
+
+    def _index(self) -> int:
+        """Index the next piece that is full; gives how many entries are indexed, 0 when there was none."""
+        try:
+            return self._sequencer.index()
+        except (OSError, sqlite3.Error) as problem:  # the log goes on; what is not indexed is read, and tried again
+            log.warning("journal.index_failed reason=%s", problem)
+            return 0
+
     def _hand_in(self, work: "Work | _Resume") -> None:
         if self._closed:
             raise Unavailable("the journal is closed")
@@ -254,6 +273,7 @@ class Journal:
             placed = self._owing = True
             self._sequencer.answer(group)
             self._owing = False
+            self._index()
         except Exception as problem:  # the thread's outermost loop: who waits must hear it, and the thread must live
             log.warning("journal.group_failed placed=%s reason=%s", placed, problem)
             for work in works:
@@ -377,14 +397,14 @@ class Journal:
     def entry(self, index: int) -> LoggedEntry | None:
         """An entry as it stands in the log, or None."""
         rows = self._read(f"{_SELECT_ENTRY} WHERE idx = ?", index)
-        return _logged(rows[0]) if rows else None
+        return logged(rows[0]) if rows else None
 
     def since(self, moment: datetime) -> list[LoggedEntry]:
         """All entries from a moment on, newest first; read backwards from the end, however long the log is."""
         found, size, first = [], self.size(), instant(moment)
         for stop in range(size, 0, -MOST_IN_GROUP):
             query = f"{_SELECT_ENTRY} WHERE idx >= ? AND idx < ? ORDER BY idx DESC"
-            piece = [_logged(row) for row in self._read(query, stop - MOST_IN_GROUP, stop)]
+            piece = [logged(row) for row in self._read(query, stop - MOST_IN_GROUP, stop)]
             found += [entry for entry in piece if entry.leaf.time >= first]
             if not piece or piece[-1].leaf.time < first:
                 break
@@ -395,21 +415,63 @@ class Journal:
         *,
         type: str = "",
         outcome: str = "",
+        code: str = "",
         sender: str = "",
+        bureau: str = "",
+        certificates: Collection[str] = (),
         feed: str = "",
+        person: str = "",
+        message_id: str = "",
+        component: str = "",
+        purpose: str = "",
         since: datetime | None = None,
         until: datetime | None = None,
+        before: int | None = None,
+        after: int | None = None,
         limit: int = 100,
     ) -> list[LoggedEntry]:
-        """Entries that match all that is given, newest first. since is within, until is not."""
-        wanted = {"type": type, "outcome": outcome, "sender": sender, "feed": feed}
-        tests = [(f"leaf ->> '{name}' = ?", value) for name, value in wanted.items() if value]
-        tests += [("leaf ->> 'time' >= ?", instant(since))] if since else []
-        tests += [("leaf ->> 'time' < ?", instant(until))] if until else []
-        condition = " AND ".join(test for test, _ in tests) or "1"
-        inner = "SELECT idx, CAST(leaf AS TEXT) AS leaf, detail FROM entries NATURAL JOIN details"
-        query = f"SELECT * FROM ({inner}) WHERE {condition} ORDER BY idx DESC LIMIT ?"
-        return [_logged(row) for row in self._read(query, *(value for _, value in tests), limit)]
+        """Entries that match all that is given (see `Wanted`), newest first; after an entry, oldest first.
+
+        since is within, until is not; before, after: only entries numbered lower, higher
+        """
+        wanted = Wanted(
+            type=type,
+            outcome=outcome,
+            code=code,
+            sender=sender,
+            bureau=bureau,
+            certificates=frozenset(certificates),
+            feed=feed,
+            person=person,
+            message_id=message_id,
+            component=component,
+            purpose=purpose,
+        )
+        size = self.size()
+        first = max(self._first_at(since, size) if since else 0, 0 if after is None else after + 1)
+        stop = min(self._first_at(until, size) if until else size, size if before is None else before)
+        return find(
+            self._read, wanted, range(max(first, 0), max(stop, first, 0)), limit, oldest_first=after is not None
+        )
+
+    def every(self, type: str) -> list[LoggedEntry]:
+        """All entries of a type, in order, read from the log itself: what the index leaves out is not left out here."""
+        query = f"{_SELECT_ENTRY} WHERE instr(leaf, CAST(? AS BLOB)) ORDER BY idx"
+        found = map(logged, self._read(query, f'"type":{msgspec.json.encode(type).decode()}'))
+        return [entry for entry in found if entry.leaf.type == type]
+
+    def indexed(self) -> tuple[int, int]:
+        """How many pieces of the log are full, and how many of these the index has."""
+        return full_pieces(self._read)
+
+    def _first_at(self, moment: datetime, size: int) -> int:
+        """The first entry not before a moment; log time never goes back."""
+        return bisect_left(range(size), instant(moment), key=self._time_of)
+
+    def _time_of(self, index: int) -> str:
+        for (leaf,) in self._read("SELECT leaf FROM entries WHERE idx = ?", index):
+            return msgspec.json.decode(leaf, type=Leaf).time
+        raise AuditBroken(f"entry {index} of the log is missing")
 
     def entries_of(
         self, bureau: str, certificates: Sequence[str], also: Sequence[int], after: int, limit: int, size: int
@@ -431,9 +493,9 @@ class Journal:
         looked through once is remembered, and a page after the first reads what is new."""
         scanned, numbers = self._own.get((bureau, certificates), (0, []))
         found = list(numbers)
-        for start in range(scanned, size, PIECE):
+        for start in range(scanned, size, ROWS):
             query = "SELECT idx, leaf FROM entries WHERE idx >= ? AND idx < ?"
-            for index, leaf in self._read(query, start, min(start + PIECE, size)):
+            for index, leaf in self._read(query, start, min(start + ROWS, size)):
                 named = _names_in(leaf)
                 ours = named.signer in certificates or (not named.sender and named.carrier in certificates)
                 if ours or named.sender == bureau:
@@ -467,12 +529,6 @@ class _Named(msgspec.Struct):
 
 
 _names_in = msgspec.json.Decoder(_Named).decode
-
-
-def _logged(row: tuple[int, bytes | str, bytes | None]) -> LoggedEntry:
-    index, leaf, detail = row
-    known = None if detail is None else msgspec.json.decode(detail, type=dict[str, str | int])
-    return LoggedEntry(index, msgspec.json.decode(leaf, type=Leaf), known)
 
 
 def _promised() -> "Future[Any]":

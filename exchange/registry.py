@@ -67,7 +67,6 @@ __all__ = ["Bureau", "GrantRow", "Officer", "Registry", "check_code"]
 
 GrantState = Literal["proposed", "approved", "revoked"]
 _CODE: Final = re.compile(r"[a-z0-9][a-z0-9\-]{0,63}")  # as the XSD has it: any other code could send nothing
-EVERY_ENTRY: Final = 10**12
 _DECISIONS: Final = "SELECT entry_index, id, outcome FROM decisions WHERE entry_index > ? ORDER BY entry_index"
 # The newest row too: who may write to the database may also keep the version from moving.
 _VERSION: Final = "SELECT version, (SELECT max(entry_index) FROM decisions) FROM registry_version"
@@ -233,7 +232,7 @@ class Registry:
     def _hidden(self) -> dict[int, str]:
         with self._lock:
             found = {index for (index,) in self._connection.execute("SELECT entry_index FROM decisions")}
-        entries = self.journal.search(type=ENTRY, limit=EVERY_ENTRY)
+        entries = self.journal.every(ENTRY)
         return {e.index: e.leaf.outcome for e in entries if e.leaf.outcome in DECIDES and e.index not in found}
 
     def person(self, key: PublicKey, *roles: Role) -> Person:

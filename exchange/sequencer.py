@@ -28,6 +28,7 @@ from exchange.entry import (
 )
 from exchange.faults import durable_step
 from exchange.journal_file import Turn, connect, insert
+from exchange.log_index import PIECE, index_piece
 from security import merkle
 from security.checkpoint import sign_checkpoint
 from security.errors import AuditBroken, Refusal
@@ -133,6 +134,7 @@ class Sequencer:
         self._turn = Turn(folder)
         self._connection = connect(folder)
         self._known: _Edge | None = None
+        self._indexed = 0  # entries, at least so many
 
     def close(self) -> None:
         """Close the file."""
@@ -165,6 +167,18 @@ class Sequencer:
             reports = [index for (index,) in cursor.execute(query)]
             self._keep_reports(cursor, reports, group)
             return len(owed) + len(reports)
+
+    def index(self) -> int:
+        """Index the next piece of the log; gives how many entries are indexed, 0 when no piece was full.
+
+        After the answers, in a transaction of its own: nobody waits for it, and a crash leaves only a piece that is
+        indexed later. The other process may have been first.
+        """
+        if self._known is not None and self._known.size < self._indexed + PIECE:
+            return 0
+        with self._transaction() as cursor:
+            full, self._indexed = index_piece(cursor)
+        return self._indexed if full else 0
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:

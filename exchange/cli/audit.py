@@ -1,30 +1,48 @@
-"""What an officer can prove: `audit search|verify|prove|checkpoint`, and `verify` with the cable out."""
+"""What an officer can prove: `audit search|verify|prove|checkpoint|rebuild`, and `verify` with the cable out."""
 
 import argparse
+import shlex
+import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from exchange import access, app, audit, ownership
+from exchange import access, app, audit, log_index, ownership
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
-from exchange.cli.people import acting, add_person_options
+from exchange.cli.people import acting, add_person_options, registry
 from exchange.entry import Detail, LoggedEntry
-from exchange.journal import Journal
 from exchange.receipts import VerifiedDocument, verify_receipt
 from exchange.record_proof import VerifiedRecord, is_record_proof, verify_record
+from exchange.registry import Registry
 from exchange.store.sqlite import Store
 from security.anchors import Anchors
 from security.errors import Misconfigured
 from security.fork import Fork, is_fork, open_fork
 
 MOST_READS = 1_000_000  # of one day
+IN_DETAILS = ("message", "component", "purpose")
+_SEARCHED = {
+    "type": "delivery, refusal, read, processing, decision …",
+    "outcome": "accepted, answered, processed … or a refusal's code",
+    "code": "the same, and refusals of strangers, which are counted in one entry",
+    "sender": "the bureau in whose name it was",
+    "bureau": "the same, or whose connection or key it was",
+    "feed": "feed",
+    "person": "pseudonym of who acted",
+    "message": "message id; for an audit officer",
+    "component": "component that was asked for; for an audit officer",
+    "purpose": "purpose that was stated; for an audit officer",
+}
+# As the audit keeps that it was searched for: these would be found as if they had been done.
+_ASKED_AS = {name: f"searched_{name}" for name in ("component", "purpose")}
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """audit search|verify|prove|checkpoint, verify."""
+    """audit search|verify|prove|checkpoint|rebuild, verify."""
     group = add_group(commands, "audit", says="the log that nobody can rewrite unnoticed")
     search = add_command(
         group,
@@ -34,11 +52,14 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         says="entries, newest first; what they were about only for an audit officer, and that is an entry too",
         example="yongtong audit search --who-could-see 3302030101000001 --on 2026-11-20 --by 赵六",
     )
-    for name in ("type", "outcome", "sender", "feed"):
-        search.add_argument(f"--{name}", default="")
+    one_of = search.add_mutually_exclusive_group()
+    for name, says in _SEARCHED.items():
+        (one_of if name in ("outcome", "code") else search).add_argument(f"--{name}", default="", help=says)
     search.add_argument("--since", type=_moment, metavar="TIME", help="ISO 8601 with its offset")
     search.add_argument("--until", type=_moment, metavar="TIME")
     search.add_argument("--limit", type=count, default=20, help="at most so many (20)")
+    search.add_argument("--before", type=int, metavar="ENTRY", help="only entries numbered lower: the next page")
+    search.add_argument("--after", type=int, metavar="ENTRY", help="only entries numbered higher, oldest first")
     search.add_argument("--who-could-see", metavar="ID", help="instead: who could see this component, and who asked")
     search.add_argument("--on", type=day, metavar="DATE", help="on that day (today)")
     add_person_options(search, required=False)
@@ -81,6 +102,15 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     add_command(
         group, common, "checkpoint", _checkpoint, says="the newest signed head", example="yongtong audit checkpoint"
     )
+    rebuild = add_command(
+        group,
+        common,
+        "rebuild",
+        _rebuild,
+        says="make the index that search uses again from the entries; the log itself is never rewritten",
+        example="yongtong audit rebuild --check",
+    )
+    rebuild.add_argument("--check", action="store_true", help="only compare; exit 1 where the index differs")
     offline = add_command(
         commands,
         common,
@@ -113,13 +143,17 @@ def _search(options: argparse.Namespace) -> int:
         return _who_could_see(options)
     if options.by:
         with acting(options) as (opened, officer):
-            found = _found(options, opened.journal)
+            found = _found(options, opened)
             opened.note_search(officer, _asked(options))
     else:
-        with closing(app.open_journal(settings_of(options))) as journal:
-            found = [msgspec.structs.replace(entry, detail=None) for entry in _found(options, journal)]
+        # Whether an entry is found by its detail says what the detail is.
+        if any(getattr(options, name) for name in IN_DETAILS):
+            raise Misconfigured("--message, --component, --purpose are for an audit officer: name yourself with --by")
+        with registry(settings_of(options)) as opened:
+            found = [msgspec.structs.replace(entry, detail=None) for entry in _found(options, opened)]
+    following = _next_page(options, found)
     if options.json:
-        print_json({"entries": found})
+        print_json({"entries": found, "next": following})
         return 0
     rows = [
         (entry.index, leaf.time, leaf.type, leaf.outcome, leaf.sender, leaf.feed, leaf.actor)
@@ -127,25 +161,90 @@ def _search(options: argparse.Namespace) -> int:
         for leaf in [entry.leaf]
     ]
     print_table("审计记录 Entries", ["entry", "time", "type", "outcome", "sender", "feed", "actor"], rows)
+    if following:
+        say(f"下一页 next page: {following}")
     return 0
 
 
-def _found(options: argparse.Namespace, journal: Journal) -> list[LoggedEntry]:
-    return journal.search(
+def _found(options: argparse.Namespace, opened: Registry) -> list[LoggedEntry]:
+    theirs = opened.bureaus_by_certificate() if options.bureau else {}
+    # What an entry about strangers counts stands in its detail.
+    by_outcome = {"code": options.code} if options.by and options.code else {"outcome": options.outcome or options.code}
+    return opened.journal.search(
+        **by_outcome,
         type=options.type,
-        outcome=options.outcome,
         sender=options.sender,
+        bureau=options.bureau,
+        certificates=[fingerprint for fingerprint, bureau in theirs.items() if bureau == options.bureau],
         feed=options.feed,
+        person=options.person,
+        message_id=options.message,
+        component=options.component,
+        purpose=options.purpose,
         since=options.since,
         until=options.until,
+        before=options.before,
+        after=options.after,
         limit=options.limit,
     )
 
 
+def _next_page(options: argparse.Namespace, found: list[LoggedEntry]) -> str | None:
+    """The command that goes on behind a full page."""
+    if len(found) < options.limit:
+        return None
+    names = (*_SEARCHED, "since", "until", "limit", "by", "key", "people", "settings")
+    kept = {name: getattr(options, name) for name in names}
+    kept |= {"before" if options.after is None else "after": found[-1].index}
+    bound = {"before": options.before} if options.after is not None else {}
+    words = [(f"--{name}", str(value)) for name, value in {**kept, **bound}.items() if value not in (None, "")]
+    return shlex.join(["yongtong", "audit", "search", *(word for pair in words for word in pair)])
+
+
 def _asked(options: argparse.Namespace) -> Detail:
     """What was searched for, as the audit keeps it."""
-    names = ("type", "outcome", "sender", "feed", "since", "until", "who_could_see", "on")
-    return {name: str(getattr(options, name)) for name in names if getattr(options, name)}
+    names = (*_SEARCHED, "since", "until", "before", "after", "who_could_see", "on")
+    return {
+        _ASKED_AS.get(name, name): str(value) for name in names if (value := getattr(options, name)) not in (None, "")
+    }
+
+
+def _rebuild(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    state = app.state_of(settings)
+    if not options.check:
+        log_index.rebuild(state, _progress())
+    with closing(app.open_journal(settings)) as journal:
+        full, indexed = journal.indexed()
+    stretches = (
+        [(each.start, each.stop - 1) for each in log_index.differing(state, _progress())] if options.check else []
+    )
+    said = {
+        "ok": not stretches and indexed == full,
+        "full": full * log_index.PIECE,
+        "indexed": indexed * log_index.PIECE,
+        "differing": stretches,
+    }
+    if options.json:
+        print_json(said)
+    else:
+        print_table("审计索引 Index of the audit", ["", ""], said.items())
+        if not said["ok"]:
+            say("next: 索引与审计记录不一致，请重建 yongtong audit rebuild")
+    return 0 if said["ok"] else 1
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Says how far it is, once a second."""
+    said_s = time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        nonlocal said_s
+        if time.monotonic() - said_s >= 1:
+            said_s = time.monotonic()
+            say(f"{done:,} / {of:,} entries")
+
+    return progress
 
 
 def _who_could_see(options: argparse.Namespace) -> int:
@@ -156,7 +255,11 @@ def _who_could_see(options: argparse.Namespace) -> int:
         opened.note_search(officer, _asked(options))
         component = ownership.ownership(store, options.who_could_see, on).component
         first, last = access.bounds(on)
-        reads = opened.journal.search(type="read", since=first, until=last, limit=MOST_READS)
+        reads = [
+            entry
+            for name in sorted({component.identifier or "", str(component.key)} - {""})
+            for entry in opened.journal.search(type="read", component=name, since=first, until=last, limit=MOST_READS)
+        ]
         seen = access.who_could_see(component, on, opened.granted(), reads, opened.bureaus_by_certificate())
     if options.json:
         print_json({"component": options.who_could_see, "on": on, "could_see": seen})

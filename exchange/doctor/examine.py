@@ -31,6 +31,7 @@ CHECKS: Final[Mapping[str, Callable[[Examined], Iterator[Check]]]] = {
     "place.city": place.city_loads,
     "place.disk": place.disk_has_room,
     "place.clock": place.clock_is_sane,
+    "journal.index": place.index_agrees,
     "registry.reads": place.registry_reads,
     "decisions.hold": decisions.decisions_hold,
     "decisions.signed": decisions.decisions_are_under_a_signed_head,

@@ -1,6 +1,7 @@
 """Whether the place is fit to run in: settings, folders, disk, clock, broker, feeds, journal."""
 
 import fcntl
+import random
 import shutil
 import socket
 import ssl
@@ -12,13 +13,14 @@ from typing import Final
 
 import msgspec
 
-from exchange import app
+from exchange import app, log_index
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.placing import load_city
 from mappings.load import load_feeds
 
 SKEW: Final = timedelta(seconds=5)
 CONNECT_S: Final = 5.0
+PIECES_DRAWN: Final = 4  # of the audit's index
 SILENT_S: Final = 0.5  # a broker that does not want us says so at once
 
 
@@ -82,6 +84,30 @@ def clock_is_sane(bus: Examined) -> Iterator[Check]:
         f"This machine's clock says {bus.now:%Y-%m-%d %H:%M:%S}Z, the log's last entry {entered:%Y-%m-%d %H:%M:%S}Z.",
         "请校准时钟（NTP）；日志时间不会倒退，时钟落后时证书期限和签名时间会判错。",
         "Set the clock (NTP); log time never goes back, and with a slow clock days and signatures are misjudged.",
+    )
+
+
+def index_agrees(bus: Examined) -> Iterator[Check]:
+    """The index that searches use: every full piece of the log has one, and some drawn by lot say what their entries
+    say. `audit rebuild --check` looks at all."""
+    if bus.journal is None:
+        return
+    full, indexed = bus.journal.indexed()
+    drawn = random.SystemRandom().sample(range(full), min(full, PIECES_DRAWN))
+    differing = log_index.differing(bus.state, lambda done, of: None, drawn)
+    if indexed == full and not differing:
+        yield good(
+            "journal.index",
+            f"审计索引完整，抽查 {len(drawn)} 段一致。",
+            f"The audit's index is whole; {len(drawn)} pieces agree.",
+        )
+        return
+    yield bad(
+        "journal.index",
+        f"审计索引缺 {full - indexed} 段，抽查 {len(drawn)} 段中 {len(differing)} 段与审计记录不一致。",
+        f"The audit's index lacks {full - indexed} pieces; of {len(drawn)} drawn {len(differing)} differ from the log.",
+        "检索可能漏项：请运行 yongtong audit rebuild --check，保留副本后运行 yongtong audit rebuild。",
+        "A search may miss entries: run yongtong audit rebuild --check, keep a copy, then yongtong audit rebuild.",
     )
 
 

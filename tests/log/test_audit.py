@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from exchange import audit
 from exchange.audit import AuditVerdict, verify
 from security import merkle
 from tests.log.buses import JournalFolder, an_entry, finished
@@ -219,6 +220,43 @@ def test_what_is_no_database_is_said_so(whole: JournalFolder, tmp_path: Path) ->
         make(path)
         verdict = verify(path, whole.anchors)
         assert named(verdict) == {None}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> JournalFolder:
+    """A journal of 3,000 entries, closed."""
+    bus = JournalFolder(tmp_path_factory.mktemp("long"))
+    journal = bus.open()
+    for future in [journal.note(an_entry()) for _ in range(3_000)]:
+        future.result(30)
+    journal.close()
+    return bus
+
+
+def test_a_long_log_read_by_several_processes_is_found_as_one_process_finds_it(
+    long: JournalFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copied(long, tmp_path)
+    spoil = (
+        "UPDATE entries SET leaf = CAST(replace(leaf, 'case-system', 'case-sysTem') AS BLOB) WHERE idx = 700",
+        "UPDATE nodes SET hash = zeroblob(32) WHERE level = 9 AND idx = 1",
+        "UPDATE details SET salt = NULL, detail = NULL WHERE idx IN (5, 2700)",
+        "UPDATE details SET detail = detail || ' ' WHERE idx = 2999",
+        "DELETE FROM entries WHERE idx = 1536",
+    )
+    alone = after(path, long, *spoil)
+    monkeypatch.setattr(audit, "LONG", 1_000)
+    together = verify(path, long.anchors)
+    assert together == alone
+    assert {512, 700, 1536, 2999} <= named(together)
+    assert together.erased == 2
+
+
+def test_a_process_that_ended_early_is_no_pass(long: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "LONG", 1_000)
+    assert verify(long.folder, long.anchors).ok
+    monkeypatch.setattr(audit.sys, "executable", "/bin/false")
+    assert not verify(long.folder, long.anchors).ok
 
 
 def test_a_running_bus_can_be_verified(bus: JournalFolder) -> None:
