@@ -15,7 +15,7 @@ import msgspec
 
 from exchange.decisions import DECIDES, founding_digest
 from exchange.decisions import ENTRY as DECISION
-from exchange.entry import SALT_SIZE, Leaf, commitment
+from exchange.entry import RECALL, SALT_SIZE, Leaf, commitment
 from exchange.journal_file import NAME
 from exchange.receipts import IN_DETAIL, IN_LEAF, verify_receipt
 from security import merkle
@@ -28,6 +28,9 @@ MOST_NAMED: Final = 100  # problems named; the rest is only counted
 _FOUNDED: Final = (
     "SELECT idx, detail FROM decisions JOIN details ON idx = entry_index WHERE outcome = 'founded' ORDER BY idx LIMIT 1"
 )
+
+# Outcomes of entries that have a row beside the log, where not all of their type do.
+_WITH_ROW: Final = {DECISION: DECIDES, RECALL: ("recalled",)}
 
 Nodes = dict[tuple[int, int], bytes]
 
@@ -110,7 +113,12 @@ class _Reading:
     def __init__(self, connection: sqlite3.Connection, verdict: AuditVerdict, anchors: Anchors) -> None:
         self._connection, self._verdict, self._anchors = connection, verdict, anchors
         self._time = ""
-        self._without_row: dict[str, set[int]] = {"delivery": set(), "processing": set(), DECISION: set()}
+        self._without_row: dict[str, set[int]] = {
+            "delivery": set(),
+            "processing": set(),
+            RECALL: set(),
+            DECISION: set(),
+        }
         self._read_node = lru_cache(65_536)(self._stored_node)
 
     def all(self) -> None:
@@ -168,7 +176,7 @@ class _Reading:
         if leaf.time < self._time:
             self._verdict.add(index, f"log time goes back, from {self._time} to {leaf.time!r:.40}")
         self._time = max(self._time, leaf.time)
-        if leaf.type in self._without_row and (leaf.type != DECISION or leaf.outcome in DECIDES):
+        if leaf.outcome in _WITH_ROW.get(leaf.type, (leaf.outcome,)) and leaf.type in self._without_row:
             self._without_row[leaf.type].add(index)
         if detail_index is None:
             self._verdict.add(index, "the detail's row is missing")
@@ -280,7 +288,8 @@ class _Reading:
             "LEFT JOIN entries ON entries.idx = entry_index"
         )
         for index, leaf, stated, octets, owed in self._rows(query):
-            self._without_row["processing"].discard(index)
+            for kind in ("processing", RECALL):
+                self._without_row[kind].discard(index)
             if octets is None:
                 if owed:
                     self._verdict.add(index, "the report is missing")
@@ -289,7 +298,7 @@ class _Reading:
             document = self._document("report", index, octets, leaf)
             if document is not None and document.get("report") != _members(stated):
                 self._verdict.add(index, "the report's document is not what was signed")
-        for index in sorted(self._without_row["processing"]):
+        for index in sorted(self._without_row["processing"] | self._without_row[RECALL]):
             self._verdict.add(index, "the report is missing")
 
     def _decisions(self) -> None:

@@ -22,17 +22,20 @@ from typing import Any, Final
 import msgspec
 
 from exchange.entry import (
+    RECALL,
     Acceptance,
     Accepted,
     Detail,
     Entry,
     EntryProof,
+    Erased,
     InboxRow,
     Leaf,
     LoggedEntry,
     Prepared,
     Sequenced,
     Status,
+    day_of,
     instant,
     prepare_entry,
 )
@@ -166,10 +169,11 @@ class Journal:
     def finish(self, inbox_id: int, status: Status, entry: Entry, report: dict[str, Any]) -> "Future[bytes]":
         """Say what became of a delivery: its entry, and the signed report, kept.
 
-        status: `held` may be followed by `processed` or `refused`, which are final
+        status: `held` may be followed by `processed` or `refused`, which are final; all by `recalled`
         report: strings, integers, lists and objects (JCS)
 
-        The same status again gives the stored report and no entry. Another final status fails with AuditBroken.
+        The same status again gives the stored report and no entry. Another final status fails with AuditBroken; what
+        was recalled meanwhile, with Refusal `delivery.recalled`.
         """
         future: Future[bytes] = _promised()
         self._hand_in(Closing(prepare_entry(entry, self._origin), future, inbox_id, status, jcs(report)))
@@ -296,9 +300,32 @@ class Journal:
         """Deliveries that wait for a person, oldest first."""
         return [inbox_row(row) for row in self._read(f"{SELECT_INBOX} WHERE status = 'held' ORDER BY id")]
 
+    def recalls(self, feed: str) -> list[InboxRow]:
+        """Deliveries of a feed that were recalled, which act two has not carried out, oldest first."""
+        return [
+            inbox_row(row)
+            for row in self._read(f"{SELECT_INBOX} WHERE feed = ? AND decision = 'recall' ORDER BY id", feed)
+        ]
+
+    def recalled(self, inbox_id: int) -> Sequenced:
+        """The entry by which a delivery was recalled. Raises AuditBroken where there is none."""
+        query = "SELECT idx, leaf FROM reports JOIN entries ON idx = entry_index WHERE inbox_id = ? ORDER BY idx DESC"
+        for index, octets in self._read(query, inbox_id):
+            leaf = msgspec.json.decode(octets, type=Leaf)
+            if leaf.type == RECALL:
+                return Sequenced(index, leaf.time)
+        raise AuditBroken(f"delivery {inbox_id} is to be recalled, which no entry of the log says")
+
+    def to_wipe(self, inbox_id: int) -> list[str]:
+        """Where evidence of a delivery lay in the clear before it was sealed."""
+        return [location for (location,) in self._read("SELECT location FROM wipes WHERE inbox_id = ?", inbox_id)]
+
     def feeds_waiting(self) -> list[str]:
         """Feeds that have work, by name."""
-        query = "SELECT DISTINCT feed FROM inbox WHERE status = 'waiting' ORDER BY feed"
+        query = (
+            "SELECT feed FROM inbox WHERE status = 'waiting' UNION SELECT feed FROM inbox WHERE decision = 'recall' "
+            "ORDER BY feed"
+        )
         return [feed for (feed,) in self._read(query)]
 
     def inbox(self, sender: str | None, message_id: str) -> InboxRow | None:
@@ -318,6 +345,15 @@ class Journal:
         query = "SELECT octets FROM reports WHERE inbox_id = ? ORDER BY entry_index DESC LIMIT 1"
         rows = self._read(query, row.id) if row else []
         return rows[0][0] if rows else None
+
+    def erased(self, index: int) -> Erased | None:
+        """By which decision the detail of an entry was erased, or None where it was not."""
+        query = "SELECT decision, idx, leaf FROM erasures JOIN entries ON idx = erased_by WHERE entry = ?"
+        rows = self._read(query, index)
+        if not rows:
+            return None
+        decision, entry, leaf = rows[0]
+        return Erased(decision, entry, day_of(msgspec.json.decode(leaf, type=Leaf).time))
 
     def reports_after(self, entry: int, limit: int) -> list[tuple[int, InboxRow, bytes]]:
         """Signed reports whose entries come after `entry`, in order: (entry, delivery, report).

@@ -25,7 +25,7 @@ from security.suites import hash_of
 INLINE_UP_TO_BYTES: Final = 65_536  # larger content travels by MTOM: a third smaller, and never held as text
 UPLOAD_ABOVE_BYTES: Final = 268_435_456  # what a bus takes by MTOM unless it is set otherwise
 POLL_SECONDS: Final = 0.5
-Status = Literal["waiting", "processed", "held", "refused"]
+Status = Literal["waiting", "processed", "held", "refused", "recalled"]
 
 
 class HoldingDocument(Protocol):
@@ -147,6 +147,13 @@ class Partner:
                 return Reported(answer.Status, None)
             time.sleep(POLL_SECONDS)
 
+    def recall(self, message_id: str, ground: str, on_behalf_of: str = "") -> Received:
+        """Take back a delivery of one's own, or of a bureau in whose name one may sign; the report that says so."""
+        names = self._names(f"recall-{secrets.token_hex(12)}", on_behalf_of)
+        answer = self._feeds.call("RecallDelivery", {**names, **self._delivery(message_id), "Ground": ground})
+        said = {"sender": names["Sender"], "message_id": message_id, "outcome": "recalled"}
+        return self._kept("report", message_id, answer.Report, answer.ConsistencyProof, said)
+
     def checkpoint(self) -> Checkpoint:
         """The log's newest head, once it continues the one remembered."""
         answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **self._known_size()})
@@ -259,7 +266,9 @@ class Partner:
         if other:
             raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")
         self._heads.follow(str(holding.document["checkpoint"]), _consistency(proof))
-        self._folder.keep(kind, message_id, octets)
+        # What a recall says does not take the place of what was said before.
+        recalled = holding.document.get("outcome") == "recalled"
+        self._folder.keep(kind, f"{message_id}.recalled" if recalled else message_id, octets)
         return Received(octets, holding.document)
 
 

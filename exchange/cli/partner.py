@@ -21,7 +21,7 @@ REPORT_WAIT_S = 600.0
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """push, receipt, report."""
+    """push, receipt, report, recall."""
     push = add_command(
         commands,
         common,
@@ -51,6 +51,19 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         )
         command.add_argument("message_id", metavar="MESSAGE_ID")
         add_partner_options(command, required=True)
+
+    recall = add_command(
+        commands,
+        common,
+        "recall",
+        _recall,
+        says="take back a delivery of one's own: what came of it ends, its original is sealed",
+        example="yongtong recall 20261122-7f3a9c --as water --ground 数据有误",
+    )
+    recall.add_argument("message_id", metavar="MESSAGE_ID")
+    recall.add_argument("--ground", required=True, help="why; stands in the audit and in the report")
+    recall.add_argument("--for", dest="on_behalf_of", default="", metavar="BUREAU", help="in whose name, if another's")
+    add_partner_options(recall, required=True)
 
 
 def add_partner_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -166,6 +179,14 @@ def _receipt(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     return _show(options, partner_of(options).report(options.message_id), {})
+
+
+def _recall(options: argparse.Namespace) -> int:
+    received = partner_of(options).recall(options.message_id, options.ground, options.on_behalf_of)
+    print_json({"status": "recalled", "report": received.document}) if options.json else _print_report(
+        received.document
+    )
+    return 0
 
 
 def _progress() -> Any:

@@ -15,7 +15,7 @@ from exchange.http.envelopes import Version, answer_to, put
 from exchange.http.proofs import checkpoint_size, document_tree_size, put_known_consistency
 from exchange.http.reads import changes_within, component_within, nearest_within, ownership_within
 from exchange.http.uploading import begin_upload, upload_chunk
-from exchange.intake import Admitted, Received, admit, receive
+from exchange.intake import Admitted, Received, admit, recall, receive
 from exchange.publication import USUAL, VIEW
 from security.errors import Refusal, Unavailable
 from security.message import Delivery
@@ -52,6 +52,15 @@ def _receipted(received: Received, version: Version, bus: Bus) -> etree._Element
     assert receipt is not None  # `receive` waits for it
     put(answer, "Receipt", receipt.decode("ascii"))
     put_known_consistency(answer, verified, document_tree_size(receipt), bus)
+    return answer
+
+
+async def recall_delivery(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
+    """`RecallDelivery`: take one's own delivery back; the answer carries the signed report that says so, for ever."""
+    verified, _, report = await recall(delivery, bus)
+    answer = answer_to(verified, version, now=bus.clock(), recipient=verified.signer.bureau)
+    put(answer, "Report", report.decode("ascii"))
+    put_known_consistency(answer, verified, document_tree_size(report), bus)
     return answer
 
 
@@ -146,6 +155,7 @@ OPERATIONS: Final[Mapping[str, Mapping[str, Operation]]] = {
         "BeginUpload": begin_upload,
         "UploadChunk": upload_chunk,
         "CompleteUpload": complete_upload,
+        "RecallDelivery": recall_delivery,
         "GetReceipt": get_receipt,
         "GetReport": get_report,
         "GetCheckpoint": get_checkpoint,
