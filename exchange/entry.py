@@ -19,6 +19,7 @@ Decision = Literal["", "release", "refuse", "recall"]
 
 CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
 RECALL: Final = "recall"  # the type of entries by which a delivery is taken back
+ERASURE: Final = "erasure"  # of those that say which details were erased, and by which decision
 SALT_SIZE = 32  # octets; 256 bits, so that a short detail cannot be guessed from its commitment
 
 

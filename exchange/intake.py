@@ -10,7 +10,7 @@ import msgspec
 
 from exchange.bus import Bus
 from exchange.entry import RECALL
-from exchange.journal import Acceptance, Entry, InboxRow
+from exchange.journal import Acceptance, Entry, InboxRow, content_erased
 from exchange.landing import landed
 from exchange.opened import Opened, Verified, opened_of
 from mappings.feed import Feed
@@ -175,6 +175,8 @@ async def recall(delivery: Delivery, bus: Bus) -> tuple[VerifiedEnvelope, InboxR
     words = msgspec.structs.asdict(Refusal("delivery.recalled").sentence)
     report = {"code": "delivery.recalled", "ground": ground, "was": row.status, "sentence": words}
     answer = await landed(bus.journal.finish(row.id, "recalled", entry, report))
+    if not answer:
+        raise await _entered(Refusal("content.erased", content_erased(bus.journal.content_erased(row))), standing, bus)
     bus.wake()
     return verified, row, answer
 

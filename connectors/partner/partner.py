@@ -48,17 +48,22 @@ Check = Callable[[bytes], HoldingDocument]  # raises Refusal when anything of th
 
 
 class Received(msgspec.Struct, frozen=True):
-    """A receipt or report that was checked and kept. octets: as the bus signed it."""
+    """A receipt or report that was checked and kept. octets: as the bus signed it.
+
+    erased_on: the day on which the bus erased the delivery's content by decision, if it did
+    """
 
     octets: bytes
     document: Document
+    erased_on: date | None = None
 
 
 class Reported(msgspec.Struct, frozen=True):
-    """What became of a delivery; received is None while it waits."""
+    """What became of a delivery; received is None while it waits, and once the bus erased it on a day by decision."""
 
     status: Status
     received: Received | None
+    erased_on: date | None = None
 
 
 class Partner:
@@ -129,7 +134,8 @@ class Partner:
         """The receipt of an earlier delivery of one's own."""
         answer = self._feeds.call("GetReceipt", {**self._asked("receipt"), **self._delivery(message_id)})
         said = {"sender": self._folder.bureau, "message_id": message_id}
-        return self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
+        kept = self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
+        return msgspec.structs.replace(kept, erased_on=answer.ContentErasedOn)
 
     def report(
         self, message_id: str, *, wait_s: float = 0.0, progress: Callable[[Status], None] = lambda status: None
@@ -142,7 +148,9 @@ class Partner:
             if answer.Report is not None:
                 said = {"sender": self._folder.bureau, "message_id": message_id}
                 received = self._kept("report", message_id, answer.Report, answer.ConsistencyProof, said)
-                return Reported(answer.Status, received)
+                return Reported(answer.Status, received, answer.ContentErasedOn)
+            if answer.ContentErasedOn is not None:
+                return Reported(answer.Status, None, answer.ContentErasedOn)
             if time.monotonic() >= until:
                 return Reported(answer.Status, None)
             time.sleep(POLL_SECONDS)

@@ -3,6 +3,7 @@
 import argparse
 import mimetypes
 import secrets
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -171,10 +172,15 @@ def _write_dry(options: argparse.Namespace, content: Content, kind: str, message
 def _receipt(options: argparse.Namespace) -> int:
     received = partner_of(options).receipt(options.message_id)
     if options.json:
-        print_json(received.document)
+        print_json({**received.document, **_erased(received.erased_on)})
     else:
         _print_receipt(received)
     return 0
+
+
+def _erased(day: date | None) -> dict[str, Any]:
+    """That the bus erased the content, as JSON says it."""
+    return {"content": {"code": "content.erased", "erased_on": day}} if day else {}
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -203,12 +209,14 @@ def _progress() -> Any:
 def _show(options: argparse.Namespace, reported: Reported, also: dict[str, Any]) -> int:
     document = reported.received.document if reported.received else None
     if options.json:
-        print_json({**also, "status": reported.status, "report": document})
+        print_json({**also, "status": reported.status, "report": document, **_erased(reported.erased_on)})
+    elif reported.erased_on and document is None:
+        say(f"content.erased  内容已于 {reported.erased_on} 删除 content erased on {reported.erased_on}")
     elif document is None:
         say("尚未处理 Not processed yet; ask again with: yongtong report MESSAGE_ID --as BUREAU")
     else:
         _print_report(document)
-    return 0 if reported.status in ("processed", "waiting") else 1
+    return 0 if reported.status in ("processed", "waiting", "recalled") else 1
 
 
 def _print_receipt(received: Received) -> None:
@@ -219,6 +227,11 @@ def _print_receipt(received: Received) -> None:
         ("证据类别 evidence", f"{document['evidence_class']}, {document['form']}{_stood_in(document)}"),
         ("审计记录 audit entry", document["index"]),
         ("接收时间 received at", document["received_at"]),
+        *(
+            [("内容 content", f"content erased on {received.erased_on} 内容已于 {received.erased_on} 删除")]
+            if received.erased_on
+            else []
+        ),
     ]
     print_table("回执 Receipt: signature, entry and proof hold", ["", ""], rows)
 

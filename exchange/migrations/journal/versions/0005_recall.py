@@ -19,9 +19,11 @@ def upgrade() -> None:
         sa.Column("inbox_id", sa.Integer, nullable=False, index=True),
     )
     # Finds the entry by which a detail was erased; that entry names, under the log's own head, all that it erased.
+    # part: `detail`, or, at an entry that accepted a delivery, `evidence`.
     op.create_table(
         "erasures",
         sa.Column("entry", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("part", sa.Text, primary_key=True),
         sa.Column("erased_by", sa.Integer, nullable=False),
         sa.Column("decision", sa.Text, nullable=False),
     )
