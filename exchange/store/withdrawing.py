@@ -159,8 +159,9 @@ def _forget_outcomes(connection: sqlite3.Connection, delivery: int) -> None:
     query = "SELECT t.id, d.position, t.outcomes FROM deliveries d JOIN commits t ON t.id = d.commit_id WHERE d.id = ?"
     commit, position, octets = connection.execute(query, (delivery,)).fetchone()
     outcomes = pl.read_ipc(io.BytesIO(octets))
-    mine = pl.col("delivery") == position
-    kept = outcomes.with_columns(source_key=pl.when(~mine).then("source_key"))
+    # Built anew, value by value: a column that is masked or filtered goes on holding what it no longer shows.
+    keys = [None if one == position else key for one, key in outcomes.select("delivery", "source_key").iter_rows()]
+    kept = outcomes.drop("source_key").with_columns(pl.Series("source_key", keys, dtype=pl.String))
     file = io.BytesIO()
     conform(kept, OUTCOMES).write_ipc(file, compression="zstd")
     connection.execute("UPDATE commits SET outcomes = ? WHERE id = ?", (file.getvalue(), commit))

@@ -1,5 +1,6 @@
 """销毁 Content erased by two persons: the bytes are nowhere, receipts and proofs go on verifying and say so."""
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from exchange import audit
@@ -344,3 +346,19 @@ def test_two_persons_may_not_erase_what_is_younger_than_six_months(acts: Acts) -
             with pytest.raises(Refusal) as problem:
                 opened.propose_erasure(body, AUDITOR)
             assert problem.value.code == code
+
+
+def test_the_file_of_outcomes_forgets_the_keys_of_one_and_keeps_those_of_its_neighbours(acts: Acts, desk: Desk) -> None:
+    """Read as octets that no codec hides: a column that is only masked would still hold them."""
+    for message_id, mark in (("m-1", "MARK"), ("m-2", "OTHER")):
+        acts.push(message_id, content(mark))
+    process(FEED, acts.bus)
+    desk.run("erasure", "carry", decided(desk, "m-1", "--kind", "personal"), by=AUDITOR)
+    with closing(sqlite3.connect(acts.bus.folder / "store.sqlite")) as connection:
+        ((octets,),) = connection.execute("SELECT outcomes FROM commits").fetchall()
+    held = pl.read_ipc(io.BytesIO(octets))
+    plain = io.BytesIO()
+    held.write_ipc(plain)
+    assert b"MARK" not in plain.getvalue()
+    assert b"OTHER-KEY" in plain.getvalue()
+    assert held["outcome"].to_list().count("new") == 6
