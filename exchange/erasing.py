@@ -59,6 +59,11 @@ def carry_out(decision: str, by: Officer, bus: Bus) -> Erased:
     AuditBroken where the bytes lie elsewhere than their entry says: then nothing was erased.
     """
     body = bus.registry.decided_erasure(decision, by)
+    with bus.store.turn():
+        return _carried_out(decision, body, by, bus)
+
+
+def _carried_out(decision: str, body: ErasureBody, by: Officer, bus: Bus) -> Erased:
     rows = _deliveries(body, bus)
     for row in rows:
         _check_location(row, bus)

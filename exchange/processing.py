@@ -56,12 +56,25 @@ def process(feed_id: str, bus: Bus) -> int:
     Idempotent on (sender, message id): what the store already holds is not applied again, only reported.
     """
     feed, finished = bus.feeds[feed_id], 0
+    with bus.store.turn():
+        _carry_out_recalls(feed, bus)  # what is taken back ends, whatever became of the feed's file
     if bus.registry.mapping(feed_id) != bus.feed_digests[feed_id]:
         log.error("feed.not_released feed=%s; what waits for it goes on waiting", feed_id)
         return 0
     attempts, began_s = Attempts(bus.folder / "act-two.json"), monotonic()
-    _carry_out_recalls(feed, bus)
-    while waiting := _waiting(feed, bus):
+    while together := _next_batch(feed, attempts, bus):
+        finished += together
+        if monotonic() - began_s > SLICE_S and bus.journal.feeds_waiting() not in ([], [feed_id]):
+            break  # a task for each feed that waits is in the queue by now
+    return finished
+
+
+def _next_batch(feed: Feed, attempts: Attempts, bus: Bus) -> int:
+    """Finish the first deliveries that wait, together; gives how many. No erasure is at the register meanwhile."""
+    with bus.store.turn():
+        waiting = _waiting(feed, bus)
+        if not waiting:
+            return 0
         together = _together(attempts.apart(waiting), feed, bus)
         worn_out = attempts.too_many(together[0])
         with attempts.at(together):
@@ -70,11 +83,8 @@ def process(feed_id: str, bus: Bus) -> int:
                 _hold(together[0], {"code": "delivery.failed"}, feed, bus)
             else:
                 _finish_all(together, feed, bus)
-        finished += len(together)
         _carry_out_recalls(feed, bus)
-        if monotonic() - began_s > SLICE_S and bus.journal.feeds_waiting() not in ([], [feed_id]):
-            break  # a task for each feed that waits is in the queue by now
-    return finished
+        return len(together)
 
 
 def _waiting(feed: Feed, bus: Bus) -> Sequence[InboxRow]:

@@ -123,6 +123,14 @@ class Store:
             withdrawing.recall(connection, sender, message_id, at)
             withdrawing.erase(connection, sender, message_id, day)
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Alone at what the register says, over all processes: act two a batch, an erasure as a whole. Else what is
+        erased could come back from a batch that had read it before."""
+        with self._path.with_suffix(".turn").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def scrub(self) -> None:
         """Leave nothing of what was overwritten: the file is made anew, and what waited in its log is in it."""
         scrub(self.connection())

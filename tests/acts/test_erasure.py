@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from exchange import audit
+from exchange import audit, processing
 from exchange.app import anchors_of
 from exchange.cli import main as command_line
 from exchange.cli.demo_voices import spellings
@@ -362,3 +362,29 @@ def test_the_file_of_outcomes_forgets_the_keys_of_one_and_keeps_those_of_its_nei
     assert b"MARK" not in plain.getvalue()
     assert b"OTHER-KEY" in plain.getvalue()
     assert held["outcome"].to_list().count("new") == 6
+
+
+def test_an_erasure_waits_for_act_two_which_is_at_the_delivery_and_finds_what_it_stored(
+    acts: Acts, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the batch, which had read the content before, would write it after the erasure."""
+    acts.push("m-1", content())
+    decision = decided(desk, "m-1", "--kind", "personal")
+    command = [sys.executable, "-m", "exchange.cli.main", "erasure", "carry", decision, "--by", AUDITOR.name]
+    command += ["--settings", acts.trial.settings.source, "--json"]
+    started: list[subprocess.Popen[bytes]] = []
+    joined = processing.joining.join
+
+    def erased_meanwhile(*arguments: Any) -> Any:
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        with pytest.raises(subprocess.TimeoutExpired):
+            started[0].wait(6)
+        return joined(*arguments)
+
+    monkeypatch.setattr(processing.joining, "join", erased_meanwhile)
+    process(FEED, acts.bus)
+    assert started[0].wait(60) == 0
+    process(FEED, acts.bus)
+    assert found_in(acts.bus.folder, *SECRETS) == []
+    assert acts.bus.store.ledger().claims == 0
+    assert audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []

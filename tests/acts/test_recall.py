@@ -1,5 +1,9 @@
 """撤回 What a bureau takes back: act two never takes it, or ends what came of it; readers hear, the past says so."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -289,3 +293,29 @@ def test_a_bureau_whose_grant_was_revoked_takes_back_what_it_sent(acts: Acts) ->
         opened.revoke_grant(grant, PROPOSER)
     acts.recall(acts.recalling("m-1"))
     assert status_of(acts, "m-1") == "recalled"
+
+
+STEPS = ("recall.store:before", "recall.store:after", "seal.note:before", "seal.note:after", "seal.wiped:after")
+ACT_TWO = (
+    "import sys; from pathlib import Path; from exchange import app; from exchange.processing import process; "
+    "from exchange.settings import load_settings; process(sys.argv[2], app.open_bus(load_settings(Path(sys.argv[1]))))"
+)
+
+
+@pytest.mark.parametrize("step", [*STEPS, "recall.carried_out:after"])
+def test_a_crash_at_any_step_leaves_a_recall_that_is_finished_and_nothing_in_the_clear(acts: Acts, step: str) -> None:
+    received = acts.push("m-1", covers("A"))
+    raw = acts.bus.evidence.read(received.inbox.evidence).read()
+    process(FEED, acts.bus)
+    acts.recall(acts.recalling("m-1"))
+    command = [sys.executable, "-c", ACT_TWO, acts.trial.settings.source, FEED]
+    killed = subprocess.run(command, env={**os.environ, "YONGTONG_FAULT": f"{step}:1"}, check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    process(FEED, acts.bus)
+    row = row_of(acts, "m-1")
+    assert (row.status, row.decision, is_sealed(row.evidence)) == ("recalled", "", True)
+    assert reopened(row, acts.bus).content.read() == covers("A")
+    assert not any(raw[-200:] in path.read_bytes() for path in acts.bus.folder.rglob("*") if path.is_file())
+    assert acts.bus.store.ledger().claims == 0
+    assert len(acts.bus.journal.search(type="recall", outcome="carried_out")) == 1
+    assert all_holds(acts)
