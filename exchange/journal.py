@@ -311,14 +311,17 @@ class Journal:
             for row in self._read(f"{SELECT_INBOX} WHERE feed = ? AND decision = 'recall' ORDER BY id", feed)
         ]
 
-    def recalled(self, inbox_id: int) -> Sequenced:
-        """The entry by which a delivery was recalled. Raises AuditBroken where there is none."""
-        query = "SELECT idx, leaf FROM reports JOIN entries ON idx = entry_index WHERE inbox_id = ? ORDER BY idx DESC"
-        for index, octets in self._read(query, inbox_id):
-            leaf = msgspec.json.decode(octets, type=Leaf)
-            if leaf.type == RECALL:
-                return Sequenced(index, leaf.time)
-        raise AuditBroken(f"delivery {inbox_id} is to be recalled, which no entry of the log says")
+    def recalled(self, row: InboxRow) -> Sequenced:
+        """The entry by which a delivery was recalled. Raises AuditBroken where none of its bureau's says so."""
+        query = (
+            "SELECT idx, leaf, detail FROM reports JOIN entries ON idx = entry_index NATURAL JOIN details "
+            "WHERE inbox_id = ? ORDER BY idx DESC"
+        )
+        for entry in map(_logged, self._read(query, row.id)):
+            said = (entry.detail or {"message_id": row.message_id})["message_id"]
+            if (entry.leaf.type, entry.leaf.sender, said) == (RECALL, row.sender, row.message_id):
+                return Sequenced(entry.index, entry.leaf.time)
+        raise AuditBroken(f"delivery {row.id} is to be recalled, which no entry of the log says")
 
     def to_wipe(self, inbox_id: int) -> list[str]:
         """Where evidence of a delivery lay in the clear before it was sealed."""

@@ -387,7 +387,11 @@ def _seal(row: InboxRow, why: Literal["spill", "recall"], feed: Feed, bus: Bus) 
 def _carry_out_recalls(feed: Feed, bus: Bus) -> None:
     """撤回 What bureaus took back: its claims end, its evidence is sealed. Each step again does nothing more."""
     for row in bus.journal.recalls(feed.id):
-        recalled = bus.journal.recalled(row.id)
+        try:
+            recalled = bus.journal.recalled(row)
+        except AuditBroken as problem:  # somebody wrote it into the table: nothing ends by that
+            log.critical("delivery.audit_broken feed=%s message_id=%s %s", feed.id, row.message_id, problem)
+            continue
         durable_step("recall.store:before")
         ended = bus.store.recall(row.sender, row.message_id, datetime.fromisoformat(recalled.time))
         durable_step("recall.store:after")

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -319,3 +321,21 @@ def test_a_crash_at_any_step_leaves_a_recall_that_is_finished_and_nothing_in_the
     assert acts.bus.store.ledger().claims == 0
     assert len(acts.bus.journal.search(type="recall", outcome="carried_out")) == 1
     assert all_holds(acts)
+
+
+@pytest.mark.parametrize("with_anothers_entry", [False, True])
+def test_a_recall_that_somebody_wrote_into_the_table_ends_nothing(acts: Acts, with_anothers_entry: bool) -> None:
+    for message_id in ("m-1", "m-2"):
+        acts.push(message_id, covers(message_id))
+    process(FEED, acts.bus)
+    acts.recall(acts.recalling("m-2"))
+    process(FEED, acts.bus)
+    victim = row_of(acts, "m-1").id
+    with closing(sqlite3.connect(acts.bus.folder / "journal.sqlite")) as connection:
+        connection.execute("UPDATE inbox SET status = 'recalled', decision = 'recall' WHERE id = ?", (victim,))
+        if with_anothers_entry:
+            connection.execute("UPDATE reports SET inbox_id = ? WHERE inbox_id <> ?", (victim, victim))
+        connection.commit()
+    process(FEED, acts.bus)
+    assert acts.bus.store.ledger().claims == 3
+    assert not is_sealed(row_of(acts, "m-1").evidence)
