@@ -18,6 +18,7 @@ import msgspec
 
 from exchange.decisions import ENTRY as DECISION
 from exchange.decisions import founding_digest
+from exchange.entry import ERASURE, RECALL
 from exchange.journal_file import NAME
 from exchange.log_stretch import (
     AT_ONCE,
@@ -111,11 +112,20 @@ class _Reading:
     def __init__(self, connection: sqlite3.Connection, path: Path, verdict: AuditVerdict, anchors: Anchors) -> None:
         self._connection, self._path, self._verdict, self._anchors = connection, path, verdict, anchors
         self._without_row = Read().without_row
+        self._erased: set[int] = set()
         self._read_node = lru_cache(65_536)(self._stored_node)
 
     def all(self) -> None:
         """Everything, the file first: what the file says of itself decides how to read the rest."""
-        for part in (self._log, self._tree_has_no_more, self._heads, self._inbox, self._reports, self._decisions):
+        for part in (
+            self._log,
+            self._tree_has_no_more,
+            self._heads,
+            self._inbox,
+            self._reports,
+            self._decisions,
+            self._erasures,
+        ):
             try:
                 part()
             except (sqlite3.Error, OverflowError) as problem:
@@ -168,7 +178,8 @@ class _Reading:
         return subprocess.Popen([sys.executable, "-m", "exchange.log_stretch", *what], stdout=subprocess.PIPE)
 
     def _take(self, read: Read) -> None:
-        self._verdict.erased += read.erased
+        self._verdict.erased += len(read.erased)
+        self._erased |= read.erased
         for kind, indexes in read.without_row.items():
             self._without_row[kind] |= indexes
         for problem in read.problems:
@@ -264,16 +275,19 @@ class _Reading:
             "LEFT JOIN entries ON entries.idx = entry_index"
         )
         for index, leaf, stated, octets, owed in self._rows(query):
-            self._without_row["processing"].discard(index)
+            for kind in ("processing", RECALL):
+                self._without_row[kind].discard(index)
             if octets is None:
                 if owed:
                     self._verdict.add(index, "the report is missing")
+                continue
+            if octets == stated == b"" and index in self._erased:
                 continue
             self._verdict.reports += 1
             document = self._document("report", index, octets, leaf)
             if document is not None and document.get("report") != _members(stated):
                 self._verdict.add(index, "the report's document is not what was signed")
-        for index in sorted(self._without_row["processing"]):
+        for index in sorted(self._without_row["processing"] | self._without_row[RECALL]):
             self._verdict.add(index, "the report is missing")
 
     def _decisions(self) -> None:
@@ -291,6 +305,24 @@ class _Reading:
             self._without_row[DECISION].discard(index)
         for index in sorted(self._without_row[DECISION]):
             self._verdict.add(index, "the decision is missing from its table")
+
+    def _erasures(self) -> None:
+        """Each erased detail against the entry that says it was erased, and that entry against an approved decision:
+        who writes to the database may not do the same."""
+        query = (
+            "SELECT entry, erased_by, leaf, detail, (SELECT count(*) FROM decisions WHERE outcome = 'approved' "
+            "AND id = detail ->> 'of') FROM erasures LEFT JOIN entries ON entries.idx = erased_by "
+            "LEFT JOIN (SELECT idx, CAST(detail AS TEXT) AS detail FROM details) d ON d.idx = erased_by "
+            "WHERE part = 'detail'"
+        )
+        said: dict[int, frozenset[int]] = {}
+        borne_out = set()
+        for index, by, leaf, detail, approved in self._rows(query):
+            if approved and _members(leaf).get("type") == ERASURE:
+                said.setdefault(by, _numbers(_members(detail).get("entries")))
+                borne_out |= {index} & said[by]
+        for index in sorted(self._erased - borne_out):
+            self._verdict.add(index, "the detail was erased, which no decision of two persons bears out")
 
     def _document(self, kind: str, entry: int | None, octets: Any, leaf: Any) -> dict[str, Any] | None:
         """A receipt or report, if it holds and stands on this very entry."""
@@ -320,6 +352,15 @@ def _last_of(size: Any) -> int | None:
 
 def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _numbers(text: Any) -> frozenset[int]:
+    """Numbers written as `3-9 12`; none where they are not."""
+    try:
+        ends = [piece.split("-") for piece in text.split()]
+        return frozenset(number for piece in ends for number in range(int(piece[0]), int(piece[-1]) + 1))
+    except (AttributeError, ValueError, MemoryError, OverflowError):
+        return frozenset()
 
 
 def _members(octets: Any) -> dict[str, Any]:

@@ -12,13 +12,13 @@ import base64
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import Any, Final, Literal
 
 import msgspec
 
-from exchange.entry import Detail, instant
+from exchange.entry import CITY_TIME, Detail, instant
 from exchange.rights import ATTRIBUTES, is_ring
 from security.errors import Refusal
 from security.jws import jcs, key_named, open_document, sign_document
@@ -36,6 +36,7 @@ CARRYING: Final = "yt-carrying+jws"
 
 Role = Literal["system", "security", "audit"]
 Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge"]
+Reason = Literal["spill", "retention", "recall", "personal"]
 Revocable = Literal["person", "certificate", "grant", "proposal"]
 ROLE_WORDS: Final[Mapping[str, str]] = {"system": "系统管理员", "security": "安全管理员", "audit": "审计管理员"}
 
@@ -56,6 +57,8 @@ _NOT_THERE: Final[Mapping[Revocable, str]] = {
     "person": "person.unknown",
     "proposal": "decision.not_proposed",
 }
+# 网络安全法 Art. 21: logs are kept for six months at least, which are up to 184 days.
+FEWEST_DETAIL_DAYS: Final = 184
 FEWEST_SECURITY: Final = 2  # with one alone nothing could ever be decided
 
 
@@ -125,11 +128,27 @@ class MappingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeliveryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A delivery whose original bytes are to be opened, or erased; and why."""
+    """A delivery whose original bytes are to be opened; and why."""
 
     sender: str
     message_id: str
     ground: str
+
+
+class ErasureBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be erased, why, and on which of the grounds that there are.
+
+    sender, message_id: the delivery; empty for retention, which covers all that is older than two days, YYYY-MM-DD:
+    evidence_before:    original bytes of deliveries that came before it
+    details_before:     details of entries that were made before it
+    """
+
+    sender: str
+    message_id: str
+    ground: str
+    reason: Reason = "spill"
+    evidence_before: str = ""
+    details_before: str = ""
 
 
 class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,7 +166,15 @@ class CarryingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Body = (
-    CarryingBody | FoundingBody | PersonBody | EnrolmentBody | GrantBody | MappingBody | DeliveryBody | RevocationBody
+    CarryingBody
+    | FoundingBody
+    | PersonBody
+    | EnrolmentBody
+    | GrantBody
+    | MappingBody
+    | DeliveryBody
+    | ErasureBody
+    | RevocationBody
 )
 _BODIES: Final[Mapping[str, type[Body]]] = {
     "founding": FoundingBody,
@@ -156,7 +183,7 @@ _BODIES: Final[Mapping[str, type[Body]]] = {
     "grant": GrantBody,
     "mapping": MappingBody,
     "opening": DeliveryBody,
-    "purge": DeliveryBody,
+    "purge": ErasureBody,
     "revocation": RevocationBody,
     "carrying": CarryingBody,
 }
@@ -319,7 +346,7 @@ class Standing:
         self.grants: dict[str, Granted] = {}
         self.proposals: dict[str, Proposed] = {}
         self.mappings: dict[str, str] = {}
-        self.deliveries: dict[str, tuple[str, DeliveryBody]] = {}  # openings and purges, by id: kind and body
+        self.deliveries: dict[str, tuple[str, DeliveryBody | ErasureBody]] = {}  # openings and purges, by id
         self.troubles: list[Trouble] = []
         self.entries: dict[str, list[int]] = {}  # by bureau: those that decide over its certificates and grants
         self._by_key: dict[str, str] = {}
@@ -368,7 +395,7 @@ class Standing:
         if body.what == "person" and self._last(body.of):
             raise Refusal("role.last_security", body.of[:80])
 
-    def check_carrying(self, id: str, by: str, kind: str | None = None) -> DeliveryBody:
+    def check_carrying(self, id: str, by: str, kind: str | None = None) -> DeliveryBody | ErasureBody:
         """The delivery over which two persons decided, if this person may carry that out, and it was not yet."""
         found = self.deliveries.get(id)
         if found is None or (kind is not None and found[0] != kind):
@@ -495,7 +522,7 @@ class Standing:
             self.grants[document.id] = Granted(_grant(document.id, body, first, second), time)
         elif isinstance(body, MappingBody):
             self.mappings[body.feed] = body.digest
-        elif isinstance(body, DeliveryBody):
+        elif isinstance(body, (DeliveryBody, ErasureBody)):
             self.deliveries[document.id] = (document.kind, body)
 
     def _appoint(self, body: PersonBody, time: str) -> None:
@@ -533,6 +560,8 @@ class Standing:
             if body.bureau not in self.bureaus:
                 raise Refusal("registry.bureau_unknown", body.bureau)
             check_grant(body)
+        elif isinstance(body, ErasureBody):
+            check_erasure(body, datetime.fromisoformat(document.at).astimezone(CITY_TIME).date())
 
     def _could_enrol(self, certificates: list[EnrolledCertificate]) -> None:
         """Each once, for one use; and none of a key that was revoked under another certificate."""
@@ -620,6 +649,22 @@ def check_grant(body: GrantBody) -> None:
     limited = body.classes or body.attributes or body.map_area_km2 or area != EVERYWHERE
     if body.action in ("carry", "on_behalf_of") and limited:  # what may be sent, the grant to push says
         raise Refusal("grant.limits_not_of_action", body.action)
+
+
+def check_erasure(body: ErasureBody, today: date) -> None:
+    """Return if it says what it can mean: one delivery, or by retention what is older than it may be.
+
+    Raises Refusal `erasure.not_meant`, `erasure.too_young`.
+    """
+    days = body.evidence_before, body.details_before
+    named = bool(body.sender and body.message_id)
+    if named == (body.reason == "retention") or (body.reason != "retention" and any(days)):
+        raise Refusal("erasure.not_meant", body.reason)
+    if body.reason == "retention":
+        if not all(days_hold(day, day) for day in days):
+            raise Refusal("erasure.not_meant", f"{days[0]} / {days[1]}"[:80])
+        if date.fromisoformat(body.details_before) > today - timedelta(days=FEWEST_DETAIL_DAYS):
+            raise Refusal("erasure.too_young", body.details_before)
 
 
 def area_of(body: GrantBody) -> Area:

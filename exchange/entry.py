@@ -6,17 +6,20 @@ payload digest stands in it; those lie in the detail, beside a salt, and the lea
 
 import hashlib
 import secrets
-from datetime import UTC, datetime
-from typing import Literal
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final, Literal
 
 import msgspec
 
 from security.message import EvidenceClass
 
 Detail = dict[str, str | int]
-Status = Literal["waiting", "held", "processed", "refused"]
-Decision = Literal["", "release", "refuse"]
+Status = Literal["waiting", "held", "processed", "refused", "recalled"]
+Decision = Literal["", "release", "refuse", "recall"]
 
+CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
+RECALL: Final = "recall"  # the type of entries by which a delivery is taken back
+ERASURE: Final = "erasure"  # of those that say which details were erased, and by which decision
 SALT_SIZE = 32  # octets; 256 bits, so that a short detail cannot be guessed from its commitment
 
 
@@ -101,7 +104,7 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
 
     entry_index: of the entry that accepted it
     receipt:     the one receipt, or None when a crash came before it was kept (`resume` issues it)
-    decision:    of a person, on a delivery that was held; act two then carries it out
+    decision:    of a person, on a delivery that was held, or `recall`, of its bureau; until act two has carried it out
     """
 
     id: int
@@ -131,6 +134,17 @@ class Accepted(msgspec.Struct, frozen=True):
 
     inbox: InboxRow
     repeated: bool
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """By which decision a detail was erased, and under which entry.
+
+    day: of the city, YYYY-MM-DD, on which it was
+    """
+
+    decision: str
+    entry: int
+    day: str
 
 
 class Sequenced(msgspec.Struct, frozen=True):
@@ -177,6 +191,11 @@ class OwnEntry(msgspec.Struct, frozen=True):
 def instant(moment: datetime) -> str:
     """RFC 3339 in UTC with six decimals and `Z`: fixed width, so that text order is time order."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def day_of(time: str) -> str:
+    """The day of the city, YYYY-MM-DD, on which an instant lies."""
+    return datetime.fromisoformat(time).astimezone(CITY_TIME).date().isoformat()
 
 
 def commitment(salt: bytes, detail: bytes) -> str:

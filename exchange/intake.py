@@ -9,7 +9,8 @@ from typing import Final, ParamSpec, TypeVar
 import msgspec
 
 from exchange.bus import Bus
-from exchange.journal import Acceptance, Entry, InboxRow
+from exchange.entry import RECALL
+from exchange.journal import Acceptance, Entry, InboxRow, content_erased
 from exchange.landing import landed
 from exchange.opened import Opened, Verified, opened_of
 from mappings.feed import Feed
@@ -152,6 +153,55 @@ async def admit_upload(
         return await asyncio.to_thread(admitted)  # it waits for the disk
     except Refusal as refusal:
         raise await _entered(refusal, standing, bus) from refusal
+
+
+async def recall(delivery: Delivery, bus: Bus) -> tuple[VerifiedEnvelope, InboxRow, bytes]:
+    """撤回 Take back a delivery of one's own, or of a bureau in whose name one may sign; gives the signed answer.
+
+    It counts from here: act two takes it no more, and ends what came of it. The same again gives the same answer. It
+    needs no grant to push: what a bureau sent it may take back, whatever was revoked since.
+
+    Raises what `receive` raises; Refusal `delivery.unknown`, of another's as of one that never was.
+    """
+    standing = _standing(delivery)
+    try:
+        verified, row = _recallable(delivery, bus, standing)
+    except Refusal as refusal:
+        raise await _entered(refusal, standing, bus) from refusal
+    standing.feed = row.feed
+    ground = verified.text("Ground")
+    detail: dict[str, str | int] = {"message_id": row.message_id, "ground": ground, "was": row.status}
+    entry = _entry(RECALL, "recalled", standing, bus, {**detail, "request_digest": verified.signature_digest})
+    words = msgspec.structs.asdict(Refusal("delivery.recalled").sentence)
+    report = {"code": "delivery.recalled", "ground": ground, "was": row.status, "sentence": words}
+    answer = await landed(bus.journal.finish(row.id, "recalled", entry, report))
+    if not answer:
+        raise await _entered(Refusal("content.erased", content_erased(bus.journal.content_erased(row))), standing, bus)
+    bus.wake()
+    return verified, row, answer
+
+
+def _recallable(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[VerifiedEnvelope, InboxRow]:
+    """Who, which, may they, is it theirs."""
+    now = bus.clock()
+    opened, certificate = _who(delivery, bus, standing, now)
+    signer = Principal(certificate.bureau, certificate.fingerprint)
+    verified = _theirs(opened, certificate, bus, standing, now) if standing.carried_for(signer) else None
+    standing.wanted = RECALL
+    for known in (signer, standing.carrier or signer):
+        bus.registry.trust().check_status_known(known.certificate, now)
+    if opened.sender != signer.bureau:
+        grants = bus.registry.grants(signer.bureau)
+        standing.speak_for(opened.sender, signer, may_sign_for(signer, opened.sender, grants, _day(now)))
+    verified = verified or _theirs(opened, certificate, bus, standing, now)
+    assert isinstance(verified, VerifiedEnvelope)  # no other door takes a recall
+    if verified.operation != delivery.operation:
+        raise Refusal("soap.action_mismatch", f"{delivery.operation} / {verified.operation}")
+    message_id = verified.text("DeliveryMessageId")
+    row = bus.journal.inbox(opened.sender, message_id)
+    if row is None:
+        raise Refusal("delivery.unknown", message_id)
+    return verified, row
 
 
 def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> _Checked:

@@ -15,20 +15,23 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from datetime import datetime
 from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from exchange.entry import (
+    RECALL,
     Acceptance,
     Accepted,
     Detail,
     Entry,
     EntryProof,
+    Erased,
     InboxRow,
     Leaf,
     LoggedEntry,
@@ -36,10 +39,12 @@ from exchange.entry import (
     Prepared,
     Sequenced,
     Status,
+    commitment,
+    day_of,
     instant,
     prepare_entry,
 )
-from exchange.journal_file import Turn, connect, prepare
+from exchange.journal_file import Turn, connect, prepare, scrub
 from exchange.log_index import Wanted, find, full_pieces, logged
 from exchange.sequencer import (
     SELECT_INBOX,
@@ -55,6 +60,7 @@ from exchange.sequencer import (
 from security import merkle
 from security.checkpoint import log_key_octets, note_name, open_checkpoint
 from security.errors import AuditBroken, Refusal, Unavailable
+from security.jose import unb64url
 from security.jws import jcs
 from security.keys import SigningKey
 
@@ -101,6 +107,7 @@ class Journal:
         issue_reports: IssueReports,
         before_commit: Callable[[], None],
     ) -> None:
+        self._folder = folder
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
         self.origin, self.log_key = self._origin, log_key.public_key
         self._head = lru_cache(maxsize=4)(partial(open_checkpoint, origin=origin, public_key=log_key.public_key))
@@ -175,10 +182,11 @@ class Journal:
     def finish(self, inbox_id: int, status: Status, entry: Entry, report: dict[str, Any]) -> "Future[bytes]":
         """Say what became of a delivery: its entry, and the signed report, kept.
 
-        status: `held` may be followed by `processed` or `refused`, which are final
+        status: `held` may be followed by `processed` or `refused`, which are final; all by `recalled`
         report: strings, integers, lists and objects (JCS)
 
-        The same status again gives the stored report and no entry. Another final status fails with AuditBroken.
+        The same status again gives the stored report and no entry. Another final status fails with AuditBroken; what
+        was recalled meanwhile, with Refusal `delivery.recalled`.
         """
         future: Future[bytes] = _promised()
         self._hand_in(Closing(prepare_entry(entry, self._origin), future, inbox_id, status, jcs(report)))
@@ -322,9 +330,35 @@ class Journal:
         """Deliveries that wait for a person, oldest first."""
         return [inbox_row(row) for row in self._read(f"{SELECT_INBOX} WHERE status = 'held' ORDER BY id")]
 
+    def recalls(self, feed: str) -> list[InboxRow]:
+        """Deliveries of a feed that were recalled, which act two has not carried out, oldest first."""
+        return [
+            inbox_row(row)
+            for row in self._read(f"{SELECT_INBOX} WHERE feed = ? AND decision = 'recall' ORDER BY id", feed)
+        ]
+
+    def recalled(self, row: InboxRow) -> Sequenced:
+        """The entry by which a delivery was recalled. Raises AuditBroken where none of its bureau's says so."""
+        query = (
+            "SELECT idx, leaf, detail FROM reports JOIN entries ON idx = entry_index NATURAL JOIN details "
+            "WHERE inbox_id = ? ORDER BY idx DESC"
+        )
+        for entry in map(logged, self._read(query, row.id)):
+            said = (entry.detail or {"message_id": row.message_id})["message_id"]
+            if (entry.leaf.type, entry.leaf.sender, said) == (RECALL, row.sender, row.message_id):
+                return Sequenced(entry.index, entry.leaf.time)
+        raise AuditBroken(f"delivery {row.id} is to be recalled, which no entry of the log says")
+
+    def to_wipe(self, inbox_id: int) -> list[str]:
+        """Where evidence of a delivery lay in the clear before it was sealed."""
+        return [location for (location,) in self._read("SELECT location FROM wipes WHERE inbox_id = ?", inbox_id)]
+
     def feeds_waiting(self) -> list[str]:
         """Feeds that have work, by name."""
-        query = "SELECT DISTINCT feed FROM inbox WHERE status = 'waiting' ORDER BY feed"
+        query = (
+            "SELECT feed FROM inbox WHERE status = 'waiting' UNION SELECT feed FROM inbox WHERE decision = 'recall' "
+            "ORDER BY feed"
+        )
         return [feed for (feed,) in self._read(query)]
 
     def inbox(self, sender: str | None, message_id: str) -> InboxRow | None:
@@ -339,11 +373,70 @@ class Journal:
         return row.receipt if row else None
 
     def report(self, sender: str | None, message_id: str) -> bytes | None:
-        """The latest report, or None while it is not signed: an older one would say what no longer holds."""
+        """The latest report, or None while it is not signed: an older one would say what no longer holds. None, too,
+        where it was erased."""
         row = self.inbox(sender, message_id)
         query = "SELECT octets FROM reports WHERE inbox_id = ? ORDER BY entry_index DESC LIMIT 1"
         rows = self._read(query, row.id) if row else []
-        return rows[0][0] if rows else None
+        return (rows[0][0] or None) if rows else None
+
+    def evidence_before(self, moment: str) -> list[InboxRow]:
+        """Finished deliveries that came before a moment, as the log writes it, and whose original bytes are there."""
+        query = (
+            f"{SELECT_INBOX} WHERE received_at < ? AND status NOT IN ('waiting', 'held') AND decision <> 'recall' "
+            "AND evidence NOT LIKE 'erased:%' ORDER BY id"
+        )
+        return [inbox_row(row) for row in self._read(query, moment)]
+
+    def details_before(self, moment: str) -> list[int]:
+        """Entries before a moment whose details are there and may go: no decisions, which are told from theirs, nothing
+        that says what was erased, and nothing of a delivery that is not finished."""
+        query = (
+            "SELECT idx FROM (SELECT idx, CAST(leaf AS TEXT) AS leaf FROM entries NATURAL JOIN details WHERE detail "
+            "NOT NULL) WHERE leaf ->> 'time' < ? AND leaf ->> 'type' NOT IN ('decision', 'erasure') "
+            "AND idx NOT IN (SELECT entry_index FROM inbox WHERE status IN ('waiting', 'held') OR decision = 'recall') "
+            "ORDER BY idx"
+        )
+        return [index for (index,) in self._read(query, moment)]
+
+    def details_of(self, row: InboxRow) -> list[int]:
+        """Entries about a delivery whose details are there: of its acceptance, processing, recall, sealing."""
+        query = (
+            "SELECT idx FROM (SELECT idx, CAST(leaf AS TEXT) AS leaf, CAST(detail AS TEXT) AS detail FROM entries "
+            "NATURAL JOIN details WHERE idx >= ? AND detail NOT NULL) WHERE detail ->> 'message_id' = ? "
+            "AND leaf ->> 'sender' = ? AND leaf ->> 'type' IN ('delivery', 'processing', 'recall', 'spill') "
+            "ORDER BY idx"
+        )
+        return [index for (index,) in self._read(query, row.entry_index, row.message_id, row.sender)]
+
+    def evidence_digest(self, row: InboxRow) -> str:
+        """The digest of a delivery's original bytes, as the entry that accepted it says; where its detail was erased,
+        as its receipt does, if it is what the leaf commits to. Empty where neither says one."""
+        entry = self.entry(row.entry_index)
+        detail = entry.detail if entry else None
+        if entry is not None and detail is None and row.receipt is not None:
+            outer = msgspec.json.decode(row.receipt, type=dict[str, str])
+            said = msgspec.json.decode(unb64url(outer["payload"]), type=dict[str, Any])
+            text = str(said["detail"]).encode()
+            if commitment(bytes.fromhex(said["salt"]), text) == entry.leaf.detail:
+                detail = msgspec.json.decode(text, type=dict[str, str | int])
+        return str((detail or {}).get("evidence_digest", ""))
+
+    def content_erased(self, row: InboxRow) -> Erased | None:
+        """By which decision a delivery's content was erased, bytes or details; None where both are there."""
+        return self.erased(row.entry_index, "evidence") or self.erased(row.entry_index)
+
+    def erased(self, index: int, part: Literal["detail", "evidence"] = "detail") -> Erased | None:
+        """By which decision the detail of an entry was erased, or None where it was not.
+
+        part: `evidence`, of an entry that accepted a delivery, for its original bytes
+        """
+        query = "SELECT decision, idx, leaf FROM erasures JOIN entries ON idx = erased_by WHERE entry = ? AND part = ?"
+        rows = self._read(query, index, part)
+        if not rows:
+            return None
+        decision, entry, leaf = rows[0]
+        return Erased(decision, entry, day_of(msgspec.json.decode(leaf, type=Leaf).time))
 
     def reports_after(self, entry: int, limit: int) -> list[tuple[int, InboxRow, bytes]]:
         """Signed reports whose entries come after `entry`, in order: (entry, delivery, report).
@@ -355,7 +448,7 @@ class Journal:
         marks = ", ".join("?" * len(rows))
         deliveries = self._read(f"{SELECT_INBOX} WHERE id IN ({marks})", *(row[1] for row in rows)) if rows else []
         by_id = {row.id: row for row in map(inbox_row, deliveries)}
-        return [(index, by_id[inbox_id], octets) for index, inbox_id, octets in rows]
+        return [(index, by_id[inbox_id], octets) for index, inbox_id, octets in rows if octets]
 
     def evidence_files(self) -> set[str]:
         """Files, `bureau/name`, in which the evidence of accepted deliveries lies; any other may be swept."""
@@ -506,6 +599,16 @@ class Journal:
             self._own[bureau, certificates] = (size, found)
         return found
 
+    def scrub(self) -> None:
+        """Leave nothing of what was erased in the file: it is made anew, while nobody writes. Raises
+        sqlite3.OperationalError where somebody reads it for too long."""
+        turn = Turn(self._folder)
+        try:
+            with closing(connect(self._folder)) as connection, turn:
+                scrub(connection)
+        finally:
+            turn.close()
+
     def _node(self, level: int, index: int) -> bytes:
         rows = self._read("SELECT hash FROM nodes WHERE level = ? AND idx = ?", level, index)
         if not rows:
@@ -529,6 +632,11 @@ class _Named(msgspec.Struct):
 
 
 _names_in = msgspec.json.Decoder(_Named).decode
+
+
+def content_erased(erased: Erased | None) -> str:
+    """On which day, in both languages; empty where it was not."""
+    return f"content erased on {erased.day} 内容已于 {erased.day} 删除" if erased else ""
 
 
 def _promised() -> "Future[Any]":

@@ -71,9 +71,21 @@ def insert(cursor: sqlite3.Cursor, into: str, rows: Sequence[tuple[object, ...]]
     return inserted
 
 
+def scrub(connection: sqlite3.Connection) -> None:
+    """Leave no octet of what was overwritten: the file is made anew, and its write-ahead log is emptied into it.
+
+    Raises sqlite3.OperationalError where somebody reads an older state for longer than the connection waits.
+    """
+    connection.execute("VACUUM")
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise sqlite3.OperationalError("the file is being read, and its write-ahead log cannot be emptied")
+
+
 def connect(folder: Path) -> sqlite3.Connection:
     """A connection in autocommit, durable at each commit, usable from any one thread at a time."""
     connection = sqlite3.connect(folder / NAME, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA secure_delete=ON")  # what is erased leaves nothing in the page
     connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     return connection

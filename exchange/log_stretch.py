@@ -6,7 +6,7 @@ START STOP` is the same in a process of its own, which writes what it found as J
 
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ import msgspec
 
 from exchange.decisions import DECIDES
 from exchange.decisions import ENTRY as DECISION
-from exchange.entry import SALT_SIZE, Leaf, commitment
+from exchange.entry import RECALL, SALT_SIZE, Leaf, commitment
 from security import merkle
 
 AT_ONCE: Final = 512  # entries of a piece; a power of two, so that it is a subtree; few enough for a processor's cache
@@ -26,6 +26,9 @@ _ENTRIES: Final = "SELECT idx, leaf FROM entries WHERE idx >= ? AND idx < ? ORDE
 _DETAILS: Final = "SELECT idx, salt, detail FROM details WHERE idx >= ? AND idx < ? ORDER BY idx"
 _NODES: Final = "SELECT idx, hash FROM nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx"
 _LEVEL: Final = f"SELECT group_concat(idx), group_concat(hex(hash), '') FROM ({_NODES})"
+
+# Outcomes of entries that have a row beside the log, where not all of their type do.
+_WITH_ROW: Final[dict[str, Collection[str]]] = {DECISION: DECIDES, RECALL: ("recalled",)}
 
 _DECODER: Final = msgspec.json.Decoder(Leaf)
 _ENCODER: Final = msgspec.json.Encoder()
@@ -44,16 +47,16 @@ class Problem(msgspec.Struct, frozen=True):
 class Read(msgspec.Struct):
     """What was found in a stretch.
 
-    erased:      details erased by rule, whose leaves still stand
+    erased:      entries whose details were erased, and whose leaves still stand
     found:       how many problems; the first hundred stand in `problems`
     without_row: entries that have a row in another table too, by their type; whoever reads that table crosses them off
     """
 
-    erased: int = 0
+    erased: set[int] = msgspec.field(default_factory=set)
     found: int = 0
     problems: list[Problem] = []
     without_row: dict[str, set[int]] = msgspec.field(
-        default_factory=lambda: {"delivery": set(), "processing": set(), DECISION: set()}
+        default_factory=lambda: {"delivery": set(), "processing": set(), RECALL: set(), DECISION: set()}
     )
 
     def add(self, entry: int | None, what: str) -> None:
@@ -142,7 +145,8 @@ class _Stretch:
         if not _all_commit(kept):
             return False
         self._time = times[-1]
-        self._read.erased += len(committed) - len(kept)
+        if len(kept) < len(committed):
+            self._read.erased |= {index for index, salt, detail in details if salt is detail is None}
         for index, leaf in zip(piece, leaves, strict=True):
             self._owes_row(index, leaf)
         return True
@@ -196,12 +200,12 @@ class _Stretch:
         if detail_row is None:
             self._read.add(index, "the detail's row is missing")
         elif detail_row[1:] == (None, None):
-            self._read.erased += 1
+            self._read.erased.add(index)
         elif not _all_commit([(leaf.detail, *detail_row[1:])]):
             self._read.add(index, "the detail is not what the leaf commits to")
 
     def _owes_row(self, index: int, leaf: Leaf) -> None:
-        if leaf.type in self._read.without_row and (leaf.type != DECISION or leaf.outcome in DECIDES):
+        if leaf.type in self._read.without_row and leaf.outcome in _WITH_ROW.get(leaf.type, (leaf.outcome,)):
             self._read.without_row[leaf.type].add(index)
 
     def _nodes(self, piece: range) -> Nodes:

@@ -39,6 +39,8 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     join_distance_m: how far from the component it was when joined by position, None when it founded it
     attributes: what else the record said, by the shared schema's names: place, initial_date, note …
     asserted_by: the bureau that signed it in the sender's name 代报单位, where that was another: "asserted by A for B"
+    recalled_at: when its bureau took the delivery back, if it did 已撤回; of a day before, it tells what was known then
+    erased_on: the day of the city, YYYY-MM-DD, on which all that it said was erased by decision 内容已删除
     """
 
     bureau: str
@@ -64,6 +66,8 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     maintainer: Unit | None
     attributes: dict[str, str]
     asserted_by: str | None = None
+    recalled_at: datetime | None = None
+    erased_on: str | None = None
 
 
 class Component(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -269,14 +273,22 @@ def _masked(row: asking.Row, view: View) -> asking.Row:
 
 def _answer(rows: Sequence[asking.Row], on: date | None) -> OwnershipAnswer:
     """One answer from its rows: the component on each, and a claim on each unless nobody claims it."""
-    said = [row for row in rows if row.claim is not None]
-    claims = tuple(_claim(row) for row in said)
+    all_said = [row for row in rows if row.claim is not None]
+    said = _counting(all_said)
+    claims, counting = tuple(_claim(row) for row in all_said), [_claim(row) for row in said]
     roles = (
-        weigh("authority", [claim.authority for claim in claims]),
-        weigh("owner", [claim.owner for claim in claims]),
-        weigh("maintainer", [claim.maintainer for claim in claims]),
+        weigh("authority", [claim.authority for claim in counting]),
+        weigh("owner", [claim.owner for claim in counting]),
+        weigh("maintainer", [claim.maintainer for claim in counting]),
     )
     return OwnershipAnswer(_component(rows[0], said), on, verdict(roles), roles, claims)
+
+
+def _counting(said: Sequence[asking.Row]) -> list[asking.Row]:
+    """The claims that an answer is made of: none whose words were erased, none that its bureau said anew after it had
+    recalled it."""
+    anew = {row.claim for row in said if row.recalled_at_us is None}
+    return [row for row in said if row.erased_on is None and (row.recalled_at_us is None or row.claim not in anew)]
 
 
 def _component(row: asking.Row, said: Sequence[asking.Row]) -> Component:
@@ -329,6 +341,8 @@ def _claim(row: asking.Row) -> Claim:
         maintainer=unit_of(row.maintainer_code, row.maintainer_name, row.maintainer_basis),
         attributes=_attributes(row.more),
         asserted_by=row.asserted_by,
+        recalled_at=None if row.recalled_at_us is None else moment(row.recalled_at_us),
+        erased_on=row.erased_on,
     )
 
 

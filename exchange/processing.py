@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta, timezone
 from time import monotonic, sleep
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import polars as pl
 from msgspec import structs
@@ -17,7 +17,7 @@ from connectors.formats.catalogue import formats
 from exchange import claims, joining, map_area, readings, validation
 from exchange.attempts import Attempts
 from exchange.bus import Bus
-from exchange.evidence import is_sealed
+from exchange.evidence import is_erased, is_sealed
 from exchange.faults import durable_step
 from exchange.journal import Entry, InboxRow
 from exchange.outcomes import roots_of, secret_of, told_of
@@ -56,11 +56,25 @@ def process(feed_id: str, bus: Bus) -> int:
     Idempotent on (sender, message id): what the store already holds is not applied again, only reported.
     """
     feed, finished = bus.feeds[feed_id], 0
+    with bus.store.turn():
+        _carry_out_recalls(feed, bus)  # what is taken back ends, whatever became of the feed's file
     if bus.registry.mapping(feed_id) != bus.feed_digests[feed_id]:
         log.error("feed.not_released feed=%s; what waits for it goes on waiting", feed_id)
         return 0
     attempts, began_s = Attempts(bus.folder / "act-two.json"), monotonic()
-    while waiting := _waiting(feed, bus):
+    while together := _next_batch(feed, attempts, bus):
+        finished += together
+        if monotonic() - began_s > SLICE_S and bus.journal.feeds_waiting() not in ([], [feed_id]):
+            break  # a task for each feed that waits is in the queue by now
+    return finished
+
+
+def _next_batch(feed: Feed, attempts: Attempts, bus: Bus) -> int:
+    """Finish the first deliveries that wait, together; gives how many. No erasure is at the register meanwhile."""
+    with bus.store.turn():
+        waiting = _waiting(feed, bus)
+        if not waiting:
+            return 0
         together = _together(attempts.apart(waiting), feed, bus)
         worn_out = attempts.too_many(together[0])
         with attempts.at(together):
@@ -69,10 +83,8 @@ def process(feed_id: str, bus: Bus) -> int:
                 _hold(together[0], {"code": "delivery.failed"}, feed, bus)
             else:
                 _finish_all(together, feed, bus)
-        finished += len(together)
-        if monotonic() - began_s > SLICE_S and bus.journal.feeds_waiting() not in ([], [feed_id]):
-            break  # a task for each feed that waits is in the queue by now
-    return finished
+        _carry_out_recalls(feed, bus)
+        return len(together)
 
 
 def _waiting(feed: Feed, bus: Bus) -> Sequence[InboxRow]:
@@ -313,7 +325,16 @@ def _report(
         detail = {"message_id": row.message_id, "outcome_root": done.root, **counts}
         promised.append(bus.journal.finish(row.id, "processed", _entry(row, "processed", detail, feed, bus), report))
     for future in promised:
-        future.result()
+        _said(future)
+
+
+def _said(report: Future[bytes]) -> None:
+    """Wait until a report is signed. What was recalled meanwhile has its report, and what came of it is ended next."""
+    try:
+        report.result()
+    except Refusal as refusal:
+        if refusal.code != "delivery.recalled":
+            raise
 
 
 def _too_much_gone(compared: Compared, feed: Feed) -> dict[str, str | int]:
@@ -328,39 +349,72 @@ def _too_much_gone(compared: Compared, feed: Feed) -> dict[str, str | int]:
 def _hold(row: InboxRow, report: dict[str, str | int], feed: Feed, bus: Bus) -> None:
     """Nothing of it is stored, and a person decides."""
     entry = _entry(row, "held", {"message_id": row.message_id, **report}, feed, bus)
-    bus.journal.finish(row.id, "held", entry, _in_words(report)).result()
+    _said(bus.journal.finish(row.id, "held", entry, _in_words(report)))
 
 
 def _stop_spill(row: InboxRow, refusal: Refusal, feed: Feed, bus: Bus) -> None:
     """What should never have come: sealed first, then refused, or held for a person, as the settings say."""
     log.critical("delivery.classified feed=%s message_id=%s entry=%s", feed.id, row.message_id, row.entry_index)
-    if not is_sealed(row.evidence):
-        _seal(row, feed, bus)
+    _seal(row, "spill", feed, bus)
     if bus.on_classified == "hold":
         _hold(row, {"code": refusal.code, "detail": refusal.detail}, feed, bus)
     else:
         _refuse(row, refusal, feed, bus)
 
 
-def _seal(row: InboxRow, feed: Feed, bus: Bus) -> None:
-    """The evidence once more, sealed; then the clear one is erased. A crash in between leaves both, and act two comes
-    back: nothing is lost, and nothing stays in the clear."""
-    sealed = bus.evidence.reseal(row.evidence)
-    bus.evidence.sync()
+def _seal(row: InboxRow, why: Literal["spill", "recall"], feed: Feed, bus: Bus) -> None:
+    """The evidence once more, sealed, unless it is; then the clear one is erased. A crash in between leaves both, and
+    act two comes back: nothing is lost, and nothing stays in the clear."""
+    if not (is_sealed(row.evidence) or is_erased(row.evidence)):
+        sealed = bus.evidence.reseal(row.evidence)
+        bus.evidence.sync()
 
-    def moved(cursor: sqlite3.Cursor, _: int) -> None:
-        cursor.execute("UPDATE inbox SET evidence = ? WHERE id = ?", (sealed, row.id))
+        def moved(cursor: sqlite3.Cursor, _: int) -> None:
+            cursor.execute("INSERT INTO wipes VALUES (?, ?)", (row.evidence, row.id))
+            # Not over what was erased meanwhile: the copy has no key then.
+            query = "UPDATE inbox SET evidence = ? WHERE id = ? AND evidence = ?"
+            cursor.execute(query, (sealed, row.id, row.evidence))
 
-    entry = structs.replace(_entry(row, "sealed", {"message_id": row.message_id}, feed, bus), type="spill")
-    bus.journal.note(entry, moved).result()
-    bus.evidence.erase(row.evidence)
+        entry = structs.replace(_entry(row, "sealed", {"message_id": row.message_id}, feed, bus), type=why)
+        durable_step("seal.note:before")
+        bus.journal.note(entry, moved).result()
+        durable_step("seal.note:after")
+    for location in bus.journal.to_wipe(row.id):
+        bus.evidence.erase(location)
+    durable_step("seal.wiped:after")
+
+
+def _carry_out_recalls(feed: Feed, bus: Bus) -> None:
+    """撤回 What bureaus took back: its claims end, its evidence is sealed. Each step again does nothing more."""
+    for row in bus.journal.recalls(feed.id):
+        try:
+            recalled = bus.journal.recalled(row)
+        except AuditBroken as problem:  # somebody wrote it into the table: nothing ends by that
+            log.critical("delivery.audit_broken feed=%s message_id=%s %s", feed.id, row.message_id, problem)
+            continue
+        durable_step("recall.store:before")
+        ended = bus.store.recall(row.sender, row.message_id, datetime.fromisoformat(recalled.time))
+        durable_step("recall.store:after")
+        try:
+            _seal(row, "recall", feed, bus)
+        except EvidenceBroken as problem:
+            log.critical("delivery.audit_broken feed=%s message_id=%s %s", feed.id, row.message_id, problem)
+        detail: dict[str, str | int] = {"message_id": row.message_id, "recall": recalled.index, "ended": ended or 0}
+        entry = structs.replace(_entry(row, "carried_out", detail, feed, bus), type="recall")
+
+        def carried_out(cursor: sqlite3.Cursor, _: int, inbox_id: int = row.id) -> None:
+            cursor.execute("UPDATE inbox SET decision = '' WHERE id = ?", (inbox_id,))
+            cursor.execute("DELETE FROM wipes WHERE inbox_id = ?", (inbox_id,))
+
+        bus.journal.note(entry, carried_out).result()
+        durable_step("recall.carried_out:after")
 
 
 def _refuse(row: InboxRow, refusal: Refusal, feed: Feed, bus: Bus) -> None:
     """The content is not what the feed says: nothing of it is kept but the evidence, and the report says why."""
     report: dict[str, str | int] = {"code": refusal.code, "detail": refusal.detail[:200]}
     entry = _entry(row, "refused", {"message_id": row.message_id, **report}, feed, bus)
-    bus.journal.finish(row.id, "refused", entry, _in_words(report)).result()
+    _said(bus.journal.finish(row.id, "refused", entry, _in_words(report)))
 
 
 def _in_words(report: dict[str, str | int]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Change(msgspec.Struct, frozen=True):
     component: str | None
     key: int
     change_number: int
-    kind: Literal["new", "changed", "orphaned"]
+    kind: Literal["new", "changed", "orphaned", "recalled"]
 
 
 class Changes(msgspec.Struct, frozen=True):

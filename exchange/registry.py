@@ -28,6 +28,7 @@ from exchange.decisions import (
     Decided,
     DeliveryBody,
     Document,
+    ErasureBody,
     FoundingBody,
     Granted,
     Kind,
@@ -373,11 +374,16 @@ class Registry:
         """Put a release of a feed's file before a second person; not of the bureau whose feed it is."""
         return self._propose("mapping", MappingBody(feed, bureau, digest), by)
 
-    def propose_for_delivery(
-        self, kind: Literal["opening", "purge"], sender: str, message_id: str, ground: str, by: Officer
-    ) -> str:
-        """Put before a second person that a delivery's original bytes be opened, or erased. Raises Refusal."""
-        return self._propose(kind, DeliveryBody(sender, message_id, ground), by)
+    def propose_opening(self, sender: str, message_id: str, ground: str, by: Officer) -> str:
+        """Put before a second person that a delivery's original bytes be opened. Raises Refusal."""
+        return self._propose("opening", DeliveryBody(sender, message_id, ground), by)
+
+    def propose_erasure(self, body: ErasureBody, by: Officer) -> str:
+        """Put before a second person that content be erased.
+
+        Raises Refusal `erasure.not_meant`, `erasure.too_young`, `role.not_held`.
+        """
+        return self._propose("purge", body, by)
 
     def approve(self, id: str, by: Officer) -> Document:
         """Put what was proposed in force; gives what it is.
@@ -426,19 +432,29 @@ class Registry:
         """From now on the certificate proves nothing. Raises Refusal `registry.certificate_unknown`."""
         self.revoke("certificate", fingerprint, by)
 
-    def decided_delivery(self, id: str, kind: Kind, by: Officer) -> InboxRow:
-        """The delivery that two persons decided to open, or to erase, for the person who is to do it.
+    def decided_opening(self, id: str, by: Officer) -> InboxRow:
+        """The delivery that two persons decided to open, for the person who is to do it.
 
         Raises Refusal `decision.not_in_force`, also once it was carried out; `role.not_held`, `delivery.unknown`.
         """
-        with self._lock:
-            standing = self._now()
-            actor = standing.office_of(by.key.public_key).pseudonym
-            body = standing.check_carrying(id, actor, kind)
+        body = self._decided(id, "opening", by)
+        assert isinstance(body, DeliveryBody)  # of an opening
         row = self.journal.inbox(body.sender, body.message_id)
         if row is None:
             raise Refusal("delivery.unknown", body.message_id)
         return row
+
+    def decided_erasure(self, id: str, by: Officer) -> ErasureBody:
+        """What two persons decided to erase, for the person who is to do it. Raises Refusal as `decided_opening`."""
+        body = self._decided(id, "purge", by)
+        assert isinstance(body, ErasureBody)  # of a purge
+        return body
+
+    def _decided(self, id: str, kind: Kind, by: Officer) -> DeliveryBody | ErasureBody:
+        with self._lock:
+            standing = self._now()
+            actor = standing.office_of(by.key.public_key).pseudonym
+            return standing.check_carrying(id, actor, kind)
 
     def carry_out(self, id: str, by: Officer, also: Change = lambda cursor, index: None) -> None:
         """Enter that a decision over a delivery was carried out; it cannot be a second time."""

@@ -302,7 +302,11 @@ class Sequencer:
             query = "SELECT max(entry_index) FROM reports WHERE inbox_id = ?"
             group.closings.append((work, cursor.execute(query, (work.inbox_id,)).fetchone()[0]))
             return False
-        if found[0] not in ("waiting", "held"):
+        if work.status == "recalled":  # whatever became of it; act two carries it out
+            cursor.execute("UPDATE inbox SET decision = 'recall' WHERE id = ?", (work.inbox_id,))
+        elif found[0] == "recalled":
+            raise Refusal("delivery.recalled", str(work.inbox_id))
+        elif found[0] not in ("waiting", "held"):
             raise AuditBroken(f"delivery {work.inbox_id} is {found[0]} and cannot become {work.status}")
         cursor.execute("UPDATE inbox SET status = ? WHERE id = ?", (work.status, work.inbox_id))
         cursor.execute("INSERT INTO reports VALUES (?, ?, ?, NULL)", (group.size, work.inbox_id, work.document))

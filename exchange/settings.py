@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from exchange.bus import Limits
+from exchange.decisions import FEWEST_DETAIL_DAYS
 from security.checkpoint import note_name
 from security.cosignature import Witness
 from security.errors import Misconfigured
@@ -189,6 +190,17 @@ class WitnessesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             raise ValueError(f"quorum {self.quorum} of {len(names)} witnesses")
 
 
+class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long content is kept, days; then it is due (`yongtong erasure due`), and two persons erase it.
+
+    evidence_days:     original bytes of deliveries
+    audit_detail_days: details of audit entries; six months at least (网络安全法), which are up to 184 days
+    """
+
+    evidence_days: int = 1096
+    audit_detail_days: int = 1096
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. `at(path)` resolves a path against the file's own folder."""
 
@@ -207,6 +219,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evidence: EvidenceSettings = EvidenceSettings()
     witnesses: WitnessesSettings = WitnessesSettings()
     timestamps: TimestampSettings = TimestampSettings()
+    retention: RetentionSettings = RetentionSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:
@@ -225,4 +238,12 @@ def load_settings(path: Path) -> Settings:
         ) from problem
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as problem:
         raise Misconfigured(f"{path}: {problem}") from problem
+    kept = settings.retention
+    if kept.audit_detail_days < FEWEST_DETAIL_DAYS:
+        raise Misconfigured(
+            f"{path}: [retention] audit_detail_days = {kept.audit_detail_days}: audit details are kept for six months "
+            f"at least 审计明细至少保存六个月; write {FEWEST_DETAIL_DAYS} or more"
+        )
+    if kept.evidence_days < 1:
+        raise Misconfigured(f"{path}: [retention] evidence_days = {kept.evidence_days}: write 1 or more")
     return msgspec.structs.replace(settings, source=str(path.resolve()))

@@ -119,6 +119,13 @@ class Uploads:
         with self._lock:
             self._remove(id)
 
+    def forget(self, sender: str, message_id: str) -> None:
+        """Remove what has come of a delivery that is to be erased."""
+        with self._lock:
+            named = [id for id, one in self._known.items() if (one.sender, one.message_id) == (sender, message_id)]
+            for id in named:
+                self._remove(id)
+
     def _named(self, id: str, names: tuple[str, ...]) -> Upload:
         upload = self._known.get(id)
         # Another's is unknown like one that never was: an id tells nothing of who uploads what.

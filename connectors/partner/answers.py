@@ -41,6 +41,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
 
     attributes: what else the record said, by the shared schema's names
     asserted_by: the bureau that signed it in the sender's name, where that was another
+    recalled_at: when its bureau took the delivery back; erased_on: when its content was erased by decision
     """
 
     bureau: str
@@ -66,6 +67,8 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     maintainer: Unit | None
     attributes: dict[str, str]
     asserted_by: str | None = None
+    recalled_at: datetime | None = None
+    erased_on: date | None = None
 
 
 class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -130,7 +133,7 @@ class Change(msgspec.Struct, frozen=True):
     component: str | None
     key: int
     change_number: int
-    kind: Literal["new", "changed", "orphaned"]
+    kind: Literal["new", "changed", "orphaned", "recalled"]
 
 
 class Changes(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from security.suites import hash_of
 INLINE_UP_TO_BYTES: Final = 65_536  # larger content travels by MTOM: a third smaller, and never held as text
 UPLOAD_ABOVE_BYTES: Final = 268_435_456  # what a bus takes by MTOM unless it is set otherwise
 POLL_SECONDS: Final = 0.5
-Status = Literal["waiting", "processed", "held", "refused"]
+Status = Literal["waiting", "processed", "held", "refused", "recalled"]
 
 
 class HoldingDocument(Protocol):
@@ -51,17 +51,22 @@ Check = Callable[[bytes], HoldingDocument]  # raises Refusal when anything of th
 
 
 class Received(msgspec.Struct, frozen=True):
-    """A receipt or report that was checked and kept. octets: as the bus signed it."""
+    """A receipt or report that was checked and kept. octets: as the bus signed it.
+
+    erased_on: the day on which the bus erased the delivery's content by decision, if it did
+    """
 
     octets: bytes
     document: Document
+    erased_on: date | None = None
 
 
 class Reported(msgspec.Struct, frozen=True):
-    """What became of a delivery; received is None while it waits."""
+    """What became of a delivery; received is None while it waits, and once the bus erased it on a day by decision."""
 
     status: Status
     received: Received | None
+    erased_on: date | None = None
 
 
 class Partner:
@@ -135,7 +140,8 @@ class Partner:
         """The receipt of an earlier delivery of one's own."""
         answer = self._feeds.call("GetReceipt", {**self._asked("receipt"), **self._delivery(message_id)})
         said = {"sender": self._folder.bureau, "message_id": message_id}
-        return self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
+        kept = self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
+        return msgspec.structs.replace(kept, erased_on=answer.ContentErasedOn)
 
     def report(
         self, message_id: str, *, wait_s: float = 0.0, progress: Callable[[Status], None] = lambda status: None
@@ -148,7 +154,9 @@ class Partner:
             if answer.Report is not None:
                 said = {"sender": self._folder.bureau, "message_id": message_id}
                 received = self._kept("report", message_id, answer.Report, answer.ConsistencyProof, said)
-                return Reported(answer.Status, received)
+                return Reported(answer.Status, received, answer.ContentErasedOn)
+            if answer.ContentErasedOn is not None:
+                return Reported(answer.Status, None, answer.ContentErasedOn)
             if time.monotonic() >= until:
                 return Reported(answer.Status, None)
             time.sleep(POLL_SECONDS)
@@ -156,6 +164,13 @@ class Partner:
     def outcomes(self, message_id: str) -> bytes:
         """What became of each record of a delivery of one's own: an Arrow file, for the report's root to check."""
         return listing.outcomes(self._session(), self._url, message_id, {"purpose": "report"})
+
+    def recall(self, message_id: str, ground: str, on_behalf_of: str = "") -> Received:
+        """Take back a delivery of one's own, or of a bureau in whose name one may sign; the report that says so."""
+        names = self._names(f"recall-{secrets.token_hex(12)}", on_behalf_of)
+        answer = self._feeds.call("RecallDelivery", {**names, **self._delivery(message_id), "Ground": ground})
+        said = {"sender": names["Sender"], "message_id": message_id, "outcome": "recalled"}
+        return self._kept("report", message_id, answer.Report, answer.ConsistencyProof, said)
 
     def checkpoint(self) -> Checkpoint:
         """The log's newest head, once it continues the one remembered."""
@@ -278,7 +293,9 @@ class Partner:
         if other:
             raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")
         self._heads.follow(str(holding.document["checkpoint"]), _consistency(proof))
-        self._folder.keep(kind, message_id, octets)
+        # What a recall says does not take the place of what was said before.
+        recalled = holding.document.get("outcome") == "recalled"
+        self._folder.keep(kind, f"{message_id}.recalled" if recalled else message_id, octets)
         return Received(octets, holding.document)
 
 

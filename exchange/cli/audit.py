@@ -15,6 +15,7 @@ from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options, registry
 from exchange.entry import Detail, LoggedEntry
+from exchange.journal import content_erased
 from exchange.receipts import VerifiedDocument, verify_receipt
 from exchange.record_proof import VerifiedRecord, is_record_proof, verify_record
 from exchange.registry import Registry
@@ -313,10 +314,11 @@ def _prove(options: argparse.Namespace) -> int:
     if options.by:
         with acting(options) as (opened, officer):
             opened.note_search(officer, {"entry": options.entry})
-            proof = opened.journal.prove(options.entry)
+            proof, erased = opened.journal.prove(options.entry), opened.journal.erased(options.entry)
     else:
         with closing(app.open_journal(settings_of(options))) as journal:
             proof = msgspec.structs.replace(journal.prove(options.entry), salt=None, detail=None)
+            erased = journal.erased(options.entry)
     document = {
         "index": proof.index,
         "leaf": proof.leaf.decode(),
@@ -326,9 +328,11 @@ def _prove(options: argparse.Namespace) -> int:
         "proof": [node.hex() for node in proof.path],
         "checkpoint": proof.checkpoint,
     }
+    gone = {"code": "content.erased", "erased_on": erased.day, "decision": erased.decision} if erased else None
     if options.json:
-        print_json(document)
+        print_json(document | ({"erased": gone} if gone else {}))
     else:
+        document |= {"erased": content_erased(erased)} if erased else {}
         print_table(f"存在性证明 Proof of entry {proof.index}", ["", ""], document.items())
     return 0
 

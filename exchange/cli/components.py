@@ -217,8 +217,18 @@ def print_ownership(answer: Any) -> None:
             f"      {said}",
             *([f"      {attributes}"] if attributes else []),
             f"      {proof}{_stood_in(claim)}",
+            *_taken_back(claim),
         ):
             STDOUT.print(line, markup=False, soft_wrap=True)
+
+
+def _taken_back(claim: Any) -> list[str]:
+    """That its bureau recalled what it said, and that its content was erased."""
+    recalled, erased = claim.recalled_at, claim.erased_on
+    return [
+        *([f"      已于 {recalled:%Y-%m-%d} 撤回 recalled on {recalled:%Y-%m-%d}"] if recalled else []),
+        *([f"      内容已于 {erased} 删除 content erased on {erased}"] if erased else []),
+    ]
 
 
 def _stood_in(claim: Any) -> str:

@@ -11,6 +11,7 @@ from exchange.cli import (
     components,
     demo,
     doctor,
+    erasure,
     evidence,
     export,
     feeds,
@@ -26,7 +27,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export),
-    *(held, evidence, audit, witness, doctor),
+    *(held, evidence, erasure, audit, witness, doctor),
 )
 
 

@@ -5,7 +5,7 @@ import io
 import mimetypes
 import secrets
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ REPORT_WAIT_S = 600.0
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """push, receipt, report."""
+    """push, receipt, report, recall."""
     push = add_command(
         commands,
         common,
@@ -72,6 +72,19 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     entries.add_argument("--after", type=change_number, default=0, metavar="N", help="go on after this entry (0)")
     add_partner_options(entries, required=True)
+
+    recall = add_command(
+        commands,
+        common,
+        "recall",
+        _recall,
+        says="take back a delivery of one's own: what came of it ends, its original is sealed",
+        example="yongtong recall 20261122-7f3a9c --as water --ground 数据有误",
+    )
+    recall.add_argument("message_id", metavar="MESSAGE_ID")
+    recall.add_argument("--ground", required=True, help="why; stands in the audit and in the report")
+    recall.add_argument("--for", dest="on_behalf_of", default="", metavar="BUREAU", help="in whose name, if another's")
+    add_partner_options(recall, required=True)
 
 
 def add_partner_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -185,10 +198,15 @@ def _write_dry(options: argparse.Namespace, content: Content, kind: str, message
 def _receipt(options: argparse.Namespace) -> int:
     received = partner_of(options).receipt(options.message_id)
     if options.json:
-        print_json(received.document)
+        print_json({**received.document, **_erased(received.erased_on)})
     else:
         _print_receipt(received)
     return 0
+
+
+def _erased(day: date | None) -> dict[str, Any]:
+    """That the bus erased the content, as JSON says it."""
+    return {"content": {"code": "content.erased", "erased_on": day}} if day else {}
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -265,6 +283,14 @@ def _prove_record(options: argparse.Namespace) -> int:
     return 0
 
 
+def _recall(options: argparse.Namespace) -> int:
+    received = partner_of(options).recall(options.message_id, options.ground, options.on_behalf_of)
+    print_json({"status": "recalled", "report": received.document}) if options.json else _print_report(
+        received.document
+    )
+    return 0
+
+
 def _progress() -> Any:
     said: list[str] = []
 
@@ -291,12 +317,14 @@ def _pending() -> Callable[[datetime], None]:
 def _show(options: argparse.Namespace, reported: Reported, also: dict[str, Any]) -> int:
     document = reported.received.document if reported.received else None
     if options.json:
-        print_json({**also, "status": reported.status, "report": document})
+        print_json({**also, "status": reported.status, "report": document, **_erased(reported.erased_on)})
+    elif reported.erased_on and document is None:
+        say(f"content.erased  内容已于 {reported.erased_on} 删除 content erased on {reported.erased_on}")
     elif document is None:
         say("尚未处理 Not processed yet; ask again with: yongtong report MESSAGE_ID --as BUREAU")
     else:
         _print_report(document)
-    return 0 if reported.status in ("processed", "waiting") else 1
+    return 0 if reported.status in ("processed", "waiting", "recalled") else 1
 
 
 def _print_receipt(received: Received) -> None:
@@ -307,6 +335,11 @@ def _print_receipt(received: Received) -> None:
         ("证据类别 evidence", f"{document['evidence_class']}, {document['form']}{_stood_in(document)}"),
         ("审计记录 audit entry", document["index"]),
         ("接收时间 received at", document["received_at"]),
+        *(
+            [("内容 content", f"content erased on {received.erased_on} 内容已于 {received.erased_on} 删除")]
+            if received.erased_on
+            else []
+        ),
     ]
     print_table("回执 Receipt: signature, entry and proof hold", ["", ""], rows)
 

@@ -44,6 +44,8 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "decision withdraw": ("security",),
     "evidence ask": ("audit",),
     "evidence open": ("audit",),
+    "erasure ask": ("audit",),
+    "erasure carry": ("audit",),
     "spill ask": ("audit",),
     "spill purge": ("audit",),
     "held release": ("system",),

@@ -95,6 +95,8 @@ def _put_claim(parent: etree._Element, claim: Claim) -> None:
     put(element, "ValidFrom", instant(claim.valid_from))
     _put_if(element, "ValidTo", instant(claim.valid_to) if claim.valid_to else None)
     put(element, "RecordedAt", instant(claim.recorded_at))
+    _put_if(element, "RecalledAt", instant(claim.recalled_at) if claim.recalled_at else None)
+    _put_if(element, "ErasedOn", claim.erased_on)
     put(element, "ClassCode", claim.class_code)
     put(element, "LongitudeDeg", repr(claim.longitude_deg))
     put(element, "LatitudeDeg", repr(claim.latitude_deg))

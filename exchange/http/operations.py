@@ -18,7 +18,8 @@ from exchange.http.own_entries import own_entries
 from exchange.http.proofs import checkpoint_size, document_tree_size, put_known_consistency
 from exchange.http.reads import changes_within, component_within, nearest_within, ownership_within
 from exchange.http.uploading import begin_upload, upload_chunk
-from exchange.intake import Admitted, Received, admit, receive
+from exchange.intake import Admitted, Received, admit, recall, receive
+from exchange.journal import InboxRow
 from exchange.publication import USUAL, VIEW
 from security.errors import Refusal, Unavailable
 from security.message import Delivery
@@ -58,6 +59,15 @@ def _receipted(received: Received, version: Version, bus: Bus) -> etree._Element
     return answer
 
 
+async def recall_delivery(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
+    """`RecallDelivery`: take one's own delivery back; the answer carries the signed report that says so, for ever."""
+    verified, _, report = await recall(delivery, bus)
+    answer = answer_to(verified, version, now=bus.clock(), recipient=verified.signer.bureau)
+    put(answer, "Report", report.decode("ascii"))
+    put_known_consistency(answer, verified, document_tree_size(report), bus)
+    return answer
+
+
 async def get_receipt(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
     """`GetReceipt`: one's own receipt, bit for bit."""
     admitted, verified = await _admitted(delivery, bus, "deliveries", "GetReceipt")
@@ -67,8 +77,16 @@ async def get_receipt(delivery: Delivery, version: Version, bus: Bus) -> etree._
         raise Refusal("delivery.unknown", message_id)
     answer = answer_to(verified, version, now=bus.clock(), recipient=admitted.principal.bureau)
     put(answer, "Receipt", receipt.decode("ascii"))
+    _put_erased(answer, bus.journal.inbox(admitted.principal.bureau, message_id), bus)
     put_known_consistency(answer, verified, document_tree_size(receipt), bus)
     return answer
+
+
+def _put_erased(answer: etree._Element, row: InboxRow | None, bus: Bus) -> None:
+    """`ContentErasedOn`, where the content of a delivery was erased by decision."""
+    erased = bus.journal.content_erased(row) if row else None
+    if erased is not None:
+        put(answer, "ContentErasedOn", erased.day)
 
 
 async def get_report(delivery: Delivery, version: Version, bus: Bus) -> etree._Element:
@@ -80,6 +98,7 @@ async def get_report(delivery: Delivery, version: Version, bus: Bus) -> etree._E
         raise Refusal("delivery.unknown", message_id)
     answer = answer_to(verified, version, now=bus.clock(), recipient=sender)
     put(answer, "Status", row.status)
+    _put_erased(answer, row, bus)
     report = bus.journal.report(sender, message_id)
     if report is not None:
         put(answer, "Report", report.decode("ascii"))
@@ -169,6 +188,7 @@ OPERATIONS: Final[Mapping[str, Mapping[str, Operation]]] = {
         "BeginUpload": begin_upload,
         "UploadChunk": upload_chunk,
         "CompleteUpload": complete_upload,
+        "RecallDelivery": recall_delivery,
         "GetReceipt": get_receipt,
         "GetReport": get_report,
         "GetCheckpoint": get_checkpoint,

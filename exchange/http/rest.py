@@ -30,6 +30,7 @@ from exchange.http.reads import (
 from exchange.http.soap import MESSAGE_ID
 from exchange.http.tls import client_certificate
 from exchange.intake import Admitted, admit_carrier, turn_away
+from exchange.journal import content_erased
 from exchange.map_area import Measured
 from exchange.outcomes import as_arrow
 from exchange.publication import MOST, USUAL, VIEW
@@ -55,6 +56,7 @@ _STATUS: Final = {
     "audit.head_not_ours": 409,
     "audit.witness_unknown": 403,
     **dict.fromkeys(FOR_NOW, 503),
+    "content.erased": 410,
 }
 
 log = logging.getLogger("yongtong.door")
@@ -143,15 +145,24 @@ class RestDoor:
         receipt = self._bus.journal.receipt(admitted.principal.bureau, message_id)
         if receipt is None:
             raise Refusal("delivery.unknown", message_id)
-        return Response(receipt, headers={**UNSIGNED, **pending_header(self._bus)}, media_type="application/jose+json")
+        row = self._bus.journal.inbox(admitted.principal.bureau, message_id)
+        erased = self._bus.journal.content_erased(row) if row else None
+        headers = {**UNSIGNED, **pending_header(self._bus)} | (
+            {"yongtong-content-erased": erased.day} if erased else {}
+        )
+        return Response(receipt, headers=headers, media_type="application/jose+json")
 
     async def report(self, request: Request) -> Response:
         """One's own report: the signed document itself. 404 `report.not_ready` while act two has not run."""
         admitted, message_id = await self._own_delivery(request)
         sender = admitted.principal.bureau
-        if self._bus.journal.inbox(sender, message_id) is None:
+        row = self._bus.journal.inbox(sender, message_id)
+        if row is None:
             raise Refusal("delivery.unknown", message_id)
         report = self._bus.journal.report(sender, message_id)
+        erased = self._bus.journal.content_erased(row)
+        if report is None and erased is not None:
+            raise Refusal("content.erased", content_erased(erased))
         if report is None:
             raise Refusal("report.not_ready", message_id)
         return Response(report, headers={**UNSIGNED, **pending_header(self._bus)}, media_type="application/jose+json")

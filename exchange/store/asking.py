@@ -55,6 +55,8 @@ class Row(NamedTuple):
     maintainer_basis: str | None
     more: str | None
     asserted_by: str | None
+    recalled_at_us: int | None
+    erased_on: str | None
 
 
 _SAID: Final = (
@@ -68,7 +70,8 @@ _ROW: Final = (
     "d.evidence_class, k.valid_from_us, k.valid_to_us, t.recorded_at_us, k.class_code, k.longitude_deg, "
     "k.latitude_deg, k.accuracy_m, k.division_code, k.grid_code, k.join_distance_m, k.name, k.state, "
     "r.authority_code, r.authority_name, r.authority_basis, r.owner_code, r.owner_name, r.owner_basis, "
-    "r.maintainer_code, r.maintainer_name, r.maintainer_basis, k.more, d.asserted_by "
+    "r.maintainer_code, r.maintainer_name, r.maintainer_basis, k.more, d.asserted_by, "
+    "d.recalled_us, d.erased_on "
     "FROM c LEFT JOIN k ON k.component_id = c.id "
     "LEFT JOIN feeds f ON f.id = k.feed_id LEFT JOIN deliveries d ON d.id = k.delivery_id "
     "LEFT JOIN commits t ON t.id = d.commit_id LEFT JOIN roles r ON r.id = k.roles_id ORDER BY k.id"

@@ -3,7 +3,9 @@
 import fcntl
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +13,10 @@ import msgspec
 import polars as pl
 import sqlalchemy as sa
 
+from exchange.journal_file import scrub
 from exchange.migrate import upgrade
 from exchange.rights import EVERYTHING, View, in_ring
-from exchange.store import asking, ledgers, readings
+from exchange.store import asking, ledgers, readings, withdrawing
 from exchange.store.frames import NEAR, SEEN, Batch, Ledger, Seen, Stored, StoredDelivery, Tie
 from exchange.store.places import cells_in_reach
 from exchange.store.writing import decoded_outcomes, stored_again, stored_delivery, write
@@ -23,9 +26,11 @@ NAME: Final = "store.sqlite"
 BUSY_S: Final = 30.0
 CACHE_KIB: Final = 64_000  # of each connection; a million rows go in half again as fast as with SQLite's 2 MB
 
+# What was recalled is known as of its own day and no later: what the bureau then sends of that day is news.
 SEEN_COLUMNS: Final = (
-    "SELECT source_key, k.id, component_id, digest, coalesce(valid_to_us, valid_from_us), valid_to_us IS NULL "
-    "FROM claims k JOIN feeds f ON f.id = k.feed_id WHERE f.code = ?"
+    "SELECT source_key, k.id, component_id, digest, "
+    "iif(d.recalled_us IS NULL, coalesce(valid_to_us, k.valid_from_us), k.valid_from_us), valid_to_us IS NULL "
+    "FROM claims k JOIN feeds f ON f.id = k.feed_id JOIN deliveries d ON d.id = k.delivery_id WHERE f.code = ?"
 )
 NEAR_COLUMNS: Final = (
     "SELECT c.id, class_code, longitude_deg, latitude_deg, accuracy_m, "
@@ -98,18 +103,48 @@ class Store:
         """
         if batch.compared.held:
             raise ValueError("a held delivery is not stored: a person decides first")
-        connection = self.connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction() as connection:
             known = self.stored((one.sender, one.message_id) for one in batch.deliveries)
             if known and len(known) < len(batch.deliveries):
                 raise ValueError(f"{len(known)} of {len(batch.deliveries)} deliveries are stored already")
-            stored = stored_again(batch, known, self.outcomes) if known else write(connection, batch)
+            return stored_again(batch, known, self.outcomes) if known else write(connection, batch)
+
+    def recall(self, sender: str, message_id: str, at: datetime) -> int | None:
+        """End what a delivery claims, as of a moment; gives how many claims ended, None where it is not stored.
+
+        Again does nothing more and gives the same.
+        """
+        with self._transaction() as connection:
+            return withdrawing.recall(connection, sender, message_id, at)
+
+    def erase(self, sender: str, message_id: str, at: datetime, day: str) -> None:
+        """Recall a delivery, unless that was done, and destroy all that it said. day: of the city, YYYY-MM-DD."""
+        with self._transaction() as connection:
+            withdrawing.recall(connection, sender, message_id, at)
+            withdrawing.erase(connection, sender, message_id, day)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Alone at what the register says, over all processes: act two a batch, an erasure as a whole. Else what is
+        erased could come back from a batch that had read it before."""
+        with self._path.with_suffix(".turn").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def scrub(self) -> None:
+        """Leave nothing of what was overwritten: the file is made anew, and what waited in its log is in it."""
+        scrub(self.connection())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self.connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
         except BaseException:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
-        return stored
 
     def stored(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], StoredDelivery]:
         """Those of (sender, message id) that the store holds."""
@@ -140,6 +175,7 @@ class Store:
             found = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             found.create_function("in_ring", 3, in_ring, deterministic=True)
             found.execute("PRAGMA synchronous=FULL")
+            found.execute("PRAGMA secure_delete=ON")  # what is erased leaves nothing in the page
             found.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
             self._threads.connection = found
             self._open.append(found)

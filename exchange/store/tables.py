@@ -43,6 +43,8 @@ deliveries: Final = sa.Table(
     sa.Column("root", sa.Text, nullable=False),
     sa.Column("counts", sa.Text, nullable=False),
     sa.Column("asserted_by", sa.Text),  # the bureau that signed it in the sender's name, where that was another
+    sa.Column("recalled_us", sa.BigInteger),
+    sa.Column("erased_on", sa.Text),  # the day of the city, YYYY-MM-DD
     sa.UniqueConstraint("sender", "message_id"),
 )
 
@@ -128,7 +130,7 @@ components: Final = sa.Table(
     sa.Column("grid_code", sa.Text),
     sa.Column("cell", sa.BigInteger, nullable=False),
     sa.Column("change_number", sa.BigInteger, nullable=False),
-    sa.Column("change_kind", sa.Text, nullable=False),  # new | changed | orphaned: what happened to it last
+    sa.Column("change_kind", sa.Text, nullable=False),  # new | changed | orphaned | recalled: what happened to it last
     sa.Index("components_identifier", "identifier", unique=True),
     sa.Index("components_cell", "cell"),
     sa.Index("components_change", "change_number", "class_code"),  # the change feed reads by number, within a grant

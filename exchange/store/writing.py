@@ -334,10 +334,11 @@ def _deliveries(
     for position, (one, root) in enumerate(zip(batch.deliveries, batch.roots, strict=True)):
         text = msgspec.json.encode(counts[position]).decode()
         connection.execute(
-            f"INSERT INTO deliveries VALUES ({_marks(12)})",
+            f"INSERT INTO deliveries VALUES ({_marks(14)})",
             (
                 *(first_delivery + position, one.sender, one.message_id, feed_id, commit_id, position),
                 *(one.entry, one.evidence_class, microseconds(one.valid_from), root, text, one.asserted_by),
+                *(None, None),
             ),
         )
         done = StoredDelivery(one.sender, one.message_id, root, counts[position], batch.recorded_at, outcomes_file)

@@ -15,7 +15,7 @@ from connectors.partner.folder import PartnerFolder
 from exchange import app
 from exchange.bus import Bus
 from exchange.cli.trial import City, Trial
-from exchange.intake import Received, receive
+from exchange.intake import Received, recall, receive
 from exchange.registry import Bureau
 from samples import city as sample_city
 from security import cms_delivery, jws_delivery, pki
@@ -121,6 +121,24 @@ class Acts:
         members = {"Sender": bureau, "Recipient": self.bus.origin, "MessageId": message_id, "Purpose": "test", **more}
         folder = PartnerFolder(self.trial.partners / bureau)
         return self._arrived(self._signed(operation, members, folder.signing), folder)
+
+    def recalling(self, message_id: str, by: str = "made-up", ground: str = "数据有误", **spoiled: str) -> Delivery:
+        """A RecallDelivery as it arrives; members may be spoiled by name."""
+        members = {
+            "Sender": by,
+            "Recipient": self.bus.origin,
+            "MessageId": f"recall-{message_id}",
+            "DeliveryMessageId": message_id,
+            "Ground": ground,
+            **spoiled,
+        }
+        folder = PartnerFolder(self.trial.partners / by)
+        arrived = self._arrived(self._signed("RecallDelivery", members, folder.signing), folder)
+        return msgspec.structs.replace(arrived, operation="RecallDelivery")
+
+    def recall(self, delivery: Delivery) -> bytes:
+        """Act one of a recall; gives its signed answer. Raises what `recall` raises."""
+        return asyncio.run(recall(delivery, self.bus))[2]
 
     def push(self, message_id: str, content: bytes, feed: str = FEED, key: SigningKey | None = None) -> Received:
         """Act one. Raises what `receive` raises."""

@@ -17,6 +17,7 @@ from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
 from exchange.decisions import Officer
 from exchange.processing import process
 from exchange.reading import EvidenceBroken, reopened
+from exchange.receipts import verify_receipt
 from tests.acts.bench_of_one import FEED, REGISTER, Acts, both_acts, covers
 
 SEALED = "sealed-covers"
@@ -112,7 +113,9 @@ def test_what_two_persons_erase_is_gone_and_its_proofs_stay(acts: Acts, desk: De
     with pytest.raises(EvidenceBroken):
         reopened(row, acts.bus)
     assert row.receipt == accepted.inbox.receipt
-    assert acts.bus.journal.report("made-up", "m-1") == before
+    assert acts.bus.journal.report("made-up", "m-1") is None, "its findings quote what was sent"
+    assert before is not None
+    assert verify_receipt(before, anchors_of(acts.trial.settings)).kind == "report", "what the bureau kept holds"
     assert reopened(other.inbox, acts.bus).content.read() == covers("OTHER"), "its neighbour in the segment is whole"
     assert audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []
     assert desk.refused("spill", "purge", decision, by=AUDITOR) == "decision.not_in_force"

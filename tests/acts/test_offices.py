@@ -28,6 +28,8 @@ ARGUMENTS = {
     "decision withdraw": ["d-none"],
     "evidence ask": ["m-1", "--ground", "g"],
     "evidence open": ["d-none", "{folder}/out"],
+    "erasure ask": ["m-1", "--kind", "personal", "--ground", "g"],
+    "erasure carry": ["d-none"],
     "spill ask": ["m-1", "--ground", "g"],
     "spill purge": ["d-none"],
     "held release": ["m-1"],

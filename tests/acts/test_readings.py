@@ -301,3 +301,16 @@ def test_moments_of_any_zone_are_one_moment(gateway: Gateway) -> None:
     again = gateway.told("t-2", level("A-0", 1, "2026-11-20T00:00:00.000Z"))
     assert counts(again) == {"records": 1, "unchanged": 1}
     assert ownership.component(gateway.acts.bus.store, "1").readings[0].observed_at == moment
+
+
+def test_recalled_readings_are_shown_no_more_and_may_be_reported_anew(gateway: Gateway) -> None:
+    acts = gateway.acts
+    gateway.told("t-1", level("A-0", 1.0, gateway.at(minutes=10)))
+    gateway.told("t-2", level("A-0", 9.9, gateway.at(minutes=5)))
+    last = max(change.change_number for change in changes_after(acts.bus.store, 0, 100).changes)
+    acts.recall(acts.recalling("t-2"))
+    process(TELEMETRY, acts.bus)
+    assert [(value, message_id) for _, value, _, _, message_id, _ in gateway.shown()] == [(1.0, "t-1")]
+    assert [(one.key, one.kind) for one in changes_after(acts.bus.store, last, 100).changes] == [(1, "recalled")]
+    assert counts(gateway.told("t-3", level("A-0", 2.0, gateway.at(minutes=5))))["new"] == 1
+    assert [(value, message_id) for _, value, _, _, message_id, _ in gateway.shown()] == [(2.0, "t-3")]

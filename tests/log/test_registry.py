@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from exchange.audit import verify
-from exchange.decisions import APPROVAL, PROPOSAL, Document, Officer, Role, approval_of, proposal_of
+from exchange.decisions import APPROVAL, PROPOSAL, Document, ErasureBody, Officer, Role, approval_of, proposal_of
 from exchange.journal import Entry, Journal
 from exchange.registry import Bureau, Registry
 from security import pki
@@ -526,7 +526,7 @@ def test_an_entry_that_trips_its_reader_is_named_and_stops_nobody(office: Office
 def test_nobody_decides_over_what_their_own_bureau_sent_or_lets_sign(sound: Office) -> None:
     sound.enrolled()
     sound.enrolled(bureau=Bureau("power", "Power", "电力局", "supplier"))
-    purge = sound.registry.propose_for_delivery("purge", "water", "m-1", "g", AUD)
+    purge = sound.registry.propose_erasure(ErasureBody("water", "m-1", "g"), AUD)
     refused("decision.own_bureau", lambda: sound.registry.approve(purge, WANG))
     speak = sound.proposed(bureau="power", action="on_behalf_of", target="water", classes=[])
     refused("decision.own_bureau", lambda: sound.registry.approve(speak, WANG))
