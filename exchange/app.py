@@ -36,6 +36,7 @@ from exchange.http.app import make_app
 from exchange.http.tls import server_context
 from exchange.intake import remember_reads, signs_for, turn_away
 from exchange.journal import Journal
+from exchange.key_places import DEMO, check_apart, check_demo_stays_here, check_private
 from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
@@ -75,6 +76,8 @@ EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox
 STOP_WATCH_S: Final = 2.0
 KEY_YEARS: Final = 10
 OWN: Final = ("ca", "tls", "answer")  # of each a key and a certificate lie in the keys folder
+KEYS: Final = (*OWN, "log")
+SECRETS: Final = ("outcome.secret", "evidence.key")
 SCHEMA: Final = Path(__file__).parent / "contracts" / "yongtong.xsd"
 
 
@@ -112,11 +115,14 @@ def keyring_of(settings: Settings, *, attended: bool = True) -> Keyring:
     return Keyring(settings.at(said.folder), placed, opened_by, a_person() if attended else None)
 
 
-def initialise(settings: Settings, edition: str, founders: Sequence[Founder], now: datetime) -> Anchors:
+def initialise(
+    settings: Settings, edition: str, founders: Sequence[Founder], now: datetime, *, demo: bool = False
+) -> Anchors:
     """Make a new bus: keys and certificates, a journal that begins with its founding, a store. Gives its trust anchors.
 
     edition:  short name of the master class list
     founders: who holds which office from the start; two of them at least are security officers, and sign
+    demo:     its certificates say DEMO, and it is served on this machine alone
 
     Raises Misconfigured if a bus stands there already; Refusal `founding.too_few`, `role.held_already`.
     """
@@ -128,7 +134,7 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
     state.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     keyring = keyring_of(settings)
-    _make_keys(settings, keyring, folder, now)
+    _make_keys(settings, keyring, folder, f"{settings.bus.origin} {DEMO}" if demo else settings.bus.origin, now)
     founding = _found(settings, state, keyring, founders)
     anchors = Anchors(
         origin=settings.bus.origin,
@@ -149,10 +155,36 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
 
 
 def no_bus_yet(settings: Settings) -> None:
-    """Return if a bus may be made there. Raises Misconfigured if one stands there already."""
+    """Return if a bus may be made there. Raises Misconfigured if one stands there already, or keys would lie in it."""
+    check_keys_placed(settings)
     state = settings.at(settings.state.folder)
     if (state / "origin.json").exists():
         raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
+
+
+def check_keys_placed(settings: Settings) -> None:
+    """Return if no key, secret or passphrase lies in the state folder, or is open to other accounts.
+
+    Raises Misconfigured naming the file, and of the state folder both.
+    """
+    keyring, folder = keyring_of(settings, attended=False), settings.at(settings.keys.folder)
+    files = [keyring.path(name) for name in KEYS if not keyring.in_token(name)]
+    files += [folder / name for name in SECRETS]
+    files += [settings.at(path) for path in (settings.keys.passphrase_file, settings.mqtt.key) if path]
+    check_key_apart(settings, folder, *files)
+    check_private(files)
+
+
+def check_key_apart(settings: Settings, *paths: Path) -> None:
+    """Return if files or folders of keys lie outside the state folder. Raises Misconfigured naming both."""
+    check_apart(settings.at(settings.state.folder), paths)
+
+
+def serves_demo(settings: Settings) -> bool:
+    """Whether the bus's keys are a demonstration's. Raises Misconfigured where it would be served off this machine."""
+    state_of(settings)
+    hosts = [settings.https.host, *([settings.mqtt.host] if settings.mqtt.broker == "embedded" else [])]
+    return check_demo_stays_here(_own_ders(settings).values(), hosts)
 
 
 def _found(settings: Settings, state: Path, keyring: Keyring, founders: Sequence[Founder]) -> str:
@@ -168,33 +200,31 @@ def _feeds(settings: Settings) -> dict[str, Feed]:
     return load_feeds(settings.at(path) for path in settings.feeds.folders)
 
 
-def _make_keys(settings: Settings, keyring: Keyring, folder: Path, now: datetime) -> None:
+def _make_keys(settings: Settings, keyring: Keyring, folder: Path, name: str, now: datetime) -> None:
     """A small CA of the bus's own, and separate keys for TLS, answers, log and evidence; each file mode 0600.
 
+    name: with which the common names of their certificates begin
     A key that the settings place in a token must lie there already. Files go under the passphrase, where one is named.
     """
     until = now + timedelta(days=365 * KEY_YEARS)
     signing = settings.suites.signing
     made = partial(_new_key, keyring)
     keyring.path("tls")
-    for name in ("answer", "log", "ca"):
-        if keyring.in_token(
-            name
-        ):  # first, before any file is written: what is wrong with it is put right, and init again
-            keyring.load(name, certificate=False)
+    for of_token in filter(keyring.in_token, ("answer", "log", "ca")):
+        # First, before any file is written: what is wrong with it is put right, and init again.
+        keyring.load(of_token, certificate=False)
     # TLS asks for a key of the standard's, whatever the city signs with.
     tls, answer = made("tls", "ES256"), made("answer", "RS256" if signing == "PS256" else signing)
-    ca = pki.make_ca(f"{settings.bus.origin} CA", now, key=made("ca", "ES256"))
+    ca = pki.make_ca(f"{name} CA", now, key=made("ca", "ES256"))
     issued = partial(pki.issue, ca, not_before=now - timedelta(hours=1), not_after=until)
-    names = f"{settings.bus.origin} tls", f"{settings.bus.origin} answer"
     certificates = {
         "ca": ca.certificate_der,
-        "tls": issued(names[0], tls.public_key, "connection", sans=settings.https.names),
-        "answer": issued(names[1], answer.public_key, "signing"),
+        "tls": issued(f"{name} tls", tls.public_key, "connection", sans=settings.https.names),
+        "answer": issued(f"{name} answer", answer.public_key, "signing"),
     }
     made("log", settings.suites.checkpoints)
-    for name, certificate_der in certificates.items():
-        (folder / f"{name}.pem").write_bytes(pki.pem_of(certificate_der))
+    for which, certificate_der in certificates.items():
+        (folder / f"{which}.pem").write_bytes(pki.pem_of(certificate_der))
     write_secret(folder / "outcome.secret", secrets.token_bytes(32))
     write_secret(folder / "evidence.key", secrets.token_bytes(KEY_BYTES))
 
@@ -234,9 +264,12 @@ def authority(settings: Settings) -> pki.Authority:
 
 def own_certificates(settings: Settings) -> list[Ending]:
     """The bus's own certificates, for the clock."""
+    return [ending_of(settings.bus.origin, name, der) for name, der in _own_ders(settings).items()]
+
+
+def _own_ders(settings: Settings) -> dict[str, bytes]:
     folder = settings.at(settings.keys.folder)
-    ders = {name: der_of_pem((folder / f"{name}.pem").read_bytes()) for name in OWN}
-    return [ending_of(settings.bus.origin, name, der) for name, der in ders.items()]
+    return {name: der_of_pem((folder / f"{name}.pem").read_bytes()) for name in OWN}
 
 
 def anchors_of(settings: Settings) -> Anchors:
@@ -333,6 +366,7 @@ def open_bus(
 
     attended: a person at the terminal may be asked for what opens the keys
     """
+    check_keys_placed(settings)
     keyring = keyring_of(settings, attended=attended)
     state, folder = state_of(settings), settings.at(settings.keys.folder)
     origin = _origin(settings)

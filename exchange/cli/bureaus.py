@@ -139,6 +139,7 @@ def make_partner(
     Raises Refusal `registry.code_invalid`, Misconfigured where the folder holds keys already.
     """
     check_code(code)  # first: the code becomes a path
+    app.check_key_apart(settings, folder)
     now, ca = app.utc_now(), app.authority(settings)
     until = now + timedelta(days=TRIAL_DAYS)
     keys: dict[Use, SigningKey] = {}
