@@ -20,11 +20,12 @@ import msgspec
 
 from exchange.entry import Detail, instant
 from exchange.rights import ATTRIBUTES, is_ring
+from security.authenticate import SIGNS
 from security.errors import Refusal
 from security.jws import jcs, key_named, open_document, sign_document
 from security.keys import PublicKey, SigningKey, load_public_pem, public_key_of, spki
 from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant, Use
-from security.pki import enrolled
+from security.pki import check_pair, enrolled
 
 ENTRY: Final = "decision"
 # Outcomes of entries that decide; entries of the same type with any other outcome are refusals.
@@ -518,7 +519,8 @@ class Standing:
             check_grant(body)
 
     def _could_enrol(self, certificates: list[EnrolledCertificate]) -> None:
-        """Each once, for one use; and none of a key that was revoked under another certificate."""
+        """Each once, for one use; and none of a key that was revoked under another certificate. An encryption
+        certificate comes together with the signing one whose other half it is."""
         ended = {spki(public_key_of(c.der)) for c in self.certificates.values() if c.revoked_at is not None}
         known = set(self.certificates)
         for certificate in certificates:
@@ -527,6 +529,9 @@ class Standing:
             if spki(public_key_of(certificate.der)) in ended:
                 raise Refusal("registry.key_revoked", certificate.fingerprint)
             known.add(certificate.fingerprint)
+        signing = [c for c in certificates if c.use in SIGNS]
+        for encryption in (c for c in certificates if c.use == "encryption"):
+            _check_paired(encryption, signing)
 
     def _last(self, person: str) -> bool:
         """Whether without this person nobody were left who could decide on rights, or end one."""
@@ -573,6 +578,18 @@ class Standing:
             return msgspec.convert(document.body, _BODIES[document.kind])
         except (msgspec.ValidationError, KeyError) as problem:
             raise Refusal("decision.not_readable", document.kind[:40]) from problem
+
+
+def _check_paired(encryption: EnrolledCertificate, signing: list[EnrolledCertificate]) -> None:
+    """Return if one of these is its other half. Raises Refusal `certificate.not_a_pair` or as `check_pair` does, of the
+    last that was tried."""
+    refused = Refusal("certificate.not_a_pair", "no signing certificate beside it")
+    for one in signing:
+        try:
+            return check_pair(one, encryption)
+        except Refusal as refusal:
+            refused = refusal
+    raise refused
 
 
 def check_founders(body: FoundingBody) -> None:
