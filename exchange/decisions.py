@@ -19,11 +19,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from exchange.entry import Detail, instant
+from exchange.own_keys import Changeable
 from exchange.rights import ATTRIBUTES, is_ring
 from security.authenticate import SIGNS
+from security.checkpoint import log_key_of
 from security.errors import Refusal
 from security.jws import jcs, key_named, open_document, sign_document
-from security.keys import PublicKey, SigningKey, load_public_pem, public_key_of, spki
+from security.keys import Algorithm, PublicKey, SigningKey, fits, kind_of, load_public_pem, public_key_of, spki
 from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant, Use
 from security.pki import check_pair, enrolled
 
@@ -36,7 +38,7 @@ REVOCATION: Final = "yt-revocation+jws"
 CARRYING: Final = "yt-carrying+jws"
 
 Role = Literal["system", "security", "audit"]
-Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge"]
+Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge", "anchor"]
 Revocable = Literal["person", "certificate", "grant", "proposal"]
 ROLE_WORDS: Final[Mapping[str, str]] = {"system": "系统管理员", "security": "安全管理员", "audit": "审计管理员"}
 
@@ -49,6 +51,7 @@ SIGNERS: Final[Mapping[str, tuple[Role, Role]]] = {
     "mapping": ("system", "security"),
     "opening": ("audit", "security"),
     "purge": ("audit", "security"),
+    "anchor": ("system", "security"),
 }
 REVOKES: Final[Role] = "security"
 _NOT_THERE: Final[Mapping[Revocable, str]] = {
@@ -133,6 +136,21 @@ class DeliveryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ground: str
 
 
+class AnchorBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A key of the bus's own that takes the place of the one in force.
+
+    algorithm:   by which it signs
+    key:         of the log its octets, of answers the SHA-256 of the certificate; hex
+    certificate: DER, base64; of answers
+    """
+
+    name: Changeable
+    algorithm: Algorithm
+    key: str
+    certificate: str
+    ground: str
+
+
 class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ends. of: pseudonym, fingerprint, or id of the grant or proposal."""
 
@@ -148,7 +166,15 @@ class CarryingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Body = (
-    CarryingBody | FoundingBody | PersonBody | EnrolmentBody | GrantBody | MappingBody | DeliveryBody | RevocationBody
+    CarryingBody
+    | FoundingBody
+    | PersonBody
+    | EnrolmentBody
+    | GrantBody
+    | MappingBody
+    | DeliveryBody
+    | AnchorBody
+    | RevocationBody
 )
 _BODIES: Final[Mapping[str, type[Body]]] = {
     "founding": FoundingBody,
@@ -158,6 +184,7 @@ _BODIES: Final[Mapping[str, type[Body]]] = {
     "mapping": MappingBody,
     "opening": DeliveryBody,
     "purge": DeliveryBody,
+    "anchor": AnchorBody,
     "revocation": RevocationBody,
     "carrying": CarryingBody,
 }
@@ -321,6 +348,8 @@ class Standing:
         self.proposals: dict[str, Proposed] = {}
         self.mappings: dict[str, str] = {}
         self.deliveries: dict[str, tuple[str, DeliveryBody]] = {}  # openings and purges, by id: kind and body
+        self.anchors: dict[str, AnchorBody] = {}  # changes of the bus's own keys that wait to be carried out, by id
+        self.key_changes: list[tuple[int, AnchorBody]] = []  # those carried out, each with its entry
         self.troubles: list[Trouble] = []
         self._by_key: dict[str, str] = {}
         self._decided: set[str] = set()
@@ -373,6 +402,14 @@ class Standing:
             raise Refusal("decision.not_in_force", id[:80])
         self._holds(by, SIGNERS[found[0]][0])
         return found[1]
+
+    def check_anchor(self, id: str, by: str) -> AnchorBody:
+        """The change of a key on which two persons decided, if this person may carry it out, and it was not yet."""
+        found = self.anchors.get(id)
+        if found is None:
+            raise Refusal("decision.not_in_force", id[:80])
+        self._holds(by, SIGNERS["anchor"][0])
+        return found
 
     def person_of(self, key: PublicKey) -> str:
         """The pseudonym of the person whose key this is, in office or not. Raises Refusal `person.unknown`."""
@@ -463,6 +500,11 @@ class Standing:
         body = self._body(document)
         if not isinstance(body, CarryingBody):
             raise Refusal("decision.not_readable", document.id)
+        if body.of in self.anchors:
+            change = self.check_anchor(body.of, by)
+            del self.anchors[body.of]
+            self.key_changes.append((decided.index, change))
+            return
         self.check_carrying(body.of, by)
         del self.deliveries[body.of]
 
@@ -481,6 +523,8 @@ class Standing:
             self.mappings[body.feed] = body.digest
         elif isinstance(body, DeliveryBody):
             self.deliveries[document.id] = (document.kind, body)
+        elif isinstance(body, AnchorBody):
+            self.anchors[document.id] = body
 
     def _appoint(self, body: PersonBody, time: str) -> None:
         key = load_public_pem(body.public_key.encode())
@@ -517,6 +561,10 @@ class Standing:
             if body.bureau not in self.bureaus:
                 raise Refusal("registry.bureau_unknown", body.bureau)
             check_grant(body)
+        elif isinstance(body, AnchorBody):
+            check_anchor(body)
+            if any(body.key == known.key for _, known in self.key_changes):
+                raise Refusal("anchor.key_known", body.key[:16])
 
     def _could_enrol(self, certificates: list[EnrolledCertificate]) -> None:
         """Each once, for one use; and none of a key that was revoked under another certificate. An encryption
@@ -600,6 +648,29 @@ def check_founders(body: FoundingBody) -> None:
     pseudonyms = [one.person for one in body.persons]
     if len({*keys}) < len(keys) or len({*pseudonyms}) < len(pseudonyms):
         raise Refusal("role.held_already", "founding")
+
+
+def check_anchor(body: AnchorBody) -> None:
+    """Return if a key is what its decision says. Raises Refusal `anchor.key_invalid`."""
+    try:
+        if body.name == "log":
+            good = body.algorithm in ("EdDSA", "SM2") and not body.certificate
+            log_key_of("SM2" if body.algorithm == "SM2" else "EdDSA", bytes.fromhex(body.key))
+        else:
+            der = base64.b64decode(body.certificate, validate=True)
+            good = hashlib.sha256(der).hexdigest() == body.key
+            good = good and fits(kind_of(public_key_of(der)), body.algorithm)
+    except (ValueError, Refusal) as problem:
+        raise Refusal("anchor.key_invalid", body.name) from problem
+    if not good:
+        raise Refusal("anchor.key_invalid", body.name)
+
+
+def bears_on_keys(outcome: str, detail: Detail) -> bool:
+    """Whether a decision is among those that a change of the bus's keys rests on: offices, and changes."""
+    if outcome == "approved":
+        return _payload(str(detail["proposal"]))["kind"] in ("person", "anchor")
+    return outcome == "founded" or "key" in detail or (outcome == "revoked" and detail.get("what") == "person")
 
 
 def check_grant(body: GrantBody) -> None:

@@ -44,14 +44,26 @@ def components(session: requests.Session, url: str, asked: dict[str, str]) -> It
         after = page.next
 
 
+def changes_of_keys(session: requests.Session, url: str, known: int) -> bytes:
+    """What the bus says of its keys' changes; nothing of it is believed yet. Raises Refusal, Unavailable."""
+    return _answer(session, f"{url}/api/v1/audit/anchors", {"known": known, "purpose": "anchors"})
+
+
 def _page(session: requests.Session, address: str, query: dict[str, Any]) -> _Page:
+    try:
+        return msgspec.json.decode(_answer(session, address, query), type=_Page)
+    except msgspec.MsgspecError as problem:
+        raise Unavailable(f"{address}: not an answer of the bus's") from problem
+
+
+def _answer(session: requests.Session, address: str, query: dict[str, Any]) -> bytes:
     try:
         answer = session.get(address, params=query, timeout=TIMEOUT_S)
     except requests.RequestException as problem:
         raise Unavailable(f"{address}: {problem}") from problem
     try:
         if answer.status_code == 200:
-            return msgspec.json.decode(answer.content, type=_Page)
+            return answer.content
         said = msgspec.json.decode(answer.content, type=_Refused).refusal
     except msgspec.MsgspecError as problem:
         raise Unavailable(f"{address}: HTTP {answer.status_code}") from problem

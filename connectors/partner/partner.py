@@ -152,6 +152,10 @@ class Partner:
         answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **self._known_size()})
         return self._heads.follow(answer.Checkpoint, _consistency(answer.ConsistencyProof))
 
+    def changes_of_keys(self) -> bytes:
+        """What the bus says of its keys' changes, for `anchors update`; nothing of it is believed yet."""
+        return listing.changes_of_keys(self._session(), self._url, self._heads.known_size())
+
     def ownership(
         self, component: str, on: date | None = None, *, purpose: str, case_number: str | None = None
     ) -> Ownership:

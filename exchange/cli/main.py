@@ -15,6 +15,7 @@ from exchange.cli import (
     export,
     feeds,
     held,
+    keys,
     partner,
     people,
     serving,
@@ -25,7 +26,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export),
-    *(held, evidence, audit, doctor),
+    *(held, evidence, keys, audit, doctor),
 )
 
 

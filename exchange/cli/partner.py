@@ -65,10 +65,11 @@ def partner_of(options: argparse.Namespace) -> Partner:
     url = options.url or url_of(options)
     if not url.startswith("https://"):
         raise Misconfigured(f"{url}: write https://host:port")  # elsewhere our own certificate would not be shown
-    return open_partner(_folder_of(options), url)
+    return open_partner(folder_of(options), url)
 
 
-def _folder_of(options: argparse.Namespace) -> Path:
+def folder_of(options: argparse.Namespace) -> Path:
+    """The folder of the partner that --as names. Raises Misconfigured where there is none."""
     folder: Path = Path(options.partners) / options.bureau
     if not folder.is_dir():
         raise Misconfigured(f"{folder}: no keys of {options.bureau} here; name their folder with --partners")
@@ -116,7 +117,7 @@ def _push(options: argparse.Namespace) -> int:
     if options.dry:
         return _write_dry(options, content, kind, message_id)
     if options.over == "mqtt":
-        with open_mqtt_partner(_folder_of(options), options.url or mqtt_url_of(options)) as over_mqtt:
+        with open_mqtt_partner(folder_of(options), options.url or mqtt_url_of(options)) as over_mqtt:
             return _pushed(options, over_mqtt, content, kind, message_id)
     return _pushed(options, partner_of(options), content, kind, message_id)
 
@@ -139,7 +140,7 @@ def _pushed(
 
 def _write_dry(options: argparse.Namespace, content: Content, kind: str, message_id: str) -> int:
     """Write the signed envelope as `mosquitto_pub -f` or any other MQTT client sends it."""
-    folder, now = PartnerFolder(_folder_of(options)), app.utc_now()
+    folder, now = PartnerFolder(folder_of(options)), app.utc_now()
     octets = sealed(folder, options.feed, content, kind, message_id, now, options.on_behalf_of)
     try:
         options.dry.write_bytes(octets)

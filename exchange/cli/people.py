@@ -46,6 +46,8 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "evidence open": ("audit",),
     "spill ask": ("audit",),
     "spill purge": ("audit",),
+    "key propose": ("system",),
+    "key rotate": ("system",),
     "held release": ("system",),
     "held refuse": ("system",),
     # With details; what anybody sees of an entry has no case, no query, no message id.

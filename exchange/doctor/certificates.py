@@ -130,7 +130,10 @@ def anchors_are_ours(bus: Examined) -> Iterator[Check]:
     anchors = app.anchors_of(bus.settings)
     keyring = app.keyring_of(bus.settings, attended=False)
     log_key = log_key_octets(keyring.load("log", certificate=False).public_key).hex()
-    answer, known = _own(bus, "answer"), [der_of_pem(pem.encode()) for pem in anchors.receipt_certificates]
+    answer, known = (
+        app.own_certificate(bus.settings, "answer"),
+        [der_of_pem(pem.encode()) for pem in anchors.receipt_certificates],
+    )
     wrong = [
         *(["origin"] if anchors.origin != bus.settings.bus.origin else []),
         *(["log_key"] if anchors.log_key != log_key else []),
@@ -278,7 +281,7 @@ def _problem(one: EnrolledCertificate, trust: TrustList, bus: Examined) -> Refus
 
 
 def _own(bus: Examined, name: str) -> bytes:
-    return der_of_pem((bus.keys / f"{name}.pem").read_bytes())
+    return app.own_certificate(bus.settings, name)
 
 
 def _mode(path: Path) -> int:
