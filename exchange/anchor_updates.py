@@ -76,11 +76,12 @@ def changed_anchors(anchors: Anchors, index: int, body: AnchorBody) -> Anchors:
 def make_update(journal: Journal, changes: list[tuple[int, AnchorBody]], known: int) -> bytes:
     """The update, JSON. changes: with the entries that carried them out; known: of the partner's last head."""
     made, largest = list[Change](), known
+    bearing = list(_bearing(journal, changes[-1][0])) if changes else []
     for index, _ in changes:
         checkpoint, size = journal.first_checkpoint_over(index)
         if not size:
             break
-        entries = [found for entry in journal.decisions_up_to(index) if (found := _proven(journal, entry, size))]
+        entries = [_proven(journal, entry, size) for entry in bearing if entry[0] <= index]
         first, second = sorted((largest, size))
         nodes = journal.consistency(first, second) if first > 0 and second <= journal.size() else ()
         made.append(Change(checkpoint, entries, [node.hex() for node in nodes]))
@@ -147,14 +148,22 @@ def _entered(entry: ProvenEntry, head: Checkpoint) -> Decided:
     return Decided(entry.index, leaf.time, leaf.outcome, detail)
 
 
-def _proven(journal: Journal, index: int, size: int) -> ProvenEntry | None:
-    """A decision with its proof, if a change of keys may rest on it."""
-    leaf, salt, detail = journal.committed(index)
-    if salt is None or detail is None:
-        return None
-    said = msgspec.json.decode(detail, type=dict[str, str | int])
-    if not bears_on_keys(msgspec.json.decode(leaf, type=Leaf).outcome, said):
-        return None
+_Committed = tuple[int, bytes, bytes, bytes]  # index, leaf, salt, detail
+
+
+def _bearing(journal: Journal, last: int) -> Iterator[_Committed]:
+    """The decisions on which a change of keys may rest, up to an entry."""
+    for index in journal.decisions_up_to(last):
+        leaf, salt, detail = journal.committed(index)
+        if salt is None or detail is None:
+            continue
+        said = msgspec.json.decode(detail, type=dict[str, str | int])
+        if bears_on_keys(msgspec.json.decode(leaf, type=Leaf).outcome, said):
+            yield index, leaf, salt, detail
+
+
+def _proven(journal: Journal, entry: _Committed, size: int) -> ProvenEntry:
+    index, leaf, salt, detail = entry
     path = journal.inclusion(index, size)
     return ProvenEntry(index, leaf.decode(), salt.hex(), detail.decode(), [node.hex() for node in path])
 

@@ -66,7 +66,7 @@ from security.checkpoint import log_key_octets
 from security.errors import AuditBroken, Misconfigured
 from security.expiry import Ending, ending_of
 from security.keyring import Keyring, a_person
-from security.keys import Kind, SigningKey, der_of_pem, ders_of_pem, kind_of
+from security.keys import Algorithm, Kind, SigningKey, der_of_pem, ders_of_pem, kind_of
 from security.message import sha256
 from security.sealing import KEY_BYTES, SealingKey
 from security.xml import compile_schema
@@ -369,19 +369,25 @@ def make_next_key(settings: Settings, name: Changeable, kind: Kind, ground: str,
     if name == "log":
         body = AnchorBody(name, key.algorithm, log_key_octets(key.public_key).hex(), "", ground)
     else:
-        subject = (
-            f"{settings.bus.origin} {DEMO}" if is_demo(own_certificate(settings, "answer")) else settings.bus.origin
-        )
-        until = now + timedelta(days=365 * KEY_YEARS)
-        ca = authority(settings)
-        until = min(until, ending_of(settings.bus.origin, "ca", ca.certificate_der).not_after)
-        der = pki.issue(ca, f"{subject} answer", key.public_key, "signing", now - timedelta(hours=1), until)
-        body = AnchorBody(name, key.algorithm, sha256(der).hex, base64.b64encode(der).decode(), ground)
+        by_pss = kind == "RS256" and _answer_key(settings, keyring).algorithm == "PS256"
+        der = _next_answer_certificate(settings, key, now)
+        algorithm: Algorithm = "PS256" if by_pss else key.algorithm
+        body = AnchorBody(name, algorithm, sha256(der).hex, base64.b64encode(der).decode(), ground)
     stem = stem_of(name, body.key)
-    write_secret(folder / f"{stem}.key", key.pem(keyring.new_passphrase()))
+    opened_by = keyring.passphrase(name) or keyring.new_passphrase()  # as the one in force, so never less than that
+    write_secret(folder / f"{stem}.key", key.pem(opened_by))
     if body.certificate:
         (folder / f"{stem}.pem").write_bytes(pki.pem_of(base64.b64decode(body.certificate)))
     return body
+
+
+def _next_answer_certificate(settings: Settings, key: SigningKey, now: datetime) -> bytes:
+    """By the bus's own CA, of which it says no more than the first: whether it is a demonstration's."""
+    ca, demo = authority(settings), is_demo(own_certificate(settings, "answer"))
+    subject = f"{settings.bus.origin} {DEMO} answer" if demo else f"{settings.bus.origin} answer"
+    ends = ending_of(settings.bus.origin, "ca", ca.certificate_der).not_after
+    until = min(now + timedelta(days=365 * KEY_YEARS), ends)
+    return pki.issue(ca, subject, key.public_key, "signing", now - timedelta(hours=1), until)
 
 
 def suite_of(settings: Settings, name: Changeable) -> Kind:

@@ -19,7 +19,8 @@ from exchange.entry import SALT_SIZE, Leaf, commitment
 from exchange.journal_file import NAME
 from exchange.receipts import IN_DETAIL, IN_LEAF, verify_receipt
 from security import merkle
-from security.anchors import Anchors
+from security.anchors import Anchors, FormerLogKey
+from security.checkpoint import open_checkpoint
 from security.errors import Misconfigured, Refusal
 
 AT_ONCE: Final = 4_096  # entries; a power of two, so that a piece of the log is a subtree
@@ -109,7 +110,7 @@ class _Reading:
 
     def __init__(self, connection: sqlite3.Connection, verdict: AuditVerdict, anchors: Anchors) -> None:
         self._connection, self._verdict, self._anchors = connection, verdict, anchors
-        self._time = ""
+        self._time, self._last_signed = "", 0
         self._without_row: dict[str, set[int]] = {"delivery": set(), "processing": set(), DECISION: set()}
         self._read_node = lru_cache(65_536)(self._stored_node)
 
@@ -241,8 +242,16 @@ class _Reading:
             if (checkpoint.size, checkpoint.root) != (size, root):
                 self._verdict.add(size - 1, f"the checkpoint kept for size {size} is of size {checkpoint.size}")
             self._verdict.signed = max(self._verdict.signed, size)
+            for former in self._begun(size):
+                open_checkpoint(text, checkpoint.origin, former.public_key)
         except (Refusal, UnicodeDecodeError) as problem:
             self._verdict.add(size - 1, f"the checkpoint of size {size} does not hold: {problem}")
+
+    def _begun(self, size: int) -> list[FormerLogKey]:
+        """The key whose successor signs for the first time at this size: that head needs both."""
+        found = [former for former in self._anchors.former_log_keys if self._last_signed <= former.last_size < size]
+        self._last_signed = size
+        return found[-1:]
 
     def _root(self, size: int) -> bytes | None:
         nodes = [self._read_node(level, index) for level, index in merkle.peaks_of(size)]

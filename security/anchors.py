@@ -18,6 +18,11 @@ class FormerLogKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["EdDSA", "SM2"]
     last_size: int
 
+    @property
+    def public_key(self) -> PublicKey:
+        """The key itself. Raises Misconfigured."""
+        return _log_key(self.kind, self.key)
+
 
 class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The trust anchors of one bus.
@@ -52,7 +57,7 @@ class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         """
         first = 0
         for former in self.former_log_keys:
-            found = self._opened(checkpoint, _log_key(former.kind, former.key))
+            found = self._opened(checkpoint, former.public_key)
             if found is not None and first <= found.size <= former.last_size:
                 return found
             first = former.last_size + 1

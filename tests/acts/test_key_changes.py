@@ -1,6 +1,7 @@
 """Changing the bus's own keys: two persons, an entry, a head that both keys sign; and partners who follow it."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,7 +19,9 @@ from exchange.cli.keys import follow
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
 from exchange.decisions import AnchorBody, Officer
+from exchange.doctor.examine import examine
 from exchange.journal import Entry, Journal
+from exchange.key_places import is_demo
 from exchange.own_keys import Changeable, OwnKey
 from exchange.processing import process
 from exchange.receipts import verify_receipt
@@ -130,6 +133,28 @@ def test_after_a_new_answer_key_receipts_are_signed_by_it_and_old_ones_go_on_ver
         assert audit.verify(acts.trial.state, anchors).ok
 
 
+def test_an_audit_misses_the_former_keys_signature_at_the_first_head_after_a_change(acts: Acts) -> None:
+    acts, anchors = change(acts, "log", "EdDSA")
+    push(acts, "m-1")
+    acts.bus.close()
+    with closing(sqlite3.connect(acts.trial.state / "journal.sqlite", isolation_level=None)) as connection:
+        last = anchors.former_log_keys[0].last_size
+        size, note = connection.execute(
+            "SELECT size, note FROM heads WHERE size > ? ORDER BY size LIMIT 1", (last,)
+        ).fetchone()
+        connection.execute("UPDATE heads SET note = ? WHERE size = ?", ("\n".join(note.split("\n")[:-2]) + "\n", size))
+    (problem,) = audit.verify(acts.trial.state, anchors).problems
+    assert f"the checkpoint of size {size} does not hold" in problem.what
+
+
+def test_the_doctor_finds_nothing_wrong_after_a_change(acts: Acts) -> None:
+    for name, kind in (("log", "SM2"), ("answer", "EdDSA")):
+        acts, _ = change(acts, name, kind)  # type: ignore[arg-type]  # as decide has them
+    acts.bus.close()
+    red = [check for check in examine(acts.trial.settings, app.utc_now()) if not check.ok]
+    assert [check for check in red if check.name.startswith(("keys", "chain", "days", "decisions", "journal"))] == []
+
+
 def test_keys_change_again_and_again_and_every_head_is_held_to_the_key_of_its_size(acts: Acts) -> None:
     receipts = [push(acts, "m-0")]
     changes: list[tuple[Changeable, Kind]] = [("log", "SM2"), ("answer", "SM2"), ("log", "EdDSA"), ("log", "EdDSA")]
@@ -142,6 +167,25 @@ def test_keys_change_again_and_again_and_every_head_is_held_to_the_key_of_its_si
             verify_receipt(receipt, anchors)
         verdict = audit.verify(acts.trial.state, anchors)
         assert verdict.ok, verdict.problems
+
+
+def test_a_new_key_lies_under_the_passphrase_of_the_one_in_force_and_says_demo_as_that_did(tmp_path: Path) -> None:
+    secret = tmp_path / "passphrase"
+    secret.write_text("three plain words\n")
+    secret.chmod(0o600)
+    keys = {"keys": {"passphrase_file": str(secret)}, "suites": {"signing": "PS256"}}
+    with both_acts(tmp_path, keys) as acts:
+        _, log = decide(acts, "log", "EdDSA")
+        decision, answer = decide(acts, "answer", "RS256")
+        acts.bus.close()
+        app.change_key(acts.trial.settings, decision, answer, SYSTEM)
+        for name, body in (("log", log), ("answer", answer)):
+            path = acts.trial.folder / "keys" / f"{name}-{body.key[:16]}.key"
+            assert b"ENCRYPTED" in path.read_bytes()
+            assert path.stat().st_mode & 0o777 == 0o600
+        assert answer.algorithm == "PS256", "it signs by what the one before it signed by"
+        assert is_demo(app.own_certificate(acts.trial.settings, "answer"))
+        app.open_bus(acts.trial.settings).close()
 
 
 def test_one_person_alone_changes_no_key_and_each_act_has_its_office(acts: Acts) -> None:
