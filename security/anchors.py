@@ -112,4 +112,4 @@ def _log_key(kind: Literal["EdDSA", "SM2"], key: str) -> PublicKey:
     try:
         return log_key_of(kind, bytes.fromhex(key))
     except ValueError as problem:
-        raise Misconfigured(f"anchors: a key of the log is no {kind} key in hex") from problem
+        raise Misconfigured(f"anchors: log_key is no {kind} key in hex, or a former one is not") from problem
