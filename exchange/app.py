@@ -1,6 +1,7 @@
 """The composition root: the only module that names a database, a broker, a key file."""
 
 import asyncio
+import base64
 import fcntl
 import logging
 import os
@@ -12,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,19 +28,22 @@ from starlette.applications import Starlette
 from connectors.transports.fetch import fetch
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
+from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
 from exchange.bus import Bus
 from exchange.certificate_watch import CertificateWatch
-from exchange.decisions import Officer, Role
+from exchange.decisions import AnchorBody, Officer, Role
 from exchange.evidence import Evidence
 from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.tls import server_context
 from exchange.intake import remember_reads, signs_for, turn_away
 from exchange.journal import Journal
+from exchange.key_places import DEMO, check_apart, check_demo_stays_here, check_private, is_demo
 from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
+from exchange.own_keys import Changeable, OwnKey, first_head_is_signed, own_keys, stem_of
 from exchange.placing import load_city
 from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
@@ -63,10 +67,11 @@ from security.anchors import Anchors
 from security.authenticate import carrier_of
 from security.chain import Chain, check_chain
 from security.checkpoint import log_key_octets
-from security.errors import Misconfigured
+from security.errors import AuditBroken, Misconfigured
 from security.expiry import Ending, ending_of
 from security.keyring import Keyring, a_person
-from security.keys import Kind, SigningKey, der_of_pem, ders_of_pem
+from security.keys import Algorithm, Kind, SigningKey, der_of_pem, ders_of_pem, kind_of
+from security.message import sha256
 from security.sealing import KEY_BYTES, SealingKey
 from security.xml import compile_schema
 
@@ -79,6 +84,8 @@ EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox
 STOP_WATCH_S: Final = 2.0
 KEY_YEARS: Final = 10
 OWN: Final = ("ca", "tls", "answer")  # of each a key and a certificate lie in the keys folder
+KEYS: Final = (*OWN, "log")
+SECRETS: Final = ("outcome.secret", "evidence.key")
 SCHEMA: Final = Path(__file__).parent / "contracts" / "yongtong.xsd"
 
 
@@ -104,23 +111,32 @@ def utc_now() -> datetime:
 Founder = tuple[Officer, Role, str]  # who, in which office, of which bureau
 
 
-def keyring_of(settings: Settings, *, attended: bool = True) -> Keyring:
-    """The bus's own keys. attended: a person at the terminal may be asked for what opens them."""
+def keyring_of(settings: Settings, *, attended: bool = True, stems: Mapping[str, str] | None = None) -> Keyring:
+    """The bus's own keys that are in force. attended: a person at the terminal may be asked for what opens them.
+
+    stems: of keys that are not in force, by what their files are called
+    """
     said = settings.keys
+    changed = own_keys(settings.at(settings.state.folder)).values()
+    stems = {**{keys[-1].name: keys[-1].stem for keys in changed}, **(stems or {})}
     references = {"answer": said.answer, "log": said.log, "ca": said.ca, "tls": said.tls}
+    references |= dict.fromkeys((name for name, stem in stems.items() if stem != name), "")  # changed, so in the folder
     placed = {
         name: text if text.startswith(tokens.SCHEME) or not text else str(settings.at(text))
         for name, text in references.items()
     }
     opened_by = settings.at(said.passphrase_file) if said.passphrase_file else None
-    return Keyring(settings.at(said.folder), placed, opened_by, a_person() if attended else None)
+    return Keyring(settings.at(said.folder), placed, opened_by, a_person() if attended else None, stems)
 
 
-def initialise(settings: Settings, edition: str, founders: Sequence[Founder], now: datetime) -> Anchors:
+def initialise(
+    settings: Settings, edition: str, founders: Sequence[Founder], now: datetime, *, demo: bool = False
+) -> Anchors:
     """Make a new bus: keys and certificates, a journal that begins with its founding, a store. Gives its trust anchors.
 
     edition:  short name of the master class list
     founders: who holds which office from the start; two of them at least are security officers, and sign
+    demo:     its certificates say DEMO, and it is served on this machine alone
 
     Raises Misconfigured if a bus stands there already; Refusal `founding.too_few`, `role.held_already`.
     """
@@ -132,7 +148,7 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
     state.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     keyring = keyring_of(settings)
-    _make_keys(settings, keyring, folder, now)
+    _make_keys(settings, keyring, folder, f"{settings.bus.origin} {DEMO}" if demo else settings.bus.origin, now)
     founding = _found(settings, state, keyring, founders)
     anchors = Anchors(
         origin=settings.bus.origin,
@@ -153,10 +169,36 @@ def initialise(settings: Settings, edition: str, founders: Sequence[Founder], no
 
 
 def no_bus_yet(settings: Settings) -> None:
-    """Return if a bus may be made there. Raises Misconfigured if one stands there already."""
+    """Return if a bus may be made there. Raises Misconfigured if one stands there already, or keys would lie in it."""
+    check_keys_placed(settings)
     state = settings.at(settings.state.folder)
     if (state / "origin.json").exists():
         raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
+
+
+def check_keys_placed(settings: Settings) -> None:
+    """Return if no key, secret or passphrase lies in the state folder, or is open to other accounts.
+
+    Raises Misconfigured naming the file, and of the state folder both.
+    """
+    keyring, folder = keyring_of(settings, attended=False), settings.at(settings.keys.folder)
+    files = [keyring.path(name) for name in KEYS if not keyring.in_token(name)]
+    files += [folder / name for name in SECRETS] + sorted(folder.glob("*.key"))
+    files += [settings.at(path) for path in (settings.keys.passphrase_file, settings.mqtt.key) if path]
+    check_key_apart(settings, folder, *files)
+    check_private(files)
+
+
+def check_key_apart(settings: Settings, *paths: Path) -> None:
+    """Return if files or folders of keys lie outside the state folder. Raises Misconfigured naming both."""
+    check_apart(settings.at(settings.state.folder), paths)
+
+
+def serves_demo(settings: Settings) -> bool:
+    """Whether the bus's keys are a demonstration's. Raises Misconfigured where it would be served off this machine."""
+    state_of(settings)
+    hosts = [settings.https.host, *([settings.mqtt.host] if settings.mqtt.broker == "embedded" else [])]
+    return check_demo_stays_here(_own_ders(settings).values(), hosts)
 
 
 def _found(settings: Settings, state: Path, keyring: Keyring, founders: Sequence[Founder]) -> str:
@@ -172,33 +214,31 @@ def _feeds(settings: Settings) -> dict[str, Feed]:
     return load_feeds(settings.at(path) for path in settings.feeds.folders)
 
 
-def _make_keys(settings: Settings, keyring: Keyring, folder: Path, now: datetime) -> None:
+def _make_keys(settings: Settings, keyring: Keyring, folder: Path, name: str, now: datetime) -> None:
     """A small CA of the bus's own, and separate keys for TLS, answers, log and evidence; each file mode 0600.
 
+    name: with which the common names of their certificates begin
     A key that the settings place in a token must lie there already. Files go under the passphrase, where one is named.
     """
     until = now + timedelta(days=365 * KEY_YEARS)
     signing = settings.suites.signing
     made = partial(_new_key, keyring)
     keyring.path("tls")
-    for name in ("answer", "log", "ca"):
-        if keyring.in_token(
-            name
-        ):  # first, before any file is written: what is wrong with it is put right, and init again
-            keyring.load(name, certificate=False)
+    for of_token in filter(keyring.in_token, ("answer", "log", "ca")):
+        # First, before any file is written: what is wrong with it is put right, and init again.
+        keyring.load(of_token, certificate=False)
     # TLS asks for a key of the standard's, whatever the city signs with.
     tls, answer = made("tls", "ES256"), made("answer", "RS256" if signing == "PS256" else signing)
-    ca = pki.make_ca(f"{settings.bus.origin} CA", now, key=made("ca", "ES256"))
+    ca = pki.make_ca(f"{name} CA", now, key=made("ca", "ES256"))
     issued = partial(pki.issue, ca, not_before=now - timedelta(hours=1), not_after=until)
-    names = f"{settings.bus.origin} tls", f"{settings.bus.origin} answer"
     certificates = {
         "ca": ca.certificate_der,
-        "tls": issued(names[0], tls.public_key, "connection", sans=settings.https.names),
-        "answer": issued(names[1], answer.public_key, "signing"),
+        "tls": issued(f"{name} tls", tls.public_key, "connection", sans=settings.https.names),
+        "answer": issued(f"{name} answer", answer.public_key, "signing"),
     }
     made("log", settings.suites.checkpoints)
-    for name, certificate_der in certificates.items():
-        (folder / f"{name}.pem").write_bytes(pki.pem_of(certificate_der))
+    for which, certificate_der in certificates.items():
+        (folder / f"{which}.pem").write_bytes(pki.pem_of(certificate_der))
     write_secret(folder / "outcome.secret", secrets.token_bytes(32))
     write_secret(folder / "evidence.key", secrets.token_bytes(KEY_BYTES))
 
@@ -238,9 +278,17 @@ def authority(settings: Settings) -> pki.Authority:
 
 def own_certificates(settings: Settings) -> list[Ending]:
     """The bus's own certificates, for the clock."""
-    folder = settings.at(settings.keys.folder)
-    ders = {name: der_of_pem((folder / f"{name}.pem").read_bytes()) for name in OWN}
-    return [ending_of(settings.bus.origin, name, der) for name, der in ders.items()]
+    return [ending_of(settings.bus.origin, name, der) for name, der in _own_ders(settings).items()]
+
+
+def _own_ders(settings: Settings) -> dict[str, bytes]:
+    keyring = keyring_of(settings, attended=False)
+    return {name: der_of_pem(keyring.certificate_path(name).read_bytes()) for name in OWN}
+
+
+def own_certificate(settings: Settings, name: str) -> bytes:
+    """One of the bus's own certificates in force, DER."""
+    return _own_ders(settings)[name]
 
 
 def anchors_of(settings: Settings) -> Anchors:
@@ -308,12 +356,25 @@ def _open_journal(
         partial(issue_receipts, key=answer),
         partial(issue_reports, key=answer),
         before_commit,
+        _former_log_key(settings, state),
     )
 
 
+def _former_log_key(settings: Settings, state: Path) -> SigningKey | None:
+    """The log's former key, while the first head after it is not signed: a crash came between entry and signature."""
+    keys = own_keys(state).get("log", [])
+    if len(keys) < 2 or first_head_is_signed(state, keys[-1].first_size):
+        return None
+    return keyring_of(settings, stems={"log": keys[-2].stem}).load("log", certificate=False)
+
+
 def _answer_key(settings: Settings, keyring: Keyring) -> SigningKey:
-    """The key of answers, receipts and reports, with its certificate; signs as the settings say."""
+    """The key of answers, receipts and reports, with its certificate; signs as the settings say, or as it was said
+    when it took the place of the first."""
     key = keyring.load("answer")
+    if changed := own_keys(settings.at(settings.state.folder)).get("answer"):
+        _check_is(changed[-1], key.fingerprint)
+        return key.signing_by(changed[-1].algorithm)
     try:
         return key.signing_by(settings.suites.signing)
     except Misconfigured as problem:
@@ -323,11 +384,131 @@ def _answer_key(settings: Settings, keyring: Keyring) -> SigningKey:
 
 
 def _log_key(settings: Settings, keyring: Keyring) -> SigningKey:
-    """The key of the log's heads, of the kind that was fixed at init."""
+    """The key of the log's heads, of the kind that was fixed at init or when it took the place of the first."""
     key = keyring.load("log", certificate=False)
+    if changed := own_keys(settings.at(settings.state.folder)).get("log"):
+        _check_is(changed[-1], log_key_octets(key.public_key).hex())
+        return key
     if key.algorithm != settings.suites.checkpoints:
         raise Misconfigured(f"the log key is for {key.algorithm}, fixed at init; put [suites] checkpoints back to that")
     return key
+
+
+def _check_is(wanted: OwnKey, found: str) -> None:
+    if found != wanted.key:
+        raise Misconfigured(
+            f"{wanted.stem}.key is not the {wanted.name} key in force, {wanted.key[:16]}…; put that one back"
+        )
+
+
+# --- changing its keys -----------------------------------------------------------------------------------------------
+
+
+def make_next_key(settings: Settings, name: Changeable, kind: Kind, ground: str, now: datetime) -> AnchorBody:
+    """A key, written beside the one in force, that may take its place once two persons have decided so.
+
+    Raises Misconfigured where the key in force lies in a token: one there is changed by its own means.
+    """
+    keyring, folder = keyring_of(settings), settings.at(settings.keys.folder)
+    if keyring.in_token(name):
+        raise Misconfigured(f"the {name} key lies in a token; only keys in files are changed by this command")
+    key = keys.generate(kind)
+    if name == "log":
+        body = AnchorBody(name, key.algorithm, log_key_octets(key.public_key).hex(), "", ground)
+    else:
+        by_pss = kind == "RS256" and _answer_key(settings, keyring).algorithm == "PS256"
+        der = _next_answer_certificate(settings, key, now)
+        algorithm: Algorithm = "PS256" if by_pss else key.algorithm
+        body = AnchorBody(name, algorithm, sha256(der).hex, base64.b64encode(der).decode(), ground)
+    stem = stem_of(name, body.key)
+    opened_by = keyring.passphrase(name) or keyring.new_passphrase()  # as the one in force, so never less than that
+    write_secret(folder / f"{stem}.key", key.pem(opened_by))
+    if body.certificate:
+        (folder / f"{stem}.pem").write_bytes(pki.pem_of(base64.b64decode(body.certificate)))
+    return body
+
+
+def _next_answer_certificate(settings: Settings, key: SigningKey, now: datetime) -> bytes:
+    """By the bus's own CA, of which it says no more than the first: whether it is a demonstration's."""
+    ca, demo = authority(settings), is_demo(own_certificate(settings, "answer"))
+    subject = f"{settings.bus.origin} {DEMO} answer" if demo else f"{settings.bus.origin} answer"
+    ends = ending_of(settings.bus.origin, "ca", ca.certificate_der).not_after
+    until = min(now + timedelta(days=365 * KEY_YEARS), ends)
+    return pki.issue(ca, subject, key.public_key, "signing", now - timedelta(hours=1), until)
+
+
+def suite_of(settings: Settings, name: Changeable) -> Kind:
+    """Of what kind one of the bus's own keys is."""
+    keyring = keyring_of(settings)
+    return kind_of(keyring.load(name, certificate=False).public_key)
+
+
+def forget_next_key(settings: Settings, body: AnchorBody) -> None:
+    """Take away a key that nobody put before a second person."""
+    for ending in ("key", "pem"):
+        (settings.at(settings.keys.folder) / f"{stem_of(body.name, body.key)}.{ending}").unlink(missing_ok=True)
+
+
+def change_key(settings: Settings, id: str, body: AnchorBody, by: Officer) -> Anchors:
+    """Let a decided key take the place of the one in force: its entry, of the log the head that both sign, and the
+    anchors. Gives the anchors.
+
+    The bus must stand still: a process that began before would go on with the former key.
+
+    Raises Misconfigured while `serve` or a worker runs, or where the key's file is not the one that was decided on.
+    """
+    state = state_of(settings)
+    with ExitStack() as stack:
+        for lock in ("serve.lock", "worker.lock"):
+            _alone(state / lock, stack, "stop serve first; from its next start on the new key signs")
+        in_force = keyring_of(settings)
+        answer, log_key = _answer_key(settings, in_force), _log_key(settings, in_force)
+        next_one = keyring_of(settings, stems={body.name: stem_of(body.name, body.key)})
+        loaded = next_one.load(body.name, certificate=body.name == "answer")
+        new = OwnKey(body.name, 1, body.key, body.algorithm)
+        _check_is(new, loaded.fingerprint if body.name == "answer" else log_key_octets(loaded.public_key).hex())
+        of_init = {
+            "answer": OwnKey("answer", 0, answer.fingerprint, answer.algorithm),
+            "log": OwnKey("log", 0, log_key_octets(log_key.public_key).hex(), log_key.algorithm),
+        }
+        former = own_keys(state).get(body.name, [of_init[body.name]])[-1]
+        journal = stack.enter_context(
+            closing(
+                Journal(
+                    state,
+                    settings.bus.origin,
+                    loaded if body.name == "log" else log_key,
+                    utc_now,
+                    partial(issue_receipts, key=answer),
+                    partial(issue_reports, key=answer),
+                    lambda: None,
+                    log_key if body.name == "log" else None,
+                )
+            )
+        )
+        journal.resume()  # what is owed is signed by whoever was in force
+        registry = stack.enter_context(closing(open_registry(settings, journal)))
+        registry.change_key(id, former, by)
+        return keep_anchors(settings, registry)
+
+
+def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
+    """The anchors with every change of keys that the log has; written where a crash came before they were.
+
+    Raises AuditBroken where what the journal finds keys by is not what the log decided.
+    """
+    anchors, changes = anchors_of(settings), registry.key_changes()
+    kept = {name: [key.key for key in found][1:] for name, found in own_keys(state_of(settings)).items()}
+    decided: dict[str, list[str]] = {}
+    for index, body in changes:
+        decided.setdefault(body.name, []).append(body.key)
+        anchors = changed_anchors(anchors, index, body)
+    if kept != decided:
+        raise AuditBroken("the keys that the journal names are not those that the log's decisions put in force")
+    if anchors != anchors_of(settings):
+        _write_json(state_of(settings) / "anchors.json.new", anchors)
+        (state_of(settings) / "anchors.json.new").replace(state_of(settings) / "anchors.json")
+    return anchors
 
 
 def open_registry(settings: Settings, journal: Journal, revocations: Revocations | None = None) -> Registry:
@@ -380,6 +561,7 @@ def open_bus(
 
     attended: a person at the terminal may be asked for what opens the keys
     """
+    check_keys_placed(settings)
     keyring = keyring_of(settings, attended=attended)
     state, folder = state_of(settings), settings.at(settings.keys.folder)
     origin = _origin(settings)
@@ -474,6 +656,7 @@ def serve(
         bus = open_bus(settings, woken.set, revocations, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
+        keep_anchors(settings, bus.registry)
         _publish_anchors(settings)
         remember_reads(bus)
         bus.uploads.sweep(utc_now())

@@ -35,8 +35,8 @@ from exchange.log_stretch import (
 )
 from exchange.receipts import IN_DETAIL, IN_LEAF, verify_receipt
 from security import merkle
-from security.anchors import Anchors
-from security.checkpoint import Checkpoint
+from security.anchors import Anchors, FormerLogKey
+from security.checkpoint import Checkpoint, open_checkpoint
 from security.errors import Misconfigured, Refusal
 
 LONG: Final = 100_000  # entries; a longer log is read by several processes
@@ -113,6 +113,7 @@ class _Reading:
         self._connection, self._path, self._verdict, self._anchors = connection, path, verdict, anchors
         self._without_row = Read().without_row
         self._erased: set[int] = set()
+        self._last_signed = 0
         self._read_node = lru_cache(65_536)(self._stored_node)
 
     def all(self) -> None:
@@ -236,8 +237,16 @@ class _Reading:
             if (checkpoint.size, checkpoint.root) != (size, root):
                 self._verdict.add(size - 1, f"the checkpoint kept for size {size} is of size {checkpoint.size}")
             self._verdict.signed = max(self._verdict.signed, size)
+            for former in self._begun(size):
+                open_checkpoint(text, checkpoint.origin, former.public_key)
         except (Refusal, UnicodeDecodeError) as problem:
             self._verdict.add(size - 1, f"the checkpoint of size {size} does not hold: {problem}")
+
+    def _begun(self, size: int) -> list[FormerLogKey]:
+        """The key whose successor signs for the first time at this size: that head needs both."""
+        found = [former for former in self._anchors.former_log_keys if self._last_signed <= former.last_size < size]
+        self._last_signed = size
+        return found[-1:]
 
     def _root(self, size: int) -> bytes | None:
         nodes = [self._read_node(level, index) for level, index in merkle.peaks_of(size)]

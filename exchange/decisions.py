@@ -19,12 +19,15 @@ from typing import Any, Final, Literal
 import msgspec
 
 from exchange.entry import CITY_TIME, Detail, instant
+from exchange.own_keys import Changeable
 from exchange.rights import ATTRIBUTES, is_ring
+from security.authenticate import SIGNS
+from security.checkpoint import log_key_of
 from security.errors import Refusal
 from security.jws import jcs, key_named, open_document, sign_document
-from security.keys import PublicKey, SigningKey, load_public_pem, public_key_of, spki
+from security.keys import Algorithm, PublicKey, SigningKey, fits, kind_of, load_public_pem, public_key_of, spki
 from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant, Use
-from security.pki import enrolled
+from security.pki import check_pair, enrolled
 
 ENTRY: Final = "decision"
 # Outcomes of entries that decide; entries of the same type with any other outcome are refusals.
@@ -35,7 +38,7 @@ REVOCATION: Final = "yt-revocation+jws"
 CARRYING: Final = "yt-carrying+jws"
 
 Role = Literal["system", "security", "audit"]
-Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge"]
+Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge", "anchor"]
 Reason = Literal["spill", "retention", "recall", "personal"]
 Revocable = Literal["person", "certificate", "grant", "proposal"]
 ROLE_WORDS: Final[Mapping[str, str]] = {"system": "系统管理员", "security": "安全管理员", "audit": "审计管理员"}
@@ -49,6 +52,7 @@ SIGNERS: Final[Mapping[str, tuple[Role, Role]]] = {
     "mapping": ("system", "security"),
     "opening": ("audit", "security"),
     "purge": ("audit", "security"),
+    "anchor": ("system", "security"),
 }
 REVOKES: Final[Role] = "security"
 _NOT_THERE: Final[Mapping[Revocable, str]] = {
@@ -151,6 +155,21 @@ class ErasureBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     details_before: str = ""
 
 
+class AnchorBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A key of the bus's own that takes the place of the one in force.
+
+    algorithm:   by which it signs
+    key:         of the log its octets, of answers the SHA-256 of the certificate; hex
+    certificate: DER, base64; of answers
+    """
+
+    name: Changeable
+    algorithm: Algorithm
+    key: str
+    certificate: str
+    ground: str
+
+
 class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ends. of: pseudonym, fingerprint, or id of the grant or proposal."""
 
@@ -174,6 +193,7 @@ Body = (
     | MappingBody
     | DeliveryBody
     | ErasureBody
+    | AnchorBody
     | RevocationBody
 )
 _BODIES: Final[Mapping[str, type[Body]]] = {
@@ -184,6 +204,7 @@ _BODIES: Final[Mapping[str, type[Body]]] = {
     "mapping": MappingBody,
     "opening": DeliveryBody,
     "purge": ErasureBody,
+    "anchor": AnchorBody,
     "revocation": RevocationBody,
     "carrying": CarryingBody,
 }
@@ -347,6 +368,8 @@ class Standing:
         self.proposals: dict[str, Proposed] = {}
         self.mappings: dict[str, str] = {}
         self.deliveries: dict[str, tuple[str, DeliveryBody | ErasureBody]] = {}  # openings and purges, by id
+        self.anchors: dict[str, AnchorBody] = {}  # changes of the bus's own keys that wait to be carried out, by id
+        self.key_changes: list[tuple[int, AnchorBody]] = []  # those carried out, each with its entry
         self.troubles: list[Trouble] = []
         self.entries: dict[str, list[int]] = {}  # by bureau: those that decide over its certificates and grants
         self._by_key: dict[str, str] = {}
@@ -402,6 +425,14 @@ class Standing:
             raise Refusal("decision.not_in_force", id[:80])
         self._holds(by, SIGNERS[found[0]][0])
         return found[1]
+
+    def check_anchor(self, id: str, by: str) -> AnchorBody:
+        """The change of a key on which two persons decided, if this person may carry it out, and it was not yet."""
+        found = self.anchors.get(id)
+        if found is None:
+            raise Refusal("decision.not_in_force", id[:80])
+        self._holds(by, SIGNERS["anchor"][0])
+        return found
 
     def person_of(self, key: PublicKey) -> str:
         """The pseudonym of the person whose key this is, in office or not. Raises Refusal `person.unknown`."""
@@ -492,6 +523,11 @@ class Standing:
         body = self._body(document)
         if not isinstance(body, CarryingBody):
             raise Refusal("decision.not_readable", document.id)
+        if body.of in self.anchors:
+            change = self.check_anchor(body.of, by)
+            del self.anchors[body.of]
+            self.key_changes.append((decided.index, change))
+            return
         self.check_carrying(body.of, by)
         del self.deliveries[body.of]
 
@@ -524,6 +560,8 @@ class Standing:
             self.mappings[body.feed] = body.digest
         elif isinstance(body, (DeliveryBody, ErasureBody)):
             self.deliveries[document.id] = (document.kind, body)
+        elif isinstance(body, AnchorBody):
+            self.anchors[document.id] = body
 
     def _appoint(self, body: PersonBody, time: str) -> None:
         key = load_public_pem(body.public_key.encode())
@@ -562,9 +600,14 @@ class Standing:
             check_grant(body)
         elif isinstance(body, ErasureBody):
             check_erasure(body, datetime.fromisoformat(document.at).astimezone(CITY_TIME).date())
+        elif isinstance(body, AnchorBody):
+            check_anchor(body)
+            if any(body.key == known.key for _, known in self.key_changes):
+                raise Refusal("anchor.key_known", body.key[:16])
 
     def _could_enrol(self, certificates: list[EnrolledCertificate]) -> None:
-        """Each once, for one use; and none of a key that was revoked under another certificate."""
+        """Each once, for one use; and none of a key that was revoked under another certificate. An encryption
+        certificate comes together with the signing one whose other half it is."""
         ended = {spki(public_key_of(c.der)) for c in self.certificates.values() if c.revoked_at is not None}
         known = set(self.certificates)
         for certificate in certificates:
@@ -573,6 +616,9 @@ class Standing:
             if spki(public_key_of(certificate.der)) in ended:
                 raise Refusal("registry.key_revoked", certificate.fingerprint)
             known.add(certificate.fingerprint)
+        signing = [c for c in certificates if c.use in SIGNS]
+        for encryption in (c for c in certificates if c.use == "encryption"):
+            _check_paired(encryption, signing)
 
     def _last(self, person: str) -> bool:
         """Whether without this person nobody were left who could decide on rights, or end one."""
@@ -621,6 +667,18 @@ class Standing:
             raise Refusal("decision.not_readable", document.kind[:40]) from problem
 
 
+def _check_paired(encryption: EnrolledCertificate, signing: list[EnrolledCertificate]) -> None:
+    """Return if one of these is its other half. Raises Refusal `certificate.not_a_pair` or as `check_pair` does, of the
+    last that was tried."""
+    refused = Refusal("certificate.not_a_pair", "no signing certificate beside it")
+    for one in signing:
+        try:
+            return check_pair(one, encryption)
+        except Refusal as refusal:
+            refused = refusal
+    raise refused
+
+
 def check_founders(body: FoundingBody) -> None:
     """Return if a bus can begin with these persons. Raises Refusal `founding.too_few`, `role.held_already`."""
     if sum(one.role == "security" for one in body.persons) < FEWEST_SECURITY:
@@ -629,6 +687,29 @@ def check_founders(body: FoundingBody) -> None:
     pseudonyms = [one.person for one in body.persons]
     if len({*keys}) < len(keys) or len({*pseudonyms}) < len(pseudonyms):
         raise Refusal("role.held_already", "founding")
+
+
+def check_anchor(body: AnchorBody) -> None:
+    """Return if a key is what its decision says. Raises Refusal `anchor.key_invalid`."""
+    try:
+        if body.name == "log":
+            good = body.algorithm in ("EdDSA", "SM2") and not body.certificate
+            log_key_of("SM2" if body.algorithm == "SM2" else "EdDSA", bytes.fromhex(body.key))
+        else:
+            der = base64.b64decode(body.certificate, validate=True)
+            good = hashlib.sha256(der).hexdigest() == body.key
+            good = good and fits(kind_of(public_key_of(der)), body.algorithm)
+    except (ValueError, Refusal) as problem:
+        raise Refusal("anchor.key_invalid", body.name) from problem
+    if not good:
+        raise Refusal("anchor.key_invalid", body.name)
+
+
+def bears_on_keys(outcome: str, detail: Detail) -> bool:
+    """Whether a decision is among those that a change of the bus's keys rests on: offices, and changes."""
+    if outcome == "approved":
+        return _payload(str(detail["proposal"]))["kind"] in ("person", "anchor")
+    return outcome == "founded" or "key" in detail or (outcome == "revoked" and detail.get("what") == "person")
 
 
 def check_grant(body: GrantBody) -> None:

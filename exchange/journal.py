@@ -58,11 +58,11 @@ from exchange.sequencer import (
     inbox_row,
 )
 from security import merkle
-from security.checkpoint import log_key_octets, note_name, open_checkpoint
+from security.checkpoint import Checkpoint, log_key_octets, note_name, open_checkpoint
 from security.errors import AuditBroken, Refusal, Unavailable
 from security.jose import unb64url
 from security.jws import jcs
-from security.keys import SigningKey
+from security.keys import PublicKey, SigningKey
 
 __all__ = ["Acceptance", "Accepted", "Entry", "EntryProof", "InboxRow", "Journal", "LoggedEntry", "Sequenced", "Status"]
 
@@ -93,6 +93,7 @@ class Journal:
                     bound), all of a group at once
     issue_reports:  the same for reports' documents
     before_commit:  makes the evidence durable; called before every group that accepts deliveries
+    former_log_key: of which log_key takes the place, while the first head that both sign is not signed yet
 
     Futures fail with Unavailable when the disk does: then nothing is promised, and a retry is right.
     """
@@ -106,17 +107,19 @@ class Journal:
         issue_receipts: IssueReceipts,
         issue_reports: IssueReports,
         before_commit: Callable[[], None],
+        former_log_key: SigningKey | None = None,
     ) -> None:
         self._folder = folder
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
         self.origin, self.log_key = self._origin, log_key.public_key
-        self._head = lru_cache(maxsize=4)(partial(open_checkpoint, origin=origin, public_key=log_key.public_key))
+        known = [key.public_key for key in (log_key, former_log_key) if key is not None]
+        self.head = lru_cache(maxsize=4)(partial(_open_head, origin=origin, known=tuple(known)))
         self._before_commit = before_commit
         log_key_octets(log_key.public_key)  # stops the start if it is of another kind
         turn = Turn(folder)
         prepare(folder, turn)
         turn.close()
-        self._sequencer = Sequencer(folder, origin, log_key, clock, issue_receipts, issue_reports)
+        self._sequencer = Sequencer(folder, origin, log_key, clock, issue_receipts, issue_reports, former_log_key)
         self._catch_up()
         self._reader, self._reading = connect(folder), threading.Lock()
         self._queue: queue.SimpleQueue[Work | _Resume | None] = queue.SimpleQueue()
@@ -461,6 +464,23 @@ class Journal:
         rows = self._read(query, self._origin)
         return rows[0][0] if rows else ""
 
+    def first_checkpoint_over(self, index: int) -> tuple[str, int]:
+        """The smallest signed head over an entry, and its size; empty and 0 while there is none."""
+        query = "SELECT note, size FROM heads WHERE origin = ? AND size > ? AND note NOT NULL ORDER BY size LIMIT 1"
+        rows = self._read(query, self._origin, index)
+        return (rows[0][0], rows[0][1]) if rows else ("", 0)
+
+    def decisions_up_to(self, index: int) -> list[int]:
+        """Entries that decide, up to one of them."""
+        query = "SELECT entry_index FROM decisions WHERE entry_index <= ? ORDER BY entry_index"
+        return [entry for (entry,) in self._read(query, index)]
+
+    def committed(self, index: int) -> tuple[bytes, bytes | None, bytes | None]:
+        """An entry's leaf, salt and detail, as they lie."""
+        query = "SELECT leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
+        leaf, salt, detail = self._read(query, index)[0]
+        return leaf, salt, detail
+
     def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
         """RFC 6962 audit path of entry `index` in the tree of `size`. Raises Refusal `audit.not_in_log`."""
         if not 0 <= index < size <= self.size():
@@ -480,7 +500,7 @@ class Journal:
     def prove(self, index: int) -> EntryProof:
         """An entry with its proof under the latest signed checkpoint. Raises Refusal `audit.not_in_log`."""
         checkpoint = self.checkpoint()
-        head = self._head(checkpoint) if checkpoint else None
+        head = self.head(checkpoint) if checkpoint else None
         if head is None or not 0 <= index < head.size:
             raise Refusal("audit.not_in_log", f"entry {index}")
         query = "SELECT leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
@@ -618,6 +638,14 @@ class Journal:
     def _read(self, query: str, *values: object) -> list[Any]:
         with self._reading:
             return self._reader.execute(query, values).fetchall()
+
+
+def _open_head(text: str, *, origin: str, known: tuple[PublicKey, ...]) -> Checkpoint:
+    """The tree head of a checkpoint that one of these keys signed. Raises Refusal `audit.checkpoint_invalid`."""
+    for key in known[:-1]:
+        with contextlib.suppress(Refusal):
+            return open_checkpoint(text, origin, key)
+    return open_checkpoint(text, origin, known[-1])
 
 
 _SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL JOIN details"

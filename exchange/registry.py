@@ -13,7 +13,6 @@ import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,6 +21,7 @@ import msgspec
 from exchange.decisions import (
     DECIDES,
     ENTRY,
+    AnchorBody,
     Body,
     Bureau,
     CarryingBody,
@@ -56,10 +56,10 @@ from exchange.decisions import (
 from exchange.entry import SALT_SIZE, Detail, EntryProof, InboxRow, Leaf, commitment
 from exchange.journal import Entry, Journal
 from exchange.journal_file import connect
+from exchange.own_keys import OwnKey
 from exchange.revocation import Revocations
 from security import merkle
 from security.authenticate import TrustList
-from security.checkpoint import open_checkpoint
 from security.errors import AuditBroken, Refusal
 from security.keys import PublicKey
 from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant
@@ -120,7 +120,6 @@ class Registry:
     ) -> None:
         self.journal, self._clock = journal, clock
         self._revocations = revocations or Revocations(folder / "revocation")
-        self._head = lru_cache(maxsize=4)(partial(open_checkpoint, origin=journal.origin, public_key=journal.log_key))
         self._connection, self._lock = connect(folder), threading.RLock()
         self._begin(founding)
 
@@ -466,6 +465,44 @@ class Registry:
 
         self._decide("carried_out", document.id, by, made, also)
 
+    def propose_key(self, body: AnchorBody, by: Officer) -> str:
+        """Put before a second person that a key of the bus's own takes the place of another. Raises Refusal."""
+        return self._propose("anchor", body, by)
+
+    def key_change(self, id: str, by: Officer) -> AnchorBody:
+        """The change of a key that two persons decided on, for the person who is to carry it out.
+
+        Raises Refusal `decision.not_in_force`, `role.not_held`.
+        """
+        with self._lock:
+            standing = self._now()
+            return standing.check_anchor(id, standing.office_of(by.key.public_key).pseudonym)
+
+    def change_key(self, id: str, former: OwnKey, by: Officer) -> int:
+        """Enter that a key was changed, and gives the number of that entry: from the next head on the new one signs.
+
+        former: the one until now, as `init` made it or an earlier change
+        """
+        document = self._document("carrying", CarryingBody(id))
+        body = self.key_change(id, by)
+
+        def made(standing: Standing, actor: str) -> tuple[Document, Detail]:
+            standing.check_anchor(id, actor)
+            detail: Detail = {"of": id, "key": body.key, "carrying": carrying_of(document, by, self._clock())}
+            return document, detail
+
+        def also(cursor: sqlite3.Cursor, index: int) -> None:
+            cursor.execute("INSERT INTO own_keys VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", _row(former))
+            changed = OwnKey(body.name, index + 1, body.key, body.algorithm)
+            cursor.execute("INSERT INTO own_keys VALUES (?, ?, ?, ?)", _row(changed))
+
+        self._decide("carried_out", document.id, by, made, also)
+        return self.key_changes()[-1][0]
+
+    def key_changes(self) -> list[tuple[int, AnchorBody]]:
+        """Every change of a key of the bus's own, with the number of the entry that carried it out."""
+        return list(self._now().key_changes)
+
     def decide_delivery(self, inbox_id: int, decision: Literal["release", "refuse"], by: Officer) -> None:
         """Let a held delivery through, or end it; act two carries it out. The system administrator's to say.
 
@@ -634,7 +671,7 @@ class Registry:
     def _proven(self, proof: EntryProof) -> Leaf | None:
         """The leaf, if it lies under a head that the log's key signed, and the detail is what it commits to."""
         try:
-            head = self._head(proof.checkpoint)
+            head = self.journal.head(proof.checkpoint)
             leaf = msgspec.json.decode(proof.leaf, type=Leaf)
         except (Refusal, msgspec.MsgspecError):
             return None
@@ -663,6 +700,10 @@ def index_decision(id: str, outcome: str) -> Change:
         cursor.execute("UPDATE registry_version SET version = version + 1")
 
     return change
+
+
+def _row(key: OwnKey) -> tuple[str, int, str, str]:
+    return key.name, key.first_size, key.key, key.algorithm
 
 
 def _named(grant: Grant, names: Mapping[str, str]) -> Grant:

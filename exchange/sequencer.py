@@ -30,8 +30,8 @@ from exchange.faults import durable_step
 from exchange.journal_file import Turn, connect, insert
 from exchange.log_index import PIECE, index_piece
 from security import merkle
-from security.checkpoint import sign_checkpoint
-from security.errors import AuditBroken, Refusal
+from security.checkpoint import log_key_octets, sign_checkpoint
+from security.errors import AuditBroken, Misconfigured, Refusal
 from security.keys import SigningKey
 
 # Of a group all at once, in their order: so that one signature may do for all.
@@ -118,7 +118,8 @@ def inbox_row(values: tuple[Any, ...]) -> InboxRow:
 
 
 class Sequencer:
-    """Writes groups. folder, origin, log_key, clock, issue_receipts, issue_reports: as `Journal` has them."""
+    """Writes groups. folder, origin, log_key, clock, issue_receipts, issue_reports, former_log_key: as `Journal` has
+    them."""
 
     def __init__(
         self,
@@ -128,8 +129,11 @@ class Sequencer:
         clock: Callable[[], datetime],
         issue_receipts: IssueReceipts,
         issue_reports: IssueReports,
+        former_log_key: SigningKey | None = None,
     ) -> None:
-        self._origin, self._log_key, self._clock = origin, log_key, clock
+        self._origin, self._clock = origin, clock
+        self._first = former_log_key or log_key
+        self._held = {log_key_octets(key.public_key).hex(): key for key in (log_key, self._first)}
         self._issue_receipts, self._issue_reports = issue_receipts, issue_reports
         self._turn = Turn(folder)
         self._connection = connect(folder)
@@ -160,7 +164,7 @@ class Sequencer:
                 return 0
             self._sign_heads(cursor)
             group = Group(edge.size, edge.size, edge.time, edge.root)
-            group.checkpoint = sign_checkpoint(self._origin, edge.size, edge.root, self._log_key)
+            group.checkpoint = sign_checkpoint(self._origin, edge.size, edge.root, self._in_force(edge.size))
             owed = [inbox_row(row) for row in cursor.execute(f"{SELECT_INBOX} WHERE octets IS NULL")]
             insert(cursor, "receipts", list(self._receipts(owed, group).items()))
             query = "SELECT entry_index FROM reports WHERE octets IS NULL ORDER BY entry_index"
@@ -198,6 +202,7 @@ class Sequencer:
 
     def _sequence(self, cursor: sqlite3.Cursor, works: list[Work]) -> Group:
         edge = self._edge(cursor)
+        self._in_force(edge.size + 1)  # before anything is written that this process could not sign
         group = Group(edge.size, edge.size, max(instant(self._clock()), edge.time), edge.root)
         group.known = self._known_arrivals(cursor, works)
         for work in works:
@@ -320,7 +325,7 @@ class Sequencer:
         if not group.size:
             return
         durable_step("journal.sign:before")
-        group.checkpoint = sign_checkpoint(self._origin, group.size, group.root, self._log_key)
+        group.checkpoint = sign_checkpoint(self._origin, group.size, group.root, *self._signers(group.size))
         durable_step("journal.sign:after")
         receipts = self._receipts([row for _, row, _ in group.arrivals if row.receipt is None], group)
         durable_step("journal.keep:before")
@@ -373,7 +378,33 @@ class Sequencer:
         for size, root in cursor.execute(query, (self._origin,)).fetchall():
             if merkle.root_at(self._node, size) != root:
                 raise AuditBroken(f"the unsigned head of size {size} has not the root of the tree: it is not signed")
-            self._keep_head(cursor, size, sign_checkpoint(self._origin, size, root, self._log_key))
+            self._keep_head(cursor, size, sign_checkpoint(self._origin, size, root, *self._signers(size)))
+
+    def _signers(self, size: int) -> list[SigningKey]:
+        """Who signs a head of this size: the key in force there, and at the first head under it the former one too.
+
+        Raises Misconfigured where one is not held here: perhaps the key was changed since this process began.
+        """
+        rows = self._keys_until(size)
+        query = "SELECT 1 FROM heads WHERE origin = ? AND size >= ? AND size < ? LIMIT 1"
+        if not rows or self._connection.execute(query, (self._origin, rows[0][0], size)).fetchone():
+            return [self._in_force(size)]
+        return [self._holding(key, size) for _, key in rows]
+
+    def _in_force(self, size: int) -> SigningKey:
+        """The key in force at a size. Raises Misconfigured as `_signers` does."""
+        rows = self._keys_until(size)
+        return self._holding(rows[0][1], size) if rows else self._first
+
+    def _keys_until(self, size: int) -> list[tuple[int, str]]:
+        """The key in force at a size and the one before it, each with its first size; none that was never changed."""
+        query = "SELECT first_size, key FROM own_keys WHERE name = 'log' AND first_size <= ? ORDER BY first_size DESC"
+        return self._connection.execute(f"{query} LIMIT 2", (size,)).fetchall()
+
+    def _holding(self, key: str, size: int) -> SigningKey:
+        if key not in self._held:
+            raise Misconfigured(f"the log's key was changed; a head of size {size} needs {key[:16]}…: start again")
+        return self._held[key]
 
     def _node(self, level: int, index: int) -> bytes:
         query = "SELECT hash FROM nodes WHERE level = ? AND idx = ?"

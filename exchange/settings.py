@@ -141,7 +141,8 @@ class SuiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     signing:     answers, receipts and reports: `ES256`, `EdDSA`, `RS256`, `PS256` or `SM2`
     checkpoints: heads of the log: `EdDSA` or `SM2`
-    Both keys are made at init; with a setting that does not fit its key the bus does not start.
+    Both keys are made at init; with a setting that does not fit its key the bus does not start. A key that took the
+    place of the first (`key rotate`) says itself by what it signs, whatever stands here.
     xml_sm2_signature, xml_sm3_digest: URIs of SM2 with SM3, and of SM3, in XML signatures of bureaus and bus alike
     """
 

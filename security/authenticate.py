@@ -6,12 +6,15 @@ name, a serial number or a thumbprint only finds it.
 
 import hashlib
 from datetime import datetime
+from typing import Final
 
 from security.cms import SignedContent
 from security.errors import Refusal
-from security.message import EnrolledCertificate, Principal
+from security.message import EnrolledCertificate, Principal, Use
 from security.pki import check_window, issuer_from_text, names_of
 from security.xmldsig import KeyReference
+
+SIGNS: Final[frozenset[Use]] = frozenset({"signing", "front"})
 
 
 class TrustList:
@@ -24,7 +27,7 @@ class TrustList:
     """
 
     def __init__(self, certificates: tuple[EnrolledCertificate, ...]) -> None:
-        ordered = sorted(certificates, key=lambda c: (c.use != "connection", c.not_before, c.fingerprint))
+        ordered = sorted(certificates, key=lambda c: (c.use in SIGNS, c.not_before, c.fingerprint))
         self._by_fingerprint = {c.fingerprint: c for c in ordered}
         names = [(names_of(c.der), c) for c in ordered]
         self._by_issuer_serial = {(n.issuer, n.serial): c for n, c in names}
@@ -88,10 +91,11 @@ class TrustList:
 def carrier_of(der: bytes | None, trust: TrustList, now: datetime) -> Principal | None:
     """Whose connection: the bureau of the TLS client certificate; None when none was shown or it does not count now.
 
-    A bureau's signing certificate shown in TLS maps to that bureau too: one bureau is one principal.
+    A bureau's signing certificate shown in TLS maps to that bureau too: one bureau is one principal. Its encryption
+    certificate opens no connection: an authority holds that key as well.
     """
     certificate = None if der is None else trust.by_der(der)
-    if certificate is None:
+    if certificate is None or certificate.use == "encryption":
         return None
     try:
         check_window(certificate, now)
@@ -118,13 +122,16 @@ def signer_of(certificate: EnrolledCertificate | None, sender: str, now: datetim
 def signing_certificate(certificate: EnrolledCertificate | None, now: datetime) -> EnrolledCertificate:
     """The same, whomever the envelope names as its sender: that is for a grant to judge (`security.delegation`).
 
-    Raises Refusal: `auth.certificate_unknown`, `auth.certificate_not_for_signing`, `auth.certificate_revoked`,
-    `auth.certificate_expired`.
+    Raises Refusal: `auth.certificate_unknown`, `auth.certificate_for_encryption`, `auth.certificate_not_for_signing`,
+    `auth.certificate_revoked`, `auth.certificate_expired`.
     """
-    # (1) enrolled  (2) for signing: a connection key lies on more machines than a signing key should
+    # (1) enrolled  (2) for signing: a connection key lies on more machines than a signing key should, and of an
+    # encryption key the authority that made it keeps a copy
     if certificate is None:
         raise Refusal("auth.certificate_unknown")
-    if certificate.use == "connection":
+    if certificate.use == "encryption":
+        raise Refusal("auth.certificate_for_encryption", certificate.fingerprint[:16])
+    if certificate.use not in SIGNS:
         raise Refusal("auth.certificate_not_for_signing", certificate.fingerprint[:16])
     # (3) in force now
     check_window(certificate, now)

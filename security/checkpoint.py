@@ -65,11 +65,16 @@ def log_key_of(kind: Literal["EdDSA", "SM2"], octets: bytes) -> PublicKey:
     return Sm2PublicKey(octets) if kind == "SM2" else Ed25519PublicKey.from_public_bytes(octets)
 
 
-def sign_checkpoint(origin: str, size: int, root: bytes, key: SigningKey) -> str:
-    """The signed note. By Ed25519 the same head gives the same text. Raises Misconfigured for another kind of key."""
-    name = key_id(note_name(origin), key.public_key)
+def sign_checkpoint(origin: str, size: int, root: bytes, *keys: SigningKey) -> str:
+    """The signed note, a line a key. By Ed25519 the same head gives the same text.
+
+    keys: the one in force, and at the first head under it the former one too
+
+    Raises Misconfigured for another kind of key.
+    """
     text = f"{origin}\n{size}\n{_base64(root)}\n"
-    return f"{text}\n{_DASH} {origin} {_base64(name + key.sign(text.encode()))}\n"
+    signed = [key_id(note_name(origin), key.public_key) + key.sign(text.encode()) for key in keys]
+    return f"{text}\n" + "".join(f"{_DASH} {origin} {_base64(octets)}\n" for octets in signed)
 
 
 def open_checkpoint(text: str, origin: str, public_key: PublicKey) -> Checkpoint:

@@ -36,6 +36,7 @@ class Keyring:
     references:      by name of the key, a path (relative to folder) or a `pkcs11:` URI; empty: the file
     passphrase_file: for all keys; None where there is none
     ask:             asks a person, where one can be asked, once for all keys
+    stems:           by name of the key, by what its files are called where not by that name
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Keyring:
         references: Mapping[str, str] | None = None,
         passphrase_file: Path | None = None,
         ask: Ask | None = None,
+        stems: Mapping[str, str] | None = None,
     ) -> None:
+        self._stems = stems or {}
         self._folder, self._file, self._ask, self._typed = folder, passphrase_file, ask, b""
         self._references = {name: text for name, text in (references or {}).items() if text}
 
@@ -59,11 +62,15 @@ class Keyring:
                 f"the {name} key is in a token, {self._references[name]}: TLS reads key files only; "
                 f"give this key a file, under a passphrase if it should be"
             )
-        return self._folder / self._references.get(name, f"{name}.key")
+        return self._folder / self._references.get(name, f"{self._stems.get(name, name)}.key")
+
+    def certificate_path(self, name: str) -> Path:
+        """The file of a key's certificate."""
+        return self._folder / f"{self._stems.get(name, name)}.pem"
 
     def load(self, name: str, *, certificate: bool = True) -> SigningKey:
         """A key, with its certificate where it has one. Raises Misconfigured naming file or token, and what to do."""
-        certificate_path = self._folder / f"{name}.pem" if certificate else None
+        certificate_path = self.certificate_path(name) if certificate else None
         if self.in_token(name):
             return self._load_from_token(name, certificate_path)
         return SigningKey.load(self.path(name), self.passphrase(name), certificate_path)

@@ -16,8 +16,9 @@ from security.sm2 import Sm3
 # What a delivery's evidence proves: signed by the bureau's key; by its front node's key; its digest signed by a named
 # person; or fetched by the bus itself, which proves only what the bus saw.
 EvidenceClass = Literal["signed", "fronted", "uploaded", "collected"]
-# A key's use: of the bureau itself, of the bureau's own front node 前置机, or for connections alone.
-Use = Literal["signing", "front", "connection"]
+# A key's use: of the bureau itself, of the bureau's own front node 前置机, or for connections alone. And of double
+# certificates (签名/加密) the encryption one, whose key an authority holds too: it proves nothing and connects nobody.
+Use = Literal["signing", "front", "connection", "encryption"]
 Action = Literal["push", "pull", "subscribe", "audit", "carry", "on_behalf_of"]
 
 

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from asn1crypto import algos, core, keys
 from asn1crypto import x509 as asn1_x509
@@ -65,7 +65,7 @@ def make_ca(name: str, now: datetime, kind: Kind = "ES256", key: SigningKey | No
     builder = _builder(subject, key.public_key, now - timedelta(days=1), now + timedelta(days=365 * CA_YEARS))
     builder = builder.issuer_name(subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_key_usage(certificates=True), critical=True)
+    builder = builder.add_extension(_key_usage("certificates"), critical=True)
     certificate_der = _signed(builder, key.public_key, key)
     return Authority(key.with_certificate(certificate_der), certificate_der)
 
@@ -82,13 +82,14 @@ def issue(
     """A certificate in DER for public_key, signed by the authority.
 
     subject: common name
-    use:     `connection` serves TLS on either side; `signing` and `front` may sign documents and open no connection
+    use:     `connection` serves TLS on either side; `signing` and `front` may sign documents and open no connection;
+             `encryption` is the other one of double certificates
     sans:    host names and IP addresses a TLS client may know the holder by
     """
     issuer = x509.load_der_x509_certificate(ca.certificate_der)
     builder = _builder(_name(subject), public_key, not_before, not_after).issuer_name(issuer.subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_key_usage(signing=use != "connection"), critical=True)
+    builder = builder.add_extension(_key_usage(use), critical=True)
     authority_key_id = x509.AuthorityKeyIdentifier(key_identifier(ca.key.public_key), None, None)
     builder = builder.add_extension(authority_key_id, critical=False)
     if use == "connection":
@@ -143,7 +144,8 @@ def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
     `auth.certificate_not_readable`: not DER of X.509;
     `signature.key_not_accepted`: the key is not P-256, RSA from 2048 bits, Ed25519 or SM2;
     `certificate.for_encryption`: the encryption one of a bureau's double certificates (签名/加密), given for signing;
-    `auth.certificate_not_for_signing`: a signing certificate whose key usage forbids signatures otherwise.
+    `auth.certificate_not_for_signing`: a signing certificate whose key usage forbids signatures otherwise;
+    `certificate.not_for_encryption`: an encryption certificate whose key usage does not say so, or allows signatures.
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
@@ -154,7 +156,9 @@ def enrolled(der: bytes, bureau: str, use: Use) -> EnrolledCertificate:
         names_of(der)
     except Exception as problem:  # whatever its reader trips over: one such certificate would stop every process later
         raise Refusal("auth.certificate_not_readable") from problem
-    if use != "connection":
+    if use == "encryption":
+        _check_only_encrypts(certificate)
+    elif use != "connection":
         _check_may_sign(certificate)
     return EnrolledCertificate(
         bureau=bureau,
@@ -220,14 +224,54 @@ def check_window(certificate: EnrolledCertificate, now: datetime) -> None:
         raise Refusal("auth.certificate_expired", f"valid from {window}")
 
 
-def _check_may_sign(certificate: x509.Certificate) -> None:
+def check_pair(signing: EnrolledCertificate, encryption: EnrolledCertificate) -> None:
+    """Return if two certificates are a pair (双证书, GM/T 0015): one holder's, by one authority, of two keys, the one
+    for signatures. Raises Refusal `certificate.not_a_pair`, `auth.certificate_not_for_signing`."""
+    one, other = (x509.load_der_x509_certificate(c.der) for c in (signing, encryption))
+    named = [c.subject.rfc4514_string() for c in (one, other)], [c.issuer.rfc4514_string() for c in (one, other)]
+    for subject_or_issuer in named:
+        if len(set(subject_or_issuer)) > 1:
+            raise Refusal("certificate.not_a_pair", " / ".join(subject_or_issuer)[:200])
+    if _issuing_key(one) != _issuing_key(other):
+        raise Refusal("certificate.not_a_pair", "two authorities of one name")
+    if spki(public_key_of(signing.der)) == spki(public_key_of(encryption.der)):
+        raise Refusal("certificate.not_a_pair", "one key in both")
+    usage = _usage_of(one)
+    if usage is None or not usage.digital_signature:
+        raise Refusal("auth.certificate_not_for_signing", "key usage: no digitalSignature")
+
+
+def _usage_of(certificate: x509.Certificate) -> x509.KeyUsage | None:
     try:
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
-        return
+        return None
+
+
+def _issuing_key(certificate: x509.Certificate) -> bytes | None:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _encrypts(usage: x509.KeyUsage) -> bool:
+    return usage.key_encipherment or usage.data_encipherment or usage.key_agreement
+
+
+def _check_only_encrypts(certificate: x509.Certificate) -> None:
+    usage = _usage_of(certificate)
+    if usage is None or not _encrypts(usage):
+        raise Refusal("certificate.not_for_encryption", "key usage: no encipherment, no keyAgreement")
     if usage.digital_signature or usage.content_commitment:
+        raise Refusal("certificate.not_for_encryption", "key usage: signatures too")
+
+
+def _check_may_sign(certificate: x509.Certificate) -> None:
+    usage = _usage_of(certificate)
+    if usage is None or usage.digital_signature or usage.content_commitment:
         return
-    if usage.key_encipherment or usage.data_encipherment or usage.key_agreement:
+    if _encrypts(usage):
         raise Refusal("certificate.for_encryption", "key usage: encryption only")
     raise Refusal("auth.certificate_not_for_signing", "key usage: no digitalSignature, no contentCommitment")
 
@@ -245,13 +289,14 @@ def _builder(
     return builder.add_extension(x509.SubjectKeyIdentifier(key_identifier(public_key)), critical=False)
 
 
-def _key_usage(*, certificates: bool = False, signing: bool = False) -> x509.KeyUsage:
+def _key_usage(what: Use | Literal["certificates"]) -> x509.KeyUsage:
+    certificates, encryption = what == "certificates", what == "encryption"
     return x509.KeyUsage(
-        digital_signature=not certificates,
-        content_commitment=signing,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
+        digital_signature=not (certificates or encryption),
+        content_commitment=what in ("signing", "front"),
+        key_encipherment=encryption,
+        data_encipherment=encryption,
+        key_agreement=encryption,
         key_cert_sign=certificates,
         crl_sign=certificates,
         encipher_only=False,

@@ -29,6 +29,7 @@ class SoftHsm:
         self.configuration.write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")
         self.pin_file = folder / "pin"
         self.pin_file.write_text(f"{PIN}\n")
+        self.pin_file.chmod(0o600)
         self._tool("--init-token", "--free", "--label", TOKEN, "--so-pin", "so-4711", "--pin", PIN)
 
     def take(self, key: SigningKey, label: str, id: str = "") -> str:

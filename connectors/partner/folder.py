@@ -82,6 +82,10 @@ class PartnerFolder:
         except (OSError, msgspec.MsgspecError) as problem:
             raise Misconfigured(f"{self.path / 'anchors.json'}: {problem}") from problem
 
+    def replace_anchors(self, anchors: Anchors) -> None:
+        """Keep anchors in place of those until now."""
+        self._write(self.path / "anchors.json", msgspec.json.format(msgspec.json.encode(anchors)) + b"\n")
+
     def answerers(self) -> tuple[EnrolledCertificate, ...]:
         """The certificates that the bus may sign answers with."""
         anchors = self.anchors

@@ -190,6 +190,10 @@ class Partner:
             self._heads.follow(page.Checkpoint, _consistency(page.ConsistencyProof))
         return OwnEntries(tuple(found), page.Count, page.Next)
 
+    def changes_of_keys(self) -> bytes:
+        """What the bus says of its keys' changes, for `anchors update`; nothing of it is believed yet."""
+        return listing.changes_of_keys(self._session(), self._url, self._heads.known_size())
+
     def ownership(
         self, component: str, on: date | None = None, *, purpose: str, case_number: str | None = None
     ) -> Ownership:

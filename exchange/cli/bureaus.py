@@ -27,6 +27,7 @@ USE_WORDS: Final[dict[Use, str]] = {
     "signing": "signing key",
     "front": "front node (前置机), a signing key of its own",
     "connection": "TLS client key",
+    "encryption": "encryption key, the other one of double certificates (签名/加密)",
 }
 TARGETS = (
     "a feed to push into; ownership, components or changes to pull; changes to subscribe to; a bureau to carry for"
@@ -50,7 +51,8 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     enrol.add_argument("--role", help="supplier, case-system, officer … (as it is; of a new bureau supplier)")
     for use, says in USE_WORDS.items():
         enrol.add_argument(f"--{use}", type=Path, metavar="PEM", help=f"certificate of the bureau's {says}")
-        enrol.add_argument(f"--{use}-csr", type=Path, metavar="FILE", help="or a request (PKCS#10) for one")
+        if use != "encryption":  # its key is made by the authority, which keeps a copy: nobody asks us for one
+            enrol.add_argument(f"--{use}-csr", type=Path, metavar="FILE", help="or a request (PKCS#10) for one")
     enrol.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where those made here go")
     enrol.add_argument(
         "--new-keys", type=Path, metavar="DIR", help="make keys and certificates in DIR/BUREAU (a trial)"
@@ -139,6 +141,7 @@ def make_partner(
     Raises Refusal `registry.code_invalid`, Misconfigured where the folder holds keys already.
     """
     check_code(code)  # first: the code becomes a path
+    app.check_key_apart(settings, folder)
     now, ca = app.utc_now(), app.authority(settings)
     until = now + timedelta(days=TRIAL_DAYS)
     keys: dict[Use, SigningKey] = {}
@@ -184,7 +187,7 @@ def _brought(options: argparse.Namespace, settings: Settings) -> Iterator[tuple[
     """The certificates that the bureau brought, and those made here for its requests, each written out."""
     now = app.utc_now()
     for use in get_args(Use):
-        certificate, request = getattr(options, use), getattr(options, f"{use}_csr")
+        certificate, request = getattr(options, use), getattr(options, f"{use}_csr", None)
         if certificate:
             der = _der(certificate)
             if use == "connection":  # in the handshake only what a known authority issued is let in

@@ -16,6 +16,7 @@ from exchange.cli import (
     export,
     feeds,
     held,
+    keys,
     partner,
     people,
     serving,
@@ -27,7 +28,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export),
-    *(held, evidence, erasure, audit, witness, doctor),
+    *(held, evidence, erasure, keys, audit, witness, doctor),
 )
 
 

@@ -48,6 +48,8 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "erasure carry": ("audit",),
     "spill ask": ("audit",),
     "spill purge": ("audit",),
+    "key propose": ("system",),
+    "key rotate": ("system",),
     "held release": ("system",),
     "held refuse": ("system",),
     # With details; what anybody sees of an entry has no case, no query, no message id.
@@ -117,7 +119,8 @@ def add_person_options(parser: argparse.ArgumentParser, *, required: bool = True
 
 @contextmanager
 def registry(settings: Settings) -> Iterator[Registry]:
-    """The registry, opened beside whatever runs."""
+    """The registry, opened beside whatever runs. Raises Misconfigured where keys lie as they must not."""
+    app.check_keys_placed(settings)
     with closing(app.open_journal(settings)) as journal, closing(app.open_registry(settings, journal)) as opened:
         yield opened
 
@@ -239,7 +242,10 @@ def _public_pem(options: argparse.Namespace) -> str:
     if options.new_key == bool(options.public_key):
         raise Misconfigured("give either --public-key PEM, or --new-key for a trial")
     if options.new_key:
-        officer = new_officer(options.name, people_of(settings_of(options), options.people))
+        settings = settings_of(options)
+        people = people_of(settings, options.people)
+        app.check_key_apart(settings, people)
+        officer = new_officer(options.name, people)
         return officer.key.public_pem().decode()
     try:
         pem: bytes = options.public_key.read_bytes()

@@ -47,6 +47,7 @@ def _init(options: argparse.Namespace) -> int:
     if len(_named(options)["security"]) < FEWEST_SECURITY:
         raise Refusal("founding.too_few", f"--security ≥ {FEWEST_SECURITY}")
     people = people_of(settings, options.people)
+    app.check_key_apart(settings, people)
     founders = [_founder(said, role, people) for role, named in _named(options).items() for said in named]
     anchors = app.initialise(settings, options.edition, founders, app.utc_now())
     made = {
@@ -95,6 +96,7 @@ def _serve(options: argparse.Namespace) -> int:
     if options.role == "worker":
         app.work(settings)
         return 0
+    demo = app.serves_demo(settings)  # before a socket is opened that others could reach
     port = settings.https.port if options.https_port is None else options.https_port
     listening = listen(settings.https.host, port)
     url = f"https://{settings.https.host}:{listening.getsockname()[1]}"
@@ -109,6 +111,8 @@ def _serve(options: argparse.Namespace) -> int:
             sys.stdout.flush()
         else:
             say(f"甬通已就绪 {settings.bus.origin} is open at {url} {mqtt_url}   (Ctrl-C stops it)")
+        if demo:
+            say("演示密钥，仅限本机，不得用于正式数据 DEMO keys: this machine only, no real data")
 
     app.serve(settings, listening, mqtt_listening, with_worker=options.role == "all", ready=ready)
     return 0

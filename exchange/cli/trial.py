@@ -71,7 +71,7 @@ class Trial:
             "evidence": evidence or {},
         }
         self.settings = _write_settings(folder, city, edition, more)
-        app.initialise(self.settings, edition, FOUNDERS, app.utc_now())
+        app.initialise(self.settings, edition, FOUNDERS, app.utc_now(), demo=True)
         people = self.settings.at(PEOPLE)
         people.mkdir(mode=0o700)
         for officer, _, _ in FOUNDERS:

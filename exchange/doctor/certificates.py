@@ -22,8 +22,6 @@ from security.pki import check_window
 from security.revocation import GRACE
 from security.sealing import SealingKey
 
-KEYS: Final = ("ca", "tls", "answer", "log")
-SECRETS: Final = ("outcome.secret", "evidence.key")
 CERTIFICATES: Final = ("ca.pem", "tls.pem", "answer.pem")
 SOON_DAYS, URGENT_DAYS = 30, 7
 QUIET: Final = ("chain.expired", "auth.certificate_expired", "auth.certificate_revoked")  # of one with a successor
@@ -48,7 +46,10 @@ def keys_are_there(bus: Examined) -> Iterator[Check]:
 def _secrets(bus: Examined) -> list[Path]:
     """Every file that must be kept: secrets, and the keys that lie in no token."""
     keyring = app.keyring_of(bus.settings, attended=False)
-    return [*(keyring.path(name) for name in KEYS if not keyring.in_token(name)), *(bus.keys / n for n in SECRETS)]
+    return [
+        *(keyring.path(name) for name in app.KEYS if not keyring.in_token(name)),
+        *(bus.keys / n for n in app.SECRETS),
+    ]
 
 
 def keys_are_private(bus: Examined) -> Iterator[Check]:
@@ -129,7 +130,10 @@ def anchors_are_ours(bus: Examined) -> Iterator[Check]:
     anchors = app.anchors_of(bus.settings)
     keyring = app.keyring_of(bus.settings, attended=False)
     log_key = log_key_octets(keyring.load("log", certificate=False).public_key).hex()
-    answer, known = _own(bus, "answer"), [der_of_pem(pem.encode()) for pem in anchors.receipt_certificates]
+    answer, known = (
+        app.own_certificate(bus.settings, "answer"),
+        [der_of_pem(pem.encode()) for pem in anchors.receipt_certificates],
+    )
     wrong = [
         *(["origin"] if anchors.origin != bus.settings.bus.origin else []),
         *(["log_key"] if anchors.log_key != log_key else []),
@@ -277,7 +281,7 @@ def _problem(one: EnrolledCertificate, trust: TrustList, bus: Examined) -> Refus
 
 
 def _own(bus: Examined, name: str) -> bytes:
-    return der_of_pem((bus.keys / f"{name}.pem").read_bytes())
+    return app.own_certificate(bus.settings, name)
 
 
 def _mode(path: Path) -> int:

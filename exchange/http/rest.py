@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from exchange.anchor_updates import make_update
 from exchange.bus import Bus
 from exchange.http.envelopes import instant
 from exchange.http.own_entries import MOST as MOST_ENTRIES
@@ -85,6 +86,7 @@ class RestDoor:
             self._route("/audit/checkpoint", self.checkpoint),
             self._route("/audit/consistency", self.consistency),
             self._route("/audit/inclusion", self.inclusion),
+            self._route("/audit/anchors", self.anchors),
         ]
 
     async def ownership(self, request: Request) -> Response:
@@ -230,6 +232,15 @@ class RestDoor:
             raise Refusal("audit.no_such_size", f"{index}, {size}")
         nodes = self._bus.journal.inclusion(index, size)
         return self._answer(admitted, {"index": index, "size": size, "nodes": [node.hex() for node in nodes]})
+
+    async def anchors(self, request: Request) -> Response:
+        """Every change of the bus's own keys, each with its proofs: anchors follow it without believing this answer."""
+        query = _query(request, "known")
+        known = _integer({"known": "0"} | query, "known")
+        await self._admitted(request, "deliveries", query)
+        changes = self._bus.registry.key_changes()
+        update = await asyncio.to_thread(make_update, self._bus.journal, changes, known)
+        return Response(update, headers=UNSIGNED, media_type=JSON)
 
     async def _own_delivery(self, request: Request) -> tuple[Admitted, str]:
         message_id: str = request.path_params["message_id"]

@@ -103,6 +103,7 @@ def test_while_the_token_is_away_what_comes_waits_and_nothing_is_lost(
 def test_a_bus_whose_key_files_lie_under_a_passphrase(tmp_path: Path) -> None:
     secret = tmp_path / "passphrase"
     secret.write_text("three plain words\n")
+    secret.chmod(0o600)
     with both_acts(tmp_path, {"keys": {"passphrase_file": str(secret)}}) as acts:
         acts.trial.grant("made-up", "push", FEED)
         keys = acts.trial.folder / "keys"

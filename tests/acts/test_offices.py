@@ -32,6 +32,8 @@ ARGUMENTS = {
     "erasure carry": ["d-none"],
     "spill ask": ["m-1", "--ground", "g"],
     "spill purge": ["d-none"],
+    "key propose": ["log", "--ground", "g"],
+    "key rotate": ["d-none"],
     "held release": ["m-1"],
     "held refuse": ["m-1"],
     "audit search": ["--type", "read"],

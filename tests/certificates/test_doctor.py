@@ -231,7 +231,7 @@ FAULTS: dict[str, tuple[Callable[[Bus], object], str, str]] = {
     "keys among the state": (keys_into_state, "keys.private", "state/keys"),
     "a key of another certificate": (another_key, "keys.tls", "tls.key"),
     "a certificate of another authority": (another_ca, "chain.tls", "CN=tls, serial"),
-    "own certificates ended": (no_more_days, "chain.answer", "chain.expired: CN=yongtong.demo.invalid answer, serial"),
+    "own certificates ended": (no_more_days, "chain.answer", "CN=yongtong.demo.invalid DEMO answer, serial"),
     "own certificates end": (no_more_days, "days.own", "answer"),
     "anchors of another log": (anchors_of_another, "keys.anchors", "log_key"),
     "another evidence key": (

@@ -1,0 +1,183 @@
+"""How a partner's anchors follow a change of the bus's keys, with no trust in whoever carries the news.
+
+An update is, for each change, a head that the key in force signed, which the partner knows already (and, where it is
+the log's key that changed, the new one too), and under it, each proven, every decision on which the change rests: from
+the founding that the anchors name, over each office, to the two persons who decided it and the entry of the day. So a
+thief of a key of the log alone persuades nobody: he lacks the two persons' keys. Theirs alone lack the log's.
+"""
+
+import base64
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from exchange.decisions import ENTRY, AnchorBody, Decided, Standing, bears_on_keys
+from exchange.entry import Leaf, commitment
+from exchange.journal import Journal
+from security import merkle
+from security.anchors import Anchors
+from security.checkpoint import Checkpoint, log_key_of, open_checkpoint
+from security.errors import Refusal
+from security.pki import pem_of
+
+MOST_CHANGES: Final = 1_000
+
+
+class ProvenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A decision as the log has it. leaf, detail: the very text; salt, proof: hex, proof under the change's head."""
+
+    index: int
+    leaf: str
+    salt: str
+    detail: str
+    proof: list[str]
+
+
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One change. checkpoint: the first head over it; consistency: hex, between it and the largest head before it."""
+
+    checkpoint: str
+    entries: list[ProvenEntry]
+    consistency: list[str]
+
+
+class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every change of the bus's keys, oldest first. known: the size with which consistency begins, of the partner's
+    last head."""
+
+    origin: str
+    known: int
+    changes: list[Change]
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """A change that holds: the anchors after it, whether it was news, and the head under which it was proven.
+
+    nodes: prove that it is of one log with the largest head before it
+    """
+
+    anchors: Anchors
+    is_new: bool
+    checkpoint: str
+    size: int
+    nodes: tuple[bytes, ...]
+
+
+def changed_anchors(anchors: Anchors, index: int, body: AnchorBody) -> Anchors:
+    """The anchors after a change; the same where they have it. index: of the entry that carried it out."""
+    if body.name == "answer":
+        return anchors.with_receipt_certificate(pem_of(base64.b64decode(body.certificate)).decode())
+    if anchors.knows_log_key(body.key):
+        return anchors
+    return anchors.with_log_key(body.key, _log_kind(body), index)
+
+
+def make_update(journal: Journal, changes: list[tuple[int, AnchorBody]], known: int) -> bytes:
+    """The update, JSON. changes: with the entries that carried them out; known: of the partner's last head."""
+    made, largest = list[Change](), known
+    bearing = list(_bearing(journal, changes[-1][0])) if changes else []
+    for index, _ in changes:
+        checkpoint, size = journal.first_checkpoint_over(index)
+        if not size:
+            break
+        entries = [_proven(journal, entry, size) for entry in bearing if entry[0] <= index]
+        first, second = sorted((largest, size))
+        nodes = journal.consistency(first, second) if first > 0 and second <= journal.size() else ()
+        made.append(Change(checkpoint, entries, [node.hex() for node in nodes]))
+        largest = second
+    return msgspec.json.encode(Update(journal.origin, known, made))
+
+
+def read_update(octets: bytes) -> Update:
+    """An update as it came. Raises Refusal `anchor.update_invalid`."""
+    try:
+        update = msgspec.json.decode(octets, type=Update)
+    except (msgspec.MsgspecError, UnicodeError) as problem:
+        raise _invalid("not readable") from problem
+    if len(update.changes) > MOST_CHANGES:
+        raise _invalid(f"{len(update.changes)} changes")
+    return update
+
+
+def follow_changes(update: Update, anchors: Callable[[], Anchors]) -> Iterator[Followed]:
+    """Each change, once it holds under those before it.
+
+    anchors: as they stand; asked before each change, for whoever follows keeps them in between
+
+    Raises Refusal `anchor.update_invalid`, `audit.checkpoint_invalid`.
+    """
+    for change in update.changes:
+        known = anchors()
+        if update.origin != known.origin:
+            raise _invalid(f"of another origin, {update.origin[:80]}")
+        head = known.head(change.checkpoint)  # by a key that is trusted already: the former one, where it changed
+        index, body = _decided(change, head, known)
+        changed = changed_anchors(known, index, body)
+        if body.name == "log":
+            open_checkpoint(change.checkpoint, known.origin, log_key_of(_log_kind(body), bytes.fromhex(body.key)))
+        nodes = tuple(map(_unhex, change.consistency))
+        yield Followed(changed, changed != known, change.checkpoint, head.size, nodes)
+
+
+def _decided(change: Change, head: Checkpoint, anchors: Anchors) -> tuple[int, AnchorBody]:
+    """The change that these entries carry out last, once each stands under the head and all of them hold."""
+    standing, last = Standing(anchors.origin, anchors.founding), -1
+    for entry in change.entries:
+        if entry.index <= last:
+            raise _invalid("entries out of order")
+        last = entry.index
+        standing.take(_entered(entry, head))
+    if not standing.key_changes or standing.key_changes[-1][0] != last:
+        why = standing.troubles[-1].code if standing.troubles else "nothing is carried out"
+        raise _invalid(f"two persons of the founding's did not decide it: {why}")
+    return standing.key_changes[-1]
+
+
+def _entered(entry: ProvenEntry, head: Checkpoint) -> Decided:
+    octets, path = entry.leaf.encode(), [_unhex(node) for node in entry.proof]
+    if not merkle.verify_inclusion(merkle.leaf_hash(octets), entry.index, head.size, path, head.root):
+        raise _invalid(f"entry {entry.index} is not under the head of size {head.size}")
+    try:
+        leaf = msgspec.json.decode(octets, type=Leaf)
+        detail = msgspec.json.decode(entry.detail, type=dict[str, str | int])
+    except msgspec.MsgspecError as problem:
+        raise _invalid(f"entry {entry.index} is not readable") from problem
+    if leaf.type != ENTRY or commitment(_unhex(entry.salt), entry.detail.encode()) != leaf.detail:
+        raise _invalid(f"entry {entry.index} does not say that")
+    return Decided(entry.index, leaf.time, leaf.outcome, detail)
+
+
+_Committed = tuple[int, bytes, bytes, bytes]  # index, leaf, salt, detail
+
+
+def _bearing(journal: Journal, last: int) -> Iterator[_Committed]:
+    """The decisions on which a change of keys may rest, up to an entry."""
+    for index in journal.decisions_up_to(last):
+        leaf, salt, detail = journal.committed(index)
+        if salt is None or detail is None:
+            continue
+        said = msgspec.json.decode(detail, type=dict[str, str | int])
+        if bears_on_keys(msgspec.json.decode(leaf, type=Leaf).outcome, said):
+            yield index, leaf, salt, detail
+
+
+def _proven(journal: Journal, entry: _Committed, size: int) -> ProvenEntry:
+    index, leaf, salt, detail = entry
+    path = journal.inclusion(index, size)
+    return ProvenEntry(index, leaf.decode(), salt.hex(), detail.decode(), [node.hex() for node in path])
+
+
+def _log_kind(body: AnchorBody) -> Literal["EdDSA", "SM2"]:
+    return "SM2" if body.algorithm == "SM2" else "EdDSA"
+
+
+def _unhex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as problem:
+        raise _invalid("not hex") from problem
+
+
+def _invalid(detail: str) -> Refusal:
+    return Refusal("anchor.update_invalid", detail)

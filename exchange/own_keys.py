@@ -1,0 +1,69 @@
+"""Which of its own keys a bus signs with: what each change wrote down, in the transaction of its entry.
+
+The entry decides; the rows only find the files. Where rows and log differ the bus does not open (`exchange.app`).
+"""
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from exchange.journal_file import NAME
+from security.errors import Misconfigured
+from security.keys import Algorithm
+
+Changeable = Literal["answer", "log"]
+_KEY: Final = re.compile(r"[0-9a-f]{64,128}")
+
+
+class OwnKey(msgspec.Struct, frozen=True):
+    """One key, from a size of the log on.
+
+    first_size: the first head that it signs; 0 for the key of `init`
+    key:        of the log its octets, of answers the SHA-256 of the certificate; hex
+    algorithm:  by which it signs
+    """
+
+    name: Changeable
+    first_size: int
+    key: str
+    algorithm: Algorithm
+
+    @property
+    def stem(self) -> str:
+        """By what its files are called."""
+        return stem_of(self.name, self.key) if self.first_size else self.name
+
+
+def stem_of(name: Changeable, key: str) -> str:
+    """By what the files of a key are called that came after the first. Raises Misconfigured: it becomes a path."""
+    if not _KEY.fullmatch(key):
+        raise Misconfigured(f"the journal names a {name} key that is none: {key!r:.40}")
+    return f"{name}-{key[:16]}"
+
+
+def own_keys(state: Path) -> dict[str, list[OwnKey]]:
+    """By name, the keys in the order in which they came; none that was never changed."""
+    path, found = state / NAME, dict[str, list[OwnKey]]()
+    if not path.exists():
+        return found
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            rows = connection.execute(
+                "SELECT name, first_size, key, algorithm FROM own_keys ORDER BY name, first_size"
+            ).fetchall()
+        except sqlite3.OperationalError:  # of a version before; opening the journal brings it up
+            return found
+    for row in rows:
+        found.setdefault(row[0], []).append(OwnKey(*row))
+    return found
+
+
+def first_head_is_signed(state: Path, first_size: int) -> bool:
+    """Whether a head from this size on is signed: until then it needs the former key too."""
+    with closing(sqlite3.connect(state / NAME)) as connection:
+        query = "SELECT 1 FROM heads WHERE size >= ? AND note NOT NULL LIMIT 1"
+        return connection.execute(query, (first_size,)).fetchone() is not None
