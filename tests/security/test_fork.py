@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from security import merkle
@@ -37,6 +37,7 @@ class Tree:
         return [*whole, *nodes] if first < second else []
 
 
+@settings(deadline=None)
 @given(st.integers(1, 90), st.data())
 def test_two_heads_of_two_logs_prove_it_whatever_their_sizes(second: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(1, second))
@@ -48,6 +49,7 @@ def test_two_heads_of_two_logs_prove_it_whatever_their_sizes(second: int, data: 
     assert fork.continued == merkle.root_of(other.hashes[:first]) != fork.first.root
 
 
+@settings(deadline=None)
 @given(st.integers(1, 90), st.data())
 def test_two_heads_of_one_log_never_make_a_fork_proof(second: int, data: st.DataObject) -> None:
     """Whatever nodes are shown: the true ones, true ones of other sizes, or such with one exchanged or left out."""
