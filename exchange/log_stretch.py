@@ -4,6 +4,7 @@ Public face: `read_stretch`. Whatever is wrong is named, and nothing raises. `py
 START STOP` is the same in a process of its own, which writes what it found as JSON.
 """
 
+import gc
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -144,7 +145,8 @@ class _Stretch:
         self._time = times[-1]
         self._read.erased += len(committed) - len(kept)
         for index, leaf in zip(piece, leaves, strict=True):
-            self._owes_row(index, leaf)
+            if leaf.type in self._read.without_row:
+                self._owes_row(index, leaf)
         return True
 
     def _is_tree(self, piece: range, octets: Sequence[bytes]) -> bool:
@@ -272,5 +274,6 @@ def _all_commit(kept: Sequence[tuple[str, Any, Any]]) -> bool:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a short life without cycles
     stretch = range(int(sys.argv[3]), int(sys.argv[4]))
     sys.stdout.buffer.write(msgspec.json.encode(read_stretch(Path(sys.argv[1]), sys.argv[2], stretch)))
