@@ -51,7 +51,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 _MEMBERS = {"feed_digest": "feedDigest", "trust_digest": "trustDigest"}
 
 
-class Leaf(msgspec.Struct, rename=_MEMBERS, forbid_unknown_fields=True):
+class Leaf(msgspec.Struct, rename=_MEMBERS, forbid_unknown_fields=True, gc=False):
     """The leaf itself. Members stand in JCS order, so that plain encoding is canonical.
 
     detail: hex of SHA-256(0x02 ‖ salt ‖ JCS(detail)); time: UTC, RFC 3339 with six decimals

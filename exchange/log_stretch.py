@@ -4,6 +4,7 @@ Public face: `read_stretch`. Whatever is wrong is named, and nothing raises. `py
 START STOP` is the same in a process of its own, which writes what it found as JSON.
 """
 
+import gc
 import sqlite3
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -148,7 +149,8 @@ class _Stretch:
         if len(kept) < len(committed):
             self._read.erased |= {index for index, salt, detail in details if salt is detail is None}
         for index, leaf in zip(piece, leaves, strict=True):
-            self._owes_row(index, leaf)
+            if leaf.type in self._read.without_row:
+                self._owes_row(index, leaf)
         return True
 
     def _is_tree(self, piece: range, octets: Sequence[bytes]) -> bool:
@@ -276,5 +278,6 @@ def _all_commit(kept: Sequence[tuple[str, Any, Any]]) -> bool:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a short life without cycles
     stretch = range(int(sys.argv[3]), int(sys.argv[4]))
     sys.stdout.buffer.write(msgspec.json.encode(read_stretch(Path(sys.argv[1]), sys.argv[2], stretch)))
