@@ -75,12 +75,13 @@ async def get_report(delivery: Delivery, version: Version, bus: Bus) -> etree._E
     """`GetReport`: what became of one's own delivery, with its report once there is one."""
     admitted, verified = await _admitted(delivery, bus, "deliveries", "GetReport")
     sender, message_id = admitted.principal.bureau, verified.text("DeliveryMessageId")
+    report = bus.journal.report(sender, message_id)  # before its status, which goes ahead of it
     row = bus.journal.inbox(sender, message_id)
     if row is None:
         raise Refusal("delivery.unknown", message_id)
     answer = answer_to(verified, version, now=bus.clock(), recipient=sender)
-    put(answer, "Status", row.status)
-    report = bus.journal.report(sender, message_id)
+    # Finished is a delivery when its report is signed: who asks until it no longer waits gets the report then.
+    put(answer, "Status", row.status if report is not None else "waiting")
     if report is not None:
         put(answer, "Report", report.decode("ascii"))
         put_known_consistency(answer, verified, document_tree_size(report), bus)
