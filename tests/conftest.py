@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.softhsm import SoftHsm, a_token
 
 ROOT = Path(__file__).parent.parent
+settings.register_profile("ours", deadline=None)  # a busy machine is no failed property
+settings.load_profile("ours")
 SHARED = Path(os.environ.get("YONGTONG_DATA", ROOT.parent / "shared" / "data"))
 
 

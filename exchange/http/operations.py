@@ -11,6 +11,7 @@ from lxml import etree
 
 from connectors.transports.multipart import put_together
 from exchange.bus import Bus
+from exchange.entry import Erased
 from exchange.http.answers import put_changes, put_component, put_near, put_ownership
 from exchange.http.envelopes import Version, answer_to, put
 from exchange.http.own_entries import USUAL as ENTRIES
@@ -19,7 +20,6 @@ from exchange.http.proofs import checkpoint_size, document_tree_size, put_known_
 from exchange.http.reads import changes_within, component_within, nearest_within, ownership_within
 from exchange.http.uploading import begin_upload, upload_chunk
 from exchange.intake import Admitted, Received, admit, recall, receive
-from exchange.journal import InboxRow
 from exchange.publication import USUAL, VIEW
 from security.errors import Refusal, Unavailable
 from security.message import Delivery
@@ -77,14 +77,14 @@ async def get_receipt(delivery: Delivery, version: Version, bus: Bus) -> etree._
         raise Refusal("delivery.unknown", message_id)
     answer = answer_to(verified, version, now=bus.clock(), recipient=admitted.principal.bureau)
     put(answer, "Receipt", receipt.decode("ascii"))
-    _put_erased(answer, bus.journal.inbox(admitted.principal.bureau, message_id), bus)
+    row = bus.journal.inbox(admitted.principal.bureau, message_id)
+    _put_erased(answer, bus.journal.content_erased(row) if row else None)
     put_known_consistency(answer, verified, document_tree_size(receipt), bus)
     return answer
 
 
-def _put_erased(answer: etree._Element, row: InboxRow | None, bus: Bus) -> None:
+def _put_erased(answer: etree._Element, erased: Erased | None) -> None:
     """`ContentErasedOn`, where the content of a delivery was erased by decision."""
-    erased = bus.journal.content_erased(row) if row else None
     if erased is not None:
         put(answer, "ContentErasedOn", erased.day)
 
@@ -93,13 +93,15 @@ async def get_report(delivery: Delivery, version: Version, bus: Bus) -> etree._E
     """`GetReport`: what became of one's own delivery, with its report once there is one."""
     admitted, verified = await _admitted(delivery, bus, "deliveries", "GetReport")
     sender, message_id = admitted.principal.bureau, verified.text("DeliveryMessageId")
+    report = bus.journal.report(sender, message_id)  # before its status, which goes ahead of it
     row = bus.journal.inbox(sender, message_id)
     if row is None:
         raise Refusal("delivery.unknown", message_id)
     answer = answer_to(verified, version, now=bus.clock(), recipient=sender)
-    put(answer, "Status", row.status)
-    _put_erased(answer, row, bus)
-    report = bus.journal.report(sender, message_id)
+    erased = bus.journal.content_erased(row)
+    # Finished is a delivery when its report is signed: who asks until it no longer waits gets the report then.
+    put(answer, "Status", row.status if report is not None or erased is not None else "waiting")
+    _put_erased(answer, erased)
     if report is not None:
         put(answer, "Report", report.decode("ascii"))
         put_known_consistency(answer, verified, document_tree_size(report), bus)
