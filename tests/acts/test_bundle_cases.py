@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from lxml import etree
 
 from connectors.partner.folder import PartnerFolder
-from connectors.transports.multipart import MediaType, put_together, take_apart
+from connectors.transports.multipart import put_together
 from exchange import app
 from exchange.attestations import Attestations
 from exchange.bundle_check import BundleVerdict, verify_bundle
@@ -26,11 +26,12 @@ from exchange.cli.people import registry
 from exchange.cli.trial import AUDITOR, PROPOSER
 from exchange.processing import process
 from exchange.registry import Bureau
+from exchange.uploads import Upload
 from security import bundle, pki
 from security.anchors import Anchors
 from security.bundle import MANIFEST, sign_manifest
 from security.keys import SigningKey, generate
-from security.message import Delivery, in_memory
+from security.message import Content, Delivery, in_memory
 from security.wss import sign
 from tests.acts.bench_of_one import FEED, REGISTER, SOAP, YT, Acts, both_acts, covers
 from tests.acts.bundles import Parts, packed, row, says, states
@@ -79,42 +80,67 @@ def checked(acts: Acts, message_id: str, sender: str = "made-up") -> BundleVerdi
 # Every envelope and form.
 
 
-def with_attachment(acts: Acts, message_id: str, content: bytes) -> Delivery:
-    """A SubmitDelivery with its content as an MTOM part."""
+def signed(acts: Acts, operation: str, members: dict[str, str | None]) -> bytes:
+    """A request of `made-up`; a member that is None holds the Include of an attachment."""
     envelope = etree.Element(f"{{{SOAP}}}Envelope", nsmap={"s": SOAP})
     body = etree.SubElement(envelope, f"{{{SOAP}}}Body")
-    element = etree.SubElement(body, f"{YT}SubmitDelivery", nsmap={None: YT[1:-1]})
-    members = {
+    element = etree.SubElement(body, f"{YT}{operation}", nsmap={None: YT[1:-1]})
+    for name, text in members.items():
+        child = etree.SubElement(element, YT + name)
+        child.text = text
+        if name == "ContentDigest":
+            child.set("algorithm", "SHA-256")
+        if text is None:
+            etree.SubElement(child, "{http://www.w3.org/2004/08/xop/include}Include", href="cid:content@yongtong")
+    key, now = acts.folder.signing, acts.bus.clock()
+    return sign(envelope, key, key.certificate_der or b"", created=now, expires=now + timedelta(minutes=5))
+
+
+def names_of(acts: Acts, message_id: str, content: bytes) -> dict[str, str | None]:
+    return {
         "Sender": "made-up",
         "Recipient": acts.bus.origin,
         "MessageId": message_id,
         "Feed": FEED,
         "ContentType": "text/csv",
         "ContentDigest": in_memory(content).digest.hex,
-        "Content": None,
     }
-    for name, text in members.items():
-        child = etree.SubElement(element, YT + name)
-        child.text = text
-        if name == "ContentDigest":
-            child.set("algorithm", "SHA-256")
-    etree.SubElement(child, "{http://www.w3.org/2004/08/xop/include}Include", href="cid:content@yongtong")
-    key, now = acts.folder.signing, acts.bus.clock()
-    octets = sign(envelope, key, key.certificate_der or b"", created=now, expires=now + timedelta(minutes=5))
-    raw = in_memory(put_together(octets, in_memory(content)).read())
-    boundary = raw.read().partition(b"\r\n")[0].removeprefix(b"--").decode()
-    related = take_apart(raw, MediaType("multipart/related", {"boundary": boundary}), max_envelope_bytes=raw.size)
-    path = acts.folder.path
-    carrier = SigningKey.load(path / "connection.key", certificate_path=path / "connection.pem")
-    attached = (related.attachment, related.attachment_id)
-    return Delivery("soap", carrier.certificate_der, "127.0.0.1", related.envelope, raw, now, *attached)
 
 
-def test_an_attachment_is_verified_with_its_envelope(acts: Acts) -> None:
-    acts.receive(with_attachment(acts, "m-1", covers("A")))
+def arrived(acts: Acts, octets: bytes, attachment: Content, attachment_id: str) -> Delivery:
+    """A request with what came beside it, or before it."""
+    raw, path = in_memory(put_together(octets, attachment).read()), acts.folder.path
+    carrier = SigningKey.load(path / "connection.key", certificate_path=path / "connection.pem").certificate_der
+    return Delivery("soap", carrier, "127.0.0.1", octets, raw, acts.bus.clock(), attachment, attachment_id)
+
+
+@pytest.mark.parametrize("count", [3, 60_000], ids=["small", "3 MB"])
+def test_an_attachment_is_verified_with_its_envelope(
+    acts: Acts, desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    content = covers("A", count)
+    octets = signed(acts, "SubmitDelivery", {**names_of(acts, "m-1", content), "Content": None})
+    acts.receive(arrived(acts, octets, in_memory(content), "content@yongtong"))
+    assert export(acts, desk, "message", "m-1", str(tmp_path / "b.zip"))[0] == 0
+    code, said = verified(acts, tmp_path / "b.zip", capsys)
+    assert (code, said["state"]) == (0, "holds")
+    (row,) = (one for one in said["bundle"]["rows"] if one["name"] == "signature")
+    assert f"mtom, {len(content)} octets" in row["about"][0]
+
+
+def test_what_was_uploaded_in_pieces_is_verified_with_the_request_that_ends_it(acts: Acts) -> None:
+    content = covers("A", 100)
+    said = names_of(acts, "m-1", content)
+    upload = Upload(
+        "made-up", "made-up", FEED, "m-1", "text/csv", str(said["ContentDigest"]), len(content), acts.bus.clock()
+    )
+    id, _ = acts.bus.uploads.begin(upload)
+    acts.bus.uploads.append(id, ("made-up", "made-up", FEED, "m-1"), 0, in_memory(content))
+    octets = signed(acts, "CompleteUpload", {**said, "UploadId": id})
+    acts.receive(arrived(acts, octets, acts.bus.uploads.whole(id), ""))
     verdict = checked(acts, "m-1")
     assert (verdict.state, verdict.not_asked) == ("holds", NOT_ASKED)
-    assert says(verdict, "signature", "mtom,")
+    assert says(verdict, "signature", "upload,")
 
 
 @pytest.mark.parametrize("kind", ["SM2", "ES256", "RS256", "EdDSA"])
