@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509 import ocsp
 from lxml import etree
 
 from connectors.partner.folder import PartnerFolder
@@ -242,6 +243,17 @@ class CityAuthority:
         made = builder.sign(self.ca.key.issuing_key(), hashes.SHA256())  # type: ignore[arg-type]
         return made.public_bytes(serialization.Encoding.DER)
 
+    def answer(self, key: SigningKey, at: datetime, since: datetime | None = None) -> bytes:
+        """An OCSP answer of that time, DER."""
+        certificate, issuer = map(x509.load_der_x509_certificate, (key.certificate_der or b"", self.ca.certificate_der))
+        status = ocsp.OCSPCertStatus.REVOKED if since else ocsp.OCSPCertStatus.GOOD
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            certificate, issuer, hashes.SHA1(), status, at, at + timedelta(days=1), since, None
+        )
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, issuer)
+        made = builder.sign(self.ca.key.issuing_key(), hashes.SHA256())  # type: ignore[arg-type]
+        return made.public_bytes(serialization.Encoding.DER)
+
 
 def with_list(acts: Acts, parts: Parts, octets: bytes) -> Parts:
     return signed_anew(acts, {**parts, f"status/{sha256(octets).hexdigest()}.crl": octets})
@@ -272,6 +284,18 @@ def test_what_the_authority_said_of_a_certificate_is_laid_beside_its_day(acts: A
     assert says(verdict_of(misnamed, anchors), "certificate", "not what it is named for")
     unnamed = verdict_of(with_list(acts, parts, city.list_(after, (key, before))), anchors_of(acts))
     assert says(unnamed, "certificate", "not looked at: the anchors name no authority")
+
+
+def test_what_a_responder_said_of_a_certificate_counts_likewise(acts: Acts) -> None:
+    city = CityAuthority(acts)
+    key, now = city.key(), acts.bus.clock()
+    acts.push("m-1", covers("A"), key=key)
+    parts, anchors = exported(acts, "m-1"), anchors_of(acts, authorities=[city.pem])
+    for since, state in ((None, "holds"), (now - timedelta(hours=2), "broken")):
+        octets = city.answer(key, now - timedelta(hours=1), since)
+        name = f"status/{sha256(octets).hexdigest()}.ocsp"
+        verdict = verdict_of(signed_anew(acts, {**parts, name: octets}), anchors)
+        assert (verdict.state, row(verdict, "certificate").state) == (state, state)
 
 
 def test_a_certificate_of_an_authority_whose_own_was_not_valid_then_is_broken(acts: Acts) -> None:
