@@ -22,6 +22,7 @@ from exchange import app
 from exchange.attestations import Attestations
 from exchange.bundle_check import BundleVerdict, verify_bundle
 from exchange.bundle_export import Sources, of_message
+from exchange.bundle_parts import CITY_TIME
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import AUDITOR, PROPOSER
@@ -360,7 +361,7 @@ def test_what_two_persons_erased_is_said_with_its_day_and_is_no_plain_pass(
     rows = {one["name"]: one for one in said["bundle"]["rows"]}
     assert (code, said["state"]) == (1, "incomplete")
     assert (rows["signature"]["state"], rows["erased parts"]["state"]) == ("erased", "erased")
-    day = app.utc_now().astimezone().date().isoformat()
+    day = app.utc_now().astimezone(CITY_TIME).date().isoformat()
     assert f"content erased on {day} 内容已清除, decision {decision}" in rows["erased parts"]["about"][0]
     others = {name for name, one in rows.items() if one["state"] == "holds"}
     assert others >= {"receipts", "inclusion", "enrolment", "grant", "certificate"}
