@@ -11,7 +11,20 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, bulk, dxf, log_reading, mqtt, ownership, receipts, rights, signed_soap, suites, wss
+from bench import (
+    audit,
+    bulk,
+    bundle,
+    dxf,
+    log_reading,
+    mqtt,
+    ownership,
+    receipts,
+    rights,
+    signed_soap,
+    suites,
+    wss,
+)
 from bench.figures import Figure, Results, keep
 
 WORK: Final = (
@@ -31,6 +44,7 @@ FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "receipts_per_s": receipts.measure,
     "audit_verify_entries_per_s": log_reading.measure_verify,
     "audit_search_ms": log_reading.measure_search,
+    "bundle_verify_ms": bundle.measure,
     "dxf_entities_per_s": dxf.measure,
     "suite_sm2_sign_per_s": suites.measure_sign,
     "suite_sm2_verify_per_s": suites.measure_verify,

@@ -540,6 +540,12 @@ def _certificates_in(path: Path) -> tuple[bytes, ...]:
         raise Misconfigured(f"{path}: not a PEM file of certificates ({problem})") from problem
 
 
+def feed_files(settings: Settings) -> dict[str, bytes]:
+    """The feeds' files as they lie there, by their SHA-256, hex."""
+    found = (path.read_bytes() for folder in settings.feeds.folders for path in settings.at(folder).glob("*.toml"))
+    return {sha256(octets).hex: octets for octets in found}
+
+
 def check_certificate(settings: Settings, certificate_der: bytes, now: datetime) -> Chain:
     """The chain of a bureau's certificate to the bus's own CA or one of the city's, if it holds now.
 

@@ -279,6 +279,14 @@ class Decided(msgspec.Struct, frozen=True):
     detail: Detail
 
 
+class Carried(msgspec.Struct, frozen=True):
+    """A decision over a delivery that was carried out. time: of the entry that says so, RFC 3339."""
+
+    kind: str
+    body: DeliveryBody | ErasureBody
+    time: str
+
+
 class Trouble(msgspec.Struct, frozen=True):
     """An entry, or a row beside the log, that claims to decide and does not hold. entry: its number, if it has one."""
 
@@ -370,6 +378,7 @@ class Standing:
         self.deliveries: dict[str, tuple[str, DeliveryBody | ErasureBody]] = {}  # openings and purges, by id
         self.anchors: dict[str, AnchorBody] = {}  # changes of the bus's own keys that wait to be carried out, by id
         self.key_changes: list[tuple[int, AnchorBody]] = []  # those carried out, each with its entry
+        self.carried: dict[str, Carried] = {}
         self.troubles: list[Trouble] = []
         self.entries: dict[str, list[int]] = {}  # by bureau: those that decide over its certificates and grants
         self._by_key: dict[str, str] = {}
@@ -529,7 +538,7 @@ class Standing:
             self.key_changes.append((decided.index, change))
             return
         self.check_carrying(body.of, by)
-        del self.deliveries[body.of]
+        self.carried[body.of] = Carried(*self.deliveries.pop(body.of), decided.time)
 
     def _concerned(self, decided: Decided) -> set[str]:
         """Whose certificates or grants an entry decides over: a bureau must hear of what others do in its name."""

@@ -1,4 +1,4 @@
-"""What an officer can prove: `audit search|verify|prove|checkpoint|rebuild`, and `verify` with the cable out."""
+"""What an officer can prove: `audit search|verify|prove|checkpoint|export|rebuild`, and `verify` with the cable out."""
 
 import argparse
 import shlex
@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from exchange import access, app, audit, log_index, ownership
+from exchange.cli.bundles import add_exports, verify_file
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options, registry
@@ -21,6 +22,7 @@ from exchange.record_proof import VerifiedRecord, is_record_proof, verify_record
 from exchange.registry import Registry
 from exchange.store.sqlite import Store
 from security.anchors import Anchors
+from security.bundle import is_bundle
 from security.errors import Misconfigured
 from security.fork import Fork, is_fork, open_fork
 
@@ -43,7 +45,7 @@ _ASKED_AS = {name: f"searched_{name}" for name in ("component", "purpose")}
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """audit search|verify|prove|checkpoint|rebuild, verify."""
+    """audit search|verify|prove|checkpoint|export|rebuild, verify."""
     group = add_group(commands, "audit", says="the log that nobody can rewrite unnoticed")
     search = add_command(
         group,
@@ -112,15 +114,17 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         example="yongtong audit rebuild --check",
     )
     rebuild.add_argument("--check", action="store_true", help="only compare; exit 1 where the index differs")
+    add_exports(group, common)
     offline = add_command(
         commands,
         common,
         "verify",
         _verify_document,
-        says="check a receipt, report or fork proof offline: nothing of the operator's but the trust anchors",
+        says="check a receipt, report, evidence bundle, fork proof or one record's proof offline: "
+        "nothing of the operator's but the trust anchors",
         example="yongtong verify receipt.json --anchors anchors.json",
     )
-    offline.add_argument("document", metavar="RECEIPT", type=Path)
+    offline.add_argument("document", metavar="BUNDLE|RECEIPT", type=Path)
     offline.add_argument("--anchors", required=True, type=Path, metavar="FILE")
 
 
@@ -345,11 +349,14 @@ def _checkpoint(options: argparse.Namespace) -> int:
 
 
 def _verify_document(options: argparse.Namespace) -> int:
+    anchors = read_anchors(options.anchors)
     try:
+        with options.document.open("rb") as file:
+            if is_bundle(file.read(2)):
+                return verify_file(options.document, anchors, as_json=options.json)
         octets = options.document.read_bytes()
     except OSError as problem:
         raise Misconfigured(f"{options.document}: {problem.strerror}") from problem
-    anchors = read_anchors(options.anchors)
     if is_fork(octets):
         return _show_fork(open_fork(octets, anchors), options)
     if is_record_proof(octets):
