@@ -63,6 +63,7 @@ from security.errors import Misconfigured
 from security.expiry import Ending, ending_of
 from security.keyring import Keyring, a_person
 from security.keys import Kind, SigningKey, der_of_pem, ders_of_pem
+from security.message import sha256
 from security.sealing import KEY_BYTES, SealingKey
 from security.xml import compile_schema
 
@@ -310,6 +311,12 @@ def _certificates_in(path: Path) -> tuple[bytes, ...]:
         return ders_of_pem(path.read_bytes())
     except (OSError, ValueError) as problem:
         raise Misconfigured(f"{path}: not a PEM file of certificates ({problem})") from problem
+
+
+def feed_files(settings: Settings) -> dict[str, bytes]:
+    """The feeds' files as they lie there, by their SHA-256, hex."""
+    found = (path.read_bytes() for folder in settings.feeds.folders for path in settings.at(folder).glob("*.toml"))
+    return {sha256(octets).hex: octets for octets in found}
 
 
 def check_certificate(settings: Settings, certificate_der: bytes, now: datetime) -> Chain:

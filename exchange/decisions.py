@@ -231,6 +231,14 @@ class Decided(msgspec.Struct, frozen=True):
     detail: Detail
 
 
+class Carried(msgspec.Struct, frozen=True):
+    """A decision over a delivery that was carried out. time: of the entry that says so, RFC 3339."""
+
+    kind: str
+    body: DeliveryBody
+    time: str
+
+
 class Trouble(msgspec.Struct, frozen=True):
     """An entry, or a row beside the log, that claims to decide and does not hold. entry: its number, if it has one."""
 
@@ -320,6 +328,7 @@ class Standing:
         self.proposals: dict[str, Proposed] = {}
         self.mappings: dict[str, str] = {}
         self.deliveries: dict[str, tuple[str, DeliveryBody]] = {}  # openings and purges, by id: kind and body
+        self.carried: dict[str, Carried] = {}
         self.troubles: list[Trouble] = []
         self._by_key: dict[str, str] = {}
         self._decided: set[str] = set()
@@ -463,7 +472,7 @@ class Standing:
         if not isinstance(body, CarryingBody):
             raise Refusal("decision.not_readable", document.id)
         self.check_carrying(body.of, by)
-        del self.deliveries[body.of]
+        self.carried[body.of] = Carried(*self.deliveries.pop(body.of), decided.time)
 
     # Effects.
 

@@ -307,6 +307,17 @@ class Journal:
         rows = self._read(query, message_id, sender)
         return inbox_row(rows[0]) if rows else None
 
+    def accepted_as(self, entry: int) -> InboxRow | None:
+        """The delivery that an entry accepted, or None."""
+        rows = self._read(f"{SELECT_INBOX} WHERE entry_index = ? LIMIT 1", entry)
+        return inbox_row(rows[0]) if rows else None
+
+    def reported_in(self, inbox_id: int) -> tuple[int, bytes] | None:
+        """The latest report of a delivery with the number of its entry; None while it is not signed."""
+        query = "SELECT entry_index, octets FROM reports WHERE inbox_id = ? ORDER BY entry_index DESC LIMIT 1"
+        rows = [row for row in self._read(query, inbox_id) if row[1] is not None]
+        return rows[0] if rows else None
+
     def receipt(self, sender: str | None, message_id: str) -> bytes | None:
         """The stored receipt, or None."""
         row = self.inbox(sender, message_id)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from connectors.transports.multipart import MediaType, take_apart
+from connectors.transports.multipart import MediaType, Related, take_apart
 from exchange.bus import Bus
 from exchange.entry import InboxRow
 from security.errors import AuditBroken, Refusal
@@ -28,10 +28,10 @@ def _reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
     if row.form in ("jws", "cms"):
         return reopen_signed(raw.read(), expected=expected, request_digest=row.request_digest, signer=signer)
     # No limit of today's settings: what was accepted under another one is evidence all the same.
-    envelope, attachment = _parts(raw) if row.form != "inline" else (raw.read(), None)
+    related = taken_apart(raw) if row.form != "inline" else None
     return reopen(
-        envelope,
-        attachment,
+        related.envelope if related else raw.read(),
+        related.attachment if related else None,
         expected=expected,
         request_digest=row.request_digest,
         signer=signer,
@@ -40,13 +40,12 @@ def _reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
     )
 
 
-def _parts(raw: Content) -> tuple[bytes, Content]:
-    """Envelope and attachment of a kept multipart body, whose first line names its own boundary."""
+def taken_apart(raw: Content) -> Related:
+    """Envelope and attachment of a kept multipart body, whose first line names its own boundary. Raises AuditBroken."""
     with raw.open() as stream:
         boundary = stream.readline(80).strip() or stream.readline(80).strip()
     declared = MediaType("multipart/related", {"boundary": boundary.removeprefix(b"--").decode("ascii", "replace")})
     try:
-        related = take_apart(raw, declared, max_envelope_bytes=raw.size)
+        return take_apart(raw, declared, max_envelope_bytes=raw.size)
     except Refusal as problem:
         raise AuditBroken(f"evidence of a multipart message cannot be taken apart again: {problem}") from problem
-    return related.envelope, related.attachment

@@ -24,6 +24,7 @@ from exchange.decisions import (
     ENTRY,
     Body,
     Bureau,
+    Carried,
     CarryingBody,
     Decided,
     DeliveryBody,
@@ -419,6 +420,10 @@ class Registry:
     def revoke_certificate(self, fingerprint: str, by: Officer) -> None:
         """From now on the certificate proves nothing. Raises Refusal `registry.certificate_unknown`."""
         self.revoke("certificate", fingerprint, by)
+
+    def carried_out(self) -> Mapping[str, Carried]:
+        """The decisions over deliveries that were carried out, by id."""
+        return dict(self._now().carried)
 
     def decided_delivery(self, id: str, kind: Kind, by: Officer) -> InboxRow:
         """The delivery that two persons decided to open, or to erase, for the person who is to do it.

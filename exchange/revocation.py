@@ -138,6 +138,17 @@ class Revocations:
         self._note(Kept(*place, now, digest, now, answer.this_update, answer.next_update, stale))
         return answer
 
+    def answers(self) -> list[tuple[str, bytes]]:
+        """The newest answers as they came, each with its kind: `crl` or `ocsp`. One that is lost is left out."""
+        found = []
+        for row in self.kept().values():
+            try:
+                if row.digest:
+                    found.append(("ocsp" if row.certificate else "crl", (self._folder / row.digest).read_bytes()))
+            except OSError as problem:
+                log.error("revocation.kept_answer_lost url=%s reason=%s", row.url, problem)
+        return found
+
     def failed(self, place: Place, problem: Refusal, now: datetime) -> None:
         """Note that an address gave nothing that could be used. What was held is held on."""
         before = self.kept().get(place) or Kept(*place, now)

@@ -5,6 +5,7 @@ name, a serial number or a thumbprint only finds it.
 """
 
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime
 
 from security.cms import SignedContent
@@ -33,8 +34,7 @@ class TrustList:
         }
         self._by_ski = {n.ski: c for n, c in names if n.ski is not None}
         self._by_sha1 = {n.sha1: c for n, c in names}
-        lines = sorted(f"{c.bureau} {c.use} {c.fingerprint} {c.revoked_at or ''}\n" for c in certificates)
-        self.digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+        self.digest = trust_digest(certificates)
 
     def check_status_known(self, fingerprint: str, now: datetime) -> None:
         """Return unless the authority of an enrolled certificate has been silent too long; then raise Refusal
@@ -83,6 +83,12 @@ class TrustList:
         if signed.ski is not None:
             return self._by_ski.get(signed.ski)
         return self._by_issuer_der.get((signed.issuer_der, signed.serial))
+
+
+def trust_digest(certificates: Iterable[EnrolledCertificate]) -> str:
+    """What is trusted, in one value: as `TrustList.digest` says."""
+    lines = sorted(f"{c.bureau} {c.use} {c.fingerprint} {c.revoked_at or ''}\n" for c in certificates)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def carrier_of(der: bytes | None, trust: TrustList, now: datetime) -> Principal | None:

@@ -81,19 +81,20 @@ def _protected(typ: str, key: SigningKey, iat: int | None) -> str:
     return b64url(jcs(header))
 
 
-def open_document(octets: bytes, key: PublicKey | bytes, typ: str) -> Document:
+def open_document(octets: bytes, key: PublicKey | bytes, typ: str, most_bytes: int = MOST_BYTES) -> Document:
     """The document, once its signature by `key` holds.
 
     key: the signer's public key, or the DER of its certificate; the document's header chooses nothing
     typ: what it must be
+    most_bytes: of the whole; a list of many parts may be longer than an answer
 
     Raises Refusal: `signature.document_not_readable` (not strict flattened JWS with a canonical payload),
     `signature.document_of_other_kind` (another `typ`), `signature.certificate_differs` (names another key),
     `signature.algorithm_not_of_key`, `signature.invalid`.
     """
     # (1) Strict JSON, exactly three members, no member doubled at any depth: two readers may not see two documents.
-    if len(octets) > MOST_BYTES:
-        raise _unreadable(f"more than {MOST_BYTES} bytes")
+    if len(octets) > most_bytes:
+        raise _unreadable(f"more than {most_bytes} bytes")
     outer = _strict_json(octets)
     if set(outer) != {"payload", "protected", "signature"} or not all(isinstance(v, str) for v in outer.values()):
         raise _unreadable("members must be exactly payload, protected, signature")
@@ -131,9 +132,9 @@ def _check_names_key(header: Document, key: PublicKey | bytes) -> None:
         raise Refusal("signature.certificate_differs", f"{header['kid']!r:.80}")
 
 
-def key_named(octets: bytes) -> str:
+def key_named(octets: bytes, most_bytes: int = MOST_BYTES) -> str:
     """The `kid` that a signed document names, unverified: a hint for choosing among trust anchors, never a decision."""
-    outer = _strict_json(octets[: MOST_BYTES + 1])
+    outer = _strict_json(octets[: most_bytes + 1])
     protected = outer.get("protected")
     if not isinstance(protected, str):
         raise _unreadable("no protected header")

@@ -34,6 +34,9 @@ ARGUMENTS = {
     "held refuse": ["m-1"],
     "audit search": ["--type", "read"],
     "audit prove": ["0"],
+    "audit export message": ["m-none", "{folder}/bundle"],
+    "audit export ownership": ["1", "{folder}/bundle"],
+    "audit export day": ["2026-01-01", "{folder}/bundle"],
 }
 HOLDERS = {"system": SYSTEM, "security": PROPOSER, "audit": AUDITOR}
 NOBODY = "无职人员"

@@ -1,0 +1,212 @@
+"""The evidence of a delivery, of an ownership answer or of a day, gathered into one bundle (ADR 30).
+
+Nothing is made for the bundle but proofs and the signed list of its parts: everything else goes in as it was said.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+
+from exchange.attestations import Attestations, Head
+from exchange.bundle_check import CITY_TIME, consistency_octets, day_of, entry_octets
+from exchange.bus import Bus
+from exchange.decisions import DECIDES
+from exchange.decisions import ENTRY as DECISION
+from exchange.entry import InboxRow, instant
+from exchange.evidence import is_erased, is_sealed
+from exchange.ownership import OwnershipAnswer
+from exchange.receipts import verify_receipt
+from exchange.revocation import Revocations
+from security.anchors import Anchors
+from security.bundle import MANIFEST, MOST_PARTS, Kind, Manifest, sign_manifest
+from security.errors import Refusal
+from security.message import Content, in_memory
+from security.pki import pem_of
+
+EVERY_ENTRY: Final = 10**12
+UNKNOWN_DAY: Final = ""  # of what is gone by no decision over a delivery
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Where the evidence lies.
+
+    mappings: feeds' files by their SHA-256, hex, as far as they are still kept
+    opened:   entries of sealed deliveries that two persons decided to open, and that go in
+    """
+
+    bus: Bus
+    attestations: Attestations
+    revocations: Revocations
+    anchors: Anchors
+    mappings: Mapping[str, bytes]
+    opened: Collection[int] = ()
+
+
+def of_message(row: InboxRow, sources: Sources) -> dict[str, Content]:
+    """The parts of a bundle of one delivery, with its report, if there is one."""
+    return _Gathering(sources).bundle("message", f"{row.sender} {row.message_id}", [row], ())
+
+
+def of_ownership(answer: OwnershipAnswer, on: date, sources: Sources) -> dict[str, Content]:
+    """The parts of a bundle of an answer on a day: the answer, and every delivery that a claim of it rests on."""
+    accepted = {claim.entry: sources.bus.journal.inbox(claim.sender, claim.message_id) for claim in answer.claims}
+    rows = [row for _, row in sorted(accepted.items()) if row is not None]
+    component = answer.component.identifier or answer.component.key
+    more = {"answer.json": msgspec.json.format(msgspec.json.encode(answer), indent=2)}
+    return _Gathering(sources).bundle("ownership", f"{component} {on}", rows, (), more)
+
+
+def of_day(day: date, sources: Sources) -> dict[str, Content]:
+    """The parts of a bundle of a day (+08:00): every entry of it, and every delivery accepted on it.
+
+    Raises Refusal `audit.not_in_log` where the log has nothing of that day.
+    """
+    journal, begins = sources.bus.journal, datetime.combine(day, time(), CITY_TIME)
+    entries = journal.search(since=begins, until=begins + timedelta(days=1), limit=MOST_PARTS)[::-1]
+    size = _size(journal.checkpoint())
+    entries = [entry for entry in entries if entry.index < size]
+    if not entries:
+        raise Refusal("audit.not_in_log", f"entries of {day}")
+    accepted = [one for one in entries if (one.leaf.type, one.leaf.outcome) == ("delivery", "accepted")]
+    rows = [row for one in accepted if (row := journal.accepted_as(one.index)) is not None]
+    first, last = entries[0].index, entries[-1].index
+    return _Gathering(sources).bundle("day", day.isoformat(), rows, range(max(first - 1, 0), min(last + 2, size)))
+
+
+class _Gathering:
+    """One bundle in the making."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources, self._bus = sources, sources.bus
+        self._parts: dict[str, Content] = {}
+        self._erased: dict[str, str] = {}
+        self._withheld: dict[str, str] = {}
+        self._entries: dict[int, InboxRow | None] = {}  # to be proven, with the delivery that each is about
+        self._sizes: set[int] = set()  # of heads that are to be joined to the last one
+
+    def bundle(
+        self,
+        kind: Kind,
+        subject: str,
+        rows: Sequence[InboxRow],
+        entries: Iterable[int],
+        more: Mapping[str, bytes] | None = None,
+    ) -> dict[str, Content]:
+        """All parts, the manifest among them. Raises Refusal `bundle.too_large`."""
+        for name, octets in (more or {}).items():
+            self._put(name, octets)
+        heads = self._attested([row.entry_index for row in rows])
+        checkpoint = self._bus.journal.checkpoint()  # after those of others, so that none of them is larger
+        size = _size(checkpoint)
+        self._put("checkpoint", checkpoint.encode())
+        self._entries = dict.fromkeys([*entries, *self._decisions(size)])
+        for row in rows:
+            self._message(row)
+        self._certificates(rows)
+        for suffix, octets in self._sources.revocations.answers():
+            self._put(f"status/{sha256(octets).hexdigest()}.{suffix}", octets)
+        for head in heads:
+            self._head(head)
+        if len(self._parts) + len(self._entries) + len(self._sizes) >= MOST_PARTS:
+            raise Refusal("bundle.too_large", f"{len(self._entries)} entries")
+        for index, about in sorted(self._entries.items()):
+            self._entry(index, about, size)
+        for first in sorted(self._sizes):
+            nodes = self._bus.journal.consistency(first, size)
+            self._put(f"consistency/{first}.json", consistency_octets(first, size, nodes))
+        return self._signed(kind, subject)
+
+    def _signed(self, kind: Kind, subject: str) -> dict[str, Content]:
+        manifest = Manifest(
+            origin=self._bus.origin,
+            kind=kind,
+            subject=subject,
+            made_at=instant(self._bus.clock().astimezone(UTC)),
+            parts={name: part.digest.hex for name, part in self._parts.items()},
+            erased=self._erased,
+            withheld=self._withheld,
+        )
+        self._put(MANIFEST, sign_manifest(manifest, self._bus.answer_key))
+        return self._parts
+
+    def _put(self, name: str, octets: bytes) -> None:
+        self._parts[name] = in_memory(octets)
+
+    def _decisions(self, size: int) -> list[int]:
+        """Every decision of the log, whatever the table of decisions finds (ADR 29)."""
+        found = self._bus.journal.search(type=DECISION, limit=EVERY_ENTRY)
+        return [one.index for one in found if one.leaf.outcome in DECIDES and one.index < size]
+
+    def _attested(self, indexes: Sequence[int]) -> list[Head]:
+        """The heads over all deliveries that enough witnesses signed, and that was stamped; where there is none yet,
+        over the first of them."""
+        kept, quorum = self._sources.attestations, self._sources.anchors.quorum
+        last, first = max(indexes, default=0), min(indexes, default=0)
+        cosigned = kept.cosigned(last, quorum) or kept.cosigned(first, quorum)
+        stamped = kept.stamped(last) or kept.stamped(first)
+        found = {head.size: head for head in (cosigned, stamped) if head is not None}
+        return list(found.values())
+
+    def _head(self, head: Head) -> None:
+        self._put(f"heads/{head.size}.checkpoint", head.checkpoint.encode())
+        if head.response:
+            self._put(f"heads/{head.size}.tsr", head.response)
+        self._sizes.add(head.size)
+
+    def _message(self, row: InboxRow) -> None:
+        place = f"messages/{row.entry_index}"
+        self._entries[row.entry_index] = row
+        if is_erased(row.evidence):
+            self._erased[f"{place}/envelope"] = self._day_of_erasure(row)
+        elif is_sealed(row.evidence) and row.entry_index not in self._sources.opened:
+            self._withheld[f"{place}/envelope"] = "sealed"
+        else:
+            self._parts[f"{place}/envelope"] = self._bus.evidence.read(row.evidence)
+        if row.receipt is not None:
+            self._document(f"{place}/receipt.json", row.receipt)
+        reported = self._bus.journal.reported_in(row.id)
+        if reported is not None:
+            self._entries[reported[0]] = row
+            self._document(f"{place}/report.json", reported[1])
+        self._mapping(row.entry_index)
+
+    def _document(self, name: str, octets: bytes) -> None:
+        self._put(name, octets)
+        try:
+            self._sizes.add(verify_receipt(octets, self._sources.anchors).checkpoint.size)
+        except Refusal:  # it goes in as it is: whoever reads the bundle shall see what does not hold
+            return
+
+    def _mapping(self, index: int) -> None:
+        entry = self._bus.journal.entry(index)
+        octets = self._sources.mappings.get(entry.leaf.feed_digest) if entry else None
+        if entry is not None and octets is not None:
+            self._put(f"mappings/{entry.leaf.feed}.{entry.leaf.feed_digest}.toml", octets)
+
+    def _certificates(self, rows: Sequence[InboxRow]) -> None:
+        enrolled = {one.fingerprint: one for one in self._bus.registry.certificates()}
+        for fingerprint in {name for row in rows for name in (row.signer, row.carrier)} & enrolled.keys():
+            self._put(f"certificates/{fingerprint}.pem", pem_of(enrolled[fingerprint].der))
+
+    def _entry(self, index: int, about: InboxRow | None, size: int) -> None:
+        proof = self._bus.journal.prove(index)
+        path = proof.path if proof.size == size else self._bus.journal.inclusion(index, size)
+        self._put(f"entries/{index}.json", entry_octets(index, proof.leaf, proof.salt, proof.detail, path))
+        if proof.salt is None or proof.detail is None:
+            self._erased[f"entries/{index}.json"] = self._day_of_erasure(about) if about else UNKNOWN_DAY
+
+    def _day_of_erasure(self, row: InboxRow) -> str:
+        """The day on which two persons' decision to erase it was carried out, as the log says."""
+        for carried in self._bus.registry.carried_out().values():
+            of = (carried.body.sender, carried.body.message_id)
+            if carried.kind != "opening" and of == (row.sender, row.message_id):
+                return day_of(carried.time).isoformat()
+        return UNKNOWN_DAY
+
+
+def _size(checkpoint: str) -> int:
+    """Of a checkpoint of our own; 0 before there is one."""
+    return int(checkpoint.split("\n")[1]) if checkpoint else 0
