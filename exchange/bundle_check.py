@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta, timezone
 from hashlib import sha256
-from itertools import pairwise
 from typing import Any, Final, Literal
 
 import msgspec
@@ -115,12 +114,39 @@ class _Message(msgspec.Struct):
 
 
 class _Moment(msgspec.Struct, frozen=True):
-    """What stood when an entry was made: after the decisions before it."""
+    """What stands after some decisions. digest: of the certificates, as leaves state it."""
 
     certificates: Mapping[str, EnrolledCertificate]
     grants: Mapping[str, Granted]
-    mappings: frozenset[tuple[str, str]]
-    digests: frozenset[str]
+    mappings: Mapping[str, str]
+    digest: str
+
+
+class _Stood(msgspec.Struct, frozen=True):
+    """What stood when an entry was made: now, and before decisions that came at the same time as it.
+
+    ended: the digest with what authorities had said by then
+    """
+
+    now: _Moment
+    before: tuple[_Moment, ...]
+    ended: str
+
+    @property
+    def digests(self) -> set[str]:
+        return {self.ended, self.now.digest, *(one.digest for one in self.before)}
+
+    @property
+    def certificates(self) -> Mapping[str, EnrolledCertificate]:
+        return self.now.certificates
+
+    @property
+    def grants(self) -> Mapping[str, Granted]:
+        return self.now.grants
+
+    def releases(self, feed: str, digest: str) -> bool:
+        """Whether this file of the feed counted."""
+        return any(one.mappings.get(feed) == digest for one in (self.now, *self.before))
 
 
 def verify_bundle(content: Content, anchors: Anchors, now: datetime) -> BundleVerdict:
@@ -162,7 +188,7 @@ class _Check:
         self._joined: set[tuple[int, bytes]] = set()  # heads that are proven to be of the same log as H
         self._entries: dict[int, Proven] = {}
         self._messages: dict[int, _Message] = {}
-        self._moments: dict[int, _Moment] = {}
+        self._stood: dict[int, _Stood] = {}
         self._carried: Mapping[str, Carried] = {}
         self._authorities = [_der(pem) for pem in anchors.authorities]
         self._answers: list[tuple[str, bytes]] = []
@@ -582,23 +608,23 @@ class _Check:
     def _fold(self) -> None:
         """Tell again what stood, from the founding that the anchors name, and keep it as of each message."""
         stands = Standing(self._anchors.origin, self._anchors.founding)
-        deciding = [one for one in self._entries.values() if one.leaf.type == DECISION and one.leaf.outcome in DECIDES]
-        digests: list[tuple[str, str]] = [("", trust_digest(()))]
-        mappings: list[tuple[str, str, str]] = []
-        indexes = sorted({one.index for one in deciding} | self._messages.keys())
-        for index in indexes:
+        deciding = {i for i, one in self._entries.items() if one.leaf.type == DECISION and one.leaf.outcome in DECIDES}
+        moment = _Moment({}, {}, {}, trust_digest(()))
+        recent: list[tuple[str, _Moment]] = []  # what stood before each of the last decisions
+        for index in sorted(deciding | self._messages.keys()):
             entry = self._entries[index]
+            time = entry.leaf.time
             if index in self._messages:
-                ended = trust_digest(self._ended(stands.certificates.values(), entry.leaf.time))
-                self._moments[index] = _moment(stands, entry.leaf.time, [*digests, (entry.leaf.time, ended)], mappings)
-                continue
-            if entry.detail is None:
+                recent = [one for one in recent if not _well_before(one[0], time)]
+                ended = trust_digest(self._ended(stands.certificates.values(), time))
+                self._stood[index] = _Stood(moment, tuple(before for _, before in recent), ended)
+            elif entry.detail is None:
                 self._say("enrolment", "missing", f"entries/{index}.json: a decision whose detail is gone")
-                continue
-            before = dict(stands.mappings)
-            stands.take(Decided(index, entry.leaf.time, entry.leaf.outcome, entry.detail))
-            digests.append((entry.leaf.time, trust_digest(stands.certificates.values())))
-            mappings += [(entry.leaf.time, *one) for one in stands.mappings.items() if one not in before.items()]
+            else:
+                stands.take(Decided(index, time, entry.leaf.outcome, entry.detail))
+                recent.append((time, moment))
+                digest = trust_digest(stands.certificates.values())
+                moment = _Moment(dict(stands.certificates), dict(stands.grants), dict(stands.mappings), digest)
         for trouble in stands.troubles:  # what does not hold decides nothing: so it is for the bus, and so it is here
             self._say("enrolment", "holds", f"entries/{trouble.entry}.json decides nothing: {trouble.code}")
         if not stands.persons:
@@ -631,7 +657,7 @@ class _Check:
         return self._since[certificate.fingerprint]
 
     def _check_rights(self, number: int, message: _Message) -> None:
-        entry, said, stood = message.entry, message.said, self._moments[number]
+        entry, said, stood = message.entry, message.said, self._stood[number]
         leaf, place = entry.leaf, f"messages/{number}"
         with self._judged("enrolment", place):
             certificate = _standing_certificate(stood, leaf.signer, leaf.time)
@@ -650,7 +676,7 @@ class _Check:
         with self._judged("grant", place):
             self._check_grants(place, message, stood)
 
-    def _check_grants(self, place: str, message: _Message, stood: _Moment) -> None:
+    def _check_grants(self, place: str, message: _Message, stood: _Stood) -> None:
         leaf, said = message.entry.leaf, message.said
         signer = _standing_certificate(stood, leaf.signer, leaf.time).bureau
         days = {day_of(message.at).isoformat(), day_of(leaf.time).isoformat()}
@@ -674,7 +700,7 @@ class _Check:
             self._say("grant", "holds", f"{place}: {id}, {bureau} may {action} {target}, by decision of two persons")
 
     def _check_class(self, number: int, message: _Message) -> None:
-        place, leaf, stood = f"messages/{number}", message.entry.leaf, self._moments[number]
+        place, leaf, stood = f"messages/{number}", message.entry.leaf, self._stood[number]
         with self._judged("evidence class", place):
             said = message.said.get("evidence_class")
             if said is None:
@@ -689,7 +715,7 @@ class _Check:
         leaf = message.entry.leaf
         name = f"mappings/{leaf.feed}.{leaf.feed_digest}.toml"
         with self._judged("mapping", name):
-            if (leaf.feed, leaf.feed_digest) not in self._moments[number].mappings:
+            if not self._stood[number].releases(leaf.feed, leaf.feed_digest):
                 raise Refusal("feed.not_released", leaf.feed)
             if name not in self._parts:
                 self._say("mapping", "missing", f"{name}: released by decision; the file is no longer kept")
@@ -800,7 +826,8 @@ class _Check:
     # How a row is put together.
 
     def _say(self, row: str, state: State, about: str) -> None:
-        self._found[row].append((state, about))
+        if (state, about) not in self._found[row][-MOST_SAID:]:
+            self._found[row].append((state, about))
 
     def _named(self, pattern: str) -> list[str]:
         """Parts of a form of name, those with a number in its order."""
@@ -861,20 +888,6 @@ def _detail(document: Mapping[str, Any], leaf: Leaf) -> Detail | None:
     return msgspec.json.decode(text, type=dict[str, str | int])
 
 
-def _moment(
-    stands: Standing, time: str, digests: list[tuple[str, str]], mappings: list[tuple[str, str, str]]
-) -> _Moment:
-    """What stands now, and of digests and mappings also what stood shortly before `time`."""
-    recent = {digest for _, digest in digests[-2:]}
-    recent |= {before[1] for before, after in pairwise(digests) if not _well_before(after[0], time)}
-    released = set(stands.mappings.items())
-    for at, feed, digest in mappings:
-        later = [one for one in mappings if one[1] == feed and one[0] > at]
-        if not later or not _well_before(later[0][0], time):
-            released.add((feed, digest))
-    return _Moment(dict(stands.certificates), dict(stands.grants), frozenset(released), frozenset(recent))
-
-
 def _well_before(earlier: str, later: str) -> bool:
     """Whether a time lies so long before another that nobody can have been between the two."""
     if not earlier:
@@ -882,7 +895,7 @@ def _well_before(earlier: str, later: str) -> bool:
     return datetime.fromisoformat(earlier) + AT_ONCE < datetime.fromisoformat(later)
 
 
-def _standing_certificate(stood: _Moment, fingerprint: str, time: str) -> EnrolledCertificate:
+def _standing_certificate(stood: _Stood, fingerprint: str, time: str) -> EnrolledCertificate:
     found = stood.certificates.get(fingerprint)
     if found is None:
         raise Refusal("auth.certificate_unknown", fingerprint[:16])

@@ -1,4 +1,4 @@
-"""What an officer can prove: `audit search|verify|prove|checkpoint`, and `verify` with the cable out."""
+"""What an officer can prove: `audit search|verify|prove|checkpoint|export`, and `verify` with the cable out."""
 
 import argparse
 from contextlib import closing
@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from exchange import access, app, audit, ownership
+from exchange.cli.bundles import add_exports, verify_file
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options
@@ -16,13 +17,14 @@ from exchange.journal import Journal
 from exchange.receipts import VerifiedDocument, verify_receipt
 from exchange.store.sqlite import Store
 from security.anchors import Anchors
+from security.bundle import is_bundle
 from security.errors import Misconfigured
 
 MOST_READS = 1_000_000  # of one day
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """audit search|verify|prove|checkpoint, verify."""
+    """audit search|verify|prove|checkpoint|export, verify."""
     group = add_group(commands, "audit", says="the log that nobody can rewrite unnoticed")
     search = add_command(
         group,
@@ -63,15 +65,16 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     add_command(
         group, common, "checkpoint", _checkpoint, says="the newest signed head", example="yongtong audit checkpoint"
     )
+    add_exports(group, common)
     offline = add_command(
         commands,
         common,
         "verify",
         _verify_document,
-        says="check a receipt or report offline: nothing of the operator's but the trust anchors",
+        says="check a receipt, report or evidence bundle offline: nothing of the operator's but the trust anchors",
         example="yongtong verify receipt.json --anchors anchors.json",
     )
-    offline.add_argument("document", metavar="RECEIPT", type=Path)
+    offline.add_argument("document", metavar="BUNDLE|RECEIPT", type=Path)
     offline.add_argument("--anchors", required=True, type=Path, metavar="FILE")
 
 
@@ -207,11 +210,15 @@ def _checkpoint(options: argparse.Namespace) -> int:
 
 
 def _verify_document(options: argparse.Namespace) -> int:
+    anchors = read_anchors(options.anchors)
     try:
+        with options.document.open("rb") as file:
+            if is_bundle(file.read(2)):
+                return verify_file(options.document, anchors, as_json=options.json)
         octets = options.document.read_bytes()
     except OSError as problem:
         raise Misconfigured(f"{options.document}: {problem.strerror}") from problem
-    verified = verify_receipt(octets, read_anchors(options.anchors))
+    verified = verify_receipt(octets, anchors)
     if options.json:
         print_json({"ok": True, "kind": verified.kind, "document": verified.document})
     else:
