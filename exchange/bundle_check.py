@@ -274,7 +274,7 @@ class _Check:
             raise ValueError("not canonical, or of another number")
         if document.keys() - {"detail", "salt"} != {"index", "leaf", "proof"}:
             raise ValueError("other members than an entry has")
-        path = [bytes.fromhex(node) for node in document["proof"]]
+        path = _nodes(document["proof"])
         head = self._head
         if head is None:
             raise ValueError("there is no head to prove it under")
@@ -305,7 +305,7 @@ class _Check:
         """Only its shape, here; it proves something once there is a head at its beginning."""
         octets = self._parts[name].read()
         document = strict_object(octets)
-        ends = document["first"], document["second"]
+        ends, _ = (document["first"], document["second"]), _nodes(document["nodes"])
         if jcs(document) != octets or document.keys() != {"first", "nodes", "second"}:
             raise ValueError("not canonical, or other members than a proof has")
         if name != f"consistency/{ends[0]}.json" or (self._head and ends[1] != self._head.size):
@@ -323,9 +323,10 @@ class _Check:
         name = f"consistency/{head.size}.json"
         if name not in self._parts:
             raise ValueError(f"{name} is not there: nothing shows that it is a head of the same log")
-        nodes = [bytes.fromhex(node) for node in strict_object(self._parts[name].read())["nodes"]]
+        nodes = _nodes(strict_object(self._parts[name].read())["nodes"])
         if not merkle.verify_consistency(head.size, ours.size, nodes, head.root, ours.root):
-            raise ValueError(f"FORK 分叉: the heads of {head.size} and {ours.size} entries are not of one log")
+            same = "" if head.size == ours.size else f", or {name} is not their proof"
+            raise ValueError(f"FORK 分叉: the heads of {head.size} and {ours.size} entries are not of one log{same}")
         self._joined.add((head.size, head.root))
 
     def _noted(self) -> Iterator[tuple[str, str, Checkpoint]]:
@@ -540,7 +541,9 @@ class _Check:
     def _certificate(self, number: int, message: _Message) -> EnrolledCertificate | None:
         """The signer's, by the octets in the bundle; whether it is enrolled is another row."""
         leaf, at = message.entry.leaf, message.at
-        name = f"certificates/{leaf.signer}.pem"
+        name, carrier = (f"certificates/{one}.pem" for one in (leaf.signer, leaf.carrier))
+        if _FINGERPRINT.fullmatch(leaf.carrier) and carrier not in self._parts:
+            self._say("certificate", "missing", f"{carrier}: not there, of whose connection it was")
         if name not in self._parts:
             self._say("certificate", "missing", f"{name}: not there")
             return None
@@ -883,9 +886,18 @@ def _detail(document: Mapping[str, Any], leaf: Leaf) -> Detail | None:
     if "salt" not in document and "detail" not in document:
         return None
     text: str = document["detail"]
-    if commitment(bytes.fromhex(document["salt"]), text.encode()) != leaf.detail:
+    (salt,) = _nodes([document["salt"]])
+    if commitment(salt, text.encode()) != leaf.detail:
         raise ValueError("its detail is not what the leaf commits to")
     return msgspec.json.decode(text, type=dict[str, str | int])
+
+
+def _nodes(texts: list[str]) -> list[bytes]:
+    """Hashes written in lower-case hex. Raises ValueError for any other spelling."""
+    octets = [bytes.fromhex(text) for text in texts]
+    if [one.hex() for one in octets] != texts or any(len(one) != merkle.HASH_SIZE for one in octets):
+        raise ValueError("not hashes in lower-case hex")
+    return octets
 
 
 def _well_before(earlier: str, later: str) -> bool:
