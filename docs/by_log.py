@@ -1,6 +1,25 @@
-"""What the scripts beside it ask of a log: signed heads (C2SP tlog-checkpoint) and proofs (RFC 9162)."""
+"""What the scripts beside it ask of the bus: signed documents (JWS), signed heads (C2SP), proofs (RFC 9162)."""
 
-from by_openssl import bare_key, check, holds, sha256, unb64
+import json
+
+from by_openssl import bare_key, check, holds, key_of, sha256, unb64
+
+
+def document(octets, typ, certificates):
+    """What a signed document says, once one of these certificates signed it, or the tree of those signed with it."""
+    jws = json.loads(octets)
+    header, said = (json.loads(unb64(jws[name])) for name in ("protected", "payload"))
+    signed, signature = f"{jws['protected']}.{jws['payload']}".encode(), unb64(jws["signature"])
+    alone = "document" not in jws
+    check(header["typ"] == (typ if alone else typ.replace("+", "s+")), f"is a {header['typ']}")
+    keys = [key_of(pem.encode()) for pem in certificates]
+    check(any(holds(key, signature, signed, header["alg"]) for key in keys), "its signature does not hold")
+    if alone:
+        return said
+    leaf = unb64(jws["document"])
+    holds_it = included(leaf, jws["index"], said["size"], jws["path"], bytes.fromhex(said["root"]))
+    check(holds_it, "it is not under what was signed")
+    return json.loads(leaf)
 
 
 def head(note, anchors):

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import os
 import subprocess
 import tempfile
@@ -59,17 +58,6 @@ def holds(key, signature, octets, alg=""):
     if kind.startswith(b"ED25519"):
         words = ["pkeyutl", "-verify", "-pubin", "-inkey", "key", "-rawin", "-sigfile", "said", "-in", "it"]
     return openssl(*words, key=key, said=signature, it=octets).returncode == 0
-
-
-def document(octets, typ, certificates):
-    """What a signed document of the bus says (JWS), once one of these certificates signed it as what it is."""
-    jws = json.loads(octets)
-    header = json.loads(unb64(jws["protected"]))
-    signed, signature = f"{jws['protected']}.{jws['payload']}".encode(), unb64(jws["signature"])
-    check(header["typ"] == typ, f"is a {header['typ']}")
-    keys = [key_of(pem.encode()) for pem in certificates]
-    check(any(holds(key, signature, signed, header["alg"]) for key in keys), "its signature does not hold")
-    return json.loads(unb64(jws["payload"]))
 
 
 def stamped(response, octets, roots):

@@ -9,8 +9,8 @@ import json
 import sys
 import zipfile
 
-from by_log import continued, head, included, without_witnesses
-from by_openssl import check, document, sha256, stamped
+from by_log import continued, document, head, included, without_witnesses
+from by_openssl import check, sha256, stamped
 
 
 def under(note):

@@ -15,10 +15,13 @@ import msgspec
 import pytest
 
 from exchange.bundle_check import BundleVerdict, verify_bundle
+from security import merkle
 from security.anchors import Anchors
 from security.bundle import MANIFEST
 from security.checkpoint import sign_checkpoint
 from security.cosignature import Witness, cosign, without_cosignatures
+from security.jose import b64url
+from security.jws import sign_document
 from security.keys import SigningKey, generate
 from security.message import in_memory
 from tests.acts.evidence_of_one import Evidence, Parts, evidence_of_one, packed, write_anchors
@@ -275,6 +278,26 @@ def test_an_original_that_is_withheld_is_missing_for_both(evidence: Evidence, st
     state, said = stranger.says(bad, evidence.anchors)
     assert (state, ours(bad, evidence.anchors).state) == ("incomplete", "incomplete")
     assert name in said
+
+
+@pytest.mark.parametrize("path, code", [(True, 0), (False, 1)])
+def test_a_receipt_signed_together_with_others_is_read_by_the_script(
+    evidence: Evidence, stranger: Stranger, path: bool, code: int
+) -> None:
+    """One signature over the root of a small tree of documents, and the path beside each."""
+    key, octets, other = evidence.acts.bus.answer_key, b'{"index":"it"}', merkle.leaf_hash(b'{"index":"other"}')
+    root = merkle.node_hash(merkle.leaf_hash(octets), other)
+    signed = json.loads(sign_document({"root": root.hex(), "size": 2, "v": 1}, "yt-receipts+jws", key))
+    beside = {"document": b64url(octets), "index": 0, "path": [other.hex() if path else "5e" * 32]}
+    (stranger.folder / "receipt.json").write_text(json.dumps({**beside, **signed}))
+    write_anchors(evidence.anchors, stranger.folder / "anchors.json")
+    said = stranger.run(
+        "-c",
+        "import json, by_log; anchors = json.load(open('anchors.json', encoding='utf-8'));"
+        "octets = open('receipt.json', 'rb').read();"
+        "print(by_log.document(octets, 'yt-receipt+jws', anchors['receipt_certificates'])['index'])",
+    )
+    assert (said.returncode, said.stdout) == (code, "it\n" if code == 0 else ""), said
 
 
 def test_a_decision_left_out_is_seen_by_yongtong_verify_and_not_by_the_script(
