@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, bulk, dxf, mqtt, ownership, rights, signed_soap, suites, wss
+from bench import audit, bulk, bundle, dxf, mqtt, ownership, rights, signed_soap, suites, wss
 from bench.figures import Figure, Results, keep
 
 WORK: Final = (
@@ -28,6 +28,7 @@ FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "redelivery_records_per_s": bulk.measure_again,
     "audit_appends_per_s": audit.measure,
     "audit_appends_at_1e6_per_s": audit.measure_growth,
+    "bundle_verify_ms": bundle.measure,
     "dxf_entities_per_s": dxf.measure,
     "suite_sm2_sign_per_s": suites.measure_sign,
     "suite_sm2_verify_per_s": suites.measure_verify,

@@ -359,8 +359,9 @@ class _Check:
         if covered > last:
             self._say("witnesses", "holds", f"{next(text for _, size, text in enough if size == covered)}")
         else:
-            most = max(best, default=(0, 0, ""))[0]
-            self._say("witnesses", "missing", f"UNWITNESSED 无见证: {most} of {quorum} witnesses over entry {last}")
+            most, _, who = max(best, default=(0, 0, "no head"))
+            about = f"UNWITNESSED 无见证: {most} of {quorum} witnesses over entry {last} ({who})"
+            self._say("witnesses", "missing", about)
 
     def _check_timestamps(self) -> None:
         roots, last = self._anchors.timestamp_roots, max(self._message_numbers(), default=0)
@@ -624,7 +625,12 @@ class _Check:
             elif entry.detail is None:
                 self._say("enrolment", "missing", f"entries/{index}.json: a decision whose detail is gone")
             else:
+                waiting, troubles = set(stands.proposals), len(stands.troubles)
                 stands.take(Decided(index, time, entry.leaf.outcome, entry.detail))
+                held = len(stands.troubles) == troubles
+                if entry.leaf.outcome == "approved" and held and stands.proposals.keys() == waiting:
+                    about = f"entries/{index}.json: the entry that proposed what it approves is not here"
+                    self._say("enrolment", "missing", about)
                 recent.append((time, moment))
                 digest = trust_digest(stands.certificates.values())
                 moment = _Moment(dict(stands.certificates), dict(stands.grants), dict(stands.mappings), digest)

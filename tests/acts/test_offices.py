@@ -35,7 +35,7 @@ ARGUMENTS = {
     "audit search": ["--type", "read"],
     "audit prove": ["0"],
     "audit export message": ["m-none", "{folder}/bundle"],
-    "audit export ownership": ["1", "{folder}/bundle"],
+    "audit export ownership": ["1", "{folder}/bundle", "--on", "2026-01-01"],
     "audit export day": ["2026-01-01", "{folder}/bundle"],
 }
 HOLDERS = {"system": SYSTEM, "security": PROPOSER, "audit": AUDITOR}
