@@ -158,16 +158,14 @@ class _Written:
         kind = self._verdict.kind
         self._paper.title(*TITLES.get(kind, TITLES[""]))
         self._outcome()
-        self._summary()
-        if kind == "ownership":
-            self._answer()
-        self._deliveries()
-        if kind == "day":
-            self._day()
-        self._log()
-        self._rows()
-        self._erased()
-        self._check_yourself()
+        more = {"ownership": [self._answer, self._deliveries], "day": [self._deliveries, self._day]}
+        told = [self._summary, *more.get(kind, [self._deliveries]), self._log, self._rows, self._erased]
+        for tell in (*told, self._check_yourself):
+            try:
+                tell()
+            except (ExchangeError, KeyError, ValueError, TypeError, AttributeError, IndexError):
+                # Whoever made the bundle may have written anything; the verdict's rows are told whatever it is.
+                self._paper.text("此处证据包的内容不可读。", "What the bundle has here cannot be read.")
         return self._paper.pdf(f"{TITLES.get(kind, TITLES[''])[0]} {self._verdict.subject}")
 
     # What it comes to.
@@ -217,10 +215,11 @@ class _Written:
                 f"By what bureaus delivered, its roles on {on} are as listed; each claim names its delivery.",
             )
         elif self._verdict.kind == "day":
+            count = len(self._of_day())
             yield (
-                f"{subject}（00:00 至 24:00，+08:00）平台审计日志的全部记录共 {len(self._of_day())} 条，"
+                f"{subject}（00:00 至 24:00，+08:00）平台审计日志的全部记录共 {count} 条，"
                 f"其中受理报送 {len(numbers)} 件，没有遗漏。",
-                f"All entries of that day, {len(self._of_day())}, with {len(numbers)} accepted deliveries; none left out.",
+                f"All entries of that day, {count}, with {len(numbers)} accepted deliveries; none left out.",
             )
 
     # Parts, one after another.

@@ -46,9 +46,7 @@ _style = partial(ParagraphStyle, fontName=LATIN, textColor=INK, wordWrap="CJK")
 STYLES: Final = {
     "title": _style("title", fontSize=20, leading=27, textColor=ACCENT),
     "subtitle": _style("subtitle", fontSize=9, leading=13, textColor=QUIET),
-    "heading": _style(
-        "heading", fontSize=12.5, leading=17, textColor=ACCENT, spaceBefore=12, spaceAfter=4, keepWithNext=1
-    ),
+    "heading": _style("heading", fontSize=12.5, leading=17, textColor=ACCENT, spaceBefore=12, spaceAfter=4),
     "text": _style("text", fontSize=10, leading=15.5),
     "small": _style("small", fontSize=7.5, leading=10.5, textColor=QUIET),
     "cell": _style("cell", fontSize=8.8, leading=12.6),
