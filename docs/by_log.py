@@ -27,7 +27,9 @@ def head(note, anchors):
     text, _, lines = note.rpartition("\n\n")
     origin, size, root = text.split("\n")
     said = [(line.split(" ")[1], unb64(line.split(" ")[2])) for line in lines.splitlines()]
-    log, by = bare_key(anchors["log_key"], anchors.get("log_key_kind", "EdDSA")), set()
+    newest = {"key": anchors["log_key"], "kind": anchors.get("log_key_kind", "EdDSA"), "last_size": int(size)}
+    in_force = (one for one in [*anchors.get("former_log_keys", []), newest] if int(size) <= one["last_size"])
+    log, by = next(bare_key(one["key"], one["kind"]) for one in in_force), set()
     own = [holds(log, octets[4:], f"{text}\n".encode()) for name, octets in said if name == origin]
     check(origin == anchors["origin"] and any(own), "the log did not sign it")
     for witness in anchors.get("witnesses", []):

@@ -46,8 +46,12 @@ class Stranger:
 
     def says(self, parts: Parts, anchors: Anchors) -> tuple[str, str]:
         """holds, incomplete or broken; and the whole of what was printed."""
-        (self.folder / "bundle.zip").write_bytes(packed(parts))
         write_anchors(anchors, self.folder / "anchors.json")
+        return self.says_by_file(parts)
+
+    def says_by_file(self, parts: Parts) -> tuple[str, str]:
+        """The same by the anchors that lie there."""
+        (self.folder / "bundle.zip").write_bytes(packed(parts))
         said = self.run("verify_bundle.py", "bundle.zip", "anchors.json")
         state = re.match(r"(holds|incomplete|broken): ", said.stdout + said.stderr)
         assert state, said
@@ -298,6 +302,19 @@ def test_a_receipt_signed_together_with_others_is_read_by_the_script(
         "print(by_log.document(octets, 'yt-receipt+jws', anchors['receipt_certificates'])['index'])",
     )
     assert (said.returncode, said.stdout) == (code, "it\n" if code == 0 else ""), said
+
+
+@pytest.mark.parametrize("last_size, state", [(99, "holds"), (3, "broken")])
+def test_a_head_is_checked_with_the_key_that_the_log_had_then(
+    evidence: Evidence, stranger: Stranger, last_size: int, state: str
+) -> None:
+    """The log's key was changed since, as the anchors say; or was changed before, and who has the old one forges."""
+    file = write_anchors(evidence.anchors, stranger.folder / "anchors.json")
+    anchors = json.loads(file.read_bytes())
+    former = {"key": anchors["log_key"], "kind": "EdDSA", "last_size": last_size}
+    newest = generate("EdDSA").public_key.public_bytes_raw().hex()  # type: ignore[union-attr]
+    file.write_text(json.dumps({**anchors, "log_key": newest, "former_log_keys": [former]}))
+    assert stranger.says_by_file(evidence.message("m-1"))[0] == state
 
 
 def test_a_decision_left_out_is_seen_by_yongtong_verify_and_not_by_the_script(
