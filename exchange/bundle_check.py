@@ -5,52 +5,38 @@ that cannot be computed is missing; nothing is taken to hold because another row
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta, timezone
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, Literal
 
 import msgspec
-from cryptography import x509
-from cryptography.x509 import ocsp
 
-from exchange.decisions import DECIDES, Carried, Decided, Granted, Standing
-from exchange.decisions import ENTRY as DECISION
-from exchange.entry import Detail, Leaf, commitment
-from exchange.reading import taken_apart
+from exchange.bundle_original import original_of
+from exchange.bundle_parts import ROWS, Findings, Proven, Row, anchor_der, day_of, detail_of, nodes_of
+from exchange.bundle_standing import Stood, told_again
+from exchange.bundle_status import Statuses, names_status
+from exchange.decisions import Carried
+from exchange.entry import Detail, Leaf
 from exchange.receipts import VerifiedDocument, verify_receipt
 from mappings.load import read_feed
-from security import bundle, merkle, wss
+from security import bundle, merkle
 from security.anchors import Anchors
-from security.authenticate import trust_digest
 from security.bundle import MANIFEST, Container, Manifest
 from security.chain import authorities_over, check_chain
 from security.checkpoint import Checkpoint
 from security.cosignature import cosignatures, without_cosignatures
-from security.errors import AuditBroken, Misconfigured, Refusal
+from security.errors import Refusal
 from security.jose import strict_object
 from security.jws import jcs
 from security.keys import der_of_pem
-from security.message import Action, Content, Delivery, EnrolledCertificate, VerifiedPayload
+from security.message import Action, Content, EnrolledCertificate
 from security.pki import enrolled, pem_of
-from security.revocation import Answer, read_answer, read_list, standing
-from security.signatures import open_signed, payload_of, verify_signed
-from security.signed_delivery import VerifiedDelivery, check_age
 from security.timestamp import verify_timestamp
-from security.wss import SKEW, VerifiedEnvelope
+from security.wss import SKEW
 
-State = Literal["holds", "missing", "broken", "erased"]
-ROWS: Final = (
-    *("container", "manifest", "subject", "signature", "certificate", "enrolment", "grant", "receipts", "inclusion"),
-    *("witnesses", "timestamp", "evidence class", "mapping", "erased parts"),
-)
-CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
-# A right that ended so shortly before an entry may have stood when it was looked at: an entry waits for its group.
-AT_ONCE: Final = timedelta(seconds=60)
 ANY_AGE: Final = timedelta(days=366)  # of an envelope whose feed's file, which would say less, is not there
-COMPLETE_UPLOAD: Final = "CompleteUpload"
-MOST_SAID: Final = 12  # lines a row
+LONGEST_INTAKE: Final = timedelta(hours=1)  # from a delivery's arrival to its entry
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _PARTS: Final = re.compile(
@@ -58,16 +44,6 @@ _PARTS: Final = re.compile(
     r"certificates/[0-9a-f]{64}\.pem|status/[0-9a-f]{64}\.(?:crl|ocsp)|mappings/[a-z0-9-]+\.[0-9a-f]{64}\.toml|"
     r"heads/\d+\.(?:checkpoint|tsr)|consistency/\d+\.json"
 )
-_WORST: Final[tuple[State, ...]] = ("broken", "missing", "erased", "holds")
-
-
-class Row(msgspec.Struct, frozen=True):
-    """What was found of one question. demanded: whether the anchors ask for it; about: which part, and why."""
-
-    name: str
-    state: State
-    about: tuple[str, ...]
-    demanded: bool = True
 
 
 class BundleVerdict(msgspec.Struct, frozen=True):
@@ -91,13 +67,20 @@ class BundleVerdict(msgspec.Struct, frozen=True):
         return tuple(row.name for row in self.rows if not row.demanded and row.state == "missing")
 
 
-class Proven(msgspec.Struct, frozen=True):
-    """An entry that lies under the bundle's head. detail: None where it was erased."""
+class _AnswerClaim(msgspec.Struct, frozen=True):
+    """Of a claim, by which delivery it was made."""
 
-    index: int
-    text: str
-    leaf: Leaf
-    detail: Detail | None
+    entry: int
+    sender: str
+    message_id: str
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """Of an ownership answer, what it is about."""
+
+    component: dict[str, Any]
+    on: str | None
+    claims: list[_AnswerClaim]
 
 
 class _Message(msgspec.Struct):
@@ -113,67 +96,15 @@ class _Message(msgspec.Struct):
         return datetime.fromisoformat(str(self.said.get("received_at", self.entry.leaf.time)))
 
 
-class _Moment(msgspec.Struct, frozen=True):
-    """What stands after some decisions. digest: of the certificates, as leaves state it."""
-
-    certificates: Mapping[str, EnrolledCertificate]
-    grants: Mapping[str, Granted]
-    mappings: Mapping[str, str]
-    digest: str
-
-
-class _Stood(msgspec.Struct, frozen=True):
-    """What stood when an entry was made: now, and before decisions that came at the same time as it.
-
-    ended: the digest with what authorities had said by then
-    """
-
-    now: _Moment
-    before: tuple[_Moment, ...]
-    ended: str
-
-    @property
-    def digests(self) -> set[str]:
-        return {self.ended, self.now.digest, *(one.digest for one in self.before)}
-
-    @property
-    def certificates(self) -> Mapping[str, EnrolledCertificate]:
-        return self.now.certificates
-
-    @property
-    def grants(self) -> Mapping[str, Granted]:
-        return self.now.grants
-
-    def releases(self, feed: str, digest: str) -> bool:
-        """Whether this file of the feed counted."""
-        return any(one.mappings.get(feed) == digest for one in (self.now, *self.before))
-
-
 def verify_bundle(content: Content, anchors: Anchors, now: datetime) -> BundleVerdict:
     """What a bundle proves. now: aware; what claims to be later than that is no evidence.
 
     Raises Refusal `bundle.container` for a file that is no bundle; Misconfigured for anchors that hold no keys.
     """
+    # What is wrong with the anchors is nobody's part: it is heard before any part is looked at.
+    _ = anchors.log_public_key, anchors.xml_suites, anchors.timestamp_roots
+    _ = [witness.public_key for witness in anchors.witnesses], [*map(anchor_der, anchors.receipt_certificates)]
     return _Check(bundle.read(content), anchors, now).verdict()
-
-
-def entry_octets(index: int, leaf: bytes, salt: bytes | None, detail: bytes | None, path: tuple[bytes, ...]) -> bytes:
-    """The part `entries/{index}.json`."""
-    document: dict[str, Any] = {"index": index, "leaf": leaf.decode(), "proof": [node.hex() for node in path]}
-    if salt is not None and detail is not None:
-        document |= {"salt": salt.hex(), "detail": detail.decode()}
-    return jcs(document)
-
-
-def consistency_octets(first: int, second: int, nodes: tuple[bytes, ...]) -> bytes:
-    """The part `consistency/{first}.json`."""
-    return jcs({"first": first, "second": second, "nodes": [node.hex() for node in nodes]})
-
-
-def day_of(moment: str | datetime) -> date:
-    """The city's day of a moment, RFC 3339 or aware."""
-    found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return found.astimezone(CITY_TIME).date()
 
 
 class _Check:
@@ -182,17 +113,16 @@ class _Check:
     def __init__(self, container: Container, anchors: Anchors, now: datetime) -> None:
         self._parts, self._damaged = container.parts, container.damaged
         self._anchors, self._now = anchors, now
-        self._found: dict[str, list[tuple[State, str]]] = {name: [] for name in ROWS}
+        self._findings = Findings()
+        self._say, self._judged = self._findings.say, self._findings.judged
         self._manifest: Manifest | None = None
         self._head: Checkpoint | None = None
         self._joined: set[tuple[int, bytes]] = set()  # heads that are proven to be of the same log as H
         self._entries: dict[int, Proven] = {}
         self._messages: dict[int, _Message] = {}
-        self._stood: dict[int, _Stood] = {}
+        self._stood: dict[int, Stood] = {}
         self._carried: Mapping[str, Carried] = {}
-        self._authorities = [_der(pem) for pem in anchors.authorities]
-        self._answers: list[tuple[str, bytes]] = []
-        self._since: dict[str, datetime | None] = {}  # when authorities ended certificates, by fingerprint
+        self._statuses = Statuses((), [anchor_der(pem) for pem in anchors.authorities], now)
 
     def verdict(self) -> BundleVerdict:
         """All rows."""
@@ -202,12 +132,13 @@ class _Check:
         self._check_heads()
         self._read_messages()
         self._check_status()
-        self._fold()
+        numbers, statuses = self._messages.keys(), self._statuses
+        self._stood, self._carried = told_again(self._entries, numbers, self._anchors, statuses, self._findings)
         for number, message in sorted(self._messages.items()):
             self._check_message(number, message)
         self._check_subject()
         self._check_erased()
-        rows = tuple(self._row(name) for name in ROWS)
+        rows = tuple(self._findings.row(name, demanded=self._demanded(name)) for name in ROWS)
         said = self._manifest
         return BundleVerdict(said.kind, said.subject, said.made_at, rows) if said else BundleVerdict("", "", "", rows)
 
@@ -223,7 +154,7 @@ class _Check:
             self._say("manifest", "broken", f"{MANIFEST}: not there")
             return
         with self._judged("manifest", MANIFEST):
-            certificates = [_der(pem) for pem in self._anchors.receipt_certificates]
+            certificates = [anchor_der(pem) for pem in self._anchors.receipt_certificates]
             manifest = bundle.open_manifest(self._parts[MANIFEST].read(), certificates)
             if manifest.origin != self._anchors.origin:
                 raise Refusal("bundle.manifest", f"of {manifest.origin!r:.80}, not of {self._anchors.origin}")
@@ -245,6 +176,11 @@ class _Check:
                 self._say("manifest", "broken", f"{name}: altered, or of another bundle")
             elif not _PARTS.fullmatch(name):
                 self._say("manifest", "broken", f"{name}: a bundle has no such part")
+
+    @property
+    def _made_at(self) -> datetime:
+        """When the bundle says that it was made; now, where it does not hold that it says so."""
+        return datetime.fromisoformat(self._manifest.made_at) if self._manifest else self._now
 
     # Entries and heads.
 
@@ -274,7 +210,7 @@ class _Check:
             raise ValueError("not canonical, or of another number")
         if document.keys() - {"detail", "salt"} != {"index", "leaf", "proof"}:
             raise ValueError("other members than an entry has")
-        path = _nodes(document["proof"])
+        path = nodes_of(document["proof"])
         head = self._head
         if head is None:
             raise ValueError("there is no head to prove it under")
@@ -283,10 +219,9 @@ class _Check:
         leaf = msgspec.json.decode(text, type=Leaf)
         if leaf.origin != self._anchors.origin:
             raise ValueError(f"of {leaf.origin!r:.80}")
-        until = datetime.fromisoformat(self._manifest.made_at) if self._manifest else self._now
-        if datetime.fromisoformat(leaf.time) > min(until, self._now) + SKEW:
+        if datetime.fromisoformat(leaf.time) > min(self._made_at, self._now) + SKEW:
             raise ValueError(f"made at {leaf.time}, which was still to come")
-        self._entries[index] = Proven(index, text, leaf, _detail(document, leaf))
+        self._entries[index] = Proven(index, text, leaf, detail_of(document, leaf))
 
     def _check_heads(self) -> None:
         for name in self._named(r"consistency/(\d+)\.json"):
@@ -305,7 +240,7 @@ class _Check:
         """Only its shape, here; it proves something once there is a head at its beginning."""
         octets = self._parts[name].read()
         document = strict_object(octets)
-        ends, _ = (document["first"], document["second"]), _nodes(document["nodes"])
+        ends, _ = (document["first"], document["second"]), nodes_of(document["nodes"])
         if jcs(document) != octets or document.keys() != {"first", "nodes", "second"}:
             raise ValueError("not canonical, or other members than a proof has")
         if name != f"consistency/{ends[0]}.json" or (self._head and ends[1] != self._head.size):
@@ -323,7 +258,7 @@ class _Check:
         name = f"consistency/{head.size}.json"
         if name not in self._parts:
             raise ValueError(f"{name} is not there: nothing shows that it is a head of the same log")
-        nodes = _nodes(strict_object(self._parts[name].read())["nodes"])
+        nodes = nodes_of(strict_object(self._parts[name].read())["nodes"])
         if not merkle.verify_consistency(head.size, ours.size, nodes, head.root, ours.root):
             same = "" if head.size == ours.size else f", or {name} is not their proof"
             raise ValueError(f"FORK 分叉: the heads of {head.size} and {ours.size} entries are not of one log{same}")
@@ -355,7 +290,7 @@ class _Check:
                 best.append((len(found), head.size, f"{name}: {who or 'nobody'}"))
         enough = [one for one in best if one[0] >= quorum]
         covered = max((size for _, size, _ in enough), default=0)
-        last = max(self._message_numbers(), default=0)
+        last = self._last
         if covered > last:
             self._say("witnesses", "holds", f"{next(text for _, size, text in enough if size == covered)}")
         else:
@@ -364,7 +299,7 @@ class _Check:
             self._say("witnesses", "missing", about)
 
     def _check_timestamps(self) -> None:
-        roots, last = self._anchors.timestamp_roots, max(self._message_numbers(), default=0)
+        roots, last = self._anchors.timestamp_roots, self._last
         if not roots:
             self._say("timestamp", "missing", "NO TIMESTAMP 无时间戳: the anchors name no timestamp authority")
             return
@@ -388,6 +323,14 @@ class _Check:
 
     # Messages.
 
+    @property
+    def _last(self) -> int:
+        """The last entry that a head must cover: of the last delivery, or of the day."""
+        if self._manifest is not None and self._manifest.kind == "day":
+            day = self._manifest.subject
+            return max((i for i, one in self._entries.items() if day_of(one.leaf.time).isoformat() == day), default=0)
+        return max(self._message_numbers(), default=0)
+
     def _message_numbers(self) -> set[int]:
         names = [*self._parts, *(self._manifest.erased if self._manifest else ())]
         names += self._manifest.withheld if self._manifest else ()
@@ -403,7 +346,7 @@ class _Check:
             receipt = self._receipt(number, entry)
             said = entry.detail
             if said is None and receipt is not None:  # what the sender was given says it still, and the leaf commits
-                said = msgspec.json.decode(receipt.document["detail"], type=dict[str, str | int])
+                said = detail_of(receipt.document, entry.leaf)
             self._messages[number] = _Message(entry, said or {}, receipt)
 
     def _receipt(self, number: int, entry: Proven) -> VerifiedDocument | None:
@@ -468,7 +411,11 @@ class _Check:
                 raise ValueError("not the octets that the entry names")
             if signer is None:
                 raise ValueError(f"certificates/{leaf.signer}.pem: there is none to verify it with")
-            verified, payload = self._verified(raw, message, signer)
+            form, suites = str(said["form"]), self._anchors.xml_suites
+            original = original_of(raw, form, signer, message.at, self._max_age(message), suites)
+            verified, payload = original.verified, original.payload
+            if not message.at - SKEW <= datetime.fromisoformat(leaf.time) <= message.at + LONGEST_INTAKE:
+                raise ValueError(f"came at {said['received_at']}, and was entered at {leaf.time}")
             stated: dict[str, str | int] = {
                 "message_id": payload.message_id,
                 "content_type": payload.content_type,
@@ -490,49 +437,30 @@ class _Check:
             what = f"{payload.content.size} octets, signed {payload.signed_at.isoformat()}, came {said['received_at']}"
             self._say("signature", "holds", f"{name}: {payload.form}, {what}")
 
-    def _verified(
-        self, raw: Content, message: _Message, signer: EnrolledCertificate
-    ) -> tuple[VerifiedEnvelope | VerifiedDelivery, VerifiedPayload]:
-        """The original once more through the verifier of the door by which it came, with the clock of that moment."""
-        form, at = str(message.said["form"]), message.at
-        if form in ("jws", "cms"):
-            opened = open_signed(raw.read())
-            check_age(opened, at, self._max_age(message))
-            delivery = Delivery("rest", None, "", b"", raw, at)
-            signed = verify_signed(opened, signer)
-            return signed, payload_of(signed, delivery)
-        related = taken_apart(raw) if form != "inline" else None
-        octets = related.envelope if related else raw.read()
-        envelope = wss.open_envelope(octets, wss.Limits(max_bytes=len(octets)), self._anchors.xml_suites)
-        attachment, attachment_id = (related.attachment, related.attachment_id) if related else (None, "")
-        if (envelope.operation == COMPLETE_UPLOAD) != (form == "upload"):
-            raise ValueError(f"{envelope.operation} is not of the form {form}")
-        if form == "upload":
-            verified = wss.verify(envelope, signer, now=at)
-            verified = msgspec.structs.replace(verified, attachment=attachment, form="upload")
-        else:
-            verified = wss.verify(envelope, signer, now=at, attachment=attachment, attachment_id=attachment_id)
-        return verified, payload_of(verified, Delivery("soap", None, "", octets, raw, at, attachment, attachment_id))
-
     def _max_age(self, message: _Message) -> timedelta:
         leaf = message.entry.leaf
         name = f"mappings/{leaf.feed}.{leaf.feed_digest}.toml"
-        return read_feed(self._parts[name].read(), leaf.feed).max_age if name in self._parts else ANY_AGE
+        part = self._parts.get(name)
+        # One that was altered says nothing here; its own row says so.
+        known = part is not None and part.digest.hex == leaf.feed_digest
+        return read_feed(part.read(), leaf.feed).max_age if part is not None and known else ANY_AGE
 
     # Certificates and what authorities say of them.
 
     def _check_status(self) -> None:
-        """Each answer verified once, of whoever it speaks; which certificate that is, is looked at with each."""
+        """What is named by its digest has it; of whom an answer speaks is looked at with each certificate."""
+        answers = []
         for name in self._named(r"status/([0-9a-f]{64})\.(crl|ocsp)"):
             octets = self._parts[name].read()
             if sha256(octets).hexdigest() != name.partition("/")[2].partition(".")[0]:
                 self._say("certificate", "broken", f"{name}: not what it is named for")
                 continue
-            self._answers.append((name, octets))
-        if self._answers and not self._authorities:
-            self._say(
-                "certificate", "holds", f"{len(self._answers)} answers on status not looked at: no authority named"
-            )
+            answers.append((name.rpartition(".")[2], octets))
+        authorities, made_at = self._statuses.authorities, self._made_at
+        if answers and not authorities:
+            about = f"{len(answers)} answers on status not looked at: the anchors name no authority"
+            self._say("certificate", "holds", about)
+        self._statuses = Statuses(answers, authorities, made_at)
         for name in self._named(r"certificates/([0-9a-f]{64})\.pem"):
             with self._judged("certificate", name):
                 der = der_of_pem(self._parts[name].read())
@@ -558,118 +486,37 @@ class _Check:
             if not certificate.not_before <= at <= certificate.not_after:
                 window = f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d}"
                 raise ValueError(f"valid from {window}, and not at {at.isoformat()}")
-            over = authorities_over(der, self._authorities)
+            over = authorities_over(der, self._statuses.authorities)
             if over:
-                check_chain(der, (), self._authorities, at)
+                check_chain(der, (), self._statuses.authorities, at)
             under = "under an authority among the anchors" if over else "by enrolment alone: no authority is named"
-            self._say(
-                "certificate", "holds", f"messages/{number}: {leaf.signer[:16]} valid at {at.isoformat()}, {under}"
-            )
-            self._check_revoked(name, certificate, over, at)
+            about = f"messages/{number}: {leaf.signer[:16]} valid at {at.isoformat()}, {under}"
+            self._say("certificate", "holds", about)
+            self._check_revoked(name, certificate, at)
         return found
 
-    def _check_revoked(
-        self, name: str, certificate: EnrolledCertificate, over: tuple[bytes, ...], at: datetime
-    ) -> None:
+    def _check_revoked(self, name: str, certificate: EnrolledCertificate, at: datetime) -> None:
         """Not revoked when it signed; against when the bus had the message: when it was signed its signer says alone,
         and whoever holds a revoked key may say any time."""
-        lists, answer = self._said_of(certificate, over)
-        if not lists and answer is None:
-            if _names_status(certificate.der):
-                where = "names where its status is asked, and no answer is here" if over else "no authority is named"
-                self._say("certificate", "missing", f"{name}: {where}")
+        said = self._statuses.said(certificate)
+        if said.newest is None:
+            if names_status(certificate.der):
+                about = f"{name}: names where its status is asked, and no answer is here by an authority of the anchors"
+                self._say("certificate", "missing", about)
             return
-        revoked = standing((certificate.der, *over), lists, answer).revoked_at
-        newest = max(one.this_update for one in (*lists, answer) if one is not None)
-        if revoked is not None and revoked <= at:
-            raise Refusal("auth.certificate_revoked", f"since {revoked.isoformat()}, used at {at.isoformat()}")
-        after = f"revoked later, {revoked.isoformat()}" if revoked else "not revoked"
-        age = "before the delivery" if newest < at else "after the delivery"
-        self._say("certificate", "holds", f"{name}: {after}; answer of {newest.isoformat()}, {age}")
-
-    def _said_of(self, certificate: EnrolledCertificate, over: tuple[bytes, ...]) -> tuple[list[Answer], Answer | None]:
-        """What the answers in the bundle say that are by this certificate's authorities."""
-        lists: list[Answer] = []
-        answers: list[Answer] = []
-        if not over:
-            return [], None
-        made_at = datetime.fromisoformat(self._manifest.made_at) if self._manifest else self._now
-        for name, octets in self._answers:
-            try:
-                if name.endswith(".crl"):
-                    lists.append(read_list(octets, over, made_at))
-                else:
-                    # Its responder's certificate counts as of then; an answer later than the bundle is refused.
-                    at = min(ocsp.load_der_ocsp_response(octets).this_update_utc, made_at)
-                    answers.append(read_answer(octets, certificate.der, over[0], at))
-            except Refusal as problem:
-                if problem.code not in ("revocation.other_issuer", "revocation.other_certificate"):
-                    raise
-        return lists, max(answers, key=lambda one: one.this_update, default=None)
+        if said.revoked_at is not None and said.revoked_at <= at:
+            raise Refusal("auth.certificate_revoked", f"since {said.revoked_at.isoformat()}, used at {at.isoformat()}")
+        after = f"revoked later, {said.revoked_at.isoformat()}" if said.revoked_at else "not revoked"
+        age = "before the delivery" if said.newest < at else "after the delivery"
+        self._say("certificate", "holds", f"{name}: {after}; answer of {said.newest.isoformat()}, {age}")
 
     # Decisions: who was enrolled and what was granted.
-
-    def _fold(self) -> None:
-        """Tell again what stood, from the founding that the anchors name, and keep it as of each message."""
-        stands = Standing(self._anchors.origin, self._anchors.founding)
-        deciding = {i for i, one in self._entries.items() if one.leaf.type == DECISION and one.leaf.outcome in DECIDES}
-        moment = _Moment({}, {}, {}, trust_digest(()))
-        recent: list[tuple[str, _Moment]] = []  # what stood before each of the last decisions
-        for index in sorted(deciding | self._messages.keys()):
-            entry = self._entries[index]
-            time = entry.leaf.time
-            if index in self._messages:
-                recent = [one for one in recent if not _well_before(one[0], time)]
-                ended = trust_digest(self._ended(stands.certificates.values(), time))
-                self._stood[index] = _Stood(moment, tuple(before for _, before in recent), ended)
-            elif entry.detail is None:
-                self._say("enrolment", "missing", f"entries/{index}.json: a decision whose detail is gone")
-            else:
-                waiting, troubles = set(stands.proposals), len(stands.troubles)
-                stands.take(Decided(index, time, entry.leaf.outcome, entry.detail))
-                held = len(stands.troubles) == troubles
-                if entry.leaf.outcome == "approved" and held and stands.proposals.keys() == waiting:
-                    about = f"entries/{index}.json: the entry that proposed what it approves is not here"
-                    self._say("enrolment", "missing", about)
-                recent.append((time, moment))
-                digest = trust_digest(stands.certificates.values())
-                moment = _Moment(dict(stands.certificates), dict(stands.grants), dict(stands.mappings), digest)
-        for trouble in stands.troubles:  # what does not hold decides nothing: so it is for the bus, and so it is here
-            self._say("enrolment", "holds", f"entries/{trouble.entry}.json decides nothing: {trouble.code}")
-        if not stands.persons:
-            self._say("enrolment", "missing", "no entry founds this bus as the anchors name it")
-        self._carried = stands.carried
-
-    def _ended(self, certificates: Iterable[EnrolledCertificate], time: str) -> list[EnrolledCertificate]:
-        """The certificates with what their authorities said of them up to a time, as the bus laid it over (ADR 22)."""
-        if not (self._answers and self._authorities):
-            return list(certificates)
-        found = []
-        for certificate in certificates:
-            since = self._revoked_since(certificate)
-            if since is not None and since <= datetime.fromisoformat(time):
-                ended = min(since, certificate.revoked_at or since)
-                certificate = msgspec.structs.replace(certificate, revoked_at=ended)
-            found.append(certificate)
-        return found
-
-    def _revoked_since(self, certificate: EnrolledCertificate) -> datetime | None:
-        """Since when its authority says that it is revoked, in the answers that are here."""
-        if certificate.fingerprint not in self._since:
-            over, since = authorities_over(certificate.der, self._authorities), None
-            try:
-                lists, answer = self._said_of(certificate, over)
-                since = standing((certificate.der, *over), lists, answer).revoked_at
-            except (Refusal, ValueError):  # the certificate's own row says so
-                pass
-            self._since[certificate.fingerprint] = since
-        return self._since[certificate.fingerprint]
 
     def _check_rights(self, number: int, message: _Message) -> None:
         entry, said, stood = message.entry, message.said, self._stood[number]
         leaf, place = entry.leaf, f"messages/{number}"
         with self._judged("enrolment", place):
-            certificate = _standing_certificate(stood, leaf.signer, leaf.time)
+            certificate = stood.certificate(leaf.signer)
             if certificate.use == "connection":
                 raise Refusal("auth.certificate_not_for_signing", leaf.signer[:16])
             whose = str(said.get("asserted_by", leaf.sender))
@@ -678,34 +525,28 @@ class _Check:
             self._say("enrolment", "holds", f"{place}: {leaf.signer[:16]} of {whose}, by decision of two persons")
             if leaf.trust_digest in stood.digests:
                 self._say("enrolment", "holds", f"{place}: no decision on certificates before it is left out")
-            elif any(self._since.values()):  # when the bus heard of that is not known here
+            elif self._statuses.ended_any:  # when the bus heard of that is not known here
                 self._say("enrolment", "missing", f"{place}: its trust digest cannot be made again from what is here")
             else:
                 raise ValueError("an enrolment or revocation before it is left out: its trust digest is another")
         with self._judged("grant", place):
             self._check_grants(place, message, stood)
 
-    def _check_grants(self, place: str, message: _Message, stood: _Stood) -> None:
+    def _check_grants(self, place: str, message: _Message, stood: Stood) -> None:
         leaf, said = message.entry.leaf, message.said
-        signer = _standing_certificate(stood, leaf.signer, leaf.time).bureau
+        signer = stood.certificate(leaf.signer).bureau
         days = {day_of(message.at).isoformat(), day_of(leaf.time).isoformat()}
         wanted: list[tuple[str, str, Action, str]] = [(leaf.grant, signer, "push", leaf.feed)]
         if signer != leaf.sender:
             wanted.append((str(said.get("on_behalf_of_grant", "")), signer, "on_behalf_of", leaf.sender))
         if _FINGERPRINT.fullmatch(leaf.carrier):
-            carrier = _standing_certificate(stood, leaf.carrier, leaf.time).bureau
+            carrier = stood.certificate(leaf.carrier).bureau
             if carrier != signer:
                 wanted.append((str(said.get("carry_grant", "")), carrier, "carry", signer))
         for id, bureau, action, target in wanted:
-            found = stood.grants.get(id)
-            if found is None:
-                raise Refusal("grant.unknown", f"{id or 'none'}: {bureau} {action} {target}")
-            if (found.grant.bureau, found.grant.action, found.grant.target) != (bureau, action, target):
+            grant = stood.grant(id, days).grant
+            if (grant.bureau, grant.action, grant.target) != (bureau, action, target):
                 raise ValueError(f"{id} is not for {bureau} to {action} {target}")
-            if not any(found.grant.valid_from <= day <= found.grant.valid_until for day in days):
-                raise Refusal("auth.grant_not_in_force", id)
-            if found.revoked_at and _well_before(found.revoked_at, leaf.time):
-                raise ValueError(f"{id} was revoked at {found.revoked_at}, before the delivery")
             self._say("grant", "holds", f"{place}: {id}, {bureau} may {action} {target}, by decision of two persons")
 
     def _check_class(self, number: int, message: _Message) -> None:
@@ -715,7 +556,7 @@ class _Check:
             if said is None:
                 self._say("evidence class", "erased", f"{place}: what the entry said of it is gone")
                 return
-            certificate = stood.certificates.get(leaf.signer)
+            certificate = stood.now.certificates.get(leaf.signer)
             if certificate is None or certificate.evidence_class != said:
                 raise ValueError(f"the entry says {said}, and the enrolment does not")
             self._say("evidence class", "holds", f"{place}: {said}")
@@ -811,7 +652,7 @@ class _Check:
         for index, entry in sorted(self._entries.items()):
             if entry.detail is None and f"entries/{index}.json" not in self._manifest.erased:
                 self._say("erased parts", "broken", f"entries/{index}.json: its detail is gone, and nobody says why")
-        if not self._found["erased parts"]:
+        if self._findings.says_nothing("erased parts"):
             self._say("erased parts", "holds", "none")
 
     def _check_gone(self, name: str, day: str) -> None:
@@ -832,106 +673,11 @@ class _Check:
             "erased parts", "missing", f"{name}: said to be erased{f' on {day}' if day else ''}, by no decision here"
         )
 
-    # How a row is put together.
-
-    def _say(self, row: str, state: State, about: str) -> None:
-        if (state, about) not in self._found[row][-MOST_SAID:]:
-            self._found[row].append((state, about))
-
     def _named(self, pattern: str) -> list[str]:
         """Parts of a form of name, those with a number in its order."""
         found = [match for name in self._parts if (match := re.fullmatch(pattern, name))]
         return [match[0] for match in sorted(found, key=lambda match: (len(match[1]), match[1]))]
 
-    @contextmanager
-    def _judged(self, row: str, place: str) -> Iterator[None]:
-        """What fails within makes the row broken, and names the part."""
-        try:
-            yield
-        except Misconfigured:
-            raise
-        except Refusal as problem:
-            self._say(row, "broken", f"{place}: {problem.code} {problem.detail}".rstrip())
-        except (ValueError, AuditBroken) as problem:
-            self._say(row, "broken", f"{place}: {problem}"[:240])
-        except Exception as problem:  # a part that trips its reader proves nothing, and must not stop the other rows
-            self._say(row, "broken", f"{place}: cannot be read ({type(problem).__name__})")
-
-    def _row(self, name: str) -> Row:
-        found = self._found[name] or [("missing", "nothing of it is in the bundle")]
-        state = min((state for state, _ in found), key=_WORST.index)
-        # The worst first; what holds of a thousand messages is not told a thousand times.
-        about = sorted(found, key=lambda one: _WORST.index(one[0]))
-        bad = [text for what, text in about if what != "holds"]
-        told = [*bad, *[text for what, text in about if what == "holds"][: max(MOST_SAID - len(bad), 1)]]
-        return Row(name, state, tuple(told), self._demanded(name))
-
     def _demanded(self, name: str) -> bool:
         asked = {"witnesses": bool(self._anchors.witnesses), "timestamp": bool(self._anchors.timestamp_certificates)}
         return asked.get(name, name != "mapping")
-
-
-class _AnswerClaim(msgspec.Struct, frozen=True):
-    """Of a claim, by which delivery it was made."""
-
-    entry: int
-    sender: str
-    message_id: str
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    """Of an ownership answer, what it is about."""
-
-    component: dict[str, Any]
-    on: str | None
-    claims: list[_AnswerClaim]
-
-
-def _detail(document: Mapping[str, Any], leaf: Leaf) -> Detail | None:
-    """The detail that the leaf commits to; None where it is not there. Raises ValueError."""
-    if "salt" not in document and "detail" not in document:
-        return None
-    text: str = document["detail"]
-    (salt,) = _nodes([document["salt"]])
-    if commitment(salt, text.encode()) != leaf.detail:
-        raise ValueError("its detail is not what the leaf commits to")
-    return msgspec.json.decode(text, type=dict[str, str | int])
-
-
-def _nodes(texts: list[str]) -> list[bytes]:
-    """Hashes written in lower-case hex. Raises ValueError for any other spelling."""
-    octets = [bytes.fromhex(text) for text in texts]
-    if [one.hex() for one in octets] != texts or any(len(one) != merkle.HASH_SIZE for one in octets):
-        raise ValueError("not hashes in lower-case hex")
-    return octets
-
-
-def _well_before(earlier: str, later: str) -> bool:
-    """Whether a time lies so long before another that nobody can have been between the two."""
-    if not earlier:
-        return True
-    return datetime.fromisoformat(earlier) + AT_ONCE < datetime.fromisoformat(later)
-
-
-def _standing_certificate(stood: _Stood, fingerprint: str, time: str) -> EnrolledCertificate:
-    found = stood.certificates.get(fingerprint)
-    if found is None:
-        raise Refusal("auth.certificate_unknown", fingerprint[:16])
-    if found.revoked_at is not None and _well_before(found.revoked_at.astimezone(UTC).isoformat(), time):
-        raise Refusal("auth.certificate_revoked", f"{fingerprint[:16]} at {found.revoked_at.isoformat()}")
-    return found
-
-
-def _names_status(der: bytes) -> bool:
-    """Whether a certificate says where its status can be asked."""
-    extensions = x509.load_der_x509_certificate(der).extensions
-    return any(
-        isinstance(one.value, x509.CRLDistributionPoints | x509.AuthorityInformationAccess) for one in extensions
-    )
-
-
-def _der(pem: str) -> bytes:
-    try:
-        return der_of_pem(pem.encode())
-    except ValueError as problem:
-        raise Misconfigured("anchors: a certificate is not PEM") from problem

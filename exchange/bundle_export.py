@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from exchange.attestations import Attestations, Head
-from exchange.bundle_check import CITY_TIME, consistency_octets, day_of, entry_octets
+from exchange.bundle_parts import CITY_TIME, consistency_octets, day_of, entry_octets
 from exchange.bus import Bus
 from exchange.decisions import DECIDES
 from exchange.decisions import ENTRY as DECISION

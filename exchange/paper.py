@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 from cryptography import x509
 
-from exchange.bundle_check import CITY_TIME, BundleVerdict
+from exchange.bundle_check import BundleVerdict
+from exchange.bundle_parts import CITY_TIME
 from exchange.decisions import ENTRY as DECISION
 from exchange.decisions import EnrolmentBody
 from exchange.typesetting import Cell, Fixed, Paper

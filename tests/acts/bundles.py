@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from exchange import app
 from exchange.attestations import Attestations
-from exchange.bundle_check import BundleVerdict, Row, verify_bundle
+from exchange.bundle_check import BundleVerdict, verify_bundle
 from exchange.bundle_export import Sources, of_message
+from exchange.bundle_parts import Row
 from exchange.processing import process
 from security import bundle
 from security.anchors import Anchors

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exchange import app
-from exchange.bundle_check import CITY_TIME, verify_bundle
+from exchange.bundle_check import verify_bundle
 from exchange.bundle_export import of_day, of_ownership
+from exchange.bundle_parts import CITY_TIME
 from exchange.ownership import ownership
 from exchange.receipts import RECEIPT
 from security.bundle import MANIFEST
@@ -83,7 +84,7 @@ def test_any_byte_of_any_part_changed_fails_and_names_the_part(
 ) -> None:
     seen: set[str] = set()
 
-    @settings(UNCHANGED, max_examples=200)
+    @settings(UNCHANGED, max_examples=120)
     @given(st.data())
     def changed(data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(parts)))
@@ -96,7 +97,7 @@ def test_any_byte_of_any_part_changed_fails_and_names_the_part(
 
     changed()
     assert seen == set(parts)
-    tell(f"BUNDLE any byte of any part changed: 200 examples over {len(seen)} parts, every one named")
+    tell(f"BUNDLE any byte of any part changed: 120 examples over {len(seen)} parts, every one named")
 
 
 def found_in(octets: bytes, office: Office) -> str:
@@ -111,7 +112,7 @@ def found_in(octets: bytes, office: Office) -> str:
 def test_any_byte_of_the_file_changed_fails(office: Office, parts: Parts, tell: Callable[[str], None]) -> None:
     whole, refused = packed(parts), 0
 
-    @settings(UNCHANGED, max_examples=200)
+    @settings(UNCHANGED, max_examples=120)
     @given(st.integers(0, len(whole) - 1), st.integers(1, 255))
     def changed(at: int, other: int) -> None:
         nonlocal refused
@@ -125,7 +126,7 @@ def test_any_byte_of_the_file_changed_fails(office: Office, parts: Parts, tell: 
     for octets in (whole[:-1], whole + b"\0", whole[: len(whole) // 2], whole[1:]):
         with pytest.raises(Refusal, match=r"bundle\.container"):
             verify_bundle(in_memory(octets), office.anchors, datetime.now(UTC))
-    tell(f"BUNDLE any byte of the file changed: 200 examples, {refused} refused as no bundle, the others named")
+    tell(f"BUNDLE any byte of the file changed: 120 examples, {refused} refused as no bundle, the others named")
 
 
 def test_what_the_operator_alters_and_signs_anew_fails_by_its_own_row(
@@ -134,7 +135,7 @@ def test_what_the_operator_alters_and_signs_anew_fails_by_its_own_row(
     """The manifest's digests are the operator's own word: each part must be found out without them."""
     seen: set[str] = set()
 
-    @settings(UNCHANGED, max_examples=200)
+    @settings(UNCHANGED, max_examples=120)
     @given(st.data())
     def changed(data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(parts.keys() - {MANIFEST})))
@@ -150,7 +151,7 @@ def test_what_the_operator_alters_and_signs_anew_fails_by_its_own_row(
 
     changed()
     assert seen == parts.keys() - {MANIFEST}
-    tell(f"BUNDLE altered and signed anew by the operator: 200 examples over {len(seen)} parts, every one named")
+    tell(f"BUNDLE altered and signed anew by the operator: 120 examples over {len(seen)} parts, every one named")
 
 
 # Bad input, one by one.

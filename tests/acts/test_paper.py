@@ -15,7 +15,8 @@ import pytest
 from pypdf import PdfReader
 
 from exchange import bundle_export
-from exchange.bundle_check import ROWS, day_of, verify_bundle
+from exchange.bundle_check import verify_bundle
+from exchange.bundle_parts import ROWS, day_of
 from exchange.cli import main as command_line
 from exchange.cli.trial import APPROVER, AUDITOR
 from exchange.decisions import Officer
