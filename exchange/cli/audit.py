@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from exchange import access, app, audit, log_index, ownership
-from exchange.cli.bundles import add_exports, verify_file
+from exchange.cli.bundles import add_exports, add_paper_option, verify_file
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options, registry
@@ -126,6 +126,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     offline.add_argument("document", metavar="BUNDLE|RECEIPT", type=Path)
     offline.add_argument("--anchors", required=True, type=Path, metavar="FILE")
+    add_paper_option(offline)
 
 
 def _moment(text: str) -> datetime:
@@ -353,10 +354,12 @@ def _verify_document(options: argparse.Namespace) -> int:
     try:
         with options.document.open("rb") as file:
             if is_bundle(file.read(2)):
-                return verify_file(options.document, anchors, as_json=options.json)
+                return verify_file(options.document, anchors, options.pdf, as_json=options.json)
         octets = options.document.read_bytes()
     except OSError as problem:
         raise Misconfigured(f"{options.document}: {problem.strerror}") from problem
+    if options.pdf is not None:
+        raise Misconfigured(f"{options.document}: is no bundle, and a paper is made of a bundle only")
     if is_fork(octets):
         return _show_fork(open_fork(octets, anchors), options)
     if is_record_proof(octets):

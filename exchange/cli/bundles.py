@@ -91,17 +91,39 @@ def add_exports(group: Commands, common: argparse.ArgumentParser) -> None:
             metavar="DECISION",
             help="put in a sealed original that two persons decided to open; may be given again",
         )
+        add_paper_option(parser)
         add_person_options(parser)
 
 
-def verify_file(path: Path, anchors: Anchors, *, as_json: bool) -> int:
+def add_paper_option(parser: argparse.ArgumentParser) -> None:
+    """--pdf FILE."""
+    parser.add_argument("--pdf", type=Path, metavar="FILE", help="write what was found on paper, too, Chinese first")
+
+
+def verify_file(path: Path, anchors: Anchors, pdf: Path | None, *, as_json: bool) -> int:
     """Check a bundle and print what was found; 0 only where all holds that the anchors ask for."""
-    verdict = verify_bundle(file_content(path), anchors, app.utc_now())
+    verdict, said = _verified(path, anchors, pdf)
     if as_json:
-        print_json({"ok": verdict.state == "holds", "kind": "bundle", "state": verdict.state, "bundle": verdict})
+        print_json(
+            {"ok": verdict.state == "holds", "kind": "bundle", "state": verdict.state, "bundle": verdict, **said}
+        )
     else:
         print_bundle(verdict)
     return 0 if verdict.state == "holds" else 1
+
+
+def _verified(path: Path, anchors: Anchors, pdf: Path | None) -> tuple[BundleVerdict, dict[str, str]]:
+    """What is found in a bundle, written on paper where that is asked for; and what to say of the paper."""
+    if pdf is not None and pdf.exists():
+        raise Misconfigured(f"{pdf}: is there already, and is not written over; name another file")
+    content, now = file_content(path), app.utc_now()
+    verdict = verify_bundle(content, anchors, now)
+    if pdf is None:
+        return verdict, {}
+    from exchange.paper import paper  # its typesetter takes a while to begin, and no other command needs it
+
+    app.write_secret(pdf, paper(content, verdict, anchors, now))
+    return verdict, {"pdf": str(pdf)}
 
 
 def print_bundle(verdict: BundleVerdict) -> None:
@@ -133,8 +155,9 @@ def _day(options: argparse.Namespace) -> int:
 @contextmanager
 def _exporting(options: argparse.Namespace) -> Iterator[Sources]:
     """Where the evidence lies, once it stands in the log who takes it out, and by which decisions what is sealed."""
-    if options.file.exists():  # before a decision is used up
-        raise Misconfigured(f"{options.file}: is there already, and is not written over; name another file")
+    for path in (options.file, options.pdf):
+        if path is not None and path.exists():  # before a decision is used up
+            raise Misconfigured(f"{path}: is there already, and is not written over; name another file")
     settings = settings_of(options)
     with ExitStack() as stack:
         registry, officer = stack.enter_context(acting(options))
@@ -164,5 +187,7 @@ def _written(options: argparse.Namespace, parts: dict[str, Content]) -> int:
         raise Misconfigured(f"{options.file}: {problem.strerror}") from problem
     written = file_content(options.file)
     said = {"file": str(options.file), "parts": len(parts), "bytes": written.size, "sha256": written.digest.hex}
+    if options.pdf is not None:
+        said |= _verified(options.file, app.anchors_of(settings_of(options)), options.pdf)[1]
     print_json(said) if options.json else print_table("证据包 Bundle", ["", ""], said.items())
     return 0

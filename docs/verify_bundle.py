@@ -1,0 +1,76 @@
+"""Check an evidence bundle without Yongtong: sixty lines, by_log.py and by_openssl.py beside them.
+
+    python3 verify_bundle.py BUNDLE ANCHORS      exit 0: holds; 1: incomplete, or broken and where
+
+What each step means, and what is not looked at here: verify-without-us.md
+"""
+
+import json
+import sys
+import zipfile
+
+from by_log import continued, document, head, included, without_witnesses
+from by_openssl import check, sha256, stamped
+
+
+def under(note):
+    """A further head, once the newest one's log begins as its does: its size, and who witnessed it."""
+    first, root, by = head(note, anchors)
+    proof = json.loads(parts[f"consistency/{first}.json"])["nodes"] if first != size else []
+    check(continued(first, root, size, top, proof), "it is of another log")
+    return first, by
+
+
+def entry(it, name):
+    """An entry, once it lies under the newest head and its detail is what it commits to, or was erased."""
+    leaf = it["leaf"].encode()
+    check(included(leaf, it["index"], size, it["proof"], top), "it is not in the log")
+    if name not in manifest["erased"]:
+        committed = sha256(b"\2", bytes.fromhex(it["salt"]), it["detail"].encode()).hex()
+        check(json.loads(leaf)["detail"] == committed, "its detail is another")
+    return {**it, "says": json.loads(it.get("detail", "{}"))}
+
+
+with open(sys.argv[2], encoding="utf-8") as file:
+    anchors, name = json.load(file), "the file"
+try:
+    with zipfile.ZipFile(sys.argv[1]) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    name = "manifest.json"
+    manifest = document(parts.pop(name), "yt-bundle+jws", anchors["receipt_certificates"])
+    check(manifest["origin"] == anchors["origin"], "it is another bus's")
+    for name in {**parts, **manifest["parts"]}:
+        check(manifest["parts"].get(name) == sha256(parts.get(name, b"")).hex(), "altered, not there, or not listed")
+    name, roots = "checkpoint", anchors.get("timestamp_certificates", [])
+    size, top, by = head(parts[name].decode(), anchors)
+    entries, witnessed, times, numbers = {}, {size: by}, [0], [0]
+    for name in sorted(parts):  # entries come before heads, and heads before messages
+        folder, number, kind = name.replace(".", "/").split("/")[:3] if "/" in name else (name, "", "")
+        if folder == "entries":
+            entries[number] = entry(json.loads(parts[name]), name)
+        elif kind == "checkpoint":
+            witnessed.update([under(parts[name].decode())])
+        elif kind == "tsr" and roots:
+            note = without_witnesses(parts[f"heads/{number}.checkpoint"].decode(), anchors)
+            check(stamped(parts[name], note, roots), "no authority of the anchors gave its head this time")
+            times.append(int(number))
+        elif kind == "envelope":
+            committed = entries[number]["says"].get("evidence_digest", manifest["parts"][name])
+            check(manifest["parts"][name] == committed, "it is not what the entry commits to")
+        elif folder == "messages":
+            said = document(parts[name], f"yt-{kind}+jws", anchors["receipt_certificates"])
+            check(said["leaf"] == entries[str(said["index"])]["leaf"], "it is of another entry")
+            check(str(said.get("accepted_index", said["index"])) == number, "it is of another delivery")
+            under(said["checkpoint"])
+        numbers += [int(number)] if folder == "messages" else []
+    last, quorum = max(numbers), max(anchors.get("quorum", 0), 1)
+    unseen = not any(n > last and len(by) >= quorum for n, by in witnessed.items())
+    lacking = [*manifest["erased"], *manifest["withheld"], *["witnesses"] * (unseen and "witnesses" in anchors)]
+    lacking += ["timestamp"] * (bool(roots) and max(times) <= last)
+    notes = "; UNWITNESSED" * unseen + "; NO TIMESTAMP" * (max(times) <= last)
+    print(
+        f"{'incomplete' if lacking else 'holds'}: {manifest['subject']}, {len(parts)} parts{notes}", *lacking, sep="\n"
+    )
+    sys.exit(bool(lacking))
+except Exception as problem:
+    sys.exit(f"broken: {name}: {problem}")
