@@ -15,12 +15,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from exchange.decisions import DECIDES
-from exchange.decisions import ENTRY as DECISION
 from exchange.entry import SALT_SIZE, Leaf, commitment
 from security import merkle
 
 AT_ONCE: Final = 512  # entries of a piece; a power of two, so that it is a subtree; few enough for a processor's cache
+DECISION: Final = "decision"  # exchange.decisions.ENTRY, without the half second that its import takes at each start
 MOST_NAMED: Final = 100  # problems named; the rest is only counted
 
 _ENTRIES: Final = "SELECT idx, leaf FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
@@ -28,6 +27,7 @@ _DETAILS: Final = "SELECT idx, salt, detail FROM details WHERE idx >= ? AND idx 
 _NODES: Final = "SELECT idx, hash FROM nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx"
 _LEVEL: Final = f"SELECT group_concat(idx), group_concat(hex(hash), '') FROM ({_NODES})"
 
+_WITH_ROWS: Final = ("delivery", "processing", DECISION)
 _DECODER: Final = msgspec.json.Decoder(Leaf)
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -48,14 +48,14 @@ class Read(msgspec.Struct):
     erased:      details erased by rule, whose leaves still stand
     found:       how many problems; the first hundred stand in `problems`
     without_row: entries that have a row in another table too, by their type; whoever reads that table crosses them off
+    decisions:   entries about decisions, with their outcome; some of them have such a row
     """
 
     erased: int = 0
     found: int = 0
     problems: list[Problem] = []
-    without_row: dict[str, set[int]] = msgspec.field(
-        default_factory=lambda: {"delivery": set(), "processing": set(), DECISION: set()}
-    )
+    without_row: dict[str, set[int]] = msgspec.field(default_factory=lambda: {"delivery": set(), "processing": set()})
+    decisions: dict[int, str] = {}
 
     def add(self, entry: int | None, what: str) -> None:
         """Note a problem."""
@@ -145,7 +145,7 @@ class _Stretch:
         self._time = times[-1]
         self._read.erased += len(committed) - len(kept)
         for index, leaf in zip(piece, leaves, strict=True):
-            if leaf.type in self._read.without_row:
+            if leaf.type in _WITH_ROWS:
                 self._owes_row(index, leaf)
         return True
 
@@ -203,7 +203,9 @@ class _Stretch:
             self._read.add(index, "the detail is not what the leaf commits to")
 
     def _owes_row(self, index: int, leaf: Leaf) -> None:
-        if leaf.type in self._read.without_row and (leaf.type != DECISION or leaf.outcome in DECIDES):
+        if leaf.type == DECISION:
+            self._read.decisions[index] = leaf.outcome
+        elif leaf.type in self._read.without_row:
             self._read.without_row[leaf.type].add(index)
 
     def _nodes(self, piece: range) -> Nodes:
