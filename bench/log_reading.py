@@ -22,7 +22,7 @@ from security.anchors import Anchors
 from security.checkpoint import log_key_octets
 from security.keys import SigningKey
 
-READ: Final = (20_000, 200_000)  # entries of the logs that are read again
+READ: Final = (50_000, 400_000)  # entries of the logs that are read again
 SEARCHED: Final = 1_000_000
 RUNS: Final = 5
 PAGE: Final = 100

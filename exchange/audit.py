@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
+from exchange.decisions import DECIDES, founding_digest
 from exchange.decisions import ENTRY as DECISION
-from exchange.decisions import founding_digest
 from exchange.entry import ERASURE, RECALL
 from exchange.journal_file import NAME
 from exchange.log_stretch import (
@@ -111,7 +111,7 @@ class _Reading:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, verdict: AuditVerdict, anchors: Anchors) -> None:
         self._connection, self._path, self._verdict, self._anchors = connection, path, verdict, anchors
-        self._without_row = Read().without_row
+        self._without_row: dict[str, set[int]] = {**Read().without_row, DECISION: set()}
         self._erased: set[int] = set()
         self._last_signed = 0
         self._read_node = lru_cache(65_536)(self._stored_node)
@@ -183,6 +183,7 @@ class _Reading:
         self._erased |= read.erased
         for kind, indexes in read.without_row.items():
             self._without_row[kind] |= indexes
+        self._without_row[DECISION] |= {index for index, outcome in read.decisions.items() if outcome in DECIDES}
         for problem in read.problems:
             self._verdict.add(problem.entry, problem.what)
         self._verdict.found += read.found - len(read.problems)

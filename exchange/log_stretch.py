@@ -7,7 +7,7 @@ START STOP` is the same in a process of its own, which writes what it found as J
 import gc
 import sqlite3
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +15,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from exchange.decisions import DECIDES
-from exchange.decisions import ENTRY as DECISION
 from exchange.entry import RECALL, SALT_SIZE, Leaf, commitment
 from security import merkle
 
 AT_ONCE: Final = 512  # entries of a piece; a power of two, so that it is a subtree; few enough for a processor's cache
+DECISION: Final = "decision"  # exchange.decisions.ENTRY, without the half second that its import takes at each start
 MOST_NAMED: Final = 100  # problems named; the rest is only counted
 
 _ENTRIES: Final = "SELECT idx, leaf FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
@@ -28,9 +27,7 @@ _DETAILS: Final = "SELECT idx, salt, detail FROM details WHERE idx >= ? AND idx 
 _NODES: Final = "SELECT idx, hash FROM nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx"
 _LEVEL: Final = f"SELECT group_concat(idx), group_concat(hex(hash), '') FROM ({_NODES})"
 
-# Outcomes of entries that have a row beside the log, where not all of their type do.
-_WITH_ROW: Final[dict[str, Collection[str]]] = {DECISION: DECIDES, RECALL: ("recalled",)}
-
+_WITH_ROWS: Final = ("delivery", "processing", RECALL, DECISION)
 _DECODER: Final = msgspec.json.Decoder(Leaf)
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -51,14 +48,16 @@ class Read(msgspec.Struct):
     erased:      entries whose details were erased, and whose leaves still stand
     found:       how many problems; the first hundred stand in `problems`
     without_row: entries that have a row in another table too, by their type; whoever reads that table crosses them off
+    decisions:   entries about decisions, with their outcome; some of them have such a row
     """
 
     erased: set[int] = msgspec.field(default_factory=set)
     found: int = 0
     problems: list[Problem] = []
     without_row: dict[str, set[int]] = msgspec.field(
-        default_factory=lambda: {"delivery": set(), "processing": set(), RECALL: set(), DECISION: set()}
+        default_factory=lambda: {"delivery": set(), "processing": set(), RECALL: set()}
     )
+    decisions: dict[int, str] = {}
 
     def add(self, entry: int | None, what: str) -> None:
         """Note a problem."""
@@ -149,7 +148,7 @@ class _Stretch:
         if len(kept) < len(committed):
             self._read.erased |= {index for index, salt, detail in details if salt is detail is None}
         for index, leaf in zip(piece, leaves, strict=True):
-            if leaf.type in self._read.without_row:
+            if leaf.type in _WITH_ROWS:
                 self._owes_row(index, leaf)
         return True
 
@@ -207,7 +206,9 @@ class _Stretch:
             self._read.add(index, "the detail is not what the leaf commits to")
 
     def _owes_row(self, index: int, leaf: Leaf) -> None:
-        if leaf.type in self._read.without_row and leaf.outcome in _WITH_ROW.get(leaf.type, (leaf.outcome,)):
+        if leaf.type == DECISION:
+            self._read.decisions[index] = leaf.outcome
+        elif leaf.type in self._read.without_row and (leaf.type != RECALL or leaf.outcome == "recalled"):
             self._read.without_row[leaf.type].add(index)
 
     def _nodes(self, piece: range) -> Nodes:

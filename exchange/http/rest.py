@@ -178,7 +178,11 @@ class RestDoor:
         found = await asyncio.to_thread(self._bus.store.outcomes, sender, message_id)
         if found is None:  # it waits, or was refused or held: no record of it has an outcome
             raise Refusal("report.not_ready", message_id)
-        return Response(await asyncio.to_thread(as_arrow, found), headers=UNSIGNED, media_type=ARROW)
+        return Response(
+            await asyncio.to_thread(as_arrow, found),
+            headers={**UNSIGNED, **pending_header(self._bus)},
+            media_type=ARROW,
+        )
 
     async def entries(self, request: Request) -> Response:
         """What the log holds in the caller's own name, after an entry, and how much of it there is."""
@@ -240,7 +244,7 @@ class RestDoor:
         await self._admitted(request, "deliveries", query)
         changes = self._bus.registry.key_changes()
         update = await asyncio.to_thread(make_update, self._bus.journal, changes, known)
-        return Response(update, headers=UNSIGNED, media_type=JSON)
+        return Response(update, headers={**UNSIGNED, **pending_header(self._bus)}, media_type=JSON)
 
     async def _own_delivery(self, request: Request) -> tuple[Admitted, str]:
         message_id: str = request.path_params["message_id"]
