@@ -17,11 +17,11 @@ from exchange import app, audit, bundle_export, ownership
 from exchange.app import anchors_of, utc_now
 from exchange.bundle_check import verify_bundle
 from exchange.cli import demo_broker, demo_voices
-from exchange.cli.audit import read_anchors
 from exchange.cli.bundles import exporting
 from exchange.cli.demo_story import Pairs, Story
 from exchange.cli.people import registry
 from exchange.cli.trial import AUDITOR, City, Trial
+from exchange.cli.verifying import read_anchors
 from exchange.entry import Detail
 from exchange.receipts import verify_receipt
 from exchange.store.sqlite import Store

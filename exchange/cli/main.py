@@ -20,6 +20,7 @@ from exchange.cli import (
     partner,
     people,
     serving,
+    verifying,
     witness,
 )
 from exchange.cli.output import STDERR, print_json, print_refusal, refusal_document
@@ -28,7 +29,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export),
-    *(held, evidence, erasure, keys, audit, witness, doctor),
+    *(held, evidence, erasure, keys, audit, verifying, witness, doctor),
 )
 
 

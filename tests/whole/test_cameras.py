@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from exchange import app, audit
-from exchange.cli.audit import read_anchors
 from exchange.cli.demo_quarter import FEEDS
 from exchange.cli.demo_voices import spellings
 from exchange.cli.trial import City, Trial
+from exchange.cli.verifying import read_anchors
 from samples.generate import Truth, generate
 from security.message import in_memory
 

@@ -15,7 +15,7 @@ import zeep
 import zeep.exceptions
 
 from connectors.partner.folder import PartnerFolder
-from exchange.cli.audit import read_anchors
+from exchange.cli.verifying import read_anchors
 from exchange.receipts import verify_receipt
 from security.errors import sentences
 from security.keys import Kind
