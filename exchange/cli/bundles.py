@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import date
 from pathlib import Path
@@ -14,8 +14,11 @@ from exchange.bundle_export import Sources
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, day, settings_of
 from exchange.cli.people import acting, add_person_options
+from exchange.decisions import Officer
 from exchange.entry import Detail
 from exchange.ownership import ownership
+from exchange.registry import Registry
+from exchange.settings import Settings
 from security import bundle
 from security.anchors import Anchors
 from security.errors import Misconfigured, Refusal
@@ -154,17 +157,27 @@ def _day(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _exporting(options: argparse.Namespace) -> Iterator[Sources]:
-    """Where the evidence lies, once it stands in the log who takes it out, and by which decisions what is sealed."""
+    """Where the evidence lies, for the person that --by names."""
     for path in (options.file, options.pdf):
         if path is not None and path.exists():  # before a decision is used up
             raise Misconfigured(f"{path}: is there already, and is not written over; name another file")
-    settings = settings_of(options)
+    with (
+        acting(options) as (registry, officer),
+        exporting(settings_of(options), registry, officer, _asked(options), options.opening) as sources,
+    ):
+        yield sources
+
+
+@contextmanager
+def exporting(
+    settings: Settings, registry: Registry, officer: Officer, asked: Detail, opening: Sequence[str] = ()
+) -> Iterator[Sources]:
+    """Where the evidence lies, once it stands in the log who takes it out, and by which decisions what is sealed."""
     with ExitStack() as stack:
-        registry, officer = stack.enter_context(acting(options))
         bus = stack.enter_context(closing(app.open_bus(settings)))
-        opened = [registry.decided_opening(one, officer).entry_index for one in options.opening]
-        registry.note_search(officer, _asked(options))
-        for decision in options.opening:
+        opened = [registry.decided_opening(one, officer).entry_index for one in opening]
+        registry.note_search(officer, asked)
+        for decision in opening:
             registry.carry_out(decision, officer)
         attestations = stack.enter_context(closing(Attestations(app.state_of(settings))))
         anchors, mappings = app.anchors_of(settings), app.feed_files(settings)

@@ -13,14 +13,20 @@ from lxml import etree
 import mappings.feed
 from connectors.partner.folder import PartnerFolder
 from connectors.transports.soap_client import SoapClient, Wsse
-from exchange import app, audit, ownership
+from exchange import app, audit, bundle_export, ownership
+from exchange.app import anchors_of, utc_now
+from exchange.bundle_check import verify_bundle
 from exchange.cli import demo_broker, demo_voices
 from exchange.cli.audit import read_anchors
+from exchange.cli.bundles import exporting
 from exchange.cli.demo_story import Pairs, Story
-from exchange.cli.trial import City, Trial
+from exchange.cli.people import registry
+from exchange.cli.trial import AUDITOR, City, Trial
+from exchange.entry import Detail
 from exchange.receipts import verify_receipt
 from exchange.store.sqlite import Store
 from samples.generate import Truth, generate
+from security import bundle
 from security.checkpoint import Checkpoint
 from security.message import Content, file_content, in_memory
 
@@ -60,6 +66,7 @@ def play(trial: Trial, story: Story) -> None:
         _deliveries(trial, story, files, truth)
         demo_broker.heard(trial, story, centre)
     _audit(trial, story, earlier)
+    _evidence(trial, story)
     with closing(Store(trial.state)) as store:
         story.ledger = store.ledger()
 
@@ -229,6 +236,26 @@ def _audit(trial: Trial, story: Story, earlier: Checkpoint) -> None:
     story.check(
         "one byte flipped in a copy: the verifier names the entry", not found.ok and entry in named, f"entry {entry}"
     )
+
+
+def _evidence(trial: Trial, story: Story) -> None:
+    """An auditor takes the evidence of one delivery out; a stranger checks it with nothing but the anchors."""
+    path, anchors = trial.folder / "evidence.zip", anchors_of(trial.settings)
+    asked: Detail = {"export": "message", "of": "water-2026-11"}
+    with registry(trial.settings) as opened, exporting(trial.settings, opened, AUDITOR, asked) as sources:
+        row = sources.bus.journal.inbox("water", "water-2026-11")
+        assert row is not None
+        parts = bundle_export.of_message(row, sources)
+    with path.open("wb") as file:
+        bundle.write(file, parts)
+    verdict = verify_bundle(file_content(path), anchors, utc_now())
+    held = f"{len(parts)} parts, {path.stat().st_size:,} bytes; not asked for here: {', '.join(verdict.not_asked)}"
+    story.check("an evidence bundle holds with nothing but the anchors", verdict.state == "holds", held)
+    octets = bytearray(path.read_bytes())
+    octets[len(octets) // 2] ^= 1
+    spoiled = verify_bundle(in_memory(bytes(octets)), anchors, utc_now())
+    named = ", ".join(row.name for row in spoiled.rows if row.state == "broken")
+    story.check("one byte flipped in it: it does not hold", spoiled.state == "broken", f"broken: {named}")
 
 
 def _flip_one_byte(journal: Path, copy: Path) -> int:

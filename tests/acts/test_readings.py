@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from exchange import ownership, processing
+from exchange import app, ownership, processing
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER
 from exchange.processing import process
 from exchange.publication import changes_after
-from exchange.receipts import REPORT, outcome_root
-from security.jws import open_document
+from exchange.receipts import outcome_root, verify_receipt
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 
 TELEMETRY = "made-up-telemetry"
@@ -80,7 +79,7 @@ class Gateway:
     def report(self, message_id: str) -> dict[str, Any]:
         octets = self.acts.bus.journal.report("made-up", message_id)
         assert octets is not None
-        told: dict[str, Any] = open_document(octets, self.acts.bus.answer_certificate_der, REPORT)["report"]
+        told: dict[str, Any] = verify_receipt(octets, app.anchors_of(self.acts.trial.settings)).document["report"]
         return told
 
     def shown(self, component: int = 1) -> list[tuple[Any, ...]]:

@@ -81,6 +81,7 @@ def test_a_bus_does_not_open_without_the_key_it_was_made_with(acts: Acts, octets
     app.open_bus(settings).close()
     path.unlink()
     if octets is not None:
+        path.touch(0o600)
         path.write_bytes(octets)
     with pytest.raises(Misconfigured, match=rf"evidence\.key.*{said}"):
         app.open_bus(settings)

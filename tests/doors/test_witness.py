@@ -31,7 +31,7 @@ from exchange.cli import main as command_line
 from exchange.entry import Entry
 from exchange.http.app import make_app
 from exchange.journal import Journal
-from exchange.receipts import issue_receipt, issue_report, verify_receipt
+from exchange.receipts import issue_receipts, issue_reports, verify_receipt
 from security import merkle
 from security.checkpoint import Checkpoint, sign_checkpoint
 from security.cosignature import Witness, cosign, cosignatures
@@ -110,8 +110,8 @@ class Watched:
         done(self.file)
         key = self.bus.answer_key
         journal = Journal(
-            self.test.folder, ORIGIN, self.test.log_key, now, partial(issue_receipt, key=key),
-            partial(issue_report, key=key), self.bus.evidence.sync,
+            self.test.folder, ORIGIN, self.test.log_key, now, partial(issue_receipts, key=key),
+            partial(issue_reports, key=key), self.bus.evidence.sync,
         )  # fmt: skip
         kept = Attestations(self.test.folder)
         self.bus = msgspec.structs.replace(self.bus, journal=journal, attestations=kept)
@@ -434,8 +434,8 @@ def test_two_copies_of_a_log_that_go_on_differently_are_found_and_proven(
     watched.exchange(lambda file: shutil.copy(file, other / file.name) and None)
     ours, serving = watched.bus, watched.running
     journal = Journal(
-        other, ORIGIN, watched.test.log_key, now, partial(issue_receipt, key=ours.answer_key),
-        partial(issue_report, key=ours.answer_key), ours.evidence.sync,
+        other, ORIGIN, watched.test.log_key, now, partial(issue_receipts, key=ours.answer_key),
+        partial(issue_reports, key=ours.answer_key), ours.evidence.sync,
     )  # fmt: skip
     twin = msgspec.structs.replace(ours, journal=journal, attestations=Attestations(other))
     watched.grow(2)

@@ -241,12 +241,12 @@ def test_what_is_erased_is_found_no_more_and_stands_nowhere_in_the_index(bus: Jo
     assert journal.search(message_id="m-204") == kept
     journal.close()
     assert differing(bus.folder, silent) == []
-    assert verify(bus.folder, bus.anchors).ok
 
 
 def test_a_journal_of_an_older_version_is_indexed_when_it_is_opened(bus: JournalFolder) -> None:
-    tables = ("index_terms", "index_pieces", "index_key")
-    change(bus, *(f"DROP TABLE {table}" for table in tables), "UPDATE alembic_version SET version_num = '0003'")
+    later = ("index_terms", "index_pieces", "index_key", "wipes", "erasures", "own_keys")
+    undone = (*(f"DROP TABLE {table}" for table in later), "DROP INDEX inbox_recalled")
+    change(bus, *undone, "UPDATE alembic_version SET version_num = '0003'")
     journal = bus.open(clock())
     assert journal.indexed() == (3, 3)
     assert len(journal.search(message_id="m-9993")) == 1
