@@ -344,10 +344,10 @@ def _packed(places: list[int]) -> bytes:
     """Places as a list of two octets each, or as a bitmap where that is shorter."""
     if len(places) < _BITMAP // 2:
         return array("H", places).tobytes()
-    bits = bytearray(_BITMAP)
+    digits = bytearray(b"0" * PIECE)  # of one binary number, the first place last
     for place in places:
-        bits[place >> 3] |= 1 << (place & 7)
-    return bytes(bits)
+        digits[~place] = 0x31
+    return int(digits, 2).to_bytes(_BITMAP, "little")
 
 
 def _bits(packed: bytes) -> int:
