@@ -322,8 +322,8 @@ def _made(cursor: sqlite3.Cursor, key: bytes, piece: int) -> list[Row]:
 def _gather(found: defaultdict[str, list[int]], said: Iterable[tuple[int, str]]) -> None:
     """Where each value stands."""
     for place, value in said:
-        found[value].append(place)
-    found.pop("", None)
+        if value:
+            found[value].append(place)
 
 
 def _counted(outcome: str, detail: Detail) -> list[str]:
