@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import threading
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
@@ -46,6 +46,7 @@ from exchange.entry import (
 )
 from exchange.journal_file import Turn, connect, prepare, scrub
 from exchange.log_index import Wanted, find, full_pieces, logged
+from exchange.log_owners import Owners
 from exchange.sequencer import (
     SELECT_INBOX,
     Arrival,
@@ -71,8 +72,6 @@ PACE_S: Final = 0.008  # groups begin at least this far apart: a lone message do
 MOST_STAGED: Final = 20_000  # reads not yet sequenced; beyond this reads are refused
 MOST_STRANGERS: Final = 1_000  # addresses a minute that are counted singly
 TICK_S: Final = 0.25  # how often the stage is looked at when nothing else comes
-MOST_REMEMBERED: Final = 64  # bureaus whose entries were looked for
-ROWS: Final = 5_000  # entries read at once where all are looked through, so that other readers get their turn
 OTHERS: Final = "others"
 
 log = logging.getLogger("yongtong.journal")
@@ -126,7 +125,7 @@ class Journal:
         self._staged: deque[Prepared] = deque()
         self._strangers: dict[tuple[str, str], Counter[str]] = {}
         self._strangers_lock = threading.Lock()
-        self._own: dict[tuple[str, frozenset[str]], tuple[int, list[int]]] = {}  # how far looked, and what was found
+        self._owners = Owners(self._read)
         self._closed = False
         self._owing = False  # documents of a group whose entries are durable
         self._next_group_s = 0.0  # time.monotonic() of the earliest next group
@@ -606,29 +605,9 @@ class Journal:
         signed by one of these, and what came over one of these from nobody that was verified; never what only claims it
         also:         further entries that concern it
         """
-        numbers = self._numbers_of(bureau, frozenset(certificates), size)
-        ordered = sorted({*numbers[: bisect_left(numbers, size)], *(index for index in also if index < size)})
-        page = ordered[bisect_right(ordered, after) :][:limit]
+        page, count = self._owners.page(bureau, frozenset(certificates), also, after, limit, size)
         query = "SELECT idx, leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
-        return [OwnEntry(*self._read(query, index)[0]) for index in page], len(ordered)
-
-    def _numbers_of(self, bureau: str, certificates: frozenset[str], size: int) -> list[int]:
-        """Entries under a bureau's name or certificates, at least among the first `size`. The log only grows: what was
-        looked through once is remembered, and a page after the first reads what is new."""
-        scanned, numbers = self._own.get((bureau, certificates), (0, []))
-        found = list(numbers)
-        for start in range(scanned, size, ROWS):
-            query = "SELECT idx, leaf FROM entries WHERE idx >= ? AND idx < ?"
-            for index, leaf in self._read(query, start, min(start + ROWS, size)):
-                named = _names_in(leaf)
-                ours = named.signer in certificates or (not named.sender and named.carrier in certificates)
-                if ours or named.sender == bureau:
-                    found.append(index)
-        if size > scanned:
-            if len(self._own) >= MOST_REMEMBERED:
-                self._own.clear()
-            self._own[bureau, certificates] = (size, found)
-        return found
+        return [OwnEntry(*self._read(query, index)[0]) for index in page], count
 
     def scrub(self) -> None:
         """Leave nothing of what was erased in the file: it is made anew, while nobody writes. Raises
@@ -660,17 +639,6 @@ def _open_head(text: str, *, origin: str, known: tuple[PublicKey, ...]) -> Check
 
 
 _SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL JOIN details"
-
-
-class _Named(msgspec.Struct):
-    """Who stands in a leaf."""
-
-    carrier: str
-    sender: str
-    signer: str
-
-
-_names_in = msgspec.json.Decoder(_Named).decode
 
 
 def content_erased(erased: Erased | None) -> str:
