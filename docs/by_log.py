@@ -22,16 +22,33 @@ def document(octets, typ, certificates):
     return json.loads(leaf)
 
 
+def epoch_of(note, anchors):
+    """What is trusted in the epoch of the log whose name a checkpoint bears."""
+    epochs = [*anchors.get("former_epochs", []), {"log": anchors["origin"], **anchors}]
+    found = [one for one in epochs if one["log"] == note.partition("\n")[0]]
+    check(len(found) == 1, "it is of another log")
+    return found[0]
+
+
+def reported(octets, typ, anchors):
+    """What a receipt or report says, once somebody signed it who may in the epoch of the head that it names."""
+    epochs = [anchors, *anchors.get("former_epochs", [])]
+    said = document(octets, typ, [pem for one in epochs for pem in one["receipt_certificates"]])
+    return document(octets, typ, epoch_of(said["checkpoint"], anchors)["receipt_certificates"])
+
+
 def head(note, anchors):
     """Size and root of a checkpoint that the log signed, and the witnesses of the anchors who signed it too."""
     text, _, lines = note.rpartition("\n\n")
     origin, size, root = text.split("\n")
     said = [(line.split(" ")[1], unb64(line.split(" ")[2])) for line in lines.splitlines()]
-    newest = {"key": anchors["log_key"], "kind": anchors.get("log_key_kind", "EdDSA"), "last_size": int(size)}
-    in_force = (one for one in [*anchors.get("former_log_keys", []), newest] if int(size) <= one["last_size"])
+    epoch = epoch_of(note, anchors)
+    check(int(size) <= epoch.get("size", int(size)), "it is of an epoch that was over")
+    newest = {"key": epoch["log_key"], "kind": epoch.get("log_key_kind", "EdDSA"), "last_size": int(size)}
+    in_force = (one for one in [*epoch.get("former_log_keys", []), newest] if int(size) <= one["last_size"])
     log, by = next(bare_key(one["key"], one["kind"]) for one in in_force), set()
     own = [holds(log, octets[4:], f"{text}\n".encode()) for name, octets in said if name == origin]
-    check(origin == anchors["origin"] and any(own), "the log did not sign it")
+    check(any(own), "the log did not sign it")
     for witness in anchors.get("witnesses", []):
         id = sha256(f"{witness['name']}\n\x04".encode(), bytes.fromhex(witness["key"]))[:4]
         for octets in (octets for name, octets in said if name == witness["name"] and octets[:4] == id):
@@ -41,10 +58,11 @@ def head(note, anchors):
     return int(size), unb64(root), by
 
 
-def without_witnesses(note, anchors):
+def without_witnesses(note):
     """The octets of a head that are stamped: its text, the empty line, the lines of the log itself."""
     text, _, lines = note.rpartition("\n\n")
-    own = [f"{line}\n" for line in lines.splitlines() if line.startswith(f"— {anchors['origin']} ")]
+    name = note.partition("\n")[0]
+    own = [f"{line}\n" for line in lines.splitlines() if line.startswith(f"— {name} ")]
     return f"{text}\n\n{''.join(own)}".encode()
 
 

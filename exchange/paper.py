@@ -398,7 +398,7 @@ class _Written:
                     yield ("见证人", "witness"), (f"{one.witness}，{city_time(one.at)}", f"over {size} entries")
                 token = self._parts.get(name.replace(".checkpoint", ".tsr"))
                 if token is not None and name != "checkpoint" and self._anchors.timestamp_certificates:
-                    stamped = without_cosignatures(note, self._anchors.origin).encode()
+                    stamped = without_cosignatures(note).encode()
                     at = verify_timestamp(token.read(), stamped, self._anchors.timestamp_roots)
                     yield ("时间戳", "time stamp (RFC 3161)"), (city_time(at), f"over {size} entries")
 
