@@ -9,7 +9,7 @@ import json
 import sys
 import zipfile
 
-from by_log import continued, document, epoch_of, head, included, reported, without_witnesses
+from by_log import continued, head, included, reported, signed, without_witnesses
 from by_openssl import check, sha256, stamped
 
 
@@ -37,8 +37,7 @@ try:
     with zipfile.ZipFile(sys.argv[1]) as file:
         parts = {name: file.read(name) for name in file.namelist()}
     name = "manifest.json"
-    signers = epoch_of(parts["checkpoint"].decode(), anchors)["receipt_certificates"]
-    manifest = document(parts.pop(name), "yt-bundle+jws", signers)
+    manifest = signed(parts.pop(name), "yt-bundle+jws", parts["checkpoint"].decode(), anchors)
     check(manifest["origin"] == anchors["origin"], "it is another bus's")
     for name in {**parts, **manifest["parts"]}:
         check(manifest["parts"].get(name) == sha256(parts.get(name, b"")).hex(), "altered, not there, or not listed")
