@@ -196,6 +196,9 @@ class _Check:
             self._head = head
             self._joined.add((head.size, head.root))
             self._say("inclusion", "holds", f"head of {head.size} entries, signed by the log's key")
+            if head.origin != self._anchors.log_name:
+                ended = f"旧纪元 {head.origin} 已终止: of an epoch that is over, whose keys somebody else may have"
+                self._say("inclusion", "holds", f"{ended}; only witnesses and timestamps say that it is not made since")
         for name in self._named(r"entries/(\d+)\.json"):
             with self._judged("inclusion", name):
                 self._check_entry(name)

@@ -517,7 +517,7 @@ class _Written:
 
     def _certificates(self) -> list[str]:
         """Of the bus, by their fingerprints."""
-        return [sha256(der_of_pem(pem.encode())).hexdigest() for pem in self._anchors.receipt_certificates]
+        return [sha256(der_of_pem(pem.encode())).hexdigest() for pem in self._anchors.all_certificates]
 
 
 def _decoded(text: str) -> dict[str, Any]:

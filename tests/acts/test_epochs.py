@@ -39,7 +39,7 @@ from security.jws import sign_document
 from security.keys import SigningKey, generate
 from security.message import in_memory
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
-from tests.acts.bundles import packed, row
+from tests.acts.bundles import row, says
 from tests.acts.evidence_of_one import Evidence, write_anchors
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -307,6 +307,7 @@ def test_a_bundle_of_the_former_epoch_verifies_and_one_made_now_of_what_was_befo
         for name, parts in both.items():
             verdict = verify_bundle(in_memory(packed(parts)), evidence.anchors, datetime.now(UTC))
             assert verdict.state == "holds", (name, verdict)
+            assert says(verdict, "inclusion", "旧纪元") == (name == "former")
             (tmp_path / "bundle.zip").write_bytes(packed(parts))
             command = [sys.executable, "-S", "-E", "verify_bundle.py", "bundle.zip", "anchors.json"]
             said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
