@@ -40,7 +40,7 @@ from security.keys import SigningKey, generate
 from security.message import in_memory
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 from tests.acts.bundles import row, says
-from tests.acts.evidence_of_one import Evidence, write_anchors
+from tests.acts.evidence_of_one import Evidence, packed, write_anchors
 
 DOCS = Path(__file__).parents[2] / "docs"
 
