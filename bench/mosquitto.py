@@ -12,6 +12,7 @@ from typing import Final
 from bench.servers import free_port, serving
 from exchange import app
 from exchange.cli.trial import ORIGIN
+from exchange.key_places import DEMO
 from security import keys, pki
 
 DOCS: Final = Path(__file__).parents[1] / "docs" / "mosquitto"
@@ -67,4 +68,5 @@ def _rights(feeds: Mapping[str, Sequence[str]]) -> str:
         "\n".join([f"user {bureau}", *(f"topic write yt/v1/feeds/{feed}/in" for feed in theirs), ""])
         for bureau, theirs in feeds.items()
     ]
-    return "\n".join([head.replace("yongtong.ningbo.example", ORIGIN), *blocks, tail])
+    account = f"{ORIGIN} {DEMO} tls"  # the common name of a demonstration's TLS certificate
+    return "\n".join([head.replace("yongtong.ningbo.example tls", account), *blocks, tail])
