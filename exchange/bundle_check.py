@@ -155,16 +155,17 @@ class _Check:
             self._say("manifest", "broken", f"{MANIFEST}: not there")
             return
         with self._judged("manifest", MANIFEST):
-            # Those of the head's epoch: a key that was stolen in one vouches for nothing of a later one.
-            note = self._parts["checkpoint"].read().decode() if "checkpoint" in self._parts else ""
-            certificates = [anchor_der(pem) for pem in self._anchors.certificates_with(note)]
-            manifest = bundle.open_manifest(self._parts[MANIFEST].read(), certificates)
+            octets = self._parts[MANIFEST].read()
+            manifest = bundle.open_manifest(octets, [*map(anchor_der, self._anchors.all_certificates)])
             if manifest.origin != self._anchors.origin:
                 raise Refusal("bundle.manifest", f"of {manifest.origin!r:.80}, not of {self._anchors.origin}")
+            self._compare(manifest)
+            # Signed in the head's epoch: a key that was stolen in one vouches for nothing of a later one.
+            note = self._parts["checkpoint"].read().decode("utf-8", "replace") if "checkpoint" in self._parts else ""
+            bundle.open_manifest(octets, [*map(anchor_der, self._anchors.certificates_with(note))])
             self._manifest = manifest
             if datetime.fromisoformat(manifest.made_at) > self._now + SKEW:
                 self._say("manifest", "broken", f"{MANIFEST}: made at {manifest.made_at}, which is to come")
-            self._compare(manifest)
             self._say("manifest", "holds", f"signed by an answer certificate among the anchors, {manifest.made_at}")
 
     def _compare(self, manifest: Manifest) -> None:

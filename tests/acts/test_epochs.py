@@ -312,6 +312,9 @@ def test_a_bundle_of_the_former_epoch_verifies_and_one_made_now_of_what_was_befo
             command = [sys.executable, "-S", "-E", "verify_bundle.py", "bundle.zip", "anchors.json"]
             said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
             assert said.stdout.startswith("holds: "), (name, said)
+        spoiled = {**old, "checkpoint": old["checkpoint"].replace(b"\n", b"/2\n", 1)}
+        verdict = verify_bundle(in_memory(packed(spoiled)), evidence.anchors, datetime.now(UTC))
+        assert says(verdict, "manifest", "checkpoint: altered"), "the part is named, whichever epoch it now claims"
         # The former answer key signs nothing over a head of the new epoch: neither script nor verifier takes it.
         stolen = {**both["new"], MANIFEST: evidence.signed_anew(both["new"], key_file(acts, "answer"))[MANIFEST]}
         verdict = verify_bundle(in_memory(packed(stolen)), evidence.anchors, datetime.now(UTC))
