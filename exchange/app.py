@@ -819,7 +819,7 @@ class WorkerKeeper:
     """Keeps one worker process running beside the doors: started again, a second later, whenever it ends."""
 
     def __init__(self, settings_file: str) -> None:
-        self._command = [sys.executable, "-m", "exchange.cli.main", "serve", "--role", "worker"]
+        self._command = [sys.executable, "-P", "-m", "exchange.cli.main", "serve", "--role", "worker"]
         self._command += ["--settings", settings_file]
         self._stopped = threading.Event()
         self._process = subprocess.Popen(self._command)
