@@ -311,13 +311,6 @@ def anchors_of(settings: Settings) -> Anchors:
     )
 
 
-def _publish_anchors(settings: Settings) -> None:
-    """Write `anchors.json` anew where the settings say more than it does: it is what partners are handed."""
-    path, anchors = state_of(settings) / "anchors.json", anchors_of(settings)
-    if msgspec.json.decode(path.read_bytes(), type=Anchors) != anchors:
-        write_whole(path, msgspec.json.format(msgspec.json.encode(anchors)) + b"\n")
-
-
 def timestamp_roots(settings: Settings) -> tuple[bytes, ...]:
     """The roots of the timestamp authorities, DER; none where no timestamps are made. Raises Misconfigured."""
     said = settings.timestamps
@@ -493,7 +486,8 @@ def change_key(settings: Settings, id: str, body: AnchorBody, by: Officer) -> An
 
 
 def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
-    """The anchors with every change of keys that the log has; written where a crash came before they were.
+    """The anchors with every change of keys that the log has, and all that the settings say; written where the file
+    says less, which partners are handed.
 
     Raises AuditBroken where what the journal finds keys by is not what the log decided.
     """
@@ -505,9 +499,9 @@ def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
         anchors = changed_anchors(anchors, index, body)
     if kept != decided:
         raise AuditBroken("the keys that the journal names are not those that the log's decisions put in force")
-    if anchors != anchors_of(settings):
-        _write_json(state_of(settings) / "anchors.json.new", anchors)
-        (state_of(settings) / "anchors.json.new").replace(state_of(settings) / "anchors.json")
+    path = state_of(settings) / "anchors.json"
+    if anchors != msgspec.json.decode(path.read_bytes(), type=Anchors):
+        write_whole(path, msgspec.json.format(msgspec.json.encode(anchors)) + b"\n")
     return anchors
 
 
@@ -662,8 +656,7 @@ def serve(
         bus = open_bus(settings, woken.set, revocations, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
-        keep_anchors(settings, bus.registry)
-        _publish_anchors(settings)
+        bus = msgspec.structs.replace(bus, anchors=keep_anchors(settings, bus.registry))
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
