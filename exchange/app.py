@@ -312,13 +312,6 @@ def anchors_of(settings: Settings) -> Anchors:
     )
 
 
-def _publish_anchors(settings: Settings) -> None:
-    """Write `anchors.json` anew where the settings say more than it does: it is what partners are handed."""
-    path, anchors = state_of(settings) / "anchors.json", anchors_of(settings)
-    if msgspec.json.decode(path.read_bytes(), type=Anchors) != anchors:
-        write_whole(path, msgspec.json.format(msgspec.json.encode(anchors)) + b"\n")
-
-
 def timestamp_roots(settings: Settings) -> tuple[bytes, ...]:
     """The roots of the timestamp authorities, DER; none where no timestamps are made. Raises Misconfigured."""
     said = settings.timestamps
@@ -568,7 +561,8 @@ def _seen(settings: Settings) -> Detail:
 
 
 def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
-    """The anchors with every change of keys that the log has; written where a crash came before they were.
+    """The anchors with every change of keys that the log has, and all that the settings say; written where the file
+    says less, which partners are handed.
 
     Raises AuditBroken where what the journal finds keys by is not what the log decided.
     """
@@ -583,9 +577,9 @@ def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
         anchors = changed_anchors(anchors, index, body)
     if kept != decided or epochs(state_of(settings)) != begun:
         raise AuditBroken("the keys that the journal names are not those that the log's decisions put in force")
-    if anchors != anchors_of(settings):
-        _write_json(state_of(settings) / "anchors.json.new", anchors)
-        (state_of(settings) / "anchors.json.new").replace(state_of(settings) / "anchors.json")
+    path = state_of(settings) / "anchors.json"
+    if anchors != msgspec.json.decode(path.read_bytes(), type=Anchors):
+        write_whole(path, msgspec.json.format(msgspec.json.encode(anchors)) + b"\n")
     return anchors
 
 
@@ -740,9 +734,7 @@ def serve(
         bus = open_bus(settings, woken.set, revocations, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
-        keep_anchors(settings, bus.registry)
-        _publish_anchors(settings)
-        bus = msgspec.structs.replace(bus, anchors=anchors_of(settings))  # where a crash came before they were written
+        bus = msgspec.structs.replace(bus, anchors=keep_anchors(settings, bus.registry))
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
@@ -898,7 +890,7 @@ class WorkerKeeper:
     """Keeps one worker process running beside the doors: started again, a second later, whenever it ends."""
 
     def __init__(self, settings_file: str) -> None:
-        self._command = [sys.executable, "-m", "exchange.cli.main", "serve", "--role", "worker"]
+        self._command = [sys.executable, "-P", "-m", "exchange.cli.main", "serve", "--role", "worker"]
         self._command += ["--settings", settings_file]
         self._stopped = threading.Event()
         self._process = subprocess.Popen(self._command)

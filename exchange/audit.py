@@ -8,7 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.decisions import DECIDES, founding_digest
+from exchange.audit_erasures import Borne, Delivered, Erasing, erasing_of, purges_of
+from exchange.decisions import DECIDES, Decided, founding_digest
 from exchange.decisions import ENTRY as DECISION
-from exchange.entry import ERASURE, RECALL
+from exchange.entry import ERASURE, RECALL, Leaf
+from exchange.evidence import is_erased
 from exchange.journal_file import NAME
 from exchange.log_stretch import (
     AT_ONCE,
@@ -44,6 +46,9 @@ LONG: Final = 100_000  # entries; a longer log is read by several processes
 _FOUNDED: Final = (
     "SELECT idx, detail FROM decisions JOIN details ON idx = entry_index WHERE outcome = 'founded' ORDER BY idx LIMIT 1"
 )
+
+_ENTRY: Final = "SELECT leaf, detail FROM entries NATURAL JOIN details WHERE idx = ?"
+_OF_ERASED: Final = "SELECT idx, leaf FROM entries NATURAL JOIN details WHERE salt IS NULL AND detail IS NULL"
 
 # Columns of the inbox that leaf or detail say as well.
 _OF_INBOX: Final = tuple(name for name in (*IN_LEAF, *IN_DETAIL) if name not in ("origin", "outcome"))
@@ -113,6 +118,10 @@ class _Reading:
         self._connection, self._path, self._verdict, self._anchors = connection, path, verdict, anchors
         self._without_row: dict[str, set[int]] = {**Read().without_row, DECISION: set()}
         self._erased: set[int] = set()
+        self._decided: set[int] = set()  # entries that decide
+        self._gone: dict[int, Delivered] = {}  # deliveries of which something was erased, by entry
+        self._gone_bytes: dict[int, str] = {}  # by which decision the original bytes of a delivery were, by entry
+        self._gone_reports: dict[int, int] = {}  # of which inbox row an erased report was, by entry
         self._last_signed = 0
         self._read_node = lru_cache(65_536)(self._stored_node)
 
@@ -176,14 +185,15 @@ class _Reading:
 
     def _reader(self, start: int, stop: int) -> "subprocess.Popen[bytes]":
         what = (str(self._path), self._verdict.origin, str(start), str(stop))
-        return subprocess.Popen([sys.executable, "-m", "exchange.log_stretch", *what], stdout=subprocess.PIPE)
+        # -P: else a package `exchange` in the folder where we stand, a copy's for instance, would be run instead.
+        return subprocess.Popen([sys.executable, "-P", "-m", "exchange.log_stretch", *what], stdout=subprocess.PIPE)
 
     def _take(self, read: Read) -> None:
         self._verdict.erased += len(read.erased)
         self._erased |= read.erased
         for kind, indexes in read.without_row.items():
             self._without_row[kind] |= indexes
-        self._without_row[DECISION] |= {index for index, outcome in read.decisions.items() if outcome in DECIDES}
+        self._decided |= {index for index, outcome in read.decisions.items() if outcome in DECIDES}
         for problem in read.problems:
             self._verdict.add(problem.entry, problem.what)
         self._verdict.found += read.found - len(read.problems)
@@ -261,11 +271,11 @@ class _Reading:
         """Each accepted delivery against the entry that accepted it, and against its receipt."""
         names = ", ".join(f"{'grant_id' if name == 'grant' else name}" for name in _OF_INBOX)
         query = (
-            f"SELECT entry_index, leaf, detail, octets, {_OWED}, {names} FROM inbox "
+            f"SELECT entry_index, leaf, detail, octets, {_OWED}, id, evidence, {names} FROM inbox "
             "LEFT JOIN receipts ON inbox_id = id LEFT JOIN entries ON entries.idx = entry_index "
             "LEFT JOIN details ON details.idx = entry_index"
         )
-        for index, leaf, detail, octets, owed, *values in self._rows(query):
+        for index, leaf, detail, octets, owed, id, evidence, *values in self._rows(query):
             self._without_row["delivery"].discard(index)
             row = {name: _text(value) for name, value in zip(_OF_INBOX, values, strict=True)}
             entry = index if isinstance(index, int) else None
@@ -274,21 +284,28 @@ class _Reading:
             wrong = [name for name in _OF_INBOX if (detail or name in IN_LEAF) and row[name] != said.get(name)]
             if wrong:
                 self._verdict.add(entry, f"the inbox differs from the entry in: {', '.join(wrong)}")
+            location, document = str(_text(evidence)), None
             if octets is not None:
                 self._verdict.receipts += 1
-                self._document("receipt", entry, octets, leaf)
+                document = self._document("receipt", entry, octets, leaf)
             elif owed:
                 self._verdict.add(entry, "the receipt is missing")
+            if entry is not None and (detail is None or is_erased(location)):
+                self._gone[entry] = _delivered(entry, id, row, said, document)
+            if entry is not None and is_erased(location):
+                self._gone_bytes[entry] = location.partition(":")[2]
         for index in sorted(self._without_row["delivery"]):
             self._verdict.add(index, "the delivery is missing from the inbox")
 
     def _reports(self) -> None:
         """Each signed report against its entry, and against the document that was to be signed."""
         query = (
-            f"SELECT entry_index, leaf, document, octets, {_OWED} FROM reports "
+            f"SELECT entry_index, leaf, document, octets, {_OWED}, inbox_id FROM reports "
             "LEFT JOIN entries ON entries.idx = entry_index"
         )
-        for index, leaf, stated, octets, owed in self._rows(query):
+        for index, leaf, stated, octets, owed, inbox_id in self._rows(query):
+            if index in self._erased:
+                self._gone_reports[index] = inbox_id
             for kind in ("processing", RECALL):
                 self._without_row[kind].discard(index)
             if octets is None:
@@ -313,6 +330,7 @@ class _Reading:
             founding = founding_digest(str(_members(detail).get("proposal", "")))
             if self._anchors.founding and founding != self._anchors.founding:
                 self._verdict.add(index, "the founding is not the one that the anchors name")
+        self._without_row[DECISION] |= self._decided
         for (index,) in self._rows("SELECT entry_index FROM decisions"):
             if index not in self._without_row[DECISION]:
                 self._verdict.add(index, "a row among the decisions that no entry bears out")
@@ -321,22 +339,51 @@ class _Reading:
             self._verdict.add(index, "the decision is missing from its table")
 
     def _erasures(self) -> None:
-        """Each erased detail against the entry that says it was erased, and that entry against an approved decision:
-        who writes to the database may not do the same."""
-        query = (
-            "SELECT entry, erased_by, leaf, detail, (SELECT count(*) FROM decisions WHERE outcome = 'approved' "
-            "AND id = detail ->> 'of') FROM erasures LEFT JOIN entries ON entries.idx = erased_by "
-            "LEFT JOIN (SELECT idx, CAST(detail AS TEXT) AS detail FROM details) d ON d.idx = erased_by "
-            "WHERE part = 'detail'"
+        """Each erased detail, and original bytes that were erased, against a decision of two persons: who writes to the
+        database, and even who enters what pleases him, may not do the same."""
+        claims: dict[tuple[str, Any], tuple[Any, str]] = {}
+        for index, part, by, decision in self._rows("SELECT entry, part, erased_by, decision FROM erasures"):
+            claims[_text(part), index] = by, _text(decision)
+        if not claims and not self._erased and not self._gone_bytes:
+            return
+        borne = Borne(
+            purges_of(self._decisions_again(), self._anchors),
+            self._erasing({by for by, _ in claims.values()}),
+            self._gone.values(),
+            self._gone_reports,
         )
-        said: dict[int, frozenset[int]] = {}
-        borne_out = set()
-        for index, by, leaf, detail, approved in self._rows(query):
-            if approved and _members(leaf).get("type") == ERASURE:
-                said.setdefault(by, _numbers(_members(detail).get("entries")))
-                borne_out |= {index} & said[by]
-        for index in sorted(self._erased - borne_out):
-            self._verdict.add(index, "the detail was erased, which no decision of two persons bears out")
+        for index, octets in self._rows(_OF_ERASED):
+            leaf = _leaf(octets)
+            if leaf is not None and leaf.type in (DECISION, ERASURE):
+                self._verdict.add(index, f"the detail of an entry about a {leaf.type} was erased, which nobody may")
+            elif leaf is None or not borne.detail(index, leaf, *claims.get(("detail", index), (None, ""))):
+                self._verdict.add(index, "the detail was erased, which no decision of two persons bears out")
+        for index, decision in self._gone_bytes.items():
+            by, first = claims.get(("evidence", index), (None, ""))
+            if not (borne.octets(self._gone[index], by, first) and borne.location(self._gone[index], decision)):
+                self._verdict.add(index, "the bytes were erased, which no decision of two persons bears out")
+        for part, index in claims.keys() - {("detail", one) for one in self._erased}:
+            if part != "evidence" or index not in self._gone_bytes:
+                self._verdict.add(_number(index), "what is said to be erased is there")
+
+    def _decisions_again(self) -> Iterator[Decided]:
+        """The decisions as their entries have them."""
+        for index in sorted(self._decided):
+            for octets, detail in self._rows(_ENTRY, index):
+                leaf = _leaf(octets)
+                if leaf is not None and detail is not None:
+                    yield Decided(index, leaf.time, leaf.outcome, _members(detail))
+
+    def _erasing(self, entries: Collection[Any]) -> dict[int, Erasing]:
+        """What each of these entries says was erased; each is read once, however many details it names."""
+        found = {}
+        for index in entries:
+            for octets, detail in self._rows(_ENTRY, index):
+                leaf = _leaf(octets)
+                said = erasing_of(index, leaf, _members(detail), self._verdict.entries) if leaf is not None else None
+                if said is not None:
+                    found[index] = said
+        return found
 
     def _document(self, kind: str, entry: int | None, octets: Any, leaf: Any) -> dict[str, Any] | None:
         """A receipt or report, if it holds and stands on this very entry."""
@@ -368,13 +415,27 @@ def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _numbers(text: Any) -> frozenset[int]:
-    """Numbers written as `3-9 12`; none where they are not."""
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _leaf(octets: Any) -> Leaf | None:
     try:
-        ends = [piece.split("-") for piece in text.split()]
-        return frozenset(number for piece in ends for number in range(int(piece[0]), int(piece[-1]) + 1))
-    except (AttributeError, ValueError, MemoryError, OverflowError):
-        return frozenset()
+        return msgspec.json.decode(octets if isinstance(octets, bytes) else b"", type=Leaf)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+
+
+def _delivered(
+    entry: int, inbox: int, row: dict[str, Any], said: dict[str, Any], receipt: dict[str, Any] | None
+) -> Delivered:
+    """A delivery by what its entry says; where the detail is gone, by what its receipt says under that commitment. The
+    inbox is only asked where no receipt was due yet."""
+    if "message_id" not in said and receipt is not None:
+        said = {**said, **_members(str(receipt["detail"]).encode())}
+    members = {**row, **said}
+    named = (str(members[name]) for name in ("sender", "message_id", "feed", "received_at"))
+    return Delivered(entry, inbox, *named)
 
 
 def _members(octets: Any) -> dict[str, Any]:

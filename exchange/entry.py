@@ -6,7 +6,7 @@ payload digest stands in it; those lie in the detail, beside a salt, and the lea
 
 import hashlib
 import secrets
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Final, Literal
 
 import msgspec
@@ -196,6 +196,11 @@ def instant(moment: datetime) -> str:
 def day_of(time: str) -> str:
     """The day of the city, YYYY-MM-DD, on which an instant lies."""
     return datetime.fromisoformat(time).astimezone(CITY_TIME).date().isoformat()
+
+
+def begin_of(day: str) -> str:
+    """The moment at which a day, YYYY-MM-DD, begins in the city, as the log writes it. Raises ValueError."""
+    return instant(datetime.combine(date.fromisoformat(day), time.min, CITY_TIME))
 
 
 def commitment(salt: bytes, detail: bytes) -> str:

@@ -7,7 +7,7 @@ out. A crash in between leaves a decision that is carried out again; what is gon
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import timedelta
 from functools import partial
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from exchange import log_index
 from exchange.bus import Bus
 from exchange.decisions import ErasureBody, Officer
-from exchange.entry import CITY_TIME, ERASURE, Entry, InboxRow, day_of, instant
+from exchange.entry import CITY_TIME, ERASURE, Entry, InboxRow, begin_of, day_of, instant
 from exchange.evidence import is_erased
 from exchange.faults import durable_step
 from security.errors import AuditBroken, Refusal, Unavailable
@@ -48,8 +48,8 @@ def due(bus: Bus, evidence_days: int, audit_detail_days: int) -> Due:
     return Due(
         evidence_before=days[0],
         details_before=days[1],
-        deliveries=len(bus.journal.evidence_before(_begin_of(days[0]))),
-        details=len(bus.journal.details_before(_begin_of(days[1]))),
+        deliveries=len(bus.journal.evidence_before(begin_of(days[0]))),
+        details=len(bus.journal.details_before(begin_of(days[1]))),
     )
 
 
@@ -112,7 +112,7 @@ def ranges_text(numbers: Sequence[int]) -> str:
 
 def _deliveries(body: ErasureBody, bus: Bus) -> tuple[InboxRow, ...]:
     if body.reason == "retention":
-        return tuple(bus.journal.evidence_before(_begin_of(body.evidence_before)))
+        return tuple(bus.journal.evidence_before(begin_of(body.evidence_before)))
     row = bus.journal.inbox(body.sender, body.message_id)
     if row is None:
         raise Refusal("delivery.unknown", body.message_id)
@@ -122,13 +122,8 @@ def _deliveries(body: ErasureBody, bus: Bus) -> tuple[InboxRow, ...]:
 def _details(body: ErasureBody, rows: Iterable[InboxRow], bus: Bus) -> list[int]:
     """The entries whose detail and salt go, in their order; none that are gone already."""
     if body.reason == "retention":
-        return bus.journal.details_before(_begin_of(body.details_before))
+        return bus.journal.details_before(begin_of(body.details_before))
     return sorted(index for row in rows for index in bus.journal.details_of(row))
-
-
-def _begin_of(day: str) -> str:
-    """The moment at which a day begins in the city, as the log writes it."""
-    return instant(datetime.combine(date.fromisoformat(day), time.min, CITY_TIME))
 
 
 def _check_location(row: InboxRow, bus: Bus) -> None:

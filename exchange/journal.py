@@ -59,9 +59,9 @@ from exchange.sequencer import (
     inbox_row,
 )
 from security import merkle
+from security.batch import unverified
 from security.checkpoint import Checkpoint, log_key_octets, note_name, open_checkpoint
 from security.errors import AuditBroken, Refusal, Unavailable
-from security.jose import unb64url
 from security.jws import jcs
 from security.keys import PublicKey, SigningKey
 
@@ -428,8 +428,7 @@ class Journal:
         entry = self.entry(row.entry_index)
         detail = entry.detail if entry else None
         if entry is not None and detail is None and row.receipt is not None:
-            outer = msgspec.json.decode(row.receipt, type=dict[str, str])
-            said = msgspec.json.decode(unb64url(outer["payload"]), type=dict[str, Any])
+            said = unverified(row.receipt)
             text = str(said["detail"]).encode()
             if commitment(bytes.fromhex(said["salt"]), text) == entry.leaf.detail:
                 detail = msgspec.json.decode(text, type=dict[str, str | int])
@@ -500,7 +499,7 @@ class Journal:
 
     def committed(self, index: int) -> tuple[bytes, bytes | None, bytes | None]:
         """An entry's leaf, salt and detail, as they lie."""
-        query = "SELECT leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
+        query = "SELECT leaf, salt, detail FROM entries NATURAL LEFT JOIN details WHERE idx = ?"
         leaf, salt, detail = self._read(query, index)[0]
         return leaf, salt, detail
 
@@ -526,7 +525,7 @@ class Journal:
         head = self.head(checkpoint) if checkpoint else None
         if head is None or not 0 <= index < head.size:
             raise Refusal("audit.not_in_log", f"entry {index}")
-        query = "SELECT leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
+        query = "SELECT leaf, salt, detail FROM entries NATURAL LEFT JOIN details WHERE idx = ?"
         leaf, salt, detail = self._read(query, index)[0]
         return EntryProof(index, leaf, salt, detail, head.size, self.inclusion(index, head.size), checkpoint)
 
@@ -656,7 +655,8 @@ def _open_head(text: str, logs: list[str], keys: tuple[PublicKey, ...]) -> Check
     return open_checkpoint(text, name, keys[-1])
 
 
-_SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL JOIN details"
+# A detail whose very row is gone reads as an erased one: it must hide no entry.
+_SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL LEFT JOIN details"
 
 
 def content_erased(erased: Erased | None) -> str:

@@ -130,6 +130,7 @@ class Registry:
     def _begin(self, founding: str) -> None:
         self._standing, self._read_up_to, self._looked_under = Standing(self.journal.origin, founding), _BEFORE_ALL, ""
         self._snapshot = _Snapshot((-1, None), -1, TrustList(()), {}, complete=False)
+        self._broken = ""  # why nothing can be told from the log any more; whoever asks again hears it again
 
     def close(self) -> None:
         """Close the file."""
@@ -665,6 +666,8 @@ class Registry:
 
     def _current(self) -> _Snapshot:
         with self._lock:
+            if self._broken:
+                raise AuditBroken(self._broken)
             version, known = self._connection.execute(_VERSION).fetchone(), self._snapshot
             answers = self._revocations.version
             changed = (version, answers) != (known.version, known.answers)
@@ -673,7 +676,11 @@ class Registry:
                 head = self.journal.checkpoint()
                 if changed or head != self._looked_under:
                     self._looked_under = head
-                    self._snapshot = self._load(version, answers)
+                    try:
+                        self._snapshot = self._load(version, answers)
+                    except AuditBroken as problem:
+                        self._broken = str(problem)
+                        raise
             return self._snapshot
 
     def _load(self, version: tuple[int, int | None], answers: int) -> _Snapshot:
@@ -706,7 +713,11 @@ class Registry:
         return sorted(rows)
 
     def _looked_at(self, index: int, id: str, outcome: str) -> "Decided | str":
-        """The decision that a row finds, once its entry is proven; else the code of what is wrong, or `later`."""
+        """The decision that a row finds, once its entry is proven; else the code of what is wrong, or `later`.
+
+        What it decided, the entry says and not the row. Raises AuditBroken where an entry that decided has lost its
+        detail.
+        """
         try:
             proof = self.journal.prove(index)
         except Refusal:
@@ -717,11 +728,15 @@ class Registry:
             return "decision.no_entry"
         try:
             leaf = self._proven(proof)
-            if leaf is None or proof.detail is None or (leaf.type, leaf.outcome) != (ENTRY, outcome):
+            if leaf is None or leaf.type != ENTRY or leaf.outcome not in DECIDES:
                 return "decision.no_entry"
-            return Decided(index, leaf.time, outcome, msgspec.json.decode(proof.detail, type=dict[str, str | int]))
+            if _committed_to(proof, leaf):
+                detail = msgspec.json.decode(proof.detail or b"", type=dict[str, str | int])
+                return Decided(index, leaf.time, leaf.outcome, detail)
         except Exception:  # as above
             return "decision.no_entry"
+        # It did decide, and nobody can say what: a revocation perhaps. To go on would be to leave in force what ended.
+        raise AuditBroken(f"the detail of entry {index}, by which somebody decided ({leaf.outcome}), is gone")
 
     def _revocation(self, index: int) -> Decided | None:
         """A revocation whose entry is durable and whose head is not signed."""
@@ -734,7 +749,7 @@ class Registry:
         return Decided(index, entry.leaf.time, "revoked", entry.detail)
 
     def _proven(self, proof: EntryProof) -> Leaf | None:
-        """The leaf, if it lies under a head that the log's key signed, and the detail is what it commits to."""
+        """The leaf, if it lies under a head that the log's key signed."""
         try:
             head = self.journal.head(proof.checkpoint)
             leaf = msgspec.json.decode(proof.leaf, type=Leaf)
@@ -742,8 +757,6 @@ class Registry:
             return None
         path = list(proof.path)
         if not merkle.verify_inclusion(merkle.leaf_hash(proof.leaf), proof.index, head.size, path, head.root):
-            return None
-        if proof.salt is None or proof.detail is None or commitment(proof.salt, proof.detail) != leaf.detail:
             return None
         return leaf
 
@@ -765,6 +778,13 @@ def index_decision(id: str, outcome: str) -> Change:
         cursor.execute("UPDATE registry_version SET version = version + 1")
 
     return change
+
+
+def _committed_to(proof: EntryProof, leaf: Leaf) -> bool:
+    """Whether salt and detail are there and are what the leaf commits to."""
+    if proof.salt is None or proof.detail is None:
+        return False
+    return commitment(proof.salt, proof.detail) == leaf.detail
 
 
 def _row(key: OwnKey) -> tuple[str, int, str, str]:

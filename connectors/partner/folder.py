@@ -1,6 +1,7 @@
 """A partner's own folder: its keys, what it trusts, the last head of the log it saw, and every receipt it got."""
 
 import os
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
@@ -11,7 +12,9 @@ import msgspec
 
 from security import pki
 from security.anchors import Anchors
+from security.batch import unverified
 from security.errors import Misconfigured
+from security.jws import Document
 from security.keyring import Keyring, a_person, is_encrypted
 from security.keys import SigningKey, der_of_pem
 from security.message import EnrolledCertificate
@@ -115,9 +118,14 @@ class PartnerFolder:
         paths = [self.path / "signing.pem", self.path / "connection.pem"]
         return {sha256(der_of_pem(path.read_bytes())).hexdigest() for path in paths if path.exists()}
 
-    def receipts(self) -> set[str]:
-        """Message ids of which a receipt is kept."""
-        return {path.name.removesuffix(".receipt.json") for path in (self.path / "receipts").glob("*.receipt.json")}
+    def receipts(self) -> dict[int, Document]:
+        """The receipts that are kept, by the number of the entry that accepted the delivery."""
+        found = {}
+        for path in (self.path / "receipts").glob("*.receipt.json"):
+            with suppress(ValueError, KeyError):  # a file that somebody spoilt is no receipt
+                document = unverified(path.read_bytes())
+                found[int(document["index"])] = document
+        return found
 
     def keep(self, kind: Kind, message_id: str, document: bytes) -> Path:
         """Keep a receipt or report under its delivery's message id; gives the file."""

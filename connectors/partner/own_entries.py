@@ -1,7 +1,7 @@
 """What the log holds in a bureau's own name, as the bus says it: checked, and what the bureau does not know marked."""
 
 import base64
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -9,9 +9,10 @@ import msgspec
 
 from security.errors import Refusal
 from security.jose import unb64url
+from security.jws import Document
 
 AT_ONCE: Final = 200  # entries a page, the most that the bus gives
-Unknown = Literal["certificate", "delivery"]
+Unknown = Literal["certificate", "delivery", "erased delivery"]
 
 
 class OwnEntry(msgspec.Struct, frozen=True):
@@ -43,19 +44,37 @@ def checked(number: int, leaf: bytes, salt: str | None, detail: bytes | None) ->
     raise Refusal("audit.entries_invalid", f"entry {number}: the detail is not what it commits to")
 
 
-def unknown(entry: OwnEntry, certificates: Collection[str], deliveries: Collection[str]) -> list[Unknown]:
+def unknown(entry: OwnEntry, certificates: Collection[str], receipts: Mapping[int, Document]) -> list[Unknown]:
     """What of an entry one does not know: then somebody else acts in one's name.
 
-    certificates: SHA-256 of one's own, hex; deliveries: message ids of which one holds a receipt
+    certificates: SHA-256 of one's own, hex; receipts: that one holds, by the number of their entry
+
+    `erased delivery`: one was accepted whose detail is gone, and no receipt that one holds is of that entry
     """
+    entry = _from_receipt(entry, receipts.get(entry.number, {}))
     used = {entry.leaf["signer"], *enrolled(entry)}
-    if not entry.leaf["carrier"].startswith("broker:") and "carry_grant" not in (entry.detail or {}):
+    # Whether another's connection carried it by right, the detail says: where that is gone, nobody can tell.
+    carried = bool(entry.leaf["sender"]) if entry.detail is None else "carry_grant" in entry.detail
+    if not entry.leaf["carrier"].startswith("broker:") and not carried:
         used.add(entry.leaf["carrier"])
     found: list[Unknown] = ["certificate"] if used - {""} - set(certificates) else []
     accepted = (entry.leaf["type"], entry.leaf["outcome"]) == ("delivery", "accepted")
-    if accepted and entry.detail is not None and entry.detail.get("message_id") not in deliveries:
+    if accepted and entry.detail is None:
+        found.append("erased delivery")
+    elif accepted and entry.number not in receipts:
         found.append("delivery")
     return found
+
+
+def _from_receipt(entry: OwnEntry, receipt: Document) -> OwnEntry:
+    """The entry with its detail as one's own receipt has it, where the bus erased it and the leaf commits to that."""
+    salt, detail = str(receipt.get("salt", "")), str(receipt.get("detail", ""))
+    if entry.detail is not None or not receipt:
+        return entry
+    try:
+        return checked(entry.number, msgspec.json.encode(entry.leaf), salt, detail.encode())
+    except Refusal:
+        return entry
 
 
 def enrolled(entry: OwnEntry) -> list[str]:

@@ -4,18 +4,18 @@ import argparse
 import io
 import mimetypes
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import polars as pl
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import MqttPartner, inbound, sealed
-from connectors.partner.own_entries import OwnEntry, decided, enrolled, unknown
+from connectors.partner.own_entries import OwnEntry, Unknown, decided, enrolled, unknown
 from connectors.partner.partner import Partner, Received, Reported
 from exchange import app
 from exchange.cli.output import print_findings, print_json, print_table, say
@@ -217,14 +217,21 @@ def _report(options: argparse.Namespace) -> int:
 
 def _entries(options: argparse.Namespace) -> int:
     own, folder = partner_of(options).entries(options.after), PartnerFolder(folder_of(options))
-    certificates, deliveries = folder.certificates(), folder.receipts()
-    marked = [(entry, unknown(entry, certificates, deliveries)) for entry in own.entries]
+    certificates, receipts = folder.certificates(), folder.receipts()
+    marked = [(entry, unknown(entry, certificates, receipts)) for entry in own.entries]
     if options.json:
         listed = [{**msgspec.to_builtins(entry), "unknown": marks} for entry, marks in marked]
         print_json({"count": own.count, "next": own.next, "entries": listed})
         return 0
     rows = [
-        (e.number, e.leaf["time"][:19], e.leaf["type"], e.leaf["outcome"], _about(e), _UNKNOWN[", ".join(marks)])
+        (
+            e.number,
+            e.leaf["time"][:19],
+            e.leaf["type"],
+            e.leaf["outcome"],
+            _about(e),
+            ", ".join(_UNKNOWN[mark] for mark in marks),
+        )
         for e, marks in marked
     ]
     title = f"本单位名下审计记录 Entries in your name: {len(rows)} after {options.after}, {own.count} in all"
@@ -234,11 +241,10 @@ def _entries(options: argparse.Namespace) -> int:
     return 0
 
 
-_UNKNOWN = {
-    "": "",
+_UNKNOWN: Final[Mapping[Unknown, str]] = {
     "certificate": "certificate 证书",
     "delivery": "delivery 报送件",
-    "certificate, delivery": "certificate 证书, delivery 报送件",
+    "erased delivery": "delivery whose content was erased 内容已删除的报送件",
 }
 
 

@@ -152,7 +152,7 @@ class Trial:
 
     def start(self, environment: dict[str, str] | None = None) -> str:
         """Start `serve` with its worker; gives the address once the doors are open, and `mqtt_url` is the other's."""
-        command = [sys.executable, "-m", "exchange.cli.main", "serve", "--json"]
+        command = [sys.executable, "-P", "-m", "exchange.cli.main", "serve", "--json"]
         command += ["--https-port", self.url.rpartition(":")[2] or "0", "--settings", self.settings.source]
         command += ["--mqtt-port", self.mqtt_url.rpartition(":")[2] or "0"]
         with (self.folder / "serve.log").open("a") as log:

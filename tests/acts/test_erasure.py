@@ -10,27 +10,31 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from exchange import audit, processing
+from exchange import audit, erasing, processing
 from exchange.app import anchors_of
+from exchange.audit_erasures import erasing_of
 from exchange.cli import main as command_line
 from exchange.cli.demo_voices import spellings
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
 from exchange.decisions import ErasureBody
-from exchange.entry import InboxRow
+from exchange.entry import ERASURE, Detail, Entry, InboxRow
+from exchange.erasing import ranges_text
 from exchange.ownership import ownership
 from exchange.processing import process
 from exchange.publication import changes_after
 from exchange.reading import reopened
 from exchange.receipts import verify_receipt
 from exchange.settings import load_settings
-from security.errors import Misconfigured, Refusal
+from security.batch import is_together
+from security.errors import AuditBroken, Misconfigured, Refusal
 from tests.acts.bench_of_one import FEED, REGISTER, Acts, both_acts
 from tests.acts.test_four_eyes import Desk
 
@@ -271,6 +275,151 @@ def test_details_that_no_decision_bears_out_are_named_even_beside_ones_that_are(
         connection.commit()
     verdict = audit.verify(acts.bus.folder, anchors_of(acts.trial.settings))
     assert {problem.entry for problem in verdict.problems} == {index}
+
+
+# Erased by nobody's leave: the log's key and the database in one hand, and no officer's key.
+
+
+def entered(acts: Acts, decision: str, reason: str, details: list[int], rows: tuple[InboxRow, ...] = ()) -> int:
+    """The bus's own program made to erase, whatever the decision that it names; gives the entry that says so."""
+    detail: Detail = {"of": decision, "entries": ranges_text(details), "deliveries": len(rows)}
+    entry = Entry(type=ERASURE, outcome=reason, trust_digest=acts.bus.registry.trust().digest, detail=detail)
+    for row in rows:
+        acts.bus.evidence.erase(row.evidence)
+    return acts.bus.journal.note(entry, partial(erasing._forget, decision, rows, details)).result().index
+
+
+def about(acts: Acts, message_id: str) -> list[int]:
+    return acts.bus.journal.details_of(row_of(acts, message_id))
+
+
+def wrong(acts: Acts) -> set[int | None]:
+    return {one.entry for one in audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems}
+
+
+def test_a_grant_bears_out_no_erasure(acts: Acts) -> None:
+    sent_and_done(acts)
+    details = about(acts, "m-1")
+    entered(acts, acts.bus.registry.grants("made-up")[0].id, "personal", details)
+    assert wrong(acts) == set(details)
+
+
+def test_a_decision_over_one_delivery_bears_out_the_erasure_of_no_other(acts: Acts, desk: Desk) -> None:
+    sent_and_done(acts)
+    sent_and_done(acts, "m-2", mark="OTHER")
+    decision = decided(desk, "m-1", "--kind", "personal")
+    desk.run("erasure", "carry", decision, by=AUDITOR)
+    assert wrong(acts) == set()
+    details, row = about(acts, "m-2"), row_of(acts, "m-2")
+    entered(acts, decision, "personal", details, (row,))
+    assert len(details) >= 2
+    assert wrong(acts) == set(details)
+
+
+def test_a_decision_that_waits_for_its_second_person_bears_out_no_erasure(acts: Acts, desk: Desk) -> None:
+    sent_and_done(acts)
+    details = about(acts, "m-1")
+    entered(acts, asked(desk, "m-1", "--kind", "personal"), "personal", details)
+    assert wrong(acts) == set(details)
+
+
+def test_a_decision_approved_after_the_erasure_does_not_bear_it_out(acts: Acts, desk: Desk) -> None:
+    sent_and_done(acts)
+    details, decision = about(acts, "m-1"), asked(desk, "m-1", "--kind", "personal")
+    entered(acts, decision, "personal", details)
+    assert desk.run("decision", "approve", decision, by=APPROVER)[0] == 0
+    assert wrong(acts) == set(details)
+
+
+def test_a_purge_by_age_bears_out_nothing_that_is_younger(acts: Acts, desk: Desk) -> None:
+    sent_and_done(acts)
+    decision = decided(desk, "--kind", "retention")
+    details, row = about(acts, "m-1"), row_of(acts, "m-1")
+    entered(acts, decision, "retention", details, (row,))
+    assert wrong(acts) == set(details)
+
+
+def test_a_decisions_own_detail_is_erased_by_nobody_and_the_bus_stops(acts: Acts, desk: Desk) -> None:
+    """Else a revocation would be forgotten, and what it ended be in force again in the next process."""
+    sent_and_done(acts)
+    grant = acts.bus.registry.grants("made-up")[0].id
+    with registry(acts.trial.settings) as opened:
+        opened.revoke_grant(grant, APPROVER)
+    (revoked,) = acts.bus.journal.search(type="decision", outcome="revoked")
+    decision = decided(desk, "m-1", "--kind", "personal")
+    entered(acts, decision, "personal", [revoked.index])
+    assert wrong(acts) == {revoked.index}
+    with registry(acts.trial.settings) as opened, pytest.raises(AuditBroken, match=f"entry {revoked.index}"):
+        opened.grants("made-up")
+
+
+def test_what_an_erasure_said_is_erased_by_nobody(acts: Acts, desk: Desk) -> None:
+    sent_and_done(acts)
+    decision = decided(desk, "m-1", "--kind", "personal")
+    desk.run("erasure", "carry", decision, by=AUDITOR)
+    (said,) = acts.bus.journal.search(type="erasure")
+    entered(acts, decision, "personal", [said.index])
+    assert said.index in wrong(acts)
+
+
+def test_bytes_that_no_decision_bears_out_are_named_as_details_are(acts: Acts, desk: Desk) -> None:
+    for message_id in ("m-1", "m-2", "m-3"):
+        acts.push(message_id, content())
+    decision = decided(desk, "m-1", "--kind", "personal")
+    rows = [row_of(acts, message_id) for message_id in ("m-1", "m-2", "m-3")]
+    entered(acts, decision, "personal", [], (rows[0],))
+    assert wrong(acts) == set()
+    entered(acts, decision, "personal", [], (rows[1],))
+    with closing(sqlite3.connect(acts.bus.folder / "journal.sqlite")) as connection, connection:
+        connection.execute("UPDATE inbox SET evidence = ? WHERE id = ?", (f"erased:{decision}", rows[2].id))
+    assert wrong(acts) == {rows[1].entry_index, rows[2].entry_index}
+
+
+def test_an_entry_that_says_more_numbers_than_the_log_has_is_read_in_no_time(acts: Acts, desk: Desk) -> None:
+    sent_and_done(acts)
+    details, decision = about(acts, "m-1"), decided(desk, "m-1", "--kind", "personal")
+    detail: Detail = {"of": decision, "entries": "0-9999999999", "deliveries": 0}
+    entry = Entry(type=ERASURE, outcome="personal", detail=detail)
+    acts.bus.journal.note(entry, partial(erasing._forget, decision, (), details)).result()
+    assert wrong(acts) == set(details)
+
+
+def test_what_an_erasing_entry_names_is_read_once_and_not_once_for_each_detail_that_it_names(
+    acts: Acts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a log of which thousands of details were erased would be verified in hours."""
+    count, read = 3_000, []
+    notes = [acts.bus.journal.note(Entry(type="read", outcome="answered", detail={"n": n})) for n in range(count)]
+    details = sorted(one.result().index for one in notes)
+    by = entered(acts, acts.bus.registry.grants("made-up")[0].id, "retention", details)
+
+    def once(entry: int, *said: Any) -> Any:
+        read.append(entry)
+        return erasing_of(entry, *said)
+
+    monkeypatch.setattr(audit, "erasing_of", once)
+    verdict = audit.verify(acts.bus.folder, anchors_of(acts.trial.settings))
+    assert verdict.found == count
+    assert read == [by]
+
+
+def test_what_is_said_to_be_erased_and_is_there_is_named(acts: Acts, desk: Desk) -> None:
+    sent_and_done(acts)
+    index, decision = row_of(acts, "m-1").entry_index, decided(desk, "m-1", "--kind", "personal")
+    with closing(sqlite3.connect(acts.bus.folder / "journal.sqlite")) as connection, connection:
+        connection.execute("INSERT INTO erasures VALUES (?, 'detail', 1, ?)", (index, decision))
+    assert wrong(acts) == {index}
+
+
+def test_bytes_go_after_the_detail_is_gone_of_deliveries_whose_receipts_were_signed_together(acts: Acts) -> None:
+    """By age the detail may go before the bytes: which bytes they are, then only the receipt says."""
+    acts.receive_all(*(acts.by_broker(f"m-{number}", content()) for number in range(4)))
+    together = [row for row in (row_of(acts, f"m-{n}") for n in range(4)) if is_together(row.receipt or b"")]
+    digest = acts.bus.journal.evidence_digest(together[0])
+    with closing(sqlite3.connect(acts.bus.folder / "journal.sqlite")) as connection, connection:
+        connection.execute("UPDATE details SET salt = NULL, detail = NULL WHERE idx = ?", (together[0].entry_index,))
+    assert acts.bus.journal.evidence_digest(together[0]) == digest != ""
+    erasing._check_location(together[0], acts.bus)
 
 
 # Retention.

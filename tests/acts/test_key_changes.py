@@ -18,6 +18,7 @@ from exchange.cli import main as command_line
 from exchange.cli.keys import follow
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
+from exchange.cli.verifying import read_anchors
 from exchange.decisions import AnchorBody, Officer
 from exchange.doctor.examine import examine
 from exchange.journal import Entry, Journal
@@ -29,6 +30,7 @@ from exchange.registry import Registry
 from exchange.sequencer import Sequencer
 from security.anchors import Anchors
 from security.checkpoint import log_key_octets, open_checkpoint, sign_checkpoint
+from security.cosignature import Witness
 from security.errors import AuditBroken, Misconfigured, Refusal
 from security.keys import Kind, SigningKey, generate
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
@@ -275,6 +277,26 @@ def test_keys_that_the_log_did_not_put_in_force_stop_the_start(acts: Acts) -> No
         acts.bus.registry._connection.execute("DELETE FROM own_keys WHERE first_size > 0")
         with pytest.raises(AuditBroken, match="not those that the log's decisions put in force"):
             app.keep_anchors(acts.trial.settings, acts.bus.registry)
+
+
+def test_anchors_are_written_in_one_way_whole_and_only_where_the_file_says_less(acts: Acts) -> None:
+    """A change of keys and what the settings say of witnesses, together; a crash leaves the former file or the new."""
+    path = acts.trial.state / "anchors.json"
+    before = path.read_bytes()
+    acts, changed = change(acts, "answer", "EdDSA")
+    witness = Witness("witness.example", generate("EdDSA").public_key.public_bytes_raw().hex())  # type: ignore[union-attr]
+    said = msgspec.structs.replace(acts.trial.settings.witnesses, quorum=1, witness=[witness])
+    settings = msgspec.structs.replace(acts.trial.settings, witnesses=said)
+    with closing(acts.bus):
+        anchors = app.keep_anchors(settings, acts.bus.registry)
+        assert anchors == msgspec.structs.replace(changed, quorum=1, witnesses=[witness])
+        assert read_anchors(path) == anchors, "what the settings say alone"
+        path.write_bytes(before)
+        assert app.keep_anchors(settings, acts.bus.registry) == read_anchors(path) == anchors, "both, after a crash"
+        written = path.stat()
+        assert app.keep_anchors(settings, acts.bus.registry) == anchors
+        assert path.stat() == written, "nothing to say, nothing written"
+    assert [one.name for one in path.parent.glob("anchors*")] == ["anchors.json"]
 
 
 # --- partners --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """What the log holds in a bureau's own name: nothing of it is missing, and nothing that only claimed to be that."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,18 @@ import pytest
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.own_entries import OwnEntry as PartnersEntry
-from connectors.partner.own_entries import checked, decided, enrolled
+from connectors.partner.own_entries import checked, decided, enrolled, unknown
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.entry import OwnEntry
 from exchange.http.own_entries import OwnEntries, own_entries
 from exchange.intake import admit_carrier
 from exchange.processing import process
+from security.batch import unverified
 from security.errors import Refusal
+from security.jose import b64url
+from security.jws import jcs
+from security.keys import SigningKey
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers, signed_request
 
 EVERY = 200
@@ -159,3 +165,59 @@ def test_of_another_bureau_nothing_is_given(acts: Acts) -> None:
     assert {leaf(entry)["type"] for entry in page.entries} == {"decision"}
     assert not any(b"m-1" in (entry.detail or b"") for entry in page.entries)
     assert own(acts, "nobody").count == 0
+
+
+# What was erased, and what one's own receipts say of it.
+
+
+def erase_details(acts: Acts, *message_ids: str) -> list[int]:
+    """Take the details of deliveries away; gives their entries."""
+    rows = [acts.bus.journal.inbox("made-up", message_id) for message_id in message_ids]
+    indexes = [row.entry_index for row in rows if row is not None]
+    with closing(sqlite3.connect(acts.bus.folder / "journal.sqlite")) as connection, connection:
+        for index in indexes:
+            connection.execute("UPDATE details SET salt = NULL, detail = NULL WHERE idx = ?", (index,))
+    return indexes
+
+
+def marks(acts: Acts, *indexes: int) -> list[list[str]]:
+    """What made-up's folder does not know of these entries."""
+    entries = {entry.index: held(entry) for entry in own(acts).entries}
+    folder = acts.folder
+    return [list(unknown(entries[index], folder.certificates(), folder.receipts())) for index in indexes]
+
+
+def test_a_forged_delivery_whose_detail_was_erased_is_still_marked(acts: Acts) -> None:
+    """Else whoever forged it has it erased, and it is found no more."""
+    for message_id in ("m-1", "m-forged"):
+        receipt = acts.push(message_id, covers(message_id)).inbox.receipt
+        if message_id == "m-1":
+            acts.folder.keep("receipt", message_id, receipt or b"")
+    forged = acts.bus.journal.inbox("made-up", "m-forged")
+    assert forged is not None
+    assert marks(acts, forged.entry_index) == [["delivery"]]
+    assert marks(acts, *erase_details(acts, "m-1", "m-forged")) == [[], ["erased delivery"]]
+
+
+def test_a_delivery_that_another_carried_by_right_is_not_marked_once_its_detail_was_erased(acts: Acts) -> None:
+    acts.trial.grant("water", "carry", "made-up")
+    connection = SigningKey.load(
+        acts.trial.partners / "water" / "connection.key",
+        certificate_path=acts.trial.partners / "water" / "connection.pem",
+    )
+    for message_id in ("m-1", "m-2"):
+        delivery = acts.delivery(message_id, covers(message_id))
+        received = acts.receive(msgspec.structs.replace(delivery, carrier_der=connection.certificate_der))
+        assert received.inbox.carrier == connection.fingerprint not in acts.folder.certificates()
+        if message_id == "m-1":
+            acts.folder.keep("receipt", message_id, received.inbox.receipt or b"")
+    assert marks(acts, *erase_details(acts, "m-1", "m-2")) == [[], ["erased delivery"]]
+
+
+def test_a_receipt_of_another_entry_makes_no_erased_delivery_known(acts: Acts) -> None:
+    receipt = acts.push("m-1", covers("A")).inbox.receipt or b""
+    acts.push("m-forged", covers("B"))
+    (index,) = erase_details(acts, "m-forged")
+    moved = {**unverified(receipt), "index": index}
+    acts.folder.keep("receipt", "m-forged", jcs({"payload": b64url(jcs(moved)), "protected": "", "signature": ""}))
+    assert marks(acts, index) == [["erased delivery"]]

@@ -271,6 +271,32 @@ def test_a_process_that_ended_early_is_no_pass(long: JournalFolder, monkeypatch:
     assert not verify(long.folder, long.anchors).ok
 
 
+def test_a_package_in_the_folder_where_one_stands_is_not_run(
+    long: JournalFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of a log comes on a medium; beside it may lie a program of the same name as ours, which finds all well."""
+    package = tmp_path / "exchange"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "log_stretch.py").write_text("open('run', 'w').close(); print('{}')\n")
+    spoilt = copied(long, tmp_path)
+    with closing(sqlite3.connect(spoilt)) as connection, connection:
+        connection.execute("UPDATE details SET detail = x'7b7d' WHERE idx = 700")
+    monkeypatch.setattr(audit, "LONG", 1_000)
+    monkeypatch.chdir(tmp_path)
+    assert named(verify(spoilt, long.anchors)) == {700}
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_child_of_ours_looks_for_our_code_where_it_stands() -> None:
+    root = Path(audit.__file__).parent.parent
+    ours = [path for part in ("exchange", "connectors", "security") for path in (root / part).rglob("*.py")]
+    started = {path: path.read_text().split("sys.executable, ")[1:] for path in ours if "migrations" not in path.parts}
+    found = {path: [rest[:4] for rest in starts] for path, starts in started.items() if starts}
+    assert len(found) >= 4
+    assert {option for options in found.values() for option in options} <= {'"-P"', '"-I"'}, found
+
+
 def test_a_running_bus_can_be_verified(bus: JournalFolder) -> None:
     journal = bus.open()
     futures = [journal.note(an_entry()) for _ in range(3_000)]

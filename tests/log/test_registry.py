@@ -14,7 +14,7 @@ from exchange.decisions import APPROVAL, PROPOSAL, Document, ErasureBody, Office
 from exchange.journal import Entry, Journal
 from exchange.registry import Bureau, Registry
 from security import pki
-from security.errors import Refusal
+from security.errors import AuditBroken, Refusal
 from security.jws import sign_document
 from security.keys import SigningKey, generate
 from security.message import Area, EnrolledCertificate, Use
@@ -607,6 +607,45 @@ def test_a_revocation_hidden_from_the_table_acts_after_a_restart(office: Office)
     again = office.again()
     assert again.grants("water") == ()
     assert again.hidden() != []
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "taken_away",
+    [
+        "UPDATE details SET salt = NULL, detail = NULL WHERE idx = {0}",
+        "UPDATE details SET detail = X'7b7d' WHERE idx = {0}",
+        "DELETE FROM details WHERE idx = {0}",
+    ],
+    ids=["erased", "altered", "its row deleted"],
+)
+@pytest.mark.parametrize("found", [True, False], ids=["its row finds it", "its row deleted too"])
+def test_a_revocation_whose_detail_somebody_took_away_leaves_nothing_in_force(
+    office: Office, taken_away: str, found: bool
+) -> None:
+    """Nobody can say what it ended: a process that begins now stops instead of going on with what was revoked."""
+    office.enrolled()
+    office.registry.approve(office.proposed(), HAN)
+    office.registry.revoke_grant(office.registry.grants("water")[0].id, LI)
+    (revoked,) = office.journal.search(type="decision", outcome="revoked")
+    office.sql(taken_away.format(revoked.index))
+    if not found:
+        office.sql(f"DELETE FROM decisions WHERE entry_index = {revoked.index}")
+    again = office.again()
+    for _ in range(2):
+        with pytest.raises(AuditBroken, match=f"entry {revoked.index}, by which somebody decided"):
+            again.grants("water")
+    again.close()
+    assert not verify(office.bus.folder, office.bus.anchors).ok
+
+
+def test_a_revocation_said_to_be_something_else_in_the_table_acts_all_the_same(office: Office) -> None:
+    office.enrolled()
+    office.registry.approve(office.proposed(), HAN)
+    office.registry.revoke_grant(office.registry.grants("water")[0].id, LI)
+    office.sql("UPDATE decisions SET outcome = 'proposed', id = 'x' WHERE outcome = 'revoked'")
+    again = office.again()
+    assert again.grants("water") == ()
     again.close()
 
 
