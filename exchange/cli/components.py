@@ -227,7 +227,7 @@ def _taken_back(claim: Any) -> list[str]:
     recalled, erased = claim.recalled_at, claim.erased_on
     return [
         *([f"      已于 {recalled:%Y-%m-%d} 撤回 recalled on {recalled:%Y-%m-%d}"] if recalled else []),
-        *([f"      内容已于 {erased} 删除 content erased on {erased}"] if erased else []),
+        *([f"      内容已于 {erased} 销毁 content erased on {erased}"] if erased else []),
     ]
 
 
