@@ -28,7 +28,7 @@ soak: $(VENV)/.test
 # What tests talk to, from Debian's packages, as root; only what is missing. Without it, tests are skipped by name.
 servers:
 	@for program in node:nodejs npm:npm openssl:openssl curl:curl mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
-	    ogr2ogr:gdal-bin softhsm2-util:softhsm2 php:php-cli; do \
+	    ogr2ogr:gdal-bin softhsm2-util:softhsm2 php:php-cli xmlsec1:xmlsec1 pdftotext:poppler-utils; do \
 	    PATH="$$PATH:/usr/sbin" command -v $${program%%:*} >/dev/null || missing="$$missing $${program##*:}"; done; \
 	test -z "$$missing" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 	@php -m 2>/dev/null | grep -qi "^soap$$" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends php-soap php-xml >/dev/null; }

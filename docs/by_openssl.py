@@ -64,3 +64,16 @@ def stamped(response, octets, roots):
     """Whether an authority under one of these roots (PEM) gave octets a time (RFC 3161)."""
     files = {"tsr": response, "it": octets, "roots": "\n".join(roots).encode()}
     return openssl("ts", "-verify", "-in", "tsr", "-data", "it", "-CAfile", "roots", **files).returncode == 0
+
+
+def climb(fn, sn, old, new, nodes):
+    """RFC 9162 2.1.3.2 and 2.1.4.2: from a leaf, or from an old root, up to the roots."""
+    for node in map(bytes.fromhex, nodes):
+        check(sn > 0, "the proof is too long")
+        left = fn % 2 == 1 or fn == sn
+        old, new = (sha256(b"\1", node, old), sha256(b"\1", node, new)) if left else (old, sha256(b"\1", new, node))
+        while left and fn % 2 == 0 and fn:
+            fn, sn = fn // 2, sn // 2
+        fn, sn = fn // 2, sn // 2
+    check(sn == 0, "the proof is too short")
+    return old, new

@@ -9,7 +9,7 @@ import json
 import sys
 import zipfile
 
-from by_log import continued, document, head, included, without_witnesses
+from by_log import continued, head, included, reported, signed, without_witnesses
 from by_openssl import check, sha256, stamped
 
 
@@ -37,7 +37,7 @@ try:
     with zipfile.ZipFile(sys.argv[1]) as file:
         parts = {name: file.read(name) for name in file.namelist()}
     name = "manifest.json"
-    manifest = document(parts.pop(name), "yt-bundle+jws", anchors["receipt_certificates"])
+    manifest = signed(parts.pop(name), "yt-bundle+jws", parts["checkpoint"].decode(), anchors)
     check(manifest["origin"] == anchors["origin"], "it is another bus's")
     for name in {**parts, **manifest["parts"]}:
         check(manifest["parts"].get(name) == sha256(parts.get(name, b"")).hex(), "altered, not there, or not listed")
@@ -51,14 +51,14 @@ try:
         elif kind == "checkpoint":
             witnessed.update([under(parts[name].decode())])
         elif kind == "tsr" and roots:
-            note = without_witnesses(parts[f"heads/{number}.checkpoint"].decode(), anchors)
+            note = without_witnesses(parts[f"heads/{number}.checkpoint"].decode())
             check(stamped(parts[name], note, roots), "no authority of the anchors gave its head this time")
             times.append(int(number))
         elif kind == "envelope":
             committed = entries[number]["says"].get("evidence_digest", manifest["parts"][name])
             check(manifest["parts"][name] == committed, "it is not what the entry commits to")
         elif folder == "messages":
-            said = document(parts[name], f"yt-{kind}+jws", anchors["receipt_certificates"])
+            said = reported(parts[name], f"yt-{kind}+jws", anchors)
             check(said["leaf"] == entries[str(said["index"])]["leaf"], "it is of another entry")
             check(str(said.get("accepted_index", said["index"])) == number, "it is of another delivery")
             under(said["checkpoint"])

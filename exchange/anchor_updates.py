@@ -4,15 +4,18 @@ An update is, for each change, a head that the key in force signed, which the pa
 the log's key that changed, the new one too), and under it, each proven, every decision on which the change rests: from
 the founding that the anchors name, over each office, to the two persons who decided it and the entry of the day. So a
 thief of a key of the log alone persuades nobody: he lacks the two persons' keys. Theirs alone lack the log's.
+
+A new epoch of the log is followed likewise, only that its first head is signed by its own key alone: what was decided
+before lies under the last head of the epoch that ended, which the key of that one signed and the new log continues.
 """
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal
 
 import msgspec
 
-from exchange.decisions import ENTRY, AnchorBody, Decided, Standing, bears_on_keys
+from exchange.decisions import ENTRY, AnchorBody, Decided, EpochBegun, EpochBody, KeyChange, Standing, bears_on_keys
 from exchange.entry import Leaf, commitment
 from exchange.journal import Journal
 from security import merkle
@@ -34,12 +37,18 @@ class ProvenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proof: list[str]
 
 
-class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One change. checkpoint: the first head over it; consistency: hex, between it and the largest head before it."""
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One change. checkpoint: the first head over it; consistency: hex, between it and the largest head before it.
+
+    former, continued: of a new epoch the last head before it, under which all entries but the last are proven, and the
+    proof, hex, that its log continues it
+    """
 
     checkpoint: str
     entries: list[ProvenEntry]
     consistency: list[str]
+    former: str = ""
+    continued: list[str] = []
 
 
 class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +64,7 @@ class Followed(msgspec.Struct, frozen=True):
     """A change that holds: the anchors after it, whether it was news, and the head under which it was proven.
 
     nodes: prove that it is of one log with the largest head before it
+    begun: where it is a new epoch
     """
 
     anchors: Anchors
@@ -62,10 +72,14 @@ class Followed(msgspec.Struct, frozen=True):
     checkpoint: str
     size: int
     nodes: tuple[bytes, ...]
+    begun: EpochBegun | None = None
 
 
-def changed_anchors(anchors: Anchors, index: int, body: AnchorBody) -> Anchors:
+def changed_anchors(anchors: Anchors, index: int, body: KeyChange) -> Anchors:
     """The anchors after a change; the same where they have it. index: of the entry that carried it out."""
+    if isinstance(body, EpochBegun):
+        new, pem = body.body, pem_of(base64.b64decode(body.body.answer.certificate)).decode()
+        return anchors.with_epoch(new.log, new.key.key, _log_kind(new.key), pem, body.size, body.root)
     if body.name == "answer":
         return anchors.with_receipt_certificate(pem_of(base64.b64decode(body.certificate)).decode())
     if anchors.knows_log_key(body.key):
@@ -73,18 +87,25 @@ def changed_anchors(anchors: Anchors, index: int, body: AnchorBody) -> Anchors:
     return anchors.with_log_key(body.key, _log_kind(body), index)
 
 
-def make_update(journal: Journal, changes: list[tuple[int, AnchorBody]], known: int) -> bytes:
+def make_update(journal: Journal, changes: list[tuple[int, KeyChange]], known: int) -> bytes:
     """The update, JSON. changes: with the entries that carried them out; known: of the partner's last head."""
     made, largest = list[Change](), known
     bearing = list(_bearing(journal, changes[-1][0])) if changes else []
-    for index, _ in changes:
+    for index, body in changes:
         checkpoint, size = journal.first_checkpoint_over(index)
         if not size:
             break
-        entries = [_proven(journal, entry, size) for entry in bearing if entry[0] <= index]
+        begins = isinstance(body, EpochBegun)
+        entries = [
+            _proven(journal, entry, index if begins and entry[0] < index else size)
+            for entry in bearing
+            if entry[0] <= index
+        ]
         first, second = sorted((largest, size))
         nodes = journal.consistency(first, second) if first > 0 and second <= journal.size() else ()
-        made.append(Change(checkpoint, entries, [node.hex() for node in nodes]))
+        former = journal.checkpoint_of(index) if begins else ""
+        continued = journal.consistency(index, size) if begins else ()
+        made.append(Change(checkpoint, entries, _hex(nodes), former, _hex(continued)))
         largest = second
     return msgspec.json.encode(Update(journal.origin, known, made))
 
@@ -111,23 +132,73 @@ def follow_changes(update: Update, anchors: Callable[[], Anchors]) -> Iterator[F
         known = anchors()
         if update.origin != known.origin:
             raise _invalid(f"of another origin, {update.origin[:80]}")
+        if change.former:
+            head, begun = _begun(change, known)
+            changed = changed_anchors(known, begun.size, begun)
+            nodes = tuple(map(_unhex, change.consistency))
+            yield Followed(changed, changed != known, change.checkpoint, head.size, nodes, begun)
+            continue
         head = known.head(change.checkpoint)  # by a key that is trusted already: the former one, where it changed
         index, body = _decided(change, head, known)
         changed = changed_anchors(known, index, body)
         if body.name == "log":
-            open_checkpoint(change.checkpoint, known.origin, log_key_of(_log_kind(body), bytes.fromhex(body.key)))
+            open_checkpoint(change.checkpoint, head.origin, log_key_of(_log_kind(body), bytes.fromhex(body.key)))
         nodes = tuple(map(_unhex, change.consistency))
         yield Followed(changed, changed != known, change.checkpoint, head.size, nodes)
 
 
 def _decided(change: Change, head: Checkpoint, anchors: Anchors) -> tuple[int, AnchorBody]:
     """The change that these entries carry out last, once each stands under the head and all of them hold."""
-    standing, last = Standing(anchors.origin, anchors.founding), -1
-    for entry in change.entries:
+    standing = Standing(anchors.origin, anchors.founding)
+    last = _take(change.entries, head, standing)
+    index, body = _carried_out(standing, last)
+    if isinstance(body, EpochBegun):
+        raise _invalid("a new epoch without the last head of the one before")
+    return index, body
+
+
+def _begun(change: Change, anchors: Anchors) -> tuple[Checkpoint, EpochBegun]:
+    """The first head of an epoch, and the epoch, once two persons decided so in the log that the anchors trust, and the
+    new log begins with that one as its last head has it."""
+    former, standing = anchors.head(change.former), Standing(anchors.origin, anchors.founding)
+    if not change.entries:
+        raise _invalid("no entries")
+    _take(change.entries[:-1], former, standing)
+    new = _waiting(change.entries[-1], standing)
+    key = log_key_of(_log_kind(new.key), bytes.fromhex(new.key.key))
+    head = open_checkpoint(change.checkpoint, new.log, key)
+    nodes = list(map(_unhex, change.continued))
+    if not merkle.verify_consistency(former.size, head.size, nodes, former.root, head.root):
+        raise _invalid("the new log does not begin with the one that is trusted")
+    last = _take(change.entries[-1:], head, standing)
+    _, body = _carried_out(standing, last)
+    if not isinstance(body, EpochBegun) or (last, body.root) != (former.size, former.root.hex()):
+        raise _invalid("the epoch does not begin after that head")
+    return head, body
+
+
+def _waiting(entry: ProvenEntry, standing: Standing) -> EpochBody:
+    """The decided epoch that an entry says it opens; whether it does, is not known yet."""
+    try:
+        of = msgspec.json.decode(entry.detail, type=dict[str, str | int])["of"]
+        return standing.epochs[str(of)]
+    except (msgspec.MsgspecError, KeyError) as problem:
+        why = standing.troubles[-1].code if standing.troubles else "no epoch is decided"
+        raise _invalid(f"two persons of the founding's did not decide it: {why}") from problem
+
+
+def _take(entries: list[ProvenEntry], head: Checkpoint, standing: Standing) -> int:
+    """Take decisions in their order, each once it stands under the head; gives the number of the last."""
+    last = -1
+    for entry in entries:
         if entry.index <= last:
             raise _invalid("entries out of order")
         last = entry.index
         standing.take(_entered(entry, head))
+    return last
+
+
+def _carried_out(standing: Standing, last: int) -> tuple[int, KeyChange]:
     if not standing.key_changes or standing.key_changes[-1][0] != last:
         why = standing.troubles[-1].code if standing.troubles else "nothing is carried out"
         raise _invalid(f"two persons of the founding's did not decide it: {why}")
@@ -170,6 +241,10 @@ def _proven(journal: Journal, entry: _Committed, size: int) -> ProvenEntry:
 
 def _log_kind(body: AnchorBody) -> Literal["EdDSA", "SM2"]:
     return "SM2" if body.algorithm == "SM2" else "EdDSA"
+
+
+def _hex(nodes: Iterable[bytes]) -> list[str]:
+    return [node.hex() for node in nodes]
 
 
 def _unhex(text: str) -> bytes:

@@ -32,7 +32,8 @@ from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
 from exchange.bus import Bus
 from exchange.certificate_watch import CertificateWatch
-from exchange.decisions import AnchorBody, Officer, Role
+from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
+from exchange.entry import Detail
 from exchange.evidence import Evidence
 from exchange.http import server
 from exchange.http.app import make_app
@@ -43,7 +44,7 @@ from exchange.key_places import DEMO, check_apart, check_demo_stays_here, check_
 from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
-from exchange.own_keys import Changeable, OwnKey, first_head_is_signed, own_keys, stem_of
+from exchange.own_keys import Changeable, OwnKey, epochs, first_head_is_signed, own_keys, stem_of
 from exchange.placing import load_city
 from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
@@ -66,7 +67,7 @@ from security import keys, pki, tokens
 from security.anchors import Anchors
 from security.authenticate import carrier_of
 from security.chain import Chain, check_chain
-from security.checkpoint import log_key_octets
+from security.checkpoint import Checkpoint, log_key_octets
 from security.errors import AuditBroken, Misconfigured
 from security.expiry import Ending, ending_of
 from security.keyring import Keyring, a_person
@@ -295,11 +296,11 @@ def anchors_of(settings: Settings) -> Anchors:
     """All that is trusted of this bus, to be handed to partners: what `init` wrote, and what the settings say of
     witnesses, timestamp authorities and the authorities in which bureaus' certificates end.
 
-    Raises Misconfigured where a witness goes by the log's own name.
+    Raises Misconfigured where a witness goes by the log's own name, of whichever epoch.
     """
     written = msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
     said, own = settings.witnesses, settings.at(settings.keys.folder) / "ca.pem"
-    if any(witness.name == written.origin for witness in said.witness):
+    if any(f"{witness.name}/".startswith(f"{written.origin}/") for witness in said.witness):
         raise Misconfigured(f"{settings.source}: a witness is named {written.origin}, as the log is")
     known = [*_certificates_in(own), *(der for one in city_authorities(settings) for der in one.certificates)]
     return msgspec.structs.replace(
@@ -492,6 +493,80 @@ def change_key(settings: Settings, id: str, body: AnchorBody, by: Officer) -> An
         return keep_anchors(settings, registry)
 
 
+def make_epoch(settings: Settings, log: str, ground: str, known: Checkpoint | None, now: datetime) -> EpochBody:
+    """A new epoch of the log: its name, and keys for log and answers, written beside those in force, of their kinds.
+
+    known: the largest head that is known outside and that this log has not
+    """
+    key = make_next_key(settings, "log", suite_of(settings, "log"), ground, now)
+    try:
+        answer = make_next_key(settings, "answer", suite_of(settings, "answer"), ground, now)
+    except Misconfigured:
+        forget_next_key(settings, key)
+        raise
+    said = (known.size, known.root.hex()) if known else (0, "")
+    return EpochBody(log, key, answer, ground, *said)
+
+
+def forget_epoch(settings: Settings, body: EpochBody) -> None:
+    """Take away the keys of an epoch that nobody put before a second person."""
+    for key in (body.key, body.answer):
+        forget_next_key(settings, key)
+
+
+def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anchors:
+    """Open a decided epoch: its first entry, its first head under its own name and key, and the anchors.
+
+    The former keys sign what they owe, and nothing from there on. Raises Misconfigured as `change_key`.
+    """
+    state = state_of(settings)
+    with ExitStack() as stack:
+        for lock in ("serve.lock", "worker.lock"):
+            _alone(state / lock, stack, "stop serve first; from its next start on the new keys sign")
+        in_force = keyring_of(settings)
+        answer, log_key = _answer_key(settings, in_force), _log_key(settings, in_force)
+        next_ones = keyring_of(
+            settings, stems={one.name: stem_of(one.name, one.key) for one in (body.key, body.answer)}
+        )
+        loaded = next_ones.load("log", certificate=False)
+        _check_is(OwnKey("log", 1, body.key.key, body.key.algorithm), log_key_octets(loaded.public_key).hex())
+        _check_is(OwnKey("answer", 1, body.answer.key, body.answer.algorithm), next_ones.load("answer").fingerprint)
+        with closing(_open_journal(settings, state, in_force)) as journal:
+            journal.resume()  # what is owed is signed by whoever was in force
+            last = journal.head(journal.checkpoint())
+        former = [
+            OwnKey("answer", 0, answer.fingerprint, answer.algorithm),
+            OwnKey("log", 0, log_key_octets(log_key.public_key).hex(), log_key.algorithm),
+        ]
+        journal = stack.enter_context(
+            closing(
+                Journal(
+                    state,
+                    settings.bus.origin,
+                    loaded,
+                    utc_now,
+                    partial(issue_receipts, key=answer),
+                    partial(issue_reports, key=answer),
+                    lambda: None,
+                    log_key,
+                )
+            )
+        )
+        registry = stack.enter_context(closing(open_registry(settings, journal)))
+        had = own_keys(state)
+        registry.open_epoch(id, last, _seen(settings), [key for key in former if key.name not in had], by)
+        return keep_anchors(settings, registry)
+
+
+def _seen(settings: Settings) -> Detail:
+    """Up to where others have seen the log: what its thief wrote before that, they would know."""
+    anchors = anchors_of(settings)
+    with closing(Attestations(state_of(settings))) as kept:
+        witnessed = kept.newest_cosigned([witness.name for witness in anchors.witnesses], anchors.quorum)
+        stamped = kept.last_stamped()
+    return {"witnessed": witnessed.size if witnessed else 0, "stamped": stamped.size if stamped else 0}
+
+
 def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
     """The anchors with every change of keys that the log has; written where a crash came before they were.
 
@@ -500,10 +575,13 @@ def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
     anchors, changes = anchors_of(settings), registry.key_changes()
     kept = {name: [key.key for key in found][1:] for name, found in own_keys(state_of(settings)).items()}
     decided: dict[str, list[str]] = {}
+    begun = list[tuple[int, str]]()
     for index, body in changes:
-        decided.setdefault(body.name, []).append(body.key)
+        for key in (body.body.key, body.body.answer) if isinstance(body, EpochBegun) else (body,):
+            decided.setdefault(key.name, []).append(key.key)
+        begun += [(index + 1, body.body.log)] if isinstance(body, EpochBegun) else []
         anchors = changed_anchors(anchors, index, body)
-    if kept != decided:
+    if kept != decided or epochs(state_of(settings)) != begun:
         raise AuditBroken("the keys that the journal names are not those that the log's decisions put in force")
     if anchors != anchors_of(settings):
         _write_json(state_of(settings) / "anchors.json.new", anchors)
@@ -664,6 +742,7 @@ def serve(
         bus.journal.resume()
         keep_anchors(settings, bus.registry)
         _publish_anchors(settings)
+        bus = msgspec.structs.replace(bus, anchors=anchors_of(settings))  # where a crash came before they were written
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)

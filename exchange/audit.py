@@ -207,9 +207,9 @@ class _Reading:
 
     def _heads(self) -> None:
         """Each head against the tree, each signature against the log's key, the last head against the last entry."""
-        origin, last = self._verdict.origin.encode(), 0
+        last = 0
         for stated, size, root, note in self._rows("SELECT origin, size, root, note FROM heads ORDER BY size"):
-            if not isinstance(size, int) or not 0 < size <= self._verdict.entries or stated != origin:
+            if not isinstance(size, int) or not 0 < size <= self._verdict.entries or stated != self._named(size):
                 self._verdict.add(_last_of(size), "a head that is not of this log")
                 continue
             self._verdict.heads += 1
@@ -245,9 +245,13 @@ class _Reading:
 
     def _begun(self, size: int) -> list[FormerLogKey]:
         """The key whose successor signs for the first time at this size: that head needs both."""
-        found = [former for former in self._anchors.former_log_keys if self._last_signed <= former.last_size < size]
+        changed = self._anchors.former_log_keys_at(size)
+        found = [former for former in changed if self._last_signed <= former.last_size < size]
         self._last_signed = size
         return found[-1:]
+
+    def _named(self, size: int) -> bytes:
+        return self._anchors.log_at(size).encode()
 
     def _root(self, size: int) -> bytes | None:
         nodes = [self._read_node(level, index) for level, index in merkle.peaks_of(size)]

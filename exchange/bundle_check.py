@@ -104,7 +104,7 @@ def verify_bundle(content: Content, anchors: Anchors, now: datetime) -> BundleVe
     """
     # What is wrong with the anchors is nobody's part: it is heard before any part is looked at.
     _ = anchors.log_public_key, anchors.xml_suites, anchors.timestamp_roots
-    _ = [witness.public_key for witness in anchors.witnesses], [*map(anchor_der, anchors.receipt_certificates)]
+    _ = [witness.public_key for witness in anchors.witnesses], [*map(anchor_der, anchors.all_certificates)]
     return _Check(bundle.read(content), anchors, now).verdict()
 
 
@@ -155,7 +155,9 @@ class _Check:
             self._say("manifest", "broken", f"{MANIFEST}: not there")
             return
         with self._judged("manifest", MANIFEST):
-            certificates = [anchor_der(pem) for pem in self._anchors.receipt_certificates]
+            # Those of the head's epoch: a key that was stolen in one vouches for nothing of a later one.
+            note = self._parts["checkpoint"].read().decode() if "checkpoint" in self._parts else ""
+            certificates = [anchor_der(pem) for pem in self._anchors.certificates_with(note)]
             manifest = bundle.open_manifest(self._parts[MANIFEST].read(), certificates)
             if manifest.origin != self._anchors.origin:
                 raise Refusal("bundle.manifest", f"of {manifest.origin!r:.80}, not of {self._anchors.origin}")
@@ -194,6 +196,9 @@ class _Check:
             self._head = head
             self._joined.add((head.size, head.root))
             self._say("inclusion", "holds", f"head of {head.size} entries, signed by the log's key")
+            if head.origin != self._anchors.log_name:
+                ended = f"旧纪元 {head.origin} 已终止: of an epoch that is over, whose keys somebody else may have"
+                self._say("inclusion", "holds", f"{ended}; only witnesses and timestamps say that it is not made since")
         for name in self._named(r"entries/(\d+)\.json"):
             with self._judged("inclusion", name):
                 self._check_entry(name)
@@ -310,7 +315,7 @@ class _Check:
                 size = int(name[len("heads/") : -len(".tsr")])
                 if size not in noted:
                     raise ValueError("there is no head that it is over")
-                stamped = stamped_octets(noted[size][0], self._anchors.origin)
+                stamped = stamped_octets(noted[size][0])
                 at = verify_timestamp(self._parts[name].read(), stamped, roots)
                 if at > self._now + SKEW:
                     raise ValueError(f"of {at.isoformat()}, which is to come")

@@ -38,7 +38,7 @@ REVOCATION: Final = "yt-revocation+jws"
 CARRYING: Final = "yt-carrying+jws"
 
 Role = Literal["system", "security", "audit"]
-Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge", "anchor"]
+Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge", "anchor", "epoch"]
 Reason = Literal["spill", "retention", "recall", "personal"]
 Revocable = Literal["person", "certificate", "grant", "proposal"]
 ROLE_WORDS: Final[Mapping[str, str]] = {"system": "系统管理员", "security": "安全管理员", "audit": "审计管理员"}
@@ -53,6 +53,7 @@ SIGNERS: Final[Mapping[str, tuple[Role, Role]]] = {
     "opening": ("audit", "security"),
     "purge": ("audit", "security"),
     "anchor": ("system", "security"),
+    "epoch": ("system", "security"),
 }
 REVOKES: Final[Role] = "security"
 _NOT_THERE: Final[Mapping[Revocable, str]] = {
@@ -170,6 +171,23 @@ class AnchorBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ground: str
 
 
+class EpochBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A new epoch of the log, because a key of the last one is in strange hands.
+
+    log:         its name in checkpoints: the bus's own, a slash, and the number of the epoch
+    key, answer: of the log, and of receipts and answers
+    known_size, known_root: of the largest head of the last epoch that somebody outside was shown; 0 and empty where
+                 none is known that this log has not; root in hex
+    """
+
+    log: str
+    key: AnchorBody
+    answer: AnchorBody
+    ground: str
+    known_size: int = 0
+    known_root: str = ""
+
+
 class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ends. of: pseudonym, fingerprint, or id of the grant or proposal."""
 
@@ -178,10 +196,12 @@ class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ground: str
 
 
-class CarryingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which decision over a delivery was carried out."""
+class CarryingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which decision was carried out. size, root: where it opens an epoch, of the last head before it; root in hex."""
 
     of: str
+    size: int = 0
+    root: str = ""
 
 
 Body = (
@@ -194,6 +214,7 @@ Body = (
     | DeliveryBody
     | ErasureBody
     | AnchorBody
+    | EpochBody
     | RevocationBody
 )
 _BODIES: Final[Mapping[str, type[Body]]] = {
@@ -205,6 +226,7 @@ _BODIES: Final[Mapping[str, type[Body]]] = {
     "opening": DeliveryBody,
     "purge": ErasureBody,
     "anchor": AnchorBody,
+    "epoch": EpochBody,
     "revocation": RevocationBody,
     "carrying": CarryingBody,
 }
@@ -285,6 +307,17 @@ class Carried(msgspec.Struct, frozen=True):
     kind: str
     body: DeliveryBody | ErasureBody
     time: str
+
+
+class EpochBegun(msgspec.Struct, frozen=True):
+    """An epoch that was opened. size, root: of the last head before it; root in hex."""
+
+    body: EpochBody
+    size: int
+    root: str
+
+
+KeyChange = AnchorBody | EpochBegun
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -377,7 +410,8 @@ class Standing:
         self.mappings: dict[str, str] = {}
         self.deliveries: dict[str, tuple[str, DeliveryBody | ErasureBody]] = {}  # openings and purges, by id
         self.anchors: dict[str, AnchorBody] = {}  # changes of the bus's own keys that wait to be carried out, by id
-        self.key_changes: list[tuple[int, AnchorBody]] = []  # those carried out, each with its entry
+        self.epochs: dict[str, EpochBody] = {}  # new epochs that wait to be opened, by id
+        self.key_changes: list[tuple[int, KeyChange]] = []  # those carried out, each with its entry
         self.carried: dict[str, Carried] = {}
         self.troubles: list[Trouble] = []
         self.entries: dict[str, list[int]] = {}  # by bureau: those that decide over its certificates and grants
@@ -441,6 +475,26 @@ class Standing:
         if found is None:
             raise Refusal("decision.not_in_force", id[:80])
         self._holds(by, SIGNERS["anchor"][0])
+        return found
+
+    def check_epoch(self, id: str, by: str) -> EpochBody:
+        """The epoch on which two persons decided, if this person may open it, and it is the next."""
+        found = self.epochs.get(id)
+        if found is None:
+            raise Refusal("decision.not_in_force", id[:80])
+        self._holds(by, SIGNERS["epoch"][0])
+        self._is_next(found)
+        return found
+
+    def next_log(self) -> str:
+        """The log's name in the checkpoints of the next epoch."""
+        return f"{self._origin}/{2 + sum(isinstance(one, EpochBegun) for _, one in self.key_changes)}"
+
+    def keys_had(self) -> set[str]:
+        """Every key that took the place of another."""
+        found: set[str] = set()
+        for _, one in self.key_changes:
+            found |= {one.body.key.key, one.body.answer.key} if isinstance(one, EpochBegun) else {one.key}
         return found
 
     def person_of(self, key: PublicKey) -> str:
@@ -532,6 +586,15 @@ class Standing:
         body = self._body(document)
         if not isinstance(body, CarryingBody):
             raise Refusal("decision.not_readable", document.id)
+        if body.of in self.epochs:
+            epoch = self.check_epoch(body.of, by)
+            if body.size != decided.index:
+                raise Refusal("epoch.not_next", f"{epoch.log} at {decided.index}, not {body.size}")
+            # Keys that were decided on and not in force yet lay beside the one that was stolen.
+            self.epochs.clear()
+            self.anchors.clear()
+            self.key_changes.append((decided.index, EpochBegun(epoch, body.size, body.root)))
+            return
         if body.of in self.anchors:
             change = self.check_anchor(body.of, by)
             del self.anchors[body.of]
@@ -571,6 +634,8 @@ class Standing:
             self.deliveries[document.id] = (document.kind, body)
         elif isinstance(body, AnchorBody):
             self.anchors[document.id] = body
+        elif isinstance(body, EpochBody):
+            self.epochs[document.id] = body
 
     def _appoint(self, body: PersonBody, time: str) -> None:
         key = load_public_pem(body.public_key.encode())
@@ -610,9 +675,22 @@ class Standing:
         elif isinstance(body, ErasureBody):
             check_erasure(body, datetime.fromisoformat(document.at).astimezone(CITY_TIME).date())
         elif isinstance(body, AnchorBody):
-            check_anchor(body)
-            if any(body.key == known.key for _, known in self.key_changes):
-                raise Refusal("anchor.key_known", body.key[:16])
+            self._could_sign(body)
+        elif isinstance(body, EpochBody):
+            if (body.key.name, body.answer.name) != ("log", "answer"):
+                raise Refusal("anchor.key_invalid", "epoch")
+            self._could_sign(body.key)
+            self._could_sign(body.answer)
+            self._is_next(body)
+
+    def _could_sign(self, body: AnchorBody) -> None:
+        check_anchor(body)
+        if body.key in self.keys_had():
+            raise Refusal("anchor.key_known", body.key[:16])
+
+    def _is_next(self, body: EpochBody) -> None:
+        if body.log != self.next_log():
+            raise Refusal("epoch.not_next", f"{body.log[:80]}, not {self.next_log()}")
 
     def _could_enrol(self, certificates: list[EnrolledCertificate]) -> None:
         """Each once, for one use; and none of a key that was revoked under another certificate. An encryption
@@ -717,7 +795,7 @@ def check_anchor(body: AnchorBody) -> None:
 def bears_on_keys(outcome: str, detail: Detail) -> bool:
     """Whether a decision is among those that a change of the bus's keys rests on: offices, and changes."""
     if outcome == "approved":
-        return _payload(str(detail["proposal"]))["kind"] in ("person", "anchor")
+        return _payload(str(detail["proposal"]))["kind"] in ("person", "anchor", "epoch")
     return outcome == "founded" or "key" in detail or (outcome == "revoked" and detail.get("what") == "person")
 
 

@@ -11,13 +11,13 @@ import sqlite3
 import sys
 import threading
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -46,6 +46,7 @@ from exchange.entry import (
 )
 from exchange.journal_file import Turn, connect, prepare, scrub
 from exchange.log_index import Wanted, find, full_pieces, logged
+from exchange.log_owners import Owners
 from exchange.sequencer import (
     SELECT_INBOX,
     Arrival,
@@ -71,8 +72,6 @@ PACE_S: Final = 0.008  # groups begin at least this far apart: a lone message do
 MOST_STAGED: Final = 20_000  # reads not yet sequenced; beyond this reads are refused
 MOST_STRANGERS: Final = 1_000  # addresses a minute that are counted singly
 TICK_S: Final = 0.25  # how often the stage is looked at when nothing else comes
-MOST_REMEMBERED: Final = 64  # bureaus whose entries were looked for
-ROWS: Final = 5_000  # entries read at once where all are looked through, so that other readers get their turn
 OTHERS: Final = "others"
 
 log = logging.getLogger("yongtong.journal")
@@ -86,14 +85,14 @@ class Journal:
     """The journal of one bus, opened by one process. Each process opens its own; none is carried over a fork.
 
     folder:         holds journal.sqlite, journal.lock and journal.queue
-    origin:         this bus's name in leaves, checkpoints and receipts
+    origin:         this bus's name in leaves, receipts, and the checkpoints of its log's first epoch
     log_key:        Ed25519 or SM2, signs checkpoints
     clock:          now, aware; log time follows it but never goes back
     issue_receipts: makes the signed receipts of inbox rows and their proven entries (`receipts.issue_receipts`, key
                     bound), all of a group at once
     issue_reports:  the same for reports' documents
     before_commit:  makes the evidence durable; called before every group that accepts deliveries
-    former_log_key: of which log_key takes the place, while the first head that both sign is not signed yet
+    former_log_key: of which log_key takes the place, while the first head under log_key is not signed yet
 
     Futures fail with Unavailable when the disk does: then nothing is promised, and a retry is right.
     """
@@ -112,8 +111,8 @@ class Journal:
         self._folder = folder
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
         self.origin, self.log_key = self._origin, log_key.public_key
-        known = [key.public_key for key in (log_key, former_log_key) if key is not None]
-        self.head = lru_cache(maxsize=4)(partial(_open_head, origin=origin, known=tuple(known)))
+        keys = tuple(key.public_key for key in (log_key, former_log_key) if key is not None)
+        self.head = lru_cache(maxsize=4)(lambda text: _open_head(text, self._logs(), keys))
         self._before_commit = before_commit
         log_key_octets(log_key.public_key)  # stops the start if it is of another kind
         turn = Turn(folder)
@@ -126,7 +125,7 @@ class Journal:
         self._staged: deque[Prepared] = deque()
         self._strangers: dict[tuple[str, str], Counter[str]] = {}
         self._strangers_lock = threading.Lock()
-        self._own: dict[tuple[str, frozenset[str]], tuple[int, list[int]]] = {}  # how far looked, and what was found
+        self._owners = Owners(self._read)
         self._closed = False
         self._owing = False  # documents of a group whose entries are durable
         self._next_group_s = 0.0  # time.monotonic() of the earliest next group
@@ -472,14 +471,27 @@ class Journal:
     def checkpoint(self) -> str:
         """The latest signed checkpoint; empty before the first entry."""
         query = "SELECT note FROM heads WHERE origin = ? AND note NOT NULL ORDER BY size DESC LIMIT 1"
-        rows = self._read(query, self._origin)
+        for log in reversed(self._logs()):
+            for (note,) in self._read(query, log):
+                return str(note)
+        return ""
+
+    def checkpoint_of(self, size: int) -> str:
+        """The signed head of a size; empty where there is none."""
+        rows = self._read("SELECT note FROM heads WHERE size = ? AND note NOT NULL", size)
         return rows[0][0] if rows else ""
 
     def first_checkpoint_over(self, index: int) -> tuple[str, int]:
         """The smallest signed head over an entry, and its size; empty and 0 while there is none."""
         query = "SELECT note, size FROM heads WHERE origin = ? AND size > ? AND note NOT NULL ORDER BY size LIMIT 1"
-        rows = self._read(query, self._origin, index)
-        return (rows[0][0], rows[0][1]) if rows else ("", 0)
+        for log in self._logs():
+            for note, size in self._read(query, log, index):
+                return note, size
+        return "", 0
+
+    def _logs(self) -> list[str]:
+        """The log's names in checkpoints, of each epoch, oldest first."""
+        return [self._origin, *(log for (log,) in self._read("SELECT log FROM epochs ORDER BY first_size"))]
 
     def decisions_up_to(self, index: int) -> list[int]:
         """Entries that decide, up to one of them."""
@@ -606,29 +618,9 @@ class Journal:
         signed by one of these, and what came over one of these from nobody that was verified; never what only claims it
         also:         further entries that concern it
         """
-        numbers = self._numbers_of(bureau, frozenset(certificates), size)
-        ordered = sorted({*numbers[: bisect_left(numbers, size)], *(index for index in also if index < size)})
-        page = ordered[bisect_right(ordered, after) :][:limit]
+        page, count = self._owners.page(bureau, frozenset(certificates), also, after, limit, size)
         query = "SELECT idx, leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
-        return [OwnEntry(*self._read(query, index)[0]) for index in page], len(ordered)
-
-    def _numbers_of(self, bureau: str, certificates: frozenset[str], size: int) -> list[int]:
-        """Entries under a bureau's name or certificates, at least among the first `size`. The log only grows: what was
-        looked through once is remembered, and a page after the first reads what is new."""
-        scanned, numbers = self._own.get((bureau, certificates), (0, []))
-        found = list(numbers)
-        for start in range(scanned, size, ROWS):
-            query = "SELECT idx, leaf FROM entries WHERE idx >= ? AND idx < ?"
-            for index, leaf in self._read(query, start, min(start + ROWS, size)):
-                named = _names_in(leaf)
-                ours = named.signer in certificates or (not named.sender and named.carrier in certificates)
-                if ours or named.sender == bureau:
-                    found.append(index)
-        if size > scanned:
-            if len(self._own) >= MOST_REMEMBERED:
-                self._own.clear()
-            self._own[bureau, certificates] = (size, found)
-        return found
+        return [OwnEntry(*self._read(query, index)[0]) for index in page], count
 
     def scrub(self) -> None:
         """Leave nothing of what was erased in the file: it is made anew, while nobody writes. Raises
@@ -651,26 +643,20 @@ class Journal:
             return self._reader.execute(query, values).fetchall()
 
 
-def _open_head(text: str, *, origin: str, known: tuple[PublicKey, ...]) -> Checkpoint:
-    """The tree head of a checkpoint that one of these keys signed. Raises Refusal `audit.checkpoint_invalid`."""
-    for key in known[:-1]:
+def _open_head(text: str, logs: list[str], keys: tuple[PublicKey, ...]) -> Checkpoint:
+    """The tree head of a checkpoint under one of these names that one of these keys signed.
+
+    Raises Refusal `audit.checkpoint_invalid`.
+    """
+    name = text.partition("\n")[0]
+    name = name if name in logs else logs[-1]
+    for key in keys[:-1]:
         with contextlib.suppress(Refusal):
-            return open_checkpoint(text, origin, key)
-    return open_checkpoint(text, origin, known[-1])
+            return open_checkpoint(text, name, key)
+    return open_checkpoint(text, name, keys[-1])
 
 
 _SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL JOIN details"
-
-
-class _Named(msgspec.Struct):
-    """Who stands in a leaf."""
-
-    carrier: str
-    sender: str
-    signer: str
-
-
-_names_in = msgspec.json.Decoder(_Named).decode
 
 
 def content_erased(erased: Erased | None) -> str:

@@ -8,7 +8,6 @@ one. Terms stand in the index as keyed hashes, and what it finds is compared wit
 Public face: `Wanted`, `find`, `index_piece`, `forget`, `rebuild`, `differing`.
 """
 
-import contextlib
 import sqlite3
 from array import array
 from collections import defaultdict
@@ -38,7 +37,7 @@ Row = tuple[int, int, bytes]  # piece, hash of the term, its entries
 Read = Callable[..., list[Any]]  # query and values -> rows
 
 
-class _InLeaf(msgspec.Struct):
+class _InLeaf(msgspec.Struct, gc=False):
     """What is indexed of a leaf."""
 
     type: str = ""
@@ -50,7 +49,7 @@ class _InLeaf(msgspec.Struct):
     signer: str = ""
 
 
-class _InDetail(msgspec.Struct):
+class _InDetail(msgspec.Struct, gc=False):
     """What is indexed of a detail."""
 
     message_id: str | int = ""
@@ -296,13 +295,14 @@ def _made(cursor: sqlite3.Cursor, key: bytes, piece: int) -> list[Row]:
     query = f"{_SELECT} WHERE idx >= ? AND idx < ?"
     for index, leaf, detail in cursor.execute(query, (piece * PIECE, (piece + 1) * PIECE)):
         place = index - piece * PIECE
-        # What is damaged says nothing; `audit verify` names it.
-        with contextlib.suppress(msgspec.MsgspecError, UnicodeError):
+        try:
             leaves[place] = _IN_LEAF.decode(leaf)
             if detail is not None:
                 details[place] = _IN_DETAIL.decode(detail)
                 if leaves[place].outcome == STRANGERS:
                     counted += [(code, place) for code in _counted(STRANGERS, _DETAIL.decode(detail))]
+        except (msgspec.MsgspecError, UnicodeError):  # what is damaged says nothing; `audit verify` names it
+            continue
     found: dict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for leaf in leaves:
         leaf.signer = "" if leaf.signer == leaf.carrier else leaf.signer  # one certificate stands once
@@ -322,8 +322,8 @@ def _made(cursor: sqlite3.Cursor, key: bytes, piece: int) -> list[Row]:
 def _gather(found: defaultdict[str, list[int]], said: Iterable[tuple[int, str]]) -> None:
     """Where each value stands."""
     for place, value in said:
-        found[value].append(place)
-    found.pop("", None)
+        if value:
+            found[value].append(place)
 
 
 def _counted(outcome: str, detail: Detail) -> list[str]:
@@ -344,10 +344,10 @@ def _packed(places: list[int]) -> bytes:
     """Places as a list of two octets each, or as a bitmap where that is shorter."""
     if len(places) < _BITMAP // 2:
         return array("H", places).tobytes()
-    bits = bytearray(_BITMAP)
+    digits = bytearray(b"0" * PIECE)  # of one binary number, the first place last
     for place in places:
-        bits[place >> 3] |= 1 << (place & 7)
-    return bytes(bits)
+        digits[~place] = 0x31
+    return int(digits, 2).to_bytes(_BITMAP, "little")
 
 
 def _bits(packed: bytes) -> int:

@@ -25,7 +25,6 @@ MOST_NAMED: Final = 100  # problems named; the rest is only counted
 _ENTRIES: Final = "SELECT idx, leaf FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
 _DETAILS: Final = "SELECT idx, salt, detail FROM details WHERE idx >= ? AND idx < ? ORDER BY idx"
 _NODES: Final = "SELECT idx, hash FROM nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx"
-_LEVEL: Final = f"SELECT group_concat(idx), group_concat(hex(hash), '') FROM ({_NODES})"
 
 _WITH_ROWS: Final = ("delivery", "processing", RECALL, DECISION)
 _DECODER: Final = msgspec.json.Decoder(Leaf)
@@ -131,38 +130,33 @@ class _Stretch:
 
         Numbers, hashes, leaves and commitments are made for the whole piece and compared as wholes.
         """
-        indexes, octets = list(zip(*entries, strict=True)) or ((), ())
-        if not indexes == tuple(piece) == tuple(index for index, _, _ in details) or not _are_bytes(octets):
+        indexes, octets = _columns(entries, 2)
+        numbers, salts, texts = _columns(details, 3)
+        if not indexes == tuple(piece) == numbers or not _are_bytes(octets):
             return False
         leaves = _leaves(octets)
         if leaves is None or not self._is_tree(piece, octets):
             return False
-        times = [self._time, *(leaf.time for leaf in leaves)]
+        times = [self._time, *[leaf.time for leaf in leaves]]
         if times != sorted(times) or {leaf.origin for leaf in leaves} != {self._origin}:
             return False
-        committed = [(leaf.detail, salt, detail) for leaf, (_, salt, detail) in zip(leaves, details, strict=True)]
-        kept = [row for row in committed if row[1:] != (None, None)]
-        if not _all_commit(kept):
+        kept = list(zip([leaf.detail for leaf in leaves], salts, texts, strict=True))
+        erased = {index for index, salt, text in details if salt is text is None} if None in salts else set()
+        if not _all_commit([row for row in kept if row[1:] != (None, None)] if erased else kept):
             return False
         self._time = times[-1]
-        if len(kept) < len(committed):
-            self._read.erased |= {index for index, salt, detail in details if salt is detail is None}
+        self._read.erased |= erased
         for index, leaf in zip(piece, leaves, strict=True):
             if leaf.type in _WITH_ROWS:
                 self._owes_row(index, leaf)
         return True
 
     def _is_tree(self, piece: range, octets: Sequence[bytes]) -> bool:
-        """Whether the stored nodes are those of these leaves: the leaf hashes, and level by level what is above them.
-
-        A level comes from the file as one row: which numbers, and all hashes one after the other.
-        """
+        """Whether the stored nodes are those of these leaves: their hashes, and level by level what is above them."""
         hashes = [sha256(b"\x00" + leaf).digest() for leaf in octets]
         for level in range(AT_ONCE.bit_length()):
             numbers = range(piece.start >> level, piece.stop >> level)
-            stored = next(self._rows(_LEVEL, level, numbers.start, numbers.stop))
-            made = ",".join(map(str, numbers)).encode(), b"".join(hashes).hex().upper().encode()
-            if tuple(value or b"" for value in stored) != made:
+            if self._fetched(_NODES, level, numbers.start, numbers.stop) != list(zip(numbers, hashes, strict=True)):
                 return False
             pairs = zip(hashes[::2], hashes[1::2], strict=False)  # one without a partner has no parent yet
             hashes = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
@@ -219,10 +213,10 @@ class _Stretch:
             found |= {(level, index): value for index, value in rows if is_hash(value)}
         return found
 
-    def _fetched(self, query: str, start: int, stop: int) -> Rows:
+    def _fetched(self, query: str, *values: int) -> Rows:
         """All rows at once, which is cheaper than one by one."""
         try:
-            return self._connection.execute(query, (start, stop)).fetchall()
+            return self._connection.execute(query, values).fetchall()
         except (UnicodeDecodeError, MemoryError) as problem:  # as in `rows_of`
             raise sqlite3.DatabaseError(str(problem)) from problem
 
@@ -266,13 +260,17 @@ def _leaves(octets: Sequence[bytes]) -> list[Leaf] | None:
     return leaves if canonical and {leaf.v for leaf in leaves} == {1} else None
 
 
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True)) or [()] * width
+
+
 def _are_bytes(values: Iterable[Any]) -> bool:
     return set(map(type, values)) <= {bytes}
 
 
 def _all_commit(kept: Sequence[tuple[str, Any, Any]]) -> bool:
     """Whether each commitment is that of its salt and detail."""
-    commitments, salts, details = list(zip(*kept, strict=True)) or ((), (), ())
+    commitments, salts, details = _columns(kept, 3)
     if not _are_bytes(salts) or not _are_bytes(details) or not set(map(len, salts)) <= {SALT_SIZE}:
         return False
     return list(commitments) == [commitment(salt, detail) for salt, detail in zip(salts, details, strict=True)]

@@ -62,6 +62,12 @@ def own_keys(state: Path) -> dict[str, list[OwnKey]]:
     return found
 
 
+def epochs(state: Path) -> list[tuple[int, str]]:
+    """The first size, and the log's name in checkpoints, of every epoch that was opened, oldest first."""
+    with closing(sqlite3.connect(state / NAME)) as connection:
+        return connection.execute("SELECT first_size, log FROM epochs ORDER BY first_size").fetchall()
+
+
 def first_head_is_signed(state: Path, first_size: int) -> bool:
     """Whether a head from this size on is signed: until then it needs the former key too."""
     with closing(sqlite3.connect(state / NAME)) as connection:

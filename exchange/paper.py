@@ -451,7 +451,7 @@ class _Written:
                     yield ("见证方", "witness"), (f"{one.witness}，{city_time(one.at)}", f"over {size} entries")
                 token = self._parts.get(name.replace(".checkpoint", ".tsr"))
                 if token is not None and name != "checkpoint" and self._anchors.timestamp_certificates:
-                    stamped = without_cosignatures(note, self._anchors.origin).encode()
+                    stamped = without_cosignatures(note).encode()
                     at = verify_timestamp(token.read(), stamped, self._anchors.timestamp_roots)
                     yield ("时间戳", "time stamp (RFC 3161)"), (city_time(at), f"over {size} entries")
 
@@ -586,7 +586,7 @@ class _Written:
 
     def _certificates(self) -> list[str]:
         """Of the bus, by their fingerprints."""
-        return [sha256(der_of_pem(pem.encode())).hexdigest() for pem in self._anchors.receipt_certificates]
+        return [sha256(der_of_pem(pem.encode())).hexdigest() for pem in self._anchors.all_certificates]
 
 
 def _decoded(text: Any) -> dict[str, Any]:

@@ -140,13 +140,16 @@ def verify_receipt(octets: bytes, anchors: Anchors) -> VerifiedDocument:
             raise
         kind, document = "report", open_signed(octets, certificate, REPORT)
     try:
+        # A certificate of an epoch that is over says nothing of what came after it.
+        if certificate not in map(_der, anchors.certificates_with(document["checkpoint"])):
+            raise _invalid("signed with a certificate of another epoch than the checkpoint's")
         return _checked(kind, document, anchors)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise _invalid(f"a member is missing or of another type: {problem}"[:200]) from problem
 
 
 def _certificate(octets: bytes, anchors: Anchors) -> bytes:
-    known = {sha256(der).hexdigest(): der for der in map(_der, anchors.receipt_certificates)}
+    known = {sha256(der).hexdigest(): der for der in map(_der, anchors.all_certificates)}
     kid = key_named(octets)
     if kid not in known:
         raise _invalid("signed with a certificate that is not among the anchors")

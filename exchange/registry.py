@@ -29,9 +29,11 @@ from exchange.decisions import (
     Decided,
     DeliveryBody,
     Document,
+    EpochBody,
     ErasureBody,
     FoundingBody,
     Granted,
+    KeyChange,
     Kind,
     MappingBody,
     Officer,
@@ -61,6 +63,7 @@ from exchange.own_keys import OwnKey
 from exchange.revocation import Revocations
 from security import merkle
 from security.authenticate import TrustList
+from security.checkpoint import Checkpoint
 from security.errors import AuditBroken, Refusal
 from security.keys import PublicKey
 from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant
@@ -504,7 +507,64 @@ class Registry:
         self._decide("carried_out", document.id, by, made, also)
         return self.key_changes()[-1][0]
 
-    def key_changes(self) -> list[tuple[int, AnchorBody]]:
+    def next_log(self) -> str:
+        """The log's name in the checkpoints of the next epoch."""
+        return self._now().next_log()
+
+    def propose_epoch(self, body: EpochBody, by: Officer) -> str:
+        """Put before a second person that a new epoch of the log be opened. Raises Refusal."""
+        return self._propose("epoch", body, by)
+
+    def epoch_decided(self, id: str, by: Officer) -> EpochBody:
+        """The epoch that two persons decided on, for the person who is to open it.
+
+        Raises Refusal `decision.not_in_force`, `epoch.not_next`, `role.not_held`.
+        """
+        with self._lock:
+            standing = self._now()
+            return standing.check_epoch(id, standing.office_of(by.key.public_key).pseudonym)
+
+    def open_epoch(self, id: str, last: Checkpoint, seen: Detail, former: Sequence[OwnKey], by: Officer) -> None:
+        """Enter that an epoch begins: this entry is its first, and the heads from here on bear its name.
+
+        last: the last head of the epoch that ends; seen: what else is known of heads, for the entry; former: the keys
+        until now, as `init` made them or an earlier change
+
+        Raises Refusal `epoch.not_next`, also where the log has grown beyond that head.
+        """
+        document = self._document("carrying", CarryingBody(id, last.size, last.root.hex()))
+        body = self.epoch_decided(id, by)
+
+        def made(standing: Standing, actor: str) -> tuple[Document, Detail]:
+            standing.check_epoch(id, actor)
+            detail: Detail = {
+                "of": id,
+                "key": body.key.key,
+                "log": body.log,
+                "former_log": last.origin,
+                "size": last.size,
+                "root": last.root.hex(),
+                "known_size": body.known_size,
+                "known_root": body.known_root,
+                **seen,
+                "ground": body.ground,
+                "carrying": carrying_of(document, by, self._clock()),
+            }
+            return document, detail
+
+        def also(cursor: sqlite3.Cursor, index: int) -> None:
+            if index != last.size:
+                raise Refusal("epoch.not_next", f"{index} entries, not {last.size}")
+            cursor.execute("INSERT INTO epochs VALUES (?, ?)", (index + 1, body.log))
+            for key in former:
+                cursor.execute("INSERT INTO own_keys VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", _row(key))
+            for new in (body.key, body.answer):
+                changed = OwnKey(new.name, index + 1, new.key, new.algorithm)
+                cursor.execute("INSERT INTO own_keys VALUES (?, ?, ?, ?)", _row(changed))
+
+        self._decide("carried_out", document.id, by, made, also)
+
+    def key_changes(self) -> list[tuple[int, KeyChange]]:
         """Every change of a key of the bus's own, with the number of the entry that carried it out."""
         return list(self._now().key_changes)
 

@@ -164,7 +164,8 @@ class Sequencer:
                 return 0
             self._sign_heads(cursor)
             group = Group(edge.size, edge.size, edge.time, edge.root)
-            group.checkpoint = sign_checkpoint(self._origin, edge.size, edge.root, self._in_force(edge.size))
+            name = self._log_at(edge.size)
+            group.checkpoint = sign_checkpoint(name, edge.size, edge.root, self._in_force(edge.size))
             owed = [inbox_row(row) for row in cursor.execute(f"{SELECT_INBOX} WHERE octets IS NULL")]
             insert(cursor, "receipts", list(self._receipts(owed, group).items()))
             query = "SELECT entry_index FROM reports WHERE octets IS NULL ORDER BY entry_index"
@@ -222,14 +223,17 @@ class Sequencer:
             insert(cursor, "entries", group.entries)
             insert(cursor, "details", group.details)
             insert(cursor, "nodes", nodes)
-            cursor.execute("INSERT INTO heads VALUES (?, ?, ?, NULL)", (self._origin, group.size, group.root))
+            cursor.execute(
+                "INSERT INTO heads VALUES (?, ?, ?, NULL)", (self._log_at(group.size), group.size, group.root)
+            )
             self._known = _Edge(group.size, group.root, group.time, tuple(peaks))
         return group
 
     def _edge(self, cursor: sqlite3.Cursor) -> _Edge:
         """Where the log ends now: ours, or what the other process added. Raises AuditBroken when it does not add up."""
         query = "SELECT size, root FROM heads WHERE origin = ? ORDER BY size DESC LIMIT 1"
-        size, root = cursor.execute(query, (self._origin,)).fetchone() or (0, merkle.EMPTY_ROOT)
+        # An epoch's first head is written with it, so that the newest name has one.
+        size, root = cursor.execute(query, (self._log_at(None),)).fetchone() or (0, merkle.EMPTY_ROOT)
         known = self._known
         if known is not None and (known.size, known.root) == (size, root):
             return known
@@ -325,7 +329,8 @@ class Sequencer:
         if not group.size:
             return
         durable_step("journal.sign:before")
-        group.checkpoint = sign_checkpoint(self._origin, group.size, group.root, *self._signers(group.size))
+        name = self._log_at(group.size)
+        group.checkpoint = sign_checkpoint(name, group.size, group.root, *self._signers(group.size))
         durable_step("journal.sign:after")
         receipts = self._receipts([row for _, row, _ in group.arrivals if row.receipt is None], group)
         durable_step("journal.keep:before")
@@ -346,7 +351,7 @@ class Sequencer:
 
     def _keep_head(self, cursor: sqlite3.Cursor, size: int, checkpoint: str) -> None:
         query = "UPDATE heads SET note = ? WHERE origin = ? AND size = ? AND note IS NULL"
-        cursor.execute(query, (checkpoint, self._origin, size))
+        cursor.execute(query, (checkpoint, self._log_at(size), size))
 
     def _receipts(self, rows: list[InboxRow], group: Group) -> dict[int, bytes]:
         """A receipt of each row by its id; a delivery that stands twice in the group has one."""
@@ -374,20 +379,22 @@ class Sequencer:
 
     def _sign_heads(self, cursor: sqlite3.Cursor) -> None:
         """Sign the heads that a crash left unsigned; each must be the root that the tree has at its size."""
-        query = "SELECT size, root FROM heads WHERE origin = ? AND note IS NULL"
-        for size, root in cursor.execute(query, (self._origin,)).fetchall():
+        for size, root in cursor.execute("SELECT size, root FROM heads WHERE note IS NULL ORDER BY size").fetchall():
             if merkle.root_at(self._node, size) != root:
                 raise AuditBroken(f"the unsigned head of size {size} has not the root of the tree: it is not signed")
-            self._keep_head(cursor, size, sign_checkpoint(self._origin, size, root, *self._signers(size)))
+            self._keep_head(cursor, size, sign_checkpoint(self._log_at(size), size, root, *self._signers(size)))
 
     def _signers(self, size: int) -> list[SigningKey]:
-        """Who signs a head of this size: the key in force there, and at the first head under it the former one too.
+        """Who signs a head of this size: the key in force there, and at the first head under it the former one too,
+        unless an epoch begins with it, for which the former key is not asked.
 
         Raises Misconfigured where one is not held here: perhaps the key was changed since this process began.
         """
         rows = self._keys_until(size)
         query = "SELECT 1 FROM heads WHERE origin = ? AND size >= ? AND size < ? LIMIT 1"
-        if not rows or self._connection.execute(query, (self._origin, rows[0][0], size)).fetchone():
+        if not rows or self._connection.execute(query, (self._log_at(size), rows[0][0], size)).fetchone():
+            return [self._in_force(size)]
+        if self._connection.execute("SELECT 1 FROM epochs WHERE first_size = ?", (rows[0][0],)).fetchone():
             return [self._in_force(size)]
         return [self._holding(key, size) for _, key in rows]
 
@@ -395,6 +402,12 @@ class Sequencer:
         """The key in force at a size. Raises Misconfigured as `_signers` does."""
         rows = self._keys_until(size)
         return self._holding(rows[0][1], size) if rows else self._first
+
+    def _log_at(self, size: int | None) -> str:
+        """The log's name in the checkpoint of a size; of none given, in the epoch that is open."""
+        query = "SELECT log FROM epochs WHERE first_size <= coalesce(?, first_size) ORDER BY first_size DESC LIMIT 1"
+        found: tuple[str] | None = self._connection.execute(query, (size,)).fetchone()
+        return found[0] if found else self._origin
 
     def _keys_until(self, size: int) -> list[tuple[int, str]]:
         """The key in force at a size and the one before it, each with its first size; none that was never changed."""

@@ -90,7 +90,7 @@ class TimestampWatch:
             if stop.is_set():
                 return
             try:
-                response, stamped_at = self._answer(url, stamped_octets(checkpoint, self._journal.origin))
+                response, stamped_at = self._answer(url, stamped_octets(checkpoint))
             except Refusal as problem:
                 state = self._coverage.state(self._clock())
                 words = "timestamp.not_had url=%s code=%s detail=%s state=%s"

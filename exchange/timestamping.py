@@ -102,16 +102,16 @@ class Coverage:
         if head is None:
             return False
         try:
-            verify_timestamp(head.response, stamped_octets(head.checkpoint, self._journal.origin), self._roots)
+            verify_timestamp(head.response, stamped_octets(head.checkpoint), self._roots)
         except Refusal as problem:
             log.critical("timestamp.kept_one_does_not_hold size=%d detail=%s", size, problem.detail)
             return False
         return True
 
 
-def stamped_octets(checkpoint: str, origin: str) -> bytes:
+def stamped_octets(checkpoint: str) -> bytes:
     """What an authority sees of a head: the text and the log's own signatures, without those of witnesses."""
-    return without_cosignatures(checkpoint, origin).encode()
+    return without_cosignatures(checkpoint).encode()
 
 
 def covering(entered_at: datetime, stamped_at: datetime, alarm: timedelta = ALARM) -> str:

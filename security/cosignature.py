@@ -78,8 +78,9 @@ def cosignatures(checkpoint: str, witnesses: Sequence[Witness]) -> list[Cosignat
     return [found[name] for name in sorted(found)]
 
 
-def without_cosignatures(checkpoint: str, origin: str) -> str:
+def without_cosignatures(checkpoint: str) -> str:
     """The note with the log's own signature lines alone: what a timestamp is over."""
+    origin = checkpoint.partition("\n")[0]
     lines = checkpoint.rpartition("\n\n")[2].splitlines()
     own = [line for line in lines if line.startswith(f"{_DASH} {origin} ")]
     return f"{note_text(checkpoint)}\n" + "".join(f"{line}\n" for line in own)

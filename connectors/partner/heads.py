@@ -27,11 +27,18 @@ class Heads:
     """One partner's view of one log. A fork is refused, and both heads are kept: together they are the proof of it.
 
     log: where what a proof of the fork still lacks can be asked for
+    anchors: what is trusted, where it is not what the folder has
     """
 
-    def __init__(self, folder: PartnerFolder, clock: Callable[[], datetime], log: Log | None = None) -> None:
+    def __init__(
+        self,
+        folder: PartnerFolder,
+        clock: Callable[[], datetime],
+        log: Log | None = None,
+        anchors: Anchors | None = None,
+    ) -> None:
         self._folder, self._clock, self._log = folder, clock, log
-        self._anchors = folder.anchors
+        self._anchors = anchors or folder.anchors
 
     def known_size(self) -> int:
         """Entries under the last head taken; 0 before the first."""
@@ -42,20 +49,28 @@ class Heads:
         """Take a signed head if it and the remembered one are of one log, and remember the larger.
 
         consistency: the bus's proof between the two sizes, whichever is larger
-        Raises Refusal `audit.checkpoint_invalid`, `audit.log_forked`, `audit.log_truncated`.
+        Raises Refusal as `check` does.
+        """
+        offered, remembered = self.check(offered_text, consistency), self._remembered()
+        if remembered is None or offered.size > remembered.size:
+            self._folder.remember(offered_text)
+        return offered
+
+    def check(self, offered_text: str, consistency: Consistency | None) -> Checkpoint:
+        """A signed head, if it and the remembered one are of one log; nothing is remembered.
+
+        Raises Refusal `audit.checkpoint_invalid`, `audit.epoch_over`, `audit.log_forked`, `audit.log_truncated`.
         """
         offered = self._anchors.head(offered_text)
         remembered = self._remembered()
         if remembered is not None and not one_log(remembered, offered, consistency):
             nodes = consistency.nodes if consistency else ()
             ours = self._folder.remembered()
-            kept = keep_fork(ours, offered_text, nodes, self._folder, self._clock(), self._log)
+            kept = keep_fork(ours, offered_text, nodes, self._folder, self._clock(), self._log, self._anchors)
             # A bus that cannot prove the smaller head out of the larger one's log has that log no more.
             shorter = offered.size < remembered.size and consistency is None
             code = "audit.log_truncated" if shorter else "audit.log_forked"
             raise Refusal(code, f"{remembered.size} and {offered.size}; both kept in {kept}")
-        if remembered is None or offered.size > remembered.size:
-            self._folder.remember(offered_text)
         return offered
 
     def follow_newest(self, offered_text: str, consistency: Consistency | None, known: int) -> Checkpoint:
@@ -101,14 +116,20 @@ def one_log(one: Checkpoint, other: Checkpoint, consistency: Consistency | None)
 
 
 def keep_fork(
-    ours: str, theirs: str, nodes: Sequence[bytes], folder: PartnerFolder, now: datetime, log: Log | None = None
+    ours: str,
+    theirs: str,
+    nodes: Sequence[bytes],
+    folder: PartnerFolder,
+    now: datetime,
+    log: Log | None = None,
+    anchors: Anchors | None = None,
 ) -> Path:
     """Keep two heads that cannot both be of one log, and where the bus gave enough for it the document that proves so
     to everybody; gives the folder.
 
     nodes: the bus's consistency proof between them, if it gave one; log: where the rest is asked for
     """
-    return folder.keep_fork(ours, theirs, _proof(ours, theirs, nodes, folder.anchors, log), now)
+    return folder.keep_fork(ours, theirs, _proof(ours, theirs, nodes, anchors or folder.anchors, log), now)
 
 
 def _proof(ours: str, theirs: str, nodes: Sequence[bytes], anchors: Anchors, log: Log | None) -> bytes | None:

@@ -64,7 +64,7 @@ class LogWitness:
     def _offered(self, before: int) -> tuple[Checkpoint, str]:
         """What the bus has for us to sign, without the lines of others: one that waits for us, or the newest."""
         for asked in (self._log.to_cosign, self._log.checkpoint):
-            offered = without_cosignatures(asked(), self._anchors.origin)
+            offered = without_cosignatures(asked())
             head = self._anchors.head(offered)
             # Of a line of ours that was lost the bus does not know: what waits for us may be less than we signed.
             if head.size >= before:

@@ -1,4 +1,5 @@
-"""The bus's own keys: `key …` puts a new one in the place of another, `anchors update` follows it at a partner's."""
+"""The bus's own keys: `key …` puts a new one in the place of another, `epoch …` begins a new epoch of the log where one
+was stolen; `anchors update` follows both at a partner's."""
 
 import argparse
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Final, get_args
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.heads import Consistency, Heads
 from exchange import app
-from exchange.anchor_updates import follow_changes, read_update
+from exchange.anchor_updates import Followed, follow_changes, read_update
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import add_partner_options, folder_of, partner_of
 from exchange.cli.people import acting, add_person_options, proposed, registry
+from exchange.decisions import AnchorBody, EpochBegun, KeyChange
 from exchange.own_keys import Changeable
 from security.errors import Misconfigured, Refusal
 from security.keys import Kind
@@ -20,7 +22,7 @@ SUITES: Final = {"answer": get_args(Kind), "log": ("EdDSA", "SM2")}
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """key propose|rotate|list, anchors update."""
+    """key propose|rotate|list, epoch propose|open, anchors update."""
     key = add_group(commands, "key", says="the bus's own keys: put a new one in the place of another")
     propose = add_command(
         key,
@@ -43,7 +45,27 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     )
     rotate.add_argument("decision", metavar="DECISION")
     add_command(key, common, "list", _list, says="every change of the bus's keys", example="yongtong key list")
-    for parser in (propose, rotate):
+    epoch = add_group(commands, "epoch", says="a new epoch of the log, after a key was stolen")
+    begin = add_command(
+        epoch,
+        common,
+        "propose",
+        _propose_epoch,
+        says="make new keys for log and answers, and put the new epoch before a security officer",
+        example="yongtong epoch propose --ground 日志私钥失窃 --by 系统管理员",
+    )
+    begin.add_argument("--ground", required=True, help="what happened")
+    begin.add_argument("--known-head", type=Path, metavar="FILE", help="the largest head known outside, if not ours")
+    opening = add_command(
+        epoch,
+        common,
+        "open",
+        _open_epoch,
+        says="begin a decided epoch; with the bus stopped",
+        example="yongtong epoch open d-1f2e3d4c5b6a --by 系统管理员",
+    )
+    opening.add_argument("decision", metavar="DECISION")
+    for parser in (propose, rotate, begin, opening):
         add_person_options(parser)
     anchors = add_group(commands, "anchors", says="what a bureau trusts of the bus")
     update = add_command(
@@ -94,8 +116,43 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"changes": [{"entry": index, "change": body} for index, body in changes]})
         return 0
-    rows = [(index, body.name, body.algorithm, body.key[:32], body.ground) for index, body in changes]
+    each = [(i, key, b.body.log if isinstance(b, EpochBegun) else key.name) for i, b in changes for key in _keys_of(b)]
+    rows = [(index, name, key.algorithm, key.key[:32], key.ground) for index, key, name in each]
     print_table("密钥更换 Changes of keys", ["entry", "key", "algorithm", "public key or certificate", "ground"], rows)
+    return 0
+
+
+def _keys_of(change: KeyChange) -> tuple[AnchorBody, ...]:
+    return (change.body.key, change.body.answer) if isinstance(change, EpochBegun) else (change,)
+
+
+def _propose_epoch(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    known = None
+    if options.known_head:
+        try:
+            known = app.anchors_of(settings).head(options.known_head.read_text(encoding="utf-8"))
+        except (OSError, UnicodeError) as problem:
+            raise Misconfigured(f"{options.known_head}: not readable ({problem})") from problem
+    with acting(options) as (opened, officer):
+        body = app.make_epoch(settings, opened.next_log(), options.ground, known, app.utc_now())
+        try:
+            decision = opened.propose_epoch(body, officer)
+        except Refusal:
+            app.forget_epoch(settings, body)
+            raise
+    return proposed(options, {"decision": decision, "log": body.log, "key": body.key.key, "answer": body.answer.key})
+
+
+def _open_epoch(options: argparse.Namespace) -> int:
+    with acting(options) as (opened, officer):
+        body = opened.epoch_decided(options.decision, officer)
+    anchors = app.open_epoch(settings_of(options), options.decision, body, officer)
+    former = anchors.former_epochs[-1]
+    said = {"log": anchors.log_name, "former_log": former.log, "size": former.size, "root": former.root}
+    print_json(said) if options.json else print_table("新纪元已开始 A new epoch has begun", ["", ""], said.items())
+    say("旧私钥请封存备查 put the former private keys away, as evidence: nothing asks for them again")
+    say("next: yongtong serve; 各单位与见证方执行 each bureau and witness runs: yongtong anchors update --as BUREAU")
     return 0
 
 
@@ -115,16 +172,34 @@ def _update(options: argparse.Namespace) -> int:
 def follow(octets: bytes, folder: PartnerFolder) -> int:
     """Take into a partner's anchors what an update proves, change by change; gives how many were news.
 
-    Raises Refusal `anchor.update_invalid`, `audit.checkpoint_invalid`, `audit.log_forked`; what held before it is kept.
+    Raises Refusal `anchor.update_invalid`, `audit.checkpoint_invalid`, `audit.log_forked`, `audit.log_truncated`; what
+    held before it is kept.
     """
     news = 0
     for change in follow_changes(read_update(octets), lambda: folder.anchors):
-        heads = Heads(folder, app.utc_now)
-        known = heads.known_size()
-        if change.is_new or change.size > known:
-            first, second = sorted((known, change.size))
-            heads.follow(change.checkpoint, Consistency(first, second, change.nodes))
-        if change.is_new:
+        known = Heads(folder, app.utc_now).known_size()
+        heads = Heads(folder, app.utc_now, anchors=change.anchors)
+        first, second = sorted((known, change.size))
+        offered = change.checkpoint, Consistency(first, second, change.nodes)
+        if change.is_new and change.begun and known > change.begun.size:
+            _begin_anew(change, change.begun, known, folder)
+        elif change.is_new:
+            # The anchors first: under the former ones the first head of a new epoch could not be read again.
+            heads.check(*offered)
             folder.replace_anchors(change.anchors)
-            news += 1
+            heads.follow(*offered)
+        elif change.size > known:
+            heads.follow(*offered)
+        news += change.is_new
     return news
+
+
+def _begin_anew(change: Followed, begun: EpochBegun, known: int, folder: PartnerFolder) -> None:
+    """Follow into an epoch that leaves out what was remembered of the one before, if two persons said so. Both heads
+    are kept. Raises Refusal `audit.log_truncated`."""
+    kept = folder.keep_fork(folder.remembered(), change.checkpoint, None, app.utc_now())
+    if known > begun.body.known_size:
+        raise Refusal("audit.log_truncated", f"{known} and {begun.size}; both kept in {kept}")
+    say(f"旧纪元之存证点超出新日志，二者均已保存 the remembered head is beyond the new log; both are kept in {kept}")
+    folder.replace_anchors(change.anchors)
+    folder.remember(change.checkpoint)

@@ -50,6 +50,8 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "spill purge": ("audit",),
     "key propose": ("system",),
     "key rotate": ("system",),
+    "epoch propose": ("system",),
+    "epoch open": ("system",),
     "held release": ("system",),
     "held refuse": ("system",),
     # With details; what anybody sees of an entry has no case, no query, no message id.

@@ -114,7 +114,7 @@ class Office:
         now = datetime.now(UTC)
         cosigned = note + "".join(f"{cosign(note, name, self.keys[name], now)}\n" for name in names)
         self.kept.keep_cosignatures(size, cosignatures(cosigned, self.anchors.witnesses))
-        self.kept.keep_timestamp(size, *self.authority.answer(without_cosignatures(note, self.anchors.origin).encode()))
+        self.kept.keep_timestamp(size, *self.authority.answer(without_cosignatures(note).encode()))
         return size
 
     def sources(self, **more: object) -> Sources:

@@ -112,7 +112,7 @@ class Evidence:
         line = cosign(note, "witness.example", self.witness, now)
         with closing(Attestations(self.acts.bus.folder)) as kept:
             kept.keep_cosignatures(size, cosignatures(f"{note}{line}\n", self.anchors.witnesses))
-            kept.keep_timestamp(size, self.tsa.stamp(without_cosignatures(note, self.acts.bus.origin).encode()), now)
+            kept.keep_timestamp(size, self.tsa.stamp(without_cosignatures(note).encode()), now)
 
     def exported(self, gather: Callable[[Sources], dict[str, Content]]) -> Parts:
         """The parts of a bundle."""

@@ -34,6 +34,8 @@ ARGUMENTS = {
     "spill purge": ["d-none"],
     "key propose": ["log", "--ground", "g"],
     "key rotate": ["d-none"],
+    "epoch propose": ["--ground", "g"],
+    "epoch open": ["d-none"],
     "held release": ["m-1"],
     "held refuse": ["m-1"],
     "audit search": ["--type", "read"],

@@ -193,13 +193,13 @@ def witnessed_fork(evidence: Evidence, parts: Parts) -> Parts:
     size = int(name[len("heads/") : -len(".checkpoint")])
     note = another_head(evidence, parts, size)
     line = cosign(note, "witness.example", evidence.witness, datetime.now(UTC))
-    stamped = evidence.tsa.stamp(without_cosignatures(note, evidence.anchors.origin).encode())
+    stamped = evidence.tsa.stamp(without_cosignatures(note).encode())
     return {**parts, name: f"{note}{line}\n".encode(), f"heads/{size}.tsr": stamped}
 
 
 def cosignature_of_another(evidence: Evidence, parts: Parts) -> Parts:
     name = the(parts, r"heads/.*\.checkpoint")
-    note = without_cosignatures(parts[name].decode(), evidence.anchors.origin)
+    note = without_cosignatures(parts[name].decode())
     real, fake = (
         parts[name].decode().splitlines()[-1],
         cosign(note, "witness.example", generate("EdDSA"), datetime.now(UTC)),

@@ -34,7 +34,7 @@ def test_a_cosignature_is_over_the_text_and_the_time_and_names_its_witness(bus: 
     signed = checkpoint + line + "\n"
     assert [(one.witness, one.at) for one in cosignatures(signed, [known])] == [("witness.example", NOW)]
     assert bus.anchors.head(signed).size == 1, "other signatures leave the log's own alone"
-    assert without_cosignatures(signed, bus.anchors.origin) == checkpoint
+    assert without_cosignatures(signed) == checkpoint
     altered = signed.replace(note_text(checkpoint), note_text(checkpoint).replace("\n1\n", "\n2\n"))
     with pytest.raises(Refusal, match=r"audit\.cosignature_invalid"):
         cosignatures(altered, [known])

@@ -142,6 +142,16 @@ def test_rows_lost_added_or_moved_are_named(whole: JournalFolder, tmp_path: Path
     assert entry in named(verdict), verdict.problems
 
 
+def test_octets_moved_from_one_node_to_the_next_are_named(whole: JournalFolder, tmp_path: Path) -> None:
+    """One after the other the hashes are the same octets as before."""
+    moved = "(SELECT substr(hash, 32) FROM nodes WHERE level = 0 AND idx = 6)"
+    statements = (
+        f"UPDATE nodes SET hash = CAST({moved} || hash AS BLOB) WHERE level = 0 AND idx = 7",
+        "UPDATE nodes SET hash = substr(hash, 1, 31) WHERE level = 0 AND idx = 6",
+    )
+    assert {6, 7} <= named(after(copied(whole, tmp_path), whole, *statements))
+
+
 def test_an_entry_rewritten_with_all_above_it_is_caught_by_the_signed_heads(
     whole: JournalFolder, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from security.errors import Refusal
 from security.keys import generate
 from security.timestamp import Question
 from tests.certificates.servers import FileServer, file_server
-from tests.log.buses import ORIGIN, JournalFolder
+from tests.log.buses import JournalFolder
 from tests.timestamps.authority import OpensslTsa, give
 
 HOUR = timedelta(hours=1)
@@ -97,7 +97,7 @@ def test_what_is_stamped_has_no_witness_in_it(log: Stamped) -> None:
     head = log.kept.last_stamped()
     assert head is not None
     assert line in head.checkpoint
-    assert "Verification: OK" in log.tsa.verify(head.response, stamped_octets(head.checkpoint, ORIGIN))
+    assert "Verification: OK" in log.tsa.verify(head.response, stamped_octets(head.checkpoint))
     again = Coverage(log.journal, log.kept, log.tsa.roots, Rule())
     assert again.stamped() == 1
 

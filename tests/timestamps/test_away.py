@@ -244,7 +244,7 @@ def test_the_authority_is_away_for_1_4_and_24_hours_then_a_token_covers_the_gap(
     assert days.entries()[-1] == "covered"
     head = days.kept.stamped(0)
     assert head is not None
-    assert "Verification: OK" in days.tsa.verify(head.response, stamped_octets(head.checkpoint, ORIGIN))
+    assert "Verification: OK" in days.tsa.verify(head.response, stamped_octets(head.checkpoint))
     first = days.test.bus.journal.entry(0)
     assert first is not None
     said = covering(datetime.fromisoformat(first.leaf.time), datetime.fromisoformat(head.stamped_at))

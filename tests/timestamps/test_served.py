@@ -89,7 +89,7 @@ def test_serve_is_stamped_says_so_when_it_is_not_and_goes_on_when_it_is_again(
         head = kept.last_stamped()
     assert head is not None
     anchors = msgspec.json.decode((served.trial.state / "anchors.json").read_bytes(), type=Anchors)
-    octets = stamped_octets(head.checkpoint, anchors.origin)
+    octets = stamped_octets(head.checkpoint)
     assert verify_timestamp(head.response, octets, anchors.timestamp_roots) == datetime.fromisoformat(head.stamped_at)
     # Away: one door, the other, the command, the doctor.
     served.server.files.clear()
