@@ -432,6 +432,12 @@ class _Written:
         )
         with suppress(ExchangeError, KeyError, UnicodeDecodeError):
             head = self._anchors.head(self._parts["checkpoint"].read().decode())
+            if head.origin != self._anchors.log_name:
+                self._paper.text(
+                    "该存证点属于已终止的旧纪元，其密钥可能已为他人所得；仅凭密钥不能排除事后伪造，须看见证与时间戳。",
+                    "The head is of an epoch that is over, whose keys somebody else may have: "
+                    "only witnesses and time stamps say that it is not made since.",
+                )
             self._paper.facts(
                 [
                     (("日志", "log"), head.origin),
