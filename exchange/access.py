@@ -5,20 +5,19 @@ Answered from decisions and entries of the log, by the same function that decide
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal, get_args
 
 import msgspec
 
 from exchange.decisions import Granted
-from exchange.entry import LoggedEntry, instant
+from exchange.entry import CITY_TIME, LoggedEntry, instant
 from exchange.ownership import Component
 from exchange.rights import View
 from security.authorise import authorise
 from security.errors import Refusal
 from security.message import Action, Grant, Principal
 
-CITY_TIME: Final = timezone(timedelta(hours=8))
 SEEING: Final[tuple[Action, ...]] = ("pull", "subscribe")
 
 Change = Literal["would be refused", "would be allowed", "another grant"]
@@ -46,11 +45,6 @@ class Calls(msgspec.Struct, frozen=True):
     before: str
     after: str
     change: Change
-
-
-def day_of(moment: str) -> str:
-    """The city's day of a time of the log."""
-    return datetime.fromisoformat(moment).astimezone(CITY_TIME).date().isoformat()
 
 
 def bounds(day: date) -> tuple[datetime, datetime]:

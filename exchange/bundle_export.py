@@ -61,14 +61,14 @@ def of_ownership(answer: OwnershipAnswer, on: date, sources: Sources) -> dict[st
 def of_day(day: date, sources: Sources) -> dict[str, Content]:
     """The parts of a bundle of a day (+08:00): every entry of it, and every delivery accepted on it.
 
-    Raises Refusal `audit.not_in_log` where the log has nothing of that day.
+    Raises Refusal `audit.no_such_size` where the log has nothing of that day.
     """
     journal, begins = sources.bus.journal, datetime.combine(day, time(), CITY_TIME)
     entries = journal.search(since=begins, until=begins + timedelta(days=1), limit=MOST_PARTS)[::-1]
     size = _size(journal.checkpoint())
     entries = [entry for entry in entries if entry.index < size]
     if not entries:
-        raise Refusal("audit.not_in_log", f"entries of {day}")
+        raise Refusal("audit.no_such_size", f"entries of {day}")
     accepted = [one for one in entries if (one.leaf.type, one.leaf.outcome) == ("delivery", "accepted")]
     rows = [row for one in accepted if (row := journal.accepted_as(one.index)) is not None]
     first, last = entries[0].index, entries[-1].index

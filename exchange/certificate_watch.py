@@ -6,13 +6,14 @@ One of them a bus, in a thread of `serve`; no request ever waits for it.
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Final
 
 import msgspec
 
 from connectors.transports.fetch import Fetch
+from exchange.entry import CITY_TIME
 from exchange.revocation import CityAuthority, Place, Revocations
 from security.errors import Refusal, places
 from security.expiry import Ending, endings, expiring
@@ -24,7 +25,6 @@ AGAIN_S: Final = 60.0  # after a failure, unless the setting asks more often any
 MOST_BYTES: Final = 16 << 20  # of a list: some 300,000 revoked certificates
 FETCH_S: Final = 10.0
 LEVELS: Final = ((1, logging.CRITICAL), (7, logging.ERROR), (30, logging.WARNING))  # days left at most
-CITY_TIME: Final = timezone(timedelta(hours=8))
 
 log = logging.getLogger("yongtong.certificates")
 

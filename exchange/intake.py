@@ -3,13 +3,13 @@
 import asyncio
 import secrets
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
 from exchange.bus import Bus
-from exchange.entry import RECALL
+from exchange.entry import CITY_TIME, RECALL
 from exchange.journal import Acceptance, Entry, InboxRow, content_erased
 from exchange.landing import landed
 from exchange.opened import Opened, Verified, opened_of
@@ -25,7 +25,6 @@ from security.wss import LONGEST, SKEW, VerifiedEnvelope
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
 OWN_DELIVERIES: Final = "deliveries"
 LARGE_BYTES: Final = 200_000  # above this the work goes to a thread, so that small messages do not wait behind it
 

@@ -504,15 +504,15 @@ class Journal:
         return leaf, salt, detail
 
     def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
-        """RFC 6962 audit path of entry `index` in the tree of `size`. Raises Refusal `audit.not_in_log`."""
+        """RFC 6962 audit path of entry `index` in the tree of `size`. Raises Refusal `audit.no_such_size`."""
         if not 0 <= index < size <= self.size():
-            raise Refusal("audit.not_in_log", f"entry {index} of {size}")
+            raise Refusal("audit.no_such_size", f"entry {index} of {size}")
         return merkle.inclusion_proof(self._node, index, size)
 
     def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
-        """RFC 6962 consistency proof, 0 < first <= second <= size. Raises Refusal `audit.not_in_log`."""
+        """RFC 6962 consistency proof, 0 < first <= second <= size. Raises Refusal `audit.no_such_size`."""
         if not 0 < first <= second <= self.size():
-            raise Refusal("audit.not_in_log", f"sizes {first} and {second}")
+            raise Refusal("audit.no_such_size", f"sizes {first} and {second}")
         return merkle.consistency_proof(self._node, first, second)
 
     def size(self) -> int:
@@ -520,11 +520,11 @@ class Journal:
         return int(self._read("SELECT coalesce(max(idx) + 1, 0) FROM entries")[0][0])
 
     def prove(self, index: int) -> EntryProof:
-        """An entry with its proof under the latest signed checkpoint. Raises Refusal `audit.not_in_log`."""
+        """An entry with its proof under the latest signed checkpoint. Raises Refusal `audit.no_such_size`."""
         checkpoint = self.checkpoint()
         head = self.head(checkpoint) if checkpoint else None
         if head is None or not 0 <= index < head.size:
-            raise Refusal("audit.not_in_log", f"entry {index}")
+            raise Refusal("audit.no_such_size", f"entry {index}")
         query = "SELECT leaf, salt, detail FROM entries NATURAL LEFT JOIN details WHERE idx = ?"
         leaf, salt, detail = self._read(query, index)[0]
         return EntryProof(index, leaf, salt, detail, head.size, self.inclusion(index, head.size), checkpoint)
@@ -661,7 +661,7 @@ _SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL LEFT JOIN details
 
 def content_erased(erased: Erased | None) -> str:
     """On which day, in both languages; empty where it was not."""
-    return f"content erased on {erased.day} 内容已于 {erased.day} 删除" if erased else ""
+    return f"content erased on {erased.day} 内容已于 {erased.day} 销毁" if erased else ""
 
 
 def _promised() -> "Future[Any]":

@@ -1,12 +1,13 @@
 """Whose is it, on that day, and how do we know? Answered from the claims, which are never flattened."""
 
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
+from exchange.entry import CITY_TIME
 from exchange.rights import ATTRIBUTES, EVERYTHING, READINGS, View
 from exchange.store import asking
 from exchange.store.frames import Tie, microseconds, moment
@@ -22,7 +23,6 @@ from exchange.store.sqlite import Store
 from mappings.schema import CLASSES_BETWEEN
 from security.errors import Refusal
 
-CITY_TIME: Final = timezone(timedelta(hours=8))  # a day of the city is 00:00-24:00 +08:00
 LARGEST_RADIUS_M: Final = 500.0
 IDENTIFIER_DIGITS: Final = 16  # the least that a published identifier has; an internal number never has so many
 
@@ -40,7 +40,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     attributes: what else the record said, by the shared schema's names: place, initial_date, note …
     asserted_by: the bureau that signed it in the sender's name 代报单位, where that was another: "asserted by A for B"
     recalled_at: when its bureau took the delivery back, if it did 已撤回; of a day before, it tells what was known then
-    erased_on: the day of the city, YYYY-MM-DD, on which all that it said was erased by decision 内容已删除
+    erased_on: the day of the city, YYYY-MM-DD, on which all that it said was erased by decision 内容已销毁
     """
 
     bureau: str

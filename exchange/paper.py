@@ -4,6 +4,7 @@ The paper is no evidence itself: it says what the verifier found in one file, wh
 """
 
 import base64
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -14,10 +15,11 @@ import msgspec
 from cryptography import x509
 
 from exchange.bundle_check import BundleVerdict
-from exchange.bundle_parts import CITY_TIME
+from exchange.bundle_parts import detail_of, nodes_of
+from exchange.decisions import DECIDES, Decided, Standing
 from exchange.decisions import ENTRY as DECISION
-from exchange.decisions import EnrolmentBody
-from exchange.typesetting import Cell, Fixed, Paper
+from exchange.entry import CITY_TIME, RECALL, Leaf
+from exchange.typesetting import Cell, Fixed, Paper, clipped
 from security import bundle, merkle
 from security.anchors import Anchors
 from security.cosignature import cosignatures, without_cosignatures
@@ -55,7 +57,7 @@ STATES: Final = {
     "holds": "成立\nholds",
     "missing": "缺失\nmissing",
     "broken": "不成立\nBROKEN",
-    "erased": "已清除\nerased",
+    "erased": "已销毁\nerased",
 }
 # What each row of the verdict asks, in plain words.
 QUESTIONS: Final = {
@@ -80,11 +82,11 @@ QUESTIONS: Final = {
     "grant": ("该单位当时有报送授权，由两人决定", "the bureau had the right to send it then, by two persons' decision"),
     "receipts": ("回执和处理结果由平台签发，内容相符", "receipt and report were issued by the bus and agree"),
     "inclusion": ("审计记录确在日志之中，没有另一本日志", "the entries lie in the log, and there is no second log"),
-    "witnesses": ("平台以外的见证人签认过日志", "witnesses from outside signed the log's head"),
+    "witnesses": ("平台以外的见证方签认过日志", "witnesses from outside signed the log's head"),
     "timestamp": ("时间戳机构证明当时日志已经如此", "a timestamp authority says that the log stood so at that time"),
     "evidence class": ("证据类别与登记一致", "the evidence class is what the enrolment says"),
     "mapping": ("所用映射版本经两人放行", "the mapping that was used was released by two persons"),
-    "erased parts": ("被清除的部分有两人决定为据", "what was erased was erased by two persons' decision"),
+    "erased parts": ("被销毁的部分有两人决定为据", "what was erased was erased by two persons' decision"),
 }
 CLASSES: Final = {
     "signed": ("单位签名：由该单位自己的密钥签名", "signed: by the bureau's own key"),
@@ -118,8 +120,37 @@ KINDS: Final = {
     "refusal": "拒绝",
     "decision": "决定",
     "processing": "处理",
-    "held": "暂缓",
-    "spill": "误收处置",
+    "held": "暂存核定",
+    "recall": "撤回",
+    "erasure": "销毁",
+    "timestamp": "时间戳",
+}
+# How an entry, or a report, says that it came out; a refusal's code stands as it is.
+ENDS: Final = {
+    "accepted": "已受理",
+    "processed": "已处理",
+    "refused": "已拒绝",
+    "held": "已暂存",
+    "recalled": "已撤回",
+    "release": "已放行",
+    "refuse": "已拒绝",
+    "answered": "已答复",
+    "published": "已发布",
+    "searched": "已检索",
+    "strangers": "未经身份验证",
+    "covered": "已覆盖",
+    "fresh": "正常",
+    "alarm": "延误告警",
+    "pending": "待时间戳",
+    "founded": "已设立",
+    "proposed": "已提出",
+    "approved": "已批准",
+    "revoked": "已撤销",
+    "carried_out": "已执行",
+    "spill": "误传",
+    "recall": "撤回",
+    "personal": "个人信息",
+    "retention": "到期",
 }
 
 
@@ -133,8 +164,11 @@ def paper(content: Content, verdict: BundleVerdict, anchors: Anchors, now: datet
 
 def city_time(moment: str | datetime) -> str:
     """A moment as people here read it."""
-    found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    at = found.astimezone(CITY_TIME)
+    try:
+        found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        at = found.astimezone(CITY_TIME)
+    except (ValueError, OverflowError):
+        return NOT_READ
     return f"{at.year}年{at.month}月{at.day}日 {at:%H:%M:%S}（+08:00）"
 
 
@@ -151,8 +185,7 @@ class _Written:
         self._paper = Paper(f"甬通 Yongtong　{anchors.origin}", f"证据包 SHA-256 {self._digest[:32]}…")
         self._entries = dict(self._read_entries())
         self._titles: dict[str, str] = {}  # in Chinese, by bureau's code
-        self._holders: dict[str, str] = {}  # bureaus' codes, by the fingerprints of their certificates
-        self._read_enrolments()
+        self._stands = self._decided()
 
     def pdf(self) -> bytes:
         """The whole."""
@@ -160,11 +193,11 @@ class _Written:
         self._paper.title(*TITLES.get(kind, TITLES[""]))
         self._outcome()
         more = {"ownership": [self._answer, self._deliveries], "day": [self._deliveries, self._day]}
-        told = [self._summary, *more.get(kind, [self._deliveries]), self._log, self._rows, self._erased]
+        told = [self._summary, self._file, *more.get(kind, [self._deliveries]), self._log, self._rows, self._erased]
         for tell in (*told, self._check_yourself):
             try:
                 tell()
-            except (ExchangeError, KeyError, ValueError, TypeError, AttributeError, IndexError):
+            except Exception:
                 # Whoever made the bundle may have written anything; the verdict's rows are told whatever it is.
                 self._paper.text("此处证据包的内容不可读。", "What the bundle has here cannot be read.")
         return self._paper.pdf(f"{TITLES.get(kind, TITLES[''])[0]} {self._verdict.subject}")
@@ -187,6 +220,9 @@ class _Written:
                 "核验未全部成立，哪一项不成立或缺失，见“核验结果”一节；该项所涉内容不能据此认定。",
                 "Not everything holds: which, see the rows of the verdict; what they concern is not proven by this.",
             )
+
+    def _file(self) -> None:
+        """Which file it is of."""
         self._paper.facts(
             [
                 (("标的", "subject"), self._verdict.subject or NOT_READ),
@@ -203,11 +239,18 @@ class _Written:
         if self._verdict.kind == "message" and numbers:
             said, leaf = self._said(numbers[0]), self._leaf(numbers[0])
             sender = leaf.get("sender", "")
+            id, entry = clipped(str(said.get("message_id", "（明细已销毁）"))), f"第 {numbers[0]} 条"
             yield (
-                f"{self._title(sender)}报送了编号为 {said.get('message_id', '（明细已清除）')} 的报文，平台于 "
-                f"{self._time(said, leaf)} 受理，记入审计日志第 {numbers[0]} 条，此后未被改动。",
-                f"{sender} delivered it; the bus accepted it then, as entry {numbers[0]}; it was not changed since.",
+                f"{self._title(sender)}报送了编号为 {id} 的报文，平台于 "
+                f"{self._time(said, leaf)} 受理，记入审计日志{entry}，该记录此后未被改动。",
+                f"{sender} delivered it; the bus accepted it then, as entry {numbers[0]}, not changed since.",
             )
+            recalled = self._recalled(numbers[0])
+            if recalled:
+                yield (
+                    f"该报送件已由报送单位于 {city_time(recalled)} 撤回，自该时起不再作数。",
+                    f"RECALLED: its sender took it back on {_day(recalled)}; since then it does not count.",
+                )
         elif self._verdict.kind == "ownership":
             component, _, on = subject.partition(" ")
             yield (
@@ -216,12 +259,21 @@ class _Written:
                 f"By what bureaus delivered, its roles on {on} are as listed; each claim names its delivery.",
             )
         elif self._verdict.kind == "day":
-            count = len(self._of_day())
-            yield (
-                f"{subject}（00:00 至 24:00，+08:00）平台审计日志的全部记录共 {count} 条，"
-                f"其中受理报送 {len(numbers)} 件，没有遗漏。",
-                f"All entries of that day, {count}, with {len(numbers)} accepted deliveries; none left out.",
-            )
+            of_day, head = self._of_day(), self._anchors.head(self._parts["checkpoint"].read().decode())
+            last = of_day[-1] if of_day else -1
+            told = f"共 {len(of_day)} 条，其中受理报送 {len(numbers)} 件"
+            if last + 1 < head.size:
+                yield (
+                    f"{subject}（00:00 至 24:00，+08:00）平台审计日志的全部记录{told}，没有遗漏。",
+                    f"All entries of that day, {len(of_day)}, with {len(numbers)} accepted deliveries; none left out.",
+                )
+            else:  # nothing shows that the day had ended
+                yield (
+                    f"{subject}（+08:00）平台审计日志截至第 {last} 条的当日记录{told}；"
+                    "该条是证据包制作时日志的最后一条，当日其后是否另有记录，本证据包不能证明。",
+                    f"Entries of that day up to entry {last}, the log's last when the bundle was made: {len(of_day)}, "
+                    f"with {len(numbers)} accepted deliveries. What came later that day is not in it.",
+                )
 
     # Parts, one after another.
 
@@ -336,8 +388,9 @@ class _Written:
         der = der_of_pem(self._parts[name].read())
         certificate = x509.load_der_x509_certificate(der)
         first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        holder = self._holders.get(sha256(der).hexdigest(), "")
-        yield (f"{use}：持有单位", f"{en}: enrolled for"), self._title(holder) if holder else NOT_READ
+        known = self._stands.certificates.get(sha256(der).hexdigest())
+        holder = self._title(known.bureau) if known else "证据包中没有为其登记的有效决定 no decision that holds"
+        yield (f"{use}：持有单位", f"{en}: enrolled for"), holder
         yield ("证书主体", "subject"), certificate.subject.rfc4514_string()
         yield ("签发者", "issuer"), certificate.issuer.rfc4514_string()
         yield ("序列号", "serial number (hex)"), Fixed(f"{certificate.serial_number:x}")
@@ -368,7 +421,7 @@ class _Written:
         leaf = self._leaf(number)
         at = datetime.fromisoformat(leaf["time"]).astimezone(CITY_TIME)
         kind = f"{KINDS.get(leaf['type'], '')} {leaf['type']}"
-        return str(number), f"{at:%H:%M:%S.%f}", kind, leaf["outcome"], leaf["sender"], leaf["feed"]
+        return str(number), f"{at:%H:%M:%S.%f}", kind, _ended(leaf["outcome"]), leaf["sender"], leaf["feed"]
 
     def _log(self) -> None:
         number = {"ownership": "四", "day": "四"}.get(self._verdict.kind, "三")
@@ -379,6 +432,12 @@ class _Written:
         )
         with suppress(ExchangeError, KeyError, UnicodeDecodeError):
             head = self._anchors.head(self._parts["checkpoint"].read().decode())
+            if head.origin != self._anchors.log_name:
+                self._paper.text(
+                    "该存证点属于已终止的旧纪元，其密钥可能已为他人所得；仅凭密钥不能排除事后伪造，须看见证与时间戳。",
+                    "The head is of an epoch that is over, whose keys somebody else may have: "
+                    "only witnesses and time stamps say that it is not made since.",
+                )
             self._paper.facts(
                 [
                     (("日志", "log"), head.origin),
@@ -395,7 +454,7 @@ class _Written:
                 note = self._parts[name].read().decode()
                 size = self._anchors.head(note).size
                 for one in cosignatures(note, self._anchors.witnesses):
-                    yield ("见证人", "witness"), (f"{one.witness}，{city_time(one.at)}", f"over {size} entries")
+                    yield ("见证方", "witness"), (f"{one.witness}，{city_time(one.at)}", f"over {size} entries")
                 token = self._parts.get(name.replace(".checkpoint", ".tsr"))
                 if token is not None and name != "checkpoint" and self._anchors.timestamp_certificates:
                     stamped = without_cosignatures(note).encode()
@@ -411,7 +470,7 @@ class _Written:
     def _erased(self) -> None:
         manifest = self._document(bundle.MANIFEST)
         gone = [
-            (("已清除", "erased"), (f"{name}", f"content erased on {day}" if day else "day unknown"))
+            (("已销毁", "erased"), (f"{name}", f"content erased on {day}" if day else "day unknown"))
             for name, day in sorted(manifest.get("erased", {}).items())
         ]
         gone += [
@@ -419,9 +478,9 @@ class _Written:
             for name, why in sorted(manifest.get("withheld", {}).items())
         ]
         if gone:
-            self._paper.heading("已清除或未附的部分", "What is erased or withheld")
+            self._paper.heading("已销毁或未附的部分", "What is erased or withheld")
             self._paper.text(
-                "清除的只是内容；审计记录、回执和证明仍在，并继续成立。",
+                "销毁的只是内容；审计记录、回执和证明仍在，并继续成立。",
                 "Only content is gone; entries, receipts and proofs stay and hold.",
             )
             self._paper.facts(gone)
@@ -438,7 +497,7 @@ class _Written:
             "that you had by another way. "
             "It can be checked without this program: docs/verify-without-us.md.",
         )
-        watched = f"见证人 {len(self._anchors.witnesses)} 名，需 {self._anchors.quorum} 名签认"
+        watched = f"见证方 {len(self._anchors.witnesses)} 个，需 {self._anchors.quorum} 个签认"
         self._paper.facts(
             [
                 (("证据包 SHA-256", "the bundle's file"), Fixed(self._digest)),
@@ -463,10 +522,7 @@ class _Written:
                     yield entry["index"], entry
 
     def _json(self, name: str) -> dict[str, Any]:
-        with suppress(KeyError, msgspec.DecodeError):
-            found = msgspec.json.decode(self._parts[name].read())
-            return found if isinstance(found, dict) else {}
-        return {}
+        return _decoded(self._parts[name].read()) if name in self._parts else {}
 
     def _document(self, name: str) -> dict[str, Any]:
         """What a signed document says; whether its signature holds, the verdict's rows say."""
@@ -482,26 +538,45 @@ class _Written:
         return _decoded(detail or str(self._document(f"messages/{number}/receipt.json").get("detail", "")))
 
     def _numbers(self) -> list[int]:
-        found = {name.split("/")[1] for name in self._parts if name.startswith("messages/")}
-        return sorted(int(number) for number in found)
+        found = (re.match(r"messages/(\d{1,18})/", name) for name in self._parts)
+        return sorted({int(match[1]) for match in found if match})
 
     def _of_day(self) -> list[int]:
         day = self._verdict.subject
         return [number for number in sorted(self._entries) if _day(self._leaf(number).get("time", "")) == day]
 
-    def _read_enrolments(self) -> None:
-        """Who is who, as the decisions of the bundle have it; whether they hold, the verdict's rows say."""
-        for number in sorted(self._entries):
-            if (self._leaf(number).get("type"), self._leaf(number).get("outcome")) != (DECISION, "approved"):
-                continue
-            proposal = _decoded(str(_decoded(self._entries[number].get("detail", "")).get("proposal", "")))
-            body = _payload(str(proposal.get("payload", ""))).get("body")
-            with suppress(msgspec.ValidationError, ValueError):
-                enrolment = msgspec.convert(body, EnrolmentBody)
-                if enrolment.title_zh:
-                    self._titles[enrolment.bureau] = enrolment.title_zh
-                for one in enrolment.certificates:
-                    self._holders[sha256(base64.b64decode(one.der)).hexdigest()] = enrolment.bureau
+    def _decided(self) -> Standing:
+        """What stands by the bundle's decisions, told as the verifier tells it: from the founding that the anchors
+        name, each by its persons' signatures. A title that nobody decided on is not said."""
+        stands = Standing(self._anchors.origin, self._anchors.founding)
+        for number, entry in sorted(self._entries.items()):
+            with suppress(Exception):  # what is not proven decides nothing
+                leaf = msgspec.json.decode(entry["leaf"], type=Leaf)
+                detail = detail_of(entry, leaf) if self._is_proven(number, entry) else None
+                if leaf.type == DECISION and leaf.outcome in DECIDES and detail is not None:
+                    stands.take(Decided(number, leaf.time, leaf.outcome, detail))
+                    # A bureau enrolled anew for a certificate alone keeps the title that it had.
+                    self._titles |= {one.code: one.title_zh for one in stands.bureaus.values() if one.title_zh}
+        return stands
+
+    def _is_proven(self, number: int, entry: Mapping[str, Any]) -> bool:
+        """Whether an entry lies under the bundle's head. Raises what its reading does."""
+        head = self._anchors.head(self._parts["checkpoint"].read().decode())
+        leaf = merkle.leaf_hash(entry["leaf"].encode())
+        return merkle.verify_inclusion(leaf, number, head.size, nodes_of(entry["proof"]), head.root)
+
+    def _recalled(self, number: int) -> str:
+        """When the sender took a delivery back, as its report or an entry says; empty where neither does."""
+        report = self._document(f"messages/{number}/report.json")
+        if report.get("outcome") == "recalled":
+            return str(_decoded(str(report["leaf"]))["time"])
+        sender, id = self._leaf(number).get("sender"), self._said(number).get("message_id")
+        for other, entry in sorted(self._entries.items()):
+            leaf, detail = self._leaf(other), _decoded(entry.get("detail"))
+            said = (leaf.get("type"), leaf.get("sender"), detail.get("message_id"))
+            if said == (RECALL, sender, id) and leaf.get("outcome") == "recalled":
+                return str(leaf["time"])
+        return ""
 
     def _title(self, code: str) -> str:
         return f"{self._titles[code]}（{code}）" if code in self._titles else code
@@ -513,15 +588,16 @@ class _Written:
     def _where(self, name: str) -> Cell:
         if name in self._parts:
             return f"证据包 {name}", f"in the bundle, {self._parts[name].size} octets"
-        return "不在证据包中：已清除或封存，见后", "not in the bundle: erased or withheld, see below"
+        return "不在证据包中：已销毁或封存，见后", "not in the bundle: erased or withheld, see below"
 
     def _certificates(self) -> list[str]:
         """Of the bus, by their fingerprints."""
         return [sha256(der_of_pem(pem.encode())).hexdigest() for pem in self._anchors.all_certificates]
 
 
-def _decoded(text: str) -> dict[str, Any]:
-    with suppress(msgspec.DecodeError):
+def _decoded(text: Any) -> dict[str, Any]:
+    """The object that a text is; empty where it is none."""
+    with suppress(ValueError, TypeError, RecursionError):
         found = msgspec.json.decode(text)
         return found if isinstance(found, dict) else {}
     return {}
@@ -529,7 +605,7 @@ def _decoded(text: str) -> dict[str, Any]:
 
 def _payload(text: str) -> dict[str, Any]:
     with suppress(ValueError):
-        return _decoded(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+        return _decoded(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     return {}
 
 
@@ -545,8 +621,13 @@ def _units(units: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(_unit(unit) for unit in units) or "—"
 
 
+def _ended(outcome: Any) -> str:
+    """An outcome in Chinese, the raw word beside it."""
+    return f"{ENDS.get(outcome, '')} {outcome}".strip()
+
+
 def _report(document: Mapping[str, Any]) -> tuple[str, str]:
-    report = document.get("report", {})
+    report, outcome = document.get("report", {}), document.get("outcome", "")
     words = (
         ("records", "记录"),
         ("new", "新增"),
@@ -557,7 +638,8 @@ def _report(document: Mapping[str, Any]) -> tuple[str, str]:
         ("ignored", "略过"),
     )
     counts = [f"{word} {report[name]}" for name, word in words if isinstance(report.get(name), int)]
-    return "，".join(counts) or str(document.get("outcome", "")), f"outcome: {document.get('outcome')}"
+    day = f"（{_day(str(_decoded(str(document.get('leaf', '')))['time']))}）" if outcome == "recalled" else ""
+    return "，".join([f"{ENDS.get(outcome, outcome)}{day}", *counts]), f"outcome: {outcome}"
 
 
 def _lines(text: str) -> str:

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from datetime import UTC, datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time
 from time import monotonic, sleep
 from typing import Any, Final, Literal, TypeVar
 
@@ -17,6 +17,7 @@ from connectors.formats.catalogue import formats
 from exchange import claims, joining, map_area, readings, validation
 from exchange.attempts import Attempts
 from exchange.bus import Bus
+from exchange.entry import CITY_TIME
 from exchange.evidence import is_erased, is_sealed
 from exchange.faults import durable_step
 from exchange.journal import Entry, InboxRow
@@ -36,7 +37,6 @@ T = TypeVar("T")
 
 log = logging.getLogger("yongtong.processing")
 
-CITY_TIME: Final = timezone(timedelta(hours=8))
 TOGETHER_BYTES: Final = (
     8_000_000  # deliveries of a feed that is no snapshot go through together up to this much content
 )

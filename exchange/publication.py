@@ -15,13 +15,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
 from exchange.bus import Bus
+from exchange.entry import CITY_TIME
 from exchange.faults import durable_step
 from exchange.journal import Entry
 from exchange.rights import EVERYTHING, View
@@ -39,7 +39,6 @@ USUAL, MOST = 200, 1000  # changes an answer has, and may have
 IN_DOCUMENT: Final = 200
 ACKNOWLEDGED_WITHIN_S: Final = 30.0
 EVERY_S: Final = 1.0
-CITY_TIME: Final = timezone(timedelta(hours=8))
 
 log = logging.getLogger("yongtong.publication")
 

@@ -26,7 +26,9 @@ FIXED: Final = "Courier"
 MARGIN: Final = 20 * mm
 WIDTH: Final = A4[0] - 2 * MARGIN
 LABEL: Final = 36 * mm
-LONGEST_LINE: Final = 66  # characters of a fixed value that fit beside a label: a digest has 64
+MOST_SHOWN: Final = 300  # characters of a value: what is longer lies in the file, and no row is higher than a page
+MOST_LINES: Final = 24
+BESIDE: Final = 3  # lines found that stand beside their label; the others follow in rows that pages may part
 
 INK, QUIET, LINE, SHADE = HexColor("#1d2b36"), HexColor("#5f6f7a"), HexColor("#c9d3d8"), HexColor("#f3f6f7")
 ACCENT = HexColor("#1f5566")
@@ -66,12 +68,19 @@ Cell = str | Fixed | tuple[str, str]  # a pair: Chinese, and the same in English
 
 def shown(text: str) -> str:
     """The text as markup: Chinese in its font, what neither font has by its number."""
-    plain = _BARE.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
+    plain = _printable(text)
     pieces, end = [], 0
     for match in _WIDE.finditer(plain):
         pieces += [escape(plain[end : match.start()]), f'<font name="{CHINESE}">{escape(match[0])}</font>']
         end = match.end()
     return "".join([*pieces, escape(plain[end:])]).replace("\n", "<br/>")
+
+
+def clipped(text: str) -> str:
+    """What of a value is shown; `…` says that it goes on."""
+    lines = text.split("\n")[:MOST_LINES]
+    short = "\n".join(lines)[:MOST_SHOWN]
+    return text if short == text else f"{short}…"
 
 
 class Paper:
@@ -127,12 +136,20 @@ class Paper:
 
     def judged(self, rows: Iterable[tuple[tuple[str, str], str, str, Sequence[str]]]) -> None:
         """Rows of a verdict: label, state, the state in words, and what was found."""
-        body, styles = [], [*_padded(), ("LINEBELOW", (0, 0), (-1, -1), 0.4, LINE)]
-        for number, (label, state, word, about) in enumerate(rows):
+        body: list[list[Any]] = []
+        styles = _padded()
+        for label, state, word, about in rows:
             mark = ParagraphStyle("mark", parent=STYLES["cell"], textColor=TONES[state])
-            found = [Paragraph(shown(line), STYLES["small"]) for line in about]
-            body.append([_both(*label), Paragraph(shown(word), mark), found or ""])
-            styles.append(("LINEBEFORE", (0, number), (0, number), 2.2, TONES[state]))
+            found = [Paragraph(shown(clipped(line)), STYLES["small"]) for line in about]
+            first = len(body)
+            body.append([_both(*label), Paragraph(shown(word), mark), found[:BESIDE] or ""])
+            body += [["", "", line] for line in found[BESIDE:]]
+            styles += [
+                ("LINEBEFORE", (0, first), (0, len(body) - 1), 2.2, TONES[state]),
+                ("LINEBELOW", (0, len(body) - 1), (-1, len(body) - 1), 0.4, LINE),
+                ("TOPPADDING", (0, first + 1), (-1, len(body) - 1), 0),
+            ]
+            styles += [("BOTTOMPADDING", (0, row), (-1, row), 0) for row in range(first, len(body) - 1)]
         table = Table(body, [WIDTH * 0.46, WIDTH * 0.12, WIDTH * 0.42], splitByRow=1)
         table.setStyle(styles)
         self._story += [table, Spacer(1, 6)]
@@ -156,7 +173,7 @@ class Paper:
             rightMargin=MARGIN,
             topMargin=22 * mm,
             bottomMargin=20 * mm,
-            title=subject,
+            title=_printable(clipped(subject)),
             author=self._running,
             lang="zh-CN",
             invariant=1,
@@ -208,10 +225,16 @@ def _both(zh: str, en: str, style: str = "cell") -> Paragraph:
 
 def _cell(value: Cell) -> Paragraph:
     if isinstance(value, tuple):
-        return _both(*value)
+        return _both(*map(clipped, value))
     if isinstance(value, Fixed):
-        return Paragraph("<br/>".join(escape(line) for line in value.split("\n")), STYLES["fixed"])
-    return Paragraph(shown(value), STYLES["cell"])
+        lines = _printable(clipped(value)).split("\n")
+        return Paragraph("<br/>".join(escape(line) for line in lines), STYLES["fixed"])
+    return Paragraph(shown(clipped(value)), STYLES["cell"])
+
+
+def _printable(text: str) -> str:
+    """With what neither font has by its number."""
+    return _BARE.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
 
 
 def _padded(side: float = 5, above: float = 4) -> list[Any]:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from security.errors import Misconfigured, Refusal
 from security.keys import PublicKey, SigningKey, kind_of, verify_signature
+from security.merkle import EMPTY_ROOT
 from security.sm2 import Sm2PublicKey
 from security.suites import SM2_WITH_SM3
 
@@ -98,6 +99,8 @@ def open_checkpoint(text: str, origin: str, public_key: PublicKey) -> Checkpoint
     root = _unbase64(lines[2])
     if len(root) != 32:
         raise _invalid("root is not 32 octets")
+    if lines[1] == "0" and root != EMPTY_ROOT:  # one root is of the empty log, and every log begins with it
+        raise _invalid("a root over no entries that is not the empty log's")
     return Checkpoint(origin, int(lines[1]), root)
 
 

@@ -53,7 +53,6 @@ Pin = Callable[[], bytes]  # asked only when the token asks; raises Misconfigure
 SCHEME: Final = "pkcs11:"
 _PATH: Final = frozenset({"token", "serial", "object", "id", "type"})
 _BAD_PIN: Final = (PinIncorrect, PinInvalid, PinLenRange, PinLocked, PinExpired)
-_ED25519_OIDS: Final = ("edwards25519", "1.3.101.112", "1.3.6.1.4.1.11591.15.1")  # as tokens name the curve
 
 
 class TokenUri(msgspec.Struct, frozen=True):

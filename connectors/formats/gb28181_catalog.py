@@ -51,7 +51,6 @@ INFO: Final = (
 # `network_code`, the fourteenth (网络标识: 5 is the police information network);
 # `id_digits`, how many digits it has (2, 4, 6, 8: a division), null where it is not digits alone.
 COLUMNS: Final = ("CmdType", "SN", "SumNum", *ITEM, *INFO, "type_code", "network_code", "id_digits")
-DROPPED: Final = ("Password", "UserId", "IPAddress", "Port", "MAC", "ContactInfo")
 
 MAX_BYTES: Final = 64 << 20  # in UTF-8
 MAX_ELEMENTS: Final = 3_000_000

@@ -73,6 +73,20 @@ class Heads:
             raise Refusal(code, f"{remembered.size} and {offered.size}; both kept in {kept}")
         return offered
 
+    def follow_newest(self, offered_text: str, consistency: Consistency | None, known: int) -> Checkpoint:
+        """Take a head that the bus offers as its newest: what it signed before it has to have still, so that none is
+        smaller than the one remembered when it was asked, whatever proof comes along.
+
+        known: that one's size
+        Raises Refusal `audit.checkpoint_invalid`, `audit.log_forked`, `audit.log_truncated`.
+        """
+        offered = self._anchors.head(offered_text)
+        if offered.size < known:
+            nodes = consistency.nodes if consistency else ()
+            kept = keep_fork(self._folder.remembered(), offered_text, nodes, self._folder, self._clock(), self._log)
+            raise Refusal("audit.log_truncated", f"{known} and {offered.size}; both kept in {kept}")
+        return self.follow(offered_text, consistency)
+
     def take_unproven(self, offered_text: str) -> Checkpoint:
         """Take a signed head that came with no proof of consistency, as over MQTT: it is held against the remembered
         one only where both are of one size, and remembered only where none was. The next SOAP answer proves the rest.

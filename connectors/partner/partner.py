@@ -174,20 +174,23 @@ class Partner:
 
     def checkpoint(self) -> Checkpoint:
         """The log's newest head, once it continues the one remembered."""
-        answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **self._known_size()})
-        return self._heads.follow(answer.Checkpoint, _consistency(answer.ConsistencyProof))
+        known = self._known_size()
+        answer = self._feeds.call("GetCheckpoint", {**self._asked("checkpoint"), **known})
+        return self._newest(answer, known)
 
     def entries(self, after: int = 0) -> OwnEntries:
         """What the log holds in one's own name after an entry, once each detail and the head hold."""
         found: list[OwnEntry] = []
 
         def ask(after: int) -> Any:
-            asked = {**self._asked("own entries"), **self._known_size(), "After": after, "Limit": AT_ONCE}
-            return self._feeds.call("GetMyEntries", asked)
+            known = self._known_size()
+            asked = {**self._asked("own entries"), **known, "After": after, "Limit": AT_ONCE}
+            page = self._feeds.call("GetMyEntries", asked)
+            self._newest(page, known)
+            return page
 
         for page in pages(ask, after):
             found += [checked(one.number, one.Leaf, one.Salt, one.Detail) for one in page.Entry]
-            self._heads.follow(page.Checkpoint, _consistency(page.ConsistencyProof))
         return OwnEntries(tuple(found), page.Count, page.Next)
 
     def changes_of_keys(self) -> bytes:
@@ -283,6 +286,11 @@ class Partner:
 
     def _delivery(self, message_id: str) -> dict[str, str | int]:
         return {"DeliveryMessageId": message_id, **self._known_size()}
+
+    def _newest(self, answer: Any, known: dict[str, int]) -> Checkpoint:
+        """The head of an answer that offers the newest. known: as it was asked with."""
+        proof = _consistency(answer.ConsistencyProof)
+        return self._heads.follow_newest(answer.Checkpoint, proof, known["KnownTreeSize"])
 
     def _known_size(self) -> dict[str, int]:
         return {"KnownTreeSize": self._heads.known_size()}

@@ -16,7 +16,7 @@ from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options, registry
 from exchange.cli.verifying import read_anchors
-from exchange.entry import Detail, LoggedEntry
+from exchange.entry import CITY_TIME, Detail, LoggedEntry
 from exchange.journal import content_erased
 from exchange.registry import Registry
 from exchange.store.sqlite import Store
@@ -232,7 +232,7 @@ def _progress() -> Callable[[int, int], None]:
 def _who_could_see(options: argparse.Namespace) -> int:
     if not options.by:
         raise Misconfigured("--who-could-see is for an audit officer: name yourself with --by")
-    on = options.on or app.utc_now().astimezone(access.CITY_TIME).date()
+    on = options.on or app.utc_now().astimezone(CITY_TIME).date()
     with acting(options) as (opened, officer), closing(Store(app.state_of(settings_of(options)))) as store:
         opened.note_search(officer, _asked(options))
         component = ownership.ownership(store, options.who_could_see, on).component

@@ -13,6 +13,7 @@ from exchange import access, app
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options, approve_decision, proposed, registry
+from exchange.entry import CITY_TIME
 from exchange.registry import Bureau, check_code
 from exchange.settings import Settings
 from mappings.load import load_feeds
@@ -288,7 +289,7 @@ def _simulate(options: argparse.Namespace) -> int:
         if added is None and not ended:
             raise Refusal("grant.unknown", options.id)
         after = (*standing, added) if added else tuple(g for g in standing if g.id != options.id)
-        today = now.astimezone(access.CITY_TIME).date().isoformat()
+        today = now.astimezone(CITY_TIME).date().isoformat()
         feeds = load_feeds(settings.at(path) for path in settings.feeds.folders)
         owners = {feed.id: feed.bureau for feed in feeds.values()}
         entries = opened.journal.since(now - timedelta(days=options.days))

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from exchange import app, ownership, publication
-from exchange.cli.output import STDOUT, print_json, print_table, say
+from exchange.cli.output import STDOUT, print_json, print_table, printable, say
 from exchange.cli.parsing import Commands, add_command, change_number, day, degrees, page_size, settings_of
 from exchange.cli.partner import add_partner_options, partner_of
 from exchange.journal import Entry
@@ -219,7 +219,7 @@ def print_ownership(answer: Any) -> None:
             f"      {proof}{_stood_in(claim)}",
             *_taken_back(claim),
         ):
-            STDOUT.print(line, markup=False, soft_wrap=True)
+            STDOUT.print(printable(line), markup=False, soft_wrap=True)
 
 
 def _taken_back(claim: Any) -> list[str]:
@@ -227,7 +227,7 @@ def _taken_back(claim: Any) -> list[str]:
     recalled, erased = claim.recalled_at, claim.erased_on
     return [
         *([f"      已于 {recalled:%Y-%m-%d} 撤回 recalled on {recalled:%Y-%m-%d}"] if recalled else []),
-        *([f"      内容已于 {erased} 删除 content erased on {erased}"] if erased else []),
+        *([f"      内容已于 {erased} 销毁 content erased on {erased}"] if erased else []),
     ]
 
 

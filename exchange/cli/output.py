@@ -12,6 +12,9 @@ from rich.text import Text
 
 from security.errors import Refusal, Sentence
 
+_KEPT = (
+    "\n\u3000\u00a0"  # not printable to Python, and harmless: a line break, a Chinese space, one that does not break
+)
 NEVER_FOLDED = 17  # characters: an identifier, a grid code, a day are read whole
 
 # What bureaus write is printed as it stands: no [markup] and no :emoji: of theirs is obeyed.
@@ -31,23 +34,35 @@ def _plain(value: Any) -> object:
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
+def printable(text: str) -> str:
+    """With what would steer a terminal, or turn or hide a line, written by its number: names come from anybody."""
+    return "".join(c if c.isprintable() or c in _KEPT else f"[U+{ord(c):04X}]" for c in text)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on stdout; numbers stand right."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    body = [list(row) for row in rows]
+    table = Table(title=printable(title), title_justify="left", title_style="bold", header_style="bold")
+    body = [[_cell(cell) for cell in row] for row in rows]
     for index, name in enumerate(columns):
         right = bool(body) and all(isinstance(row[index], int | float) for row in body)
         widest = max([cell_len(str(row[index])) for row in body], default=0)
         least = widest if widest <= NEVER_FOLDED else None
-        table.add_column(name, justify="right" if right else "left", overflow="fold", min_width=least)
+        table.add_column(printable(name), justify="right" if right else "left", overflow="fold", min_width=least)
     for row in body:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(str(cell) for cell in row))
     STDOUT.print(table)
+
+
+def _cell(value: object) -> object:
+    """A number as it is, all else as text that shows what it holds."""
+    if isinstance(value, int | float):
+        return value
+    return "" if value is None else printable(str(value))
 
 
 def say(line: str) -> None:
     """A line of progress, on stderr."""
-    STDERR.print(line)
+    STDERR.print(printable(line))
 
 
 def refusal_document(refusal: Refusal) -> dict[str, object]:
@@ -69,7 +84,7 @@ def sentence_document(code: str, sentence: Sentence) -> dict[str, object]:
 def print_refusal(refusal: Refusal) -> None:
     """A refusal for a person: what happened and the next step, Chinese first."""
     sentence = refusal.sentence
-    about = f"  [{refusal.detail}]" if refusal.detail else ""
+    about = f"  [{printable(refusal.detail)}]" if refusal.detail else ""
     STDERR.print(Text.assemble((refusal.code, "bold red"), about))
     for line in (sentence.zh, sentence.en, "→ " + sentence.next_zh, "→ " + sentence.next_en):
         STDERR.print("  " + line, markup=False)
@@ -86,6 +101,6 @@ def print_findings(title: str, findings: Iterable[dict[str, Any]]) -> None:
         values = "; ".join(f"{value['value'] or '—'} × {value['count']}" for value in finding.get("values", []))
         head = f"{finding['severity']:8}{finding['count']:>6} × {finding['code']}  ({finding['field']})"
         for line in (head, f"        records {first}{more}   {values}"):
-            STDOUT.print(line, markup=False, soft_wrap=True)
+            STDOUT.print(printable(line), markup=False, soft_wrap=True)
         for line in (f"{sentence.zh}{sentence.next_zh}", f"{sentence.en} {sentence.next_en}"):
             STDOUT.print("        " + line, markup=False, style="dim", soft_wrap=True)

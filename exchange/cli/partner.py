@@ -325,7 +325,7 @@ def _show(options: argparse.Namespace, reported: Reported, also: dict[str, Any])
     if options.json:
         print_json({**also, "status": reported.status, "report": document, **_erased(reported.erased_on)})
     elif reported.erased_on and document is None:
-        say(f"content.erased  内容已于 {reported.erased_on} 删除 content erased on {reported.erased_on}")
+        say(f"content.erased  内容已于 {reported.erased_on} 销毁 content erased on {reported.erased_on}")
     elif document is None:
         say("尚未处理 Not processed yet; ask again with: yongtong report MESSAGE_ID --as BUREAU")
     else:
@@ -342,7 +342,7 @@ def _print_receipt(received: Received) -> None:
         ("审计记录 audit entry", document["index"]),
         ("接收时间 received at", document["received_at"]),
         *(
-            [("内容 content", f"content erased on {received.erased_on} 内容已于 {received.erased_on} 删除")]
+            [("内容 content", f"content erased on {received.erased_on} 内容已于 {received.erased_on} 销毁")]
             if received.erased_on
             else []
         ),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from exchange.cli.bundles import add_paper_option, verify_file
+from exchange.cli.bundles import NOT_ASKED, add_paper_option, verify_file
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command
 from exchange.receipts import VerifiedDocument, verify_receipt
@@ -54,13 +54,35 @@ def _verify_document(options: argparse.Namespace) -> int:
     if is_fork(octets):
         return _show_fork(open_fork(octets, anchors), options)
     if is_record_proof(octets):
-        return _show_record(verify_record(octets, anchors), options)
-    verified = verify_receipt(octets, anchors)
+        return _show_record(verify_record(octets, anchors), anchors, options)
+    verified, missing = verify_receipt(octets, anchors), _missing(anchors)
     if options.json:
-        print_json({"ok": True, "kind": verified.kind, "document": verified.document})
+        print_json({"ok": True, "kind": verified.kind, "document": verified.document, **_unattested(missing)})
     else:
-        print_verified(verified)
-    return 0
+        _print_verified(verified, missing)
+    return 1 if missing else 0
+
+
+def _missing(anchors: Anchors) -> list[str]:
+    """What the anchors ask for over a head, and no receipt or record's proof has: only a bundle does."""
+    asked = {
+        "witnesses": bool(anchors.witnesses) and anchors.quorum > 0,
+        "timestamp": bool(anchors.timestamp_certificates),
+    }
+    return [name for name, is_asked in asked.items() if is_asked]
+
+
+def _unattested(missing: list[str]) -> dict[str, object]:
+    """Beside `ok`, which is of signature and proof alone: whoever has the log's key can make both anew."""
+    state = "incomplete" if missing else "holds"
+    return {"state": state, "missing": missing, "witnesses": "unwitnessed", "timestamp": "none"}
+
+
+def _title(begins: str, missing: list[str]) -> str:
+    words = [begins, NOT_ASKED["witnesses"], NOT_ASKED["timestamp"]]
+    if missing:
+        words.insert(1, f"INCOMPLETE 不完整: the anchors ask for {', '.join(missing)}; a bundle has them 请核验证据包")
+    return "; ".join(words)
 
 
 def _show_fork(fork: Fork, options: argparse.Namespace) -> int:
@@ -81,24 +103,25 @@ def _show_fork(fork: Fork, options: argparse.Namespace) -> int:
     return 0
 
 
-def _show_record(record: VerifiedRecord, options: argparse.Namespace) -> int:
+def _show_record(record: VerifiedRecord, anchors: Anchors, options: argparse.Namespace) -> int:
+    missing = _missing(anchors)
     if options.json:
-        print_json({"ok": True, "kind": "record", "record": record})
-        return 0
+        print_json({"ok": True, "kind": "record", "record": record, **_unattested(missing)})
+        return 1 if missing else 0
     rows = [
         ("记录 record", f"{record.source_key}, {record.index} of {record.records} (from 0)"),
         ("处理结果 outcome", record.outcome),
         ("处理结果回执 report", f"entry {record.entry}, {record.reported_at}; the record lies under its root"),
         ("存证点 checkpoint", f"{record.checkpoint.origin}, {record.checkpoint.size} entries, signed by the log's key"),
-        ("见证 witnesses", "UNWITNESSED 无见证: none is asked for here"),
+        ("见证 witnesses", "UNWITNESSED 无见证: a report is older than any witness's signature; a bundle has them"),
         ("时间戳 timestamp", "NONE 无: the time is the bus's own clock"),
         ("报送 delivery", f"{record.sender}, {record.feed}, {record.message_id}"),
     ]
-    print_table(f"单条处理结果 One record: {record.outcome} (UNWITNESSED 无见证)", ["", ""], rows)
-    return 0
+    print_table(_title(f"单条处理结果 One record: {record.outcome}", missing), ["", ""], rows)
+    return 1 if missing else 0
 
 
-def print_verified(verified: VerifiedDocument) -> None:
+def _print_verified(verified: VerifiedDocument, missing: list[str]) -> None:
     """What was checked of a receipt or report, one line each, and what was not."""
     document, checkpoint = verified.document, verified.checkpoint
     rows = [
@@ -113,4 +136,4 @@ def print_verified(verified: VerifiedDocument) -> None:
         ("报送 delivery", f"{document['sender']}, {document['feed']}, {document['message_id']}"),
     ]
     kind = {"receipt": "回执 Receipt", "report": "处理结果回执 Report"}[verified.kind]
-    print_table(f"{kind}: {document['outcome']}", ["", ""], rows)
+    print_table(_title(f"{kind}: {document['outcome']}", missing), ["", ""], rows)

@@ -25,7 +25,6 @@ from security.sealing import SealingKey
 CERTIFICATES: Final = ("ca.pem", "tls.pem", "answer.pem")
 SOON_DAYS, URGENT_DAYS = 30, 7
 QUIET: Final = ("chain.expired", "auth.certificate_expired", "auth.certificate_revoked")  # of one with a successor
-OVER: Final = "auth.certificate_revoked"
 
 
 def keys_are_there(bus: Examined) -> Iterator[Check]:

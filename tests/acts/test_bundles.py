@@ -450,5 +450,5 @@ def test_a_day_is_whole_or_the_gap_is_named(office: Office) -> None:
     gap = {name: octets for name, octets in parts.items() if name != f"entries/{read}.json"}
     verdict = office.verdict(office.signed_anew(gap))
     assert says(verdict, "subject", f"entries/{read}.json: left out of the day")
-    with pytest.raises(Refusal, match=r"audit\.not_in_log"):
+    with pytest.raises(Refusal, match=r"audit\.no_such_size"):
         of_day(day - timedelta(days=9), office.sources())

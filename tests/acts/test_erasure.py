@@ -170,7 +170,7 @@ def test_every_answer_says_on_which_day_it_was_erased(acts: Acts, desk: Desk) ->
     opening = desk.decided("evidence", "m-1")
     code, said = desk.run("evidence", "open", opening, str(acts.trial.folder / "out"), by=AUDITOR)
     assert (code, said["refused"]["code"]) == (1, "evidence.erased")
-    assert f"content erased on {today()} 内容已于 {today()} 删除" in said["refused"]["detail"]
+    assert f"content erased on {today()} 内容已于 {today()} 销毁" in said["refused"]["detail"]
     with pytest.raises(Refusal) as problem:
         acts.recall(acts.recalling("m-9"))
     assert problem.value.code == "delivery.unknown"

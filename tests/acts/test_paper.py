@@ -1,5 +1,6 @@
 """A bundle on paper: what stands there is what the verifier found, it can be copied, and nothing sticks out."""
 
+import base64
 import json
 import re
 import shutil
@@ -20,11 +21,17 @@ from exchange.bundle_parts import ROWS, day_of
 from exchange.cli import main as command_line
 from exchange.cli.trial import APPROVER, AUDITOR
 from exchange.decisions import Officer
+from exchange.entry import Entry
 from exchange.ownership import ownership
 from exchange.paper import QUESTIONS, STATES, city_time, paper
+from exchange.processing import process
 from exchange.typesetting import MARGIN, shown
 from security.anchors import Anchors
+from security.jose import b64url
+from security.jws import jcs
+from security.keys import der_of_pem
 from security.message import in_memory
+from tests.acts.bench_of_one import FEED
 from tests.acts.evidence_of_one import Evidence, Parts, evidence_of_one, packed, write_anchors
 
 WORDS = {
@@ -159,11 +166,124 @@ def test_whatever_stands_in_a_part_the_verdict_is_told(
         assert all(QUESTIONS[row][0] in text for row in ROWS), (kind, octets)
 
 
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b'{"detail":5,"index":2,"leaf":"{\\"outcome\\":\\"approved\\",\\"type\\":\\"decision\\"}"}',
+        b'{"index":5,"leaf":"' + b"[" * 90_000 + b'"}',
+        b"[" * 900_000,
+    ],
+    ids=["a detail that is a number", "a deep leaf", "a deep document"],
+)
+def test_no_entry_stops_the_paper(evidence: Evidence, bundles: dict[str, Parts], octets: bytes) -> None:
+    for name in ("entries/2.json", "entries/5.json"):
+        told_with_every_row({**bundles["message"], name: octets}, evidence)
+
+
+def test_a_certificate_of_version_8_stops_no_paper(evidence: Evidence, bundles: dict[str, Parts]) -> None:
+    parts = dict(bundles["message"])
+    for name in [name for name in parts if name.startswith("certificates/")]:
+        der = bytearray(der_of_pem(parts[name]))
+        der[der.find(b"\xa0\x03\x02\x01\x02") + 4] = 7
+        parts[name] = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+    told_with_every_row(parts, evidence)
+
+
+@pytest.mark.parametrize(
+    "member, value",
+    [
+        ("received_at", "9999-12-31T23:59:59Z"),
+        ("signed_at", "0001-01-01T00:00:00+14:00"),
+        ("message_id", "x" * 60_000),
+        ("content_type", "y\n" * 5_000),
+    ],
+)
+def test_a_time_out_of_all_years_and_an_endless_value_stop_no_paper(
+    evidence: Evidence, bundles: dict[str, Parts], member: str, value: str
+) -> None:
+    parts = dict(bundles["message"])
+    entry = json.loads(parts["entries/5.json"])
+    entry["detail"] = json.dumps({**json.loads(entry["detail"]), member: value})
+    parts["entries/5.json"] = json.dumps(entry).encode()
+    pdf = told_with_every_row(parts, evidence)
+    assert len(PdfReader(BytesIO(pdf)).pages) < 10
+
+
+def test_a_verdict_of_a_hundred_broken_parts_and_an_endless_title_are_written(
+    evidence: Evidence, bundles: dict[str, Parts]
+) -> None:
+    many = {f"entries/{number}.json": b"x" for number in range(200, 400)}
+    told_with_every_row(evidence.signed_anew({**bundles["message"], **many}, subject="z\n" * 3_000), evidence)
+
+
+def told_with_every_row(parts: Parts, evidence: Evidence) -> bytes:
+    """The paper of what does not hold, once all of the verdict stands in it."""
+    pdf = on_paper(parts, evidence.anchors)
+    text = text_of(pdf)
+    assert "核验结果：不成立" in text
+    assert all(QUESTIONS[row][0] in text for row in ROWS)
+    return pdf
+
+
+def test_an_entry_that_decides_nothing_names_no_bureau_on_paper(tmp_path: Path) -> None:
+    """The operator notes an entry `approved` that nobody signed: by it, the bureau would be another."""
+    with evidence_of_one(tmp_path) as evidence:
+        parts = evidence.message("m-1")
+        ders = [
+            base64.b64encode(der_of_pem(parts[name])).decode() for name in parts if name.startswith("certificates/")
+        ]
+        certificates = [{"use": "signing", "der": der} for der in ders]
+        titles = {"title": "x", "title_zh": "某市公安局", "role": "r"}
+        body = {"bureau": "made-up", **titles, "certificates": certificates}
+        payload = b64url(jcs({"body": body, "kind": "enrolment"}))
+        proposal = jcs({"payload": payload, "protected": "", "signature": ""}).decode()
+        noted = Entry(type="decision", outcome="approved", detail={"proposal": proposal})
+        evidence.acts.bus.journal.note(noted).result()
+        evidence.attest()
+        parts = evidence.message("m-1")
+        assert any(b"signature" in parts[name] and b"approved" in parts[name] for name in parts), "it is in the bundle"
+        text = text_of(on_paper(parts, evidence.anchors))
+        assert "某市公安局" not in text
+        assert "某单位（made-up）" in text
+        # By other anchors nobody decided anything: then the code alone is said.
+        other = msgspec.structs.replace(evidence.anchors, founding="0" * 64)
+        text = text_of(on_paper(parts, other))
+        assert "某单位" not in text
+        assert "made-up报送了" in text.replace(" ", "").replace("\n", "")
+
+
+def test_a_recalled_delivery_is_said_to_be_recalled_with_the_day(tmp_path: Path) -> None:
+    with evidence_of_one(tmp_path) as evidence:
+        acts = evidence.acts
+        acts.recall(acts.recalling("m-1"))
+        process(FEED, acts.bus)
+        evidence.attest()
+        text = text_of(on_paper(evidence.message("m-1"), evidence.anchors)).replace("\n", "")
+        today = day_of(datetime.now(UTC))
+        assert f"已由报送单位于 {today.year}年{today.month}月{today.day}日" in text
+        assert f"took it back on {today}" in text
+        assert f"已撤回（{today}）" in text
+        day = evidence.exported(lambda sources: bundle_export.of_day(today, sources))
+        lines = text_of(on_paper(day, evidence.anchors)).replace("\n", "")
+        for word in ("撤回 recall", "已撤回 recalled", "报送 delivery", "已受理 accepted", "已处理"):
+            assert word in lines, word
+
+
+def test_a_day_that_ends_with_the_log_is_told_up_to_its_last_entry_and_not_as_whole(
+    evidence: Evidence, bundles: dict[str, Parts]
+) -> None:
+    text = text_of(on_paper(bundles["day"], evidence.anchors)).replace("\n", "")
+    last = int(bundles["day"]["checkpoint"].decode().split("\n")[1]) - 1
+    assert f"截至第 {last} 条" in text
+    assert "没有遗漏" not in text
+    assert "none left out." not in text
+
+
 def test_what_is_withheld_is_named(evidence: Evidence, bundles: dict[str, Parts]) -> None:
     name = "messages/5/envelope"
     left = {other: octets for other, octets in bundles["message"].items() if other != name}
     text = text_of(on_paper(evidence.signed_anew(left, withheld={name: "sealed"}), evidence.anchors))
-    for word in ("核验结果：不完整", "已清除或未附的部分", name, "不在证据包中"):
+    for word in ("核验结果：不完整", "已销毁或未附的部分", name, "不在证据包中"):
         assert word in text, word
 
 

@@ -89,6 +89,53 @@ def test_an_older_head_is_taken_with_its_proof_and_the_newer_stays_remembered(fo
     assert heads.known_size() == 9
 
 
+def test_a_shortened_log_offered_as_the_newest_is_found_out_even_with_its_proof(folder: PartnerFolder) -> None:
+    """The operator cuts the log, and kept the proof between the two heads before."""
+    log = Log([b"%d" % i for i in range(9)])
+    heads = watching(folder, log)
+    heads.follow_newest(log.head(9), None, 0)
+    for size in (4, 8):
+        with pytest.raises(Refusal, match=r"audit\.log_truncated"):
+            heads.follow_newest(log.head(size), log.proof(size, 9), heads.known_size())
+    assert heads.known_size() == 9
+    kept = sorted((folder.path / "forks").iterdir())
+    assert [(path / "remembered.checkpoint").read_text() for path in kept] == [log.head(9)] * 2
+    # Somebody else of this bureau learned of a larger head after this was asked: no log was cut.
+    heads.follow_newest(log.head(8), log.proof(8, 9), 8)
+
+
+def test_a_bus_that_answers_with_an_earlier_head_and_its_proof_is_found_out(
+    start: Callable[[ASGIApp], Running],
+    folder: PartnerFolder,
+    test_bus: TestBus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its own door, with a head that it signed before, and the proof that both are of one log."""
+    test_bus.registry.grant("water", "push", "covers")
+    running = start(make_app(test_bus.bus, tmp_path / "spool"))
+    partner = Partner(folder, f"https://localhost:{running.port}", partial(verify_receipt, anchors=test_bus.anchors))
+    partner.push("covers", in_memory(CSV), "text/csv", "m-1")
+    earlier, text = partner.checkpoint(), folder.remembered()
+    partner.push("covers", in_memory(CSV), "text/csv", "m-2")
+    assert partner.checkpoint().size > earlier.size
+    monkeypatch.setattr(test_bus.bus.journal, "checkpoint", lambda: text)
+    with pytest.raises(Refusal, match=r"audit\.log_truncated"):
+        partner.checkpoint()
+    running.stop()
+
+
+def test_a_head_over_no_entries_with_a_made_up_root_is_refused(folder: PartnerFolder) -> None:
+    log = Log([b"a"])
+    heads = watching(folder, log)
+    made_up = sign_checkpoint(folder.anchors.origin, 0, b"\1" * 32, log.key)
+    for known in (0, 1):
+        with pytest.raises(Refusal, match=r"audit\.checkpoint_invalid"):
+            heads.follow(made_up, None)
+        assert heads.known_size() == known
+        heads.follow(log.head(1), None)
+
+
 def test_a_fork_is_refused_and_both_heads_are_kept(folder: PartnerFolder) -> None:
     log = Log([b"%d" % i for i in range(9)])
     forked = Log([b"%d" % i for i in range(3)] + [b"rewritten"] + [b"%d" % i for i in range(4, 9)])

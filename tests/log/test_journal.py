@@ -221,7 +221,7 @@ def test_every_entry_is_proven_under_the_latest_checkpoint(bus: JournalFolder) -
     for wrong in (lambda: journal.prove(99), lambda: journal.inclusion(0, 99), lambda: journal.consistency(0, 1)):
         with pytest.raises(Refusal) as refusal:
             wrong()
-        assert refusal.value.code == "audit.not_in_log"
+        assert refusal.value.code == "audit.no_such_size"
     journal.close()
 
 

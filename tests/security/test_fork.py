@@ -97,7 +97,7 @@ Spoil = Callable[[dict[str, object]], object]
             lambda d: d.update(first=sign_checkpoint(ORIGIN, 6, b"x" * 32, generate("EdDSA"))),
             "audit.checkpoint_invalid",
         ),
-        (lambda d: d.update(first=sign_checkpoint(ORIGIN, 0, b"x" * 32, KEY)), "audit.fork_unproven"),
+        (lambda d: d.update(first=sign_checkpoint(ORIGIN, 0, b"x" * 32, KEY)), "audit.checkpoint_invalid"),
         (lambda d: d.update(nodes=["00" * 32] * 5_000), "audit.fork_unproven"),
     ],
 )

@@ -324,7 +324,7 @@ REFUSED: dict[str, tuple[str, Bad]] = {
     "held release": (
         "delivery.unknown", lambda desk: ["held", "release", "never-sent", "--by", SYSTEM.name, *desk.here]
     ),
-    "audit prove": ("audit.not_in_log", lambda desk: ["audit", "prove", "999999999", *desk.here]),
+    "audit prove": ("audit.no_such_size", lambda desk: ["audit", "prove", "999999999", *desk.here]),
     "audit verify --against": (
         "audit.checkpoint_invalid", lambda desk: ["audit", "verify", "--against", desk.file(b"no"), *desk.here]
     ),
