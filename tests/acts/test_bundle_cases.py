@@ -273,7 +273,7 @@ def test_what_the_authority_said_of_a_certificate_is_laid_beside_its_day(acts: A
     later = verdict_of(with_list(acts, parts, city.list_(after, (key, after))), anchors)
     assert later.state == "holds", "ended after it signed"
     assert says(later, "certificate", "revoked later")
-    revoked = verdict_of(with_list(acts, parts, city.list_(after, (key, before))), anchors)
+    revoked = verdict_of(with_list(acts, parts, city.list_(before, (key, before))), anchors)
     assert (revoked.state, row(revoked, "certificate").state) == ("broken", "broken")
     assert says(revoked, "certificate", "auth.certificate_revoked")
     future = verdict_of(with_list(acts, parts, city.list_(now + timedelta(days=1))), anchors)
@@ -285,6 +285,19 @@ def test_what_the_authority_said_of_a_certificate_is_laid_beside_its_day(acts: A
     assert says(verdict_of(misnamed, anchors), "certificate", "not what it is named for")
     unnamed = verdict_of(with_list(acts, parts, city.list_(after, (key, before))), anchors_of(acts, authorities=[]))
     assert says(unnamed, "certificate", "not looked at: the anchors name no authority")
+
+
+def test_a_revocation_dated_back_after_the_delivery_does_not_deny_it(acts: Acts) -> None:
+    """Whoever has the authority's key, or the bureau that would rather not have sent it."""
+    city = CityAuthority(acts)
+    key, now = city.key(), acts.bus.clock()
+    acts.push("m-1", covers("A"), key=key)
+    parts, anchors = exported(acts, "m-1"), anchors_of(acts, authorities=[city.pem])
+    after, before = acts.bus.clock() + timedelta(seconds=1), now - timedelta(hours=2)
+    verdict = verdict_of(with_list(acts, parts, city.list_(after, (key, before))), anchors)
+    assert (verdict.state, row(verdict, "certificate").state) == ("incomplete", "missing")
+    assert says(verdict, "certificate", "revoked later, with effect before the delivery")
+    assert says(verdict, "certificate", "the authority's word of")
 
 
 def test_what_a_responder_said_of_a_certificate_counts_likewise(acts: Acts) -> None:
@@ -362,7 +375,7 @@ def test_what_two_persons_erased_is_said_with_its_day_and_is_no_plain_pass(
     assert (code, said["state"]) == (1, "incomplete")
     assert (rows["signature"]["state"], rows["erased parts"]["state"]) == ("erased", "erased")
     day = app.utc_now().astimezone(CITY_TIME).date().isoformat()
-    assert f"content erased on {day} 内容已清除, decision {decision}" in rows["erased parts"]["about"][0]
+    assert f"content erased on {day} 内容已销毁, decision {decision}" in rows["erased parts"]["about"][0]
     others = {name for name, one in rows.items() if one["state"] == "holds"}
     assert others >= {"receipts", "inclusion", "enrolment", "grant", "certificate"}
 

@@ -253,7 +253,7 @@ def test_what_is_no_witness_of_this_log_is_refused_and_audited(
     refusal = answer.json()["refusal"]
     assert (answer.status_code, refusal["code"]) == (status, code)
     assert watched.refused() == [code]
-    assert watched.bus.attestations.cosigned(0, 1) is None
+    assert watched.bus.attestations.cosigned(0, [NAME], 1) is None
 
 
 def test_strangers_other_media_and_long_bodies_are_refused_before_they_are_read(watched: Watched) -> None:
