@@ -58,6 +58,7 @@ _PARTS: Final = re.compile(
     rf"heads/{NUMBER}\.(?:checkpoint|tsr)|consistency/{NUMBER}\.json"
 )
 _ERASABLE: Final = re.compile(rf"messages/({NUMBER})/(?:envelope|report\.json)|entries/({NUMBER})\.json")
+_WITHHELD: Final = re.compile(rf"messages/{NUMBER}/envelope")
 _REPORTED: Final = ("processed", "refused", "held", "recalled")  # outcomes of entries that a report says
 
 
@@ -202,6 +203,9 @@ class _Check:
                 self._say("manifest", "broken", f"{name}: altered, or of another bundle")
             elif not _PARTS.fullmatch(name):
                 self._say("manifest", "broken", f"{name}: a bundle has no such part")
+        for name in sorted(manifest.withheld):
+            if name in there or not _WITHHELD.fullmatch(name):
+                self._say("manifest", "broken", f"{name[:80]}: said to be withheld, and is there, or is no original")
 
     @property
     def _made_at(self) -> datetime:
