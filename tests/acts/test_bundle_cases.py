@@ -25,7 +25,7 @@ from exchange.bundle_export import Sources, of_message
 from exchange.bundle_parts import CITY_TIME
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
-from exchange.cli.trial import AUDITOR, PROPOSER
+from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER
 from exchange.processing import process
 from exchange.registry import Bureau
 from exchange.uploads import Upload
@@ -406,6 +406,24 @@ def test_a_detail_that_is_gone_is_said_and_the_proofs_hold(acts: Acts, desk: Des
     unsaid = verdict_of(signed_anew(acts, parts, erased={}), anchors_of(acts))
     assert says(unsaid, "erased parts", f"entries/{number}.json: its detail is gone, and nobody says why")
     assert unsaid.state == "broken"
+
+
+def test_what_went_by_age_is_borne_out_by_the_decision_and_its_entry(
+    acts: Acts, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = acts.push("m-1", covers("A")).inbox.entry_index
+    process(FEED, acts.bus)
+    now = app.utc_now
+    monkeypatch.setattr(app, "utc_now", lambda: now() + timedelta(days=1_200))
+    code, asked = desk.run("erasure", "ask", "--kind", "retention", "--ground", "到期", by=AUDITOR)
+    assert code == 0
+    assert desk.run("decision", "approve", asked["decision"], by=APPROVER)[0] == 0
+    assert desk.run("erasure", "carry", asked["decision"], by=AUDITOR)[0] == 0
+    parts = exported(acts.with_(clock=app.utc_now), "m-1")
+    verdict = verify_bundle(in_memory(packed(parts)), anchors_of(acts), app.utc_now())
+    assert (verdict.state, row(verdict, "erased parts").state) == ("incomplete", "erased"), verdict
+    for name in (f"messages/{number}/envelope", f"messages/{number}/report.json", f"entries/{number}.json"):
+        assert says(verdict, "erased parts", f"{name}: content erased on")
 
 
 def erase_detail(acts: Acts, index: int) -> None:
