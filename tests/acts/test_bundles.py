@@ -84,7 +84,7 @@ def test_any_byte_of_any_part_changed_fails_and_names_the_part(
 ) -> None:
     seen: set[str] = set()
 
-    @settings(UNCHANGED, max_examples=120)
+    @settings(UNCHANGED, max_examples=200)
     @given(st.data())
     def changed(data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(parts)))
@@ -97,7 +97,7 @@ def test_any_byte_of_any_part_changed_fails_and_names_the_part(
 
     changed()
     assert seen == set(parts)
-    tell(f"BUNDLE any byte of any part changed: 120 examples over {len(seen)} parts, every one named")
+    tell(f"BUNDLE any byte of any part changed: 200 examples over {len(seen)} parts, every one named")
 
 
 def found_in(octets: bytes, office: Office) -> str:
@@ -135,7 +135,7 @@ def test_what_the_operator_alters_and_signs_anew_fails_by_its_own_row(
     """The manifest's digests are the operator's own word: each part must be found out without them."""
     seen: set[str] = set()
 
-    @settings(UNCHANGED, max_examples=120)
+    @settings(UNCHANGED, max_examples=200)
     @given(st.data())
     def changed(data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(parts.keys() - {MANIFEST})))
@@ -151,7 +151,7 @@ def test_what_the_operator_alters_and_signs_anew_fails_by_its_own_row(
 
     changed()
     assert seen == parts.keys() - {MANIFEST}
-    tell(f"BUNDLE altered and signed anew by the operator: 120 examples over {len(seen)} parts, every one named")
+    tell(f"BUNDLE altered and signed anew by the operator: 200 examples over {len(seen)} parts, every one named")
 
 
 # Bad input, one by one.
