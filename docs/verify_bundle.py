@@ -1,4 +1,4 @@
-"""Check an evidence bundle without Yongtong: sixty lines, by_log.py and by_openssl.py beside them.
+"""Check an evidence bundle without Yongtong: sixty lines, and the three by_… beside them.
 
     python3 verify_bundle.py BUNDLE ANCHORS      exit 0: holds; 1: incomplete, or broken and where
 
@@ -9,6 +9,7 @@ import json
 import sys
 import zipfile
 
+from by_deliveries import check_same, owed
 from by_log import continued, head, included, reported, signed, without_witnesses
 from by_openssl import check, sha256, stamped
 
@@ -23,12 +24,12 @@ def under(note):
 
 def entry(it, name):
     """An entry, once it lies under the newest head and its detail is what it commits to, or was erased."""
-    leaf = it["leaf"].encode()
-    check(included(leaf, it["index"], size, it["proof"], top), "it is not in the log")
+    leaf, at = it["leaf"].encode(), it["index"]
+    check(name == f"entries/{at}.json" and included(leaf, at, size, it["proof"], top), "it is not in the log")
     if name not in manifest["erased"]:
         committed = sha256(b"\2", bytes.fromhex(it["salt"]), it["detail"].encode()).hex()
         check(json.loads(leaf)["detail"] == committed, "its detail is another")
-    return {**it, "says": json.loads(it.get("detail", "{}"))}
+    return {**it, "is": json.loads(leaf), "says": json.loads(it.get("detail", "{}"))}
 
 
 with open(sys.argv[2], encoding="utf-8") as file:
@@ -43,7 +44,7 @@ try:
         check(manifest["parts"].get(name) == sha256(parts.get(name, b"")).hex(), "altered, not there, or not listed")
     name, roots = "checkpoint", anchors.get("timestamp_certificates", [])
     size, top, by = head(parts[name].decode(), anchors)
-    entries, witnessed, times, numbers = {}, {size: by}, [0], [0]
+    gone, entries, witnessed, times = {**manifest["erased"], **manifest["withheld"]}, {}, {size: by}, [0]
     for name in sorted(parts):  # entries come before heads, and heads before messages
         folder, number, kind = name.replace(".", "/").split("/")[:3] if "/" in name else (name, "", "")
         if folder == "entries":
@@ -59,18 +60,17 @@ try:
             check(manifest["parts"][name] == committed, "it is not what the entry commits to")
         elif folder == "messages":
             said = reported(parts[name], f"yt-{kind}+jws", anchors)
-            check(said["leaf"] == entries[str(said["index"])]["leaf"], "it is of another entry")
-            check(str(said.get("accepted_index", said["index"])) == number, "it is of another delivery")
+            check_same(said, number, entries)
             under(said["checkpoint"])
-        numbers += [int(number)] if folder == "messages" else []
-    last, quorum = max(numbers), max(anchors.get("quorum", 0), 1)
-    unseen = not any(n > last and len(by) >= quorum for n, by in witnessed.items())
-    lacking = [*manifest["erased"], *manifest["withheld"], *["witnesses"] * (unseen and "witnesses" in anchors)]
+    name = "the deliveries"
+    last, missing = owed({**parts, **gone}, entries, manifest)
+    unseen = not any(n > last and len(by) >= max(anchors.get("quorum", 0), 1) for n, by in witnessed.items())
+    lacking = [*gone, *missing, *["witnesses"] * (unseen and "witnesses" in anchors)]
     lacking += ["timestamp"] * (bool(roots) and max(times) <= last)
     notes = "; UNWITNESSED" * unseen + "; NO TIMESTAMP" * (max(times) <= last)
-    print(
-        f"{'incomplete' if lacking else 'holds'}: {manifest['subject']}, {len(parts)} parts{notes}", *lacking, sep="\n"
-    )
+    notes += "; NOT LOOKED AT: whether the day is whole" * (manifest["kind"] == "day")
+    told = f"{'incomplete' if lacking else 'holds'}: {manifest['subject']}, {len(parts)} parts{notes}"
+    print(told, *lacking, sep="\n")
     sys.exit(bool(lacking))
 except Exception as problem:
     sys.exit(f"broken: {name}: {problem}")

@@ -18,6 +18,7 @@ from exchange.journal_file import connect
 from security.anchors import Anchors
 from security.cosignature import Cosignature, cosignatures, note_text
 from security.errors import Refusal, Unavailable
+from security.wss import SKEW
 
 _SIZE: Final = re.compile(r"[0-9]{1,18}")  # within the database's integers
 
@@ -32,11 +33,11 @@ class Head(msgspec.Struct, frozen=True):
     stamped_at: str = ""
 
 
-def take_cosignatures(checkpoint: str, anchors: Anchors, kept: "Attestations") -> Head:
+def take_cosignatures(checkpoint: str, anchors: Anchors, kept: "Attestations", now: datetime) -> Head:
     """Keep what known witnesses say of a head of this log; gives that head with all that is kept of it.
 
     Raises Refusal `audit.checkpoint_invalid`, `audit.head_not_ours`, `audit.cosignature_invalid`,
-    `audit.witness_unknown`; Unavailable where the disk would not have it.
+    `audit.cosignature_time`, `audit.witness_unknown`; Unavailable where the disk would not have it.
     """
     # What stands word for word in our own log needs no signature of ours on it.
     size = _stated_size(checkpoint)
@@ -47,6 +48,10 @@ def take_cosignatures(checkpoint: str, anchors: Anchors, kept: "Attestations") -
     lines = cosignatures(checkpoint, anchors.witnesses)
     if not lines:
         raise Refusal("audit.witness_unknown")
+    known = set(ours.checkpoint.splitlines())
+    for one in lines:  # the first stays: a time that is no witness's now would stand in every bundle for ever
+        if one.line not in known and not now - SKEW <= one.at <= now + SKEW:
+            raise Refusal("audit.cosignature_time", f"{one.witness}: {one.at.isoformat()}, at {now.isoformat()}")
     try:
         kept.keep_cosignatures(size, lines)
     except sqlite3.OperationalError as problem:
@@ -87,11 +92,15 @@ class Attestations:
         """The signed head of a size, with all that is kept of it."""
         return self._head("SELECT ?", size)
 
-    def cosigned(self, index: int, quorum: int) -> Head | None:
-        """The first head over an entry that as many witnesses signed, or None."""
+    def cosigned(self, index: int, witnesses: Sequence[str], quorum: int) -> Head | None:
+        """The first head over an entry that as many of these witnesses signed, or None."""
+        marks = ", ".join("?" * len(witnesses))
         return self._head(
-            "SELECT size FROM cosignatures WHERE size > ? GROUP BY size HAVING count(*) >= ? ORDER BY size LIMIT 1",
-            *(index, max(quorum, 1)),
+            f"SELECT size FROM cosignatures WHERE witness IN ({marks}) AND size > ? "
+            "GROUP BY size HAVING count(*) >= ? ORDER BY size LIMIT 1",
+            *witnesses,
+            index,
+            max(quorum, 1),
         )
 
     def newest_cosigned(self, witnesses: Sequence[str], quorum: int) -> Head | None:

@@ -5,7 +5,7 @@ that cannot be computed is missing; nothing is taken to hold because another row
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, Literal
@@ -13,20 +13,32 @@ from typing import Any, Final, Literal
 import msgspec
 
 from exchange.bundle_original import original_of
-from exchange.bundle_parts import ROWS, Findings, Proven, Row, anchor_der, day_of, detail_of, nodes_of
+from exchange.bundle_parts import (
+    NUMBER,
+    ROWS,
+    Findings,
+    Proven,
+    Row,
+    anchor_der,
+    day_of,
+    detail_of,
+    is_among,
+    nodes_of,
+)
 from exchange.bundle_standing import Stood, told_again
 from exchange.bundle_status import Statuses, names_status
-from exchange.decisions import Carried, DeliveryBody, ErasureBody
-from exchange.entry import Detail, Leaf
+from exchange.decisions import Carried, ErasureBody
+from exchange.entry import ERASURE, RECALL, Detail, Leaf
 from exchange.receipts import VerifiedDocument, verify_receipt
 from exchange.timestamping import covering, stamped_octets
 from mappings.load import read_feed
 from security import bundle, merkle
 from security.anchors import Anchors
+from security.authenticate import SIGNS
 from security.bundle import MANIFEST, Container, Manifest
 from security.chain import authorities_over, check_chain
 from security.checkpoint import Checkpoint
-from security.cosignature import cosignatures
+from security.cosignature import Cosignature, cosignatures
 from security.errors import Refusal
 from security.jose import strict_object
 from security.jws import jcs
@@ -41,10 +53,13 @@ LONGEST_INTAKE: Final = timedelta(hours=1)  # from a delivery's arrival to its e
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _PARTS: Final = re.compile(
-    r"checkpoint|answer\.json|entries/\d+\.json|messages/\d+/(?:envelope|receipt\.json|report\.json)|"
+    rf"checkpoint|answer\.json|entries/{NUMBER}\.json|messages/{NUMBER}/(?:envelope|receipt\.json|report\.json)|"
     r"certificates/[0-9a-f]{64}\.pem|status/[0-9a-f]{64}\.(?:crl|ocsp)|mappings/[a-z0-9-]+\.[0-9a-f]{64}\.toml|"
-    r"heads/\d+\.(?:checkpoint|tsr)|consistency/\d+\.json"
+    rf"heads/{NUMBER}\.(?:checkpoint|tsr)|consistency/{NUMBER}\.json"
 )
+_ERASABLE: Final = re.compile(rf"messages/({NUMBER})/(?:envelope|report\.json)|entries/({NUMBER})\.json")
+_WITHHELD: Final = re.compile(rf"messages/{NUMBER}/envelope")
+_REPORTED: Final = ("processed", "refused", "held", "recalled")  # outcomes of entries that a report says
 
 
 class BundleVerdict(msgspec.Struct, frozen=True):
@@ -104,7 +119,8 @@ def verify_bundle(content: Content, anchors: Anchors, now: datetime) -> BundleVe
     """
     # What is wrong with the anchors is nobody's part: it is heard before any part is looked at.
     _ = anchors.log_public_key, anchors.xml_suites, anchors.timestamp_roots
-    _ = [witness.public_key for witness in anchors.witnesses], [*map(anchor_der, anchors.all_certificates)]
+    _ = [witness.public_key for witness in anchors.witnesses], [one.public_key for one in anchors.former_log_keys]
+    _ = [*map(anchor_der, anchors.all_certificates)]
     return _Check(bundle.read(content), anchors, now).verdict()
 
 
@@ -121,24 +137,31 @@ class _Check:
         self._joined: set[tuple[int, bytes]] = set()  # heads that are proven to be of the same log as H
         self._entries: dict[int, Proven] = {}
         self._messages: dict[int, _Message] = {}
+        self._became: dict[tuple[str, object], list[Proven]] = {}  # of a delivery, the entries that a report says
         self._stood: dict[int, Stood] = {}
         self._carried: Mapping[str, Carried] = {}
         self._statuses = Statuses((), [anchor_der(pem) for pem in anchors.authorities], now)
 
     def verdict(self) -> BundleVerdict:
         """All rows."""
-        self._check_container()
-        self._check_manifest()
-        self._check_entries()
-        self._check_heads()
-        self._read_messages()
-        self._check_status()
-        numbers, statuses = self._messages.keys(), self._statuses
-        self._stood, self._carried = told_again(self._entries, numbers, self._anchors, statuses, self._findings)
-        for number, message in sorted(self._messages.items()):
-            self._check_message(number, message)
-        self._check_subject()
-        self._check_erased()
+        # Whatever stands in a part, the verdict is told: each step is judged as a whole, and its parts within it.
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("container", self._check_container),
+            ("manifest", self._check_manifest),
+            ("inclusion", self._check_entries),
+            ("inclusion", self._check_heads),
+            ("witnesses", self._check_witnesses),
+            ("timestamp", self._check_timestamps),
+            ("receipts", self._read_messages),
+            ("certificate", self._check_status),
+            ("enrolment", self._tell_again),
+            ("signature", self._check_messages),
+            ("subject", self._check_subject),
+            ("erased parts", self._check_erased),
+        ]
+        for row, step in steps:
+            with self._judged(row, "bundle"):
+                step()
         rows = tuple(self._findings.row(name, demanded=self._demanded(name)) for name in ROWS)
         said = self._manifest
         return BundleVerdict(said.kind, said.subject, said.made_at, rows) if said else BundleVerdict("", "", "", rows)
@@ -159,12 +182,15 @@ class _Check:
             manifest = bundle.open_manifest(octets, [*map(anchor_der, self._anchors.all_certificates)])
             if manifest.origin != self._anchors.origin:
                 raise Refusal("bundle.manifest", f"of {manifest.origin!r:.80}, not of {self._anchors.origin}")
+            made_at = datetime.fromisoformat(manifest.made_at)
+            if made_at.tzinfo is None:
+                raise ValueError(f"made at {manifest.made_at}, which is no moment")
             self._compare(manifest)
             # Signed in the head's epoch: a key that was stolen in one vouches for nothing of a later one.
             note = self._parts["checkpoint"].read().decode("utf-8", "replace") if "checkpoint" in self._parts else ""
             bundle.open_manifest(octets, [*map(anchor_der, self._anchors.certificates_with(note))])
             self._manifest = manifest
-            if datetime.fromisoformat(manifest.made_at) > self._now + SKEW:
+            if made_at > self._now + SKEW:
                 self._say("manifest", "broken", f"{MANIFEST}: made at {manifest.made_at}, which is to come")
             self._say("manifest", "holds", f"signed by an answer certificate among the anchors, {manifest.made_at}")
 
@@ -180,6 +206,9 @@ class _Check:
                 self._say("manifest", "broken", f"{name}: altered, or of another bundle")
             elif not _PARTS.fullmatch(name):
                 self._say("manifest", "broken", f"{name}: a bundle has no such part")
+        for name in sorted(manifest.withheld):
+            if name in there or not _WITHHELD.fullmatch(name):
+                self._say("manifest", "broken", f"{name[:80]}: said to be withheld, and is there, or is no original")
 
     @property
     def _made_at(self) -> datetime:
@@ -200,7 +229,7 @@ class _Check:
             if head.origin != self._anchors.log_name:
                 ended = f"旧纪元 {head.origin} 已终止: of an epoch that is over, whose keys somebody else may have"
                 self._say("inclusion", "holds", f"{ended}; only witnesses and timestamps say that it is not made since")
-        for name in self._named(r"entries/(\d+)\.json"):
+        for name in self._named(rf"entries/({NUMBER})\.json"):
             with self._judged("inclusion", name):
                 self._check_entry(name)
         times = [proven.leaf.time for _, proven in sorted(self._entries.items())]
@@ -231,17 +260,15 @@ class _Check:
         self._entries[index] = Proven(index, text, leaf, detail_of(document, leaf))
 
     def _check_heads(self) -> None:
-        for name in self._named(r"consistency/(\d+)\.json"):
+        for name in self._named(rf"consistency/({NUMBER})\.json"):
             with self._judged("inclusion", name):
                 self._check_consistency(name)
-        for name in self._named(r"heads/(\d+)\.checkpoint"):
+        for name in self._named(rf"heads/({NUMBER})\.checkpoint"):
             with self._judged("inclusion", name):
                 head = self._anchors.head(self._parts[name].read().decode())
                 if name != f"heads/{head.size}.checkpoint":
                     raise ValueError(f"is the head of {head.size}")
                 self._join(head)
-        self._check_witnesses()
-        self._check_timestamps()
 
     def _check_consistency(self, name: str) -> None:
         """Only its shape, here; it proves something once there is a head at its beginning."""
@@ -273,7 +300,7 @@ class _Check:
 
     def _noted(self) -> Iterator[tuple[str, str, Checkpoint]]:
         """The heads that count: name, note, head."""
-        for name in ("checkpoint", *self._named(r"heads/(\d+)\.checkpoint")):
+        for name in ("checkpoint", *self._named(rf"heads/({NUMBER})\.checkpoint")):
             try:
                 note = self._parts[name].read().decode()
                 head = self._anchors.head(note)
@@ -289,12 +316,9 @@ class _Check:
             return
         best: list[tuple[int, int, str]] = []
         for name, note, head in self._noted():
-            with self._judged("witnesses", name):
-                found = cosignatures(note, witnesses)
-                if late := [one.witness for one in found if one.at > self._now + SKEW]:
-                    raise ValueError(f"signed at a time to come by {late[0]}")
-                who = ", ".join(f"{one.witness} {one.at:%Y-%m-%dT%H:%M:%SZ}" for one in found)
-                best.append((len(found), head.size, f"{name}: {who or 'nobody'}"))
+            found = self._witnessed(name, note)
+            who = ", ".join(f"{one.witness} {one.at:%Y-%m-%dT%H:%M:%SZ}" for one in found)
+            best.append((len(found), head.size, f"{name}: {who or 'nobody'}"))
         enough = [one for one in best if one[0] >= quorum]
         covered = max((size for _, size, _ in enough), default=0)
         last = self._last
@@ -305,13 +329,30 @@ class _Check:
             about = f"UNWITNESSED 无见证: {most} of {quorum} witnesses over entry {last} ({who})"
             self._say("witnesses", "missing", about)
 
+    def _witnessed(self, name: str, note: str) -> list[Cosignature]:
+        """Who signed a head, by name. One witness's line that does not hold is left out: it spoils nobody else's."""
+        found: dict[str, Cosignature] = {}
+        for witness in self._anchors.witnesses:
+            try:
+                said = cosignatures(note, [witness])
+            except Refusal as refusal:
+                self._say("witnesses", "holds", f"{name}: left out of the count: {refusal.code} {refusal.detail}")
+                continue
+            for one in said:
+                if one.at > self._now + SKEW:
+                    about = f"{name}: left out of the count: {one.witness} at {one.at.isoformat()}, which is to come"
+                    self._say("witnesses", "holds", about)
+                else:
+                    found[one.witness] = one
+        return [found[witness] for witness in sorted(found)]
+
     def _check_timestamps(self) -> None:
         roots, last = self._anchors.timestamp_roots, self._last
         if not roots:
             self._say("timestamp", "missing", "NO TIMESTAMP 无时间戳: the anchors name no timestamp authority")
             return
         noted, covers = {head.size: (note, head) for _, note, head in self._noted()}, False
-        for name in self._named(r"heads/(\d+)\.tsr"):
+        for name in self._named(rf"heads/({NUMBER})\.tsr"):
             with self._judged("timestamp", name):
                 size = int(name[len("heads/") : -len(".tsr")])
                 if size not in noted:
@@ -344,10 +385,13 @@ class _Check:
     def _message_numbers(self) -> set[int]:
         names = [*self._parts, *(self._manifest.erased if self._manifest else ())]
         names += self._manifest.withheld if self._manifest else ()
-        found = (re.fullmatch(r"messages/(\d+)/.*", name) for name in names)
+        found = (re.fullmatch(rf"messages/({NUMBER})/.*", name) for name in names)
         return {int(match[1]) for match in found if match}
 
     def _read_messages(self) -> None:
+        for _, one in sorted(self._entries.items()):
+            if one.leaf.type in ("processing", RECALL) and one.leaf.outcome in _REPORTED and one.detail is not None:
+                self._became.setdefault((one.leaf.sender, one.detail.get("message_id")), []).append(one)
         for number in sorted(self._message_numbers()):
             place, entry = f"messages/{number}", self._entries.get(number)
             if entry is None or (entry.leaf.type, entry.leaf.outcome) != ("delivery", "accepted"):
@@ -358,6 +402,7 @@ class _Check:
             if said is None and receipt is not None:  # what the sender was given says it still, and the leaf commits
                 said = detail_of(receipt.document, entry.leaf)
             self._messages[number] = _Message(entry, said or {}, receipt)
+            self._report(number, self._messages[number])
 
     def _receipt(self, number: int, entry: Proven) -> VerifiedDocument | None:
         name = f"messages/{number}/receipt.json"
@@ -371,22 +416,47 @@ class _Check:
                     raise ValueError(f"of another entry, {receipt.index}")
                 found = receipt
                 self._say("receipts", "holds", f"{name}: issued under the head of {receipt.checkpoint.size} entries")
-        self._report(number, entry)
         return found
 
-    def _report(self, number: int, entry: Proven) -> None:
-        name = f"messages/{number}/report.json"
+    def _report(self, number: int, message: _Message) -> None:
+        name, leaf, id = f"messages/{number}/report.json", message.entry.leaf, message.said.get("message_id")
+        became = self._became.get((leaf.sender, id), []) if id is not None else []
+        for one in became:
+            if one.leaf.type == RECALL:
+                self._say("receipts", "holds", f"messages/{number}: 撤回 recalled, on {day_of(one.leaf.time)}")
         if name not in self._parts:
-            self._say("receipts", "holds", f"{name}: none is issued yet, or it is not in the bundle")
+            self._no_report(name, became)
             return
         with self._judged("receipts", name):
             report = self._document(name, "report")
-            proven = self._entries.get(report.index)
-            if report.document["accepted_index"] != number or report.leaf.sender != entry.leaf.sender:
-                raise ValueError(f"of another delivery, entry {report.document['accepted_index']}")
-            if proven is None or proven.text != report.document["leaf"]:
+            proven, told = self._entries.get(report.index), report.document
+            said = detail_of(told, report.leaf) or {}
+            same = [
+                *((told["accepted_index"], number), (report.leaf.sender, leaf.sender), (report.leaf.feed, leaf.feed)),
+                *((told["feed"], leaf.feed), (said.get("message_id"), told["message_id"])),
+                *([] if id is None else [(told["message_id"], id)]),
+            ]
+            if any(one != other for one, other in same) or report.leaf.type not in ("processing", RECALL):
+                about = f"{report.leaf.sender} {told['message_id']}, entry {told['accepted_index']}"
+                raise ValueError(f"of another delivery, {about}"[:200])
+            if proven is None or proven.text != told["leaf"]:
                 raise ValueError(f"its entry {report.index} is not among the bundle's")
-            self._say("receipts", "holds", f"{name}: {report.document['outcome']}")
+            if became and report.index < became[-1].index:
+                about = f"{name}: an older report; entries/{became[-1].index}.json says {became[-1].leaf.outcome} later"
+                self._say("receipts", "missing", about)
+            self._say("receipts", "holds", f"{name}: {told['outcome']}")
+
+    def _no_report(self, name: str, became: list[Proven]) -> None:
+        if self._manifest is not None and name in self._manifest.erased:
+            self._say("receipts", "holds", f"{name}: gone, see erased parts")
+        elif became:
+            about = f"{name}: not there, and entries/{became[-1].index}.json says {became[-1].leaf.outcome}"
+            self._say("receipts", "missing", about)
+        elif self._manifest is not None and self._manifest.kind == "ownership":
+            self._say("receipts", "missing", f"{name}: not there, and the answer is of what was processed")
+        else:
+            size = self._head.size if self._head else 0
+            self._say("receipts", "holds", f"{name}: no report yet, as of the head of {size} entries")
 
     def _document(self, name: str, kind: str) -> VerifiedDocument:
         found = verify_receipt(self._parts[name].read(), self._anchors)
@@ -394,6 +464,15 @@ class _Check:
             raise ValueError(f"is a {found.kind}")
         self._join(found.checkpoint)
         return found
+
+    def _tell_again(self) -> None:
+        numbers, statuses = self._messages.keys(), self._statuses
+        self._stood, self._carried = told_again(self._entries, numbers, self._anchors, statuses, self._findings)
+
+    def _check_messages(self) -> None:
+        for number, message in sorted(self._messages.items()):
+            with self._judged("signature", f"messages/{number}"):
+                self._check_message(number, message)
 
     def _check_message(self, number: int, message: _Message) -> None:
         signer = self._certificate(number, message)
@@ -514,8 +593,15 @@ class _Check:
                 about = f"{name}: names where its status is asked, and no answer is here by an authority of the anchors"
                 self._say("certificate", "missing", about)
             return
+        for since, told in said.revocations:
+            if since <= at and told <= at:
+                raise Refusal("auth.certificate_revoked", f"since {since.isoformat()}, used at {at.isoformat()}")
         if said.revoked_at is not None and said.revoked_at <= at:
-            raise Refusal("auth.certificate_revoked", f"since {said.revoked_at.isoformat()}, used at {at.isoformat()}")
+            # Whoever has the authority's key may date any list back: it cannot unmake what the log had before.
+            about = f"revoked later, with effect before the delivery ({said.revoked_at.isoformat()})"
+            about = f"{name}: {about}: the authority's word of {said.newest.isoformat()} against the bus's record"
+            self._say("certificate", "missing", f"{about} of {at.isoformat()}")
+            return
         after = f"revoked later, {said.revoked_at.isoformat()}" if said.revoked_at else "not revoked"
         age = "before the delivery" if said.newest < at else "after the delivery"
         self._say("certificate", "holds", f"{name}: {after}; answer of {said.newest.isoformat()}, {age}")
@@ -527,7 +613,7 @@ class _Check:
         leaf, place = entry.leaf, f"messages/{number}"
         with self._judged("enrolment", place):
             certificate = stood.certificate(leaf.signer)
-            if certificate.use == "connection":
+            if certificate.use not in SIGNS:
                 raise Refusal("auth.certificate_not_for_signing", leaf.signer[:16])
             whose = str(said.get("asserted_by", leaf.sender))
             if certificate.bureau != whose:
@@ -649,8 +735,14 @@ class _Check:
             leaf = self._entries[index].leaf
             if (leaf.type, leaf.outcome) == ("delivery", "accepted") and index not in self._messages:
                 self._say("subject", "missing", f"messages/{index}: accepted that day, and not there")
-        until = "" if last + 1 < size else ", as far as the log went when the bundle was made"
-        self._say("subject", "holds", f"{day}: entries {first} to {last}, none left out{until}")
+        if last + 1 < size:
+            self._say("subject", "holds", f"{day}: entries {first} to {last}, none left out")
+        elif day_of(self._made_at) > day:  # whoever takes an older head for the newest shows a day without its end
+            about = f"{day}: entries {first} to {last}; the log is not seen to go on after that day"
+            self._say("subject", "missing", about)
+        else:
+            about = f"{day}: up to entry {last} as of {manifest.made_at}; the day was not over, no whole day 当日未完"
+            self._say("subject", "missing", about)
 
     def _check_erased(self) -> None:
         if self._manifest is None:
@@ -666,22 +758,57 @@ class _Check:
             self._say("erased parts", "holds", "none")
 
     def _check_gone(self, name: str, day: str) -> None:
-        match = re.fullmatch(r"messages/(\d+)/(?:envelope|report\.json)|entries/(\d+)\.json", name)
+        match = _ERASABLE.fullmatch(name)
         entry = self._entries.get(int(match[1] or match[2])) if match else None
         if match is None or entry is None:
             raise ValueError("said to be erased, and no entry of it is here")
         if (match[1] and name in self._parts) or (match[2] and entry.detail is not None):
             raise ValueError("said to be erased, and it is there")
-        message = self._messages.get(entry.index)
-        id = message.said.get("message_id") if message else None
-        for decision, carried in self._carried.items():
-            same = _covers(carried.body, entry.leaf, id, original=name.endswith("/envelope"))
-            if carried.kind != "opening" and same and "" < day <= day_of(carried.time).isoformat():
-                self._say("erased parts", "erased", f"{name}: content erased on {day} 内容已清除, decision {decision}")
+        for erasure in self._erasures:
+            decision = str((erasure.detail or {}).get("of", ""))
+            if day_of(erasure.leaf.time).isoformat() == day and self._erases(erasure, decision, name, entry):
+                about = f"content erased on {day} 内容已销毁, decision {decision}, entry {erasure.index}"
+                self._say("erased parts", "erased", f"{name}: {about}")
                 return
         self._say(
             "erased parts", "missing", f"{name}: said to be erased{f' on {day}' if day else ''}, by no decision here"
         )
+
+    @property
+    def _erasures(self) -> list[Proven]:
+        return [one for _, one in sorted(self._entries.items()) if one.leaf.type == ERASURE and one.detail is not None]
+
+    def _erases(self, erasure: Proven, decision: str, name: str, entry: Proven) -> bool:
+        """Whether an entry says that this very part was erased, by what two persons decided over it and nothing else.
+
+        entry: of the part; what was erased after its decision was carried out was erased by none
+        """
+        carried, listed = self._carried.get(decision), str((erasure.detail or {}).get("entries", ""))
+        if carried is None or carried.kind != "purge" or carried.time < erasure.leaf.time:
+            return False
+        body, leaf, message = carried.body, entry.leaf, self._messages.get(entry.index)
+        if isinstance(body, ErasureBody) and body.reason == "retention":
+            if name.endswith("/envelope"):  # by when it came, as whoever erased it went by
+                return day_of(message.at if message else leaf.time).isoformat() < body.evidence_before
+            gone = [entry] if name.startswith("entries/") else self._erased_about(entry)
+            return any(
+                is_among(listed, one.index) and day_of(one.leaf.time).isoformat() < body.details_before for one in gone
+            )
+        if body.sender != leaf.sender:
+            return False
+        if message is None:
+            return is_among(listed, entry.index)
+        same = body.message_id == message.said.get("message_id")
+        return same and (name.startswith("messages/") or is_among(listed, entry.index))
+
+    def _erased_about(self, entry: Proven) -> list[Proven]:
+        """Entries that may be of a delivery's report, and whose details are gone."""
+        return [
+            one
+            for index, one in self._entries.items()
+            if index > entry.index and one.detail is None and one.leaf.type in ("processing", RECALL)
+            if (one.leaf.sender, one.leaf.feed) == (entry.leaf.sender, entry.leaf.feed)
+        ]
 
     def _named(self, pattern: str) -> list[str]:
         """Parts of a form of name, those with a number in its order."""
@@ -691,11 +818,3 @@ class _Check:
     def _demanded(self, name: str) -> bool:
         asked = {"witnesses": bool(self._anchors.witnesses), "timestamp": bool(self._anchors.timestamp_certificates)}
         return asked.get(name, name != "mapping")
-
-
-def _covers(body: DeliveryBody | ErasureBody, leaf: Leaf, id: object, *, original: bool) -> bool:
-    """Whether a decision is over what an entry is of. id: of the message, None where it is gone; original: of its
-    bytes, not of details."""
-    if isinstance(body, ErasureBody) and body.reason == "retention":
-        return day_of(leaf.time).isoformat() < (body.evidence_before if original else body.details_before)
-    return body.sender == leaf.sender and id in (None, body.message_id)

@@ -1,5 +1,6 @@
 """The parts of an evidence bundle that are made for it, read and written, and what is found of a bundle, row by row."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
@@ -13,6 +14,8 @@ from security.jws import jcs
 from security.keys import der_of_pem
 from security.merkle import HASH_SIZE
 
+NUMBER: Final = r"(?:0|[1-9][0-9]{0,14})"  # of an entry; more digits have no place in a log, and some trip their reader
+_RANGES: Final = re.compile(rf"(?:{NUMBER}(?:-{NUMBER})?(?: {NUMBER}(?:-{NUMBER})?)*)?", re.ASCII)
 State = Literal["holds", "missing", "broken", "erased"]
 ROWS: Final = (
     *("container", "manifest", "subject", "signature", "certificate", "enrolment", "grant", "receipts", "inclusion"),
@@ -110,6 +113,14 @@ def nodes_of(texts: list[str]) -> list[bytes]:
     if [one.hex() for one in octets] != texts or any(len(one) != HASH_SIZE for one in octets):
         raise ValueError("not hashes in lower-case hex")
     return octets
+
+
+def is_among(ranges: str, number: int) -> bool:
+    """Whether a number is among those written as `3-9 12`. Raises ValueError for what is not so written."""
+    if not _RANGES.fullmatch(ranges):
+        raise ValueError("not numbers and ranges of them")
+    ends = (piece.partition("-")[::2] for piece in ranges.split())
+    return any(int(first) <= number <= int(last or first) for first, last in ends)
 
 
 def day_of(moment: str | datetime) -> date:

@@ -1,5 +1,6 @@
 """Who was enrolled and what was granted when an entry was made, told again from a bundle's decisions (ADR 29, 30)."""
 
+from collections import deque
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -18,8 +19,15 @@ from security.message import EnrolledCertificate
 AT_ONCE: Final = timedelta(seconds=60)
 
 
+class _Earlier(msgspec.Struct, frozen=True):
+    """What stood before a decision, as far as it may still count. digest: of the certificates, as leaves state it."""
+
+    mappings: Mapping[str, str]
+    digest: str
+
+
 class _Moment(msgspec.Struct, frozen=True):
-    """What stands after some decisions. digest: of the certificates, as leaves state it."""
+    """What stands after some decisions."""
 
     certificates: Mapping[str, EnrolledCertificate]
     grants: Mapping[str, Granted]
@@ -36,7 +44,7 @@ class Stood(msgspec.Struct, frozen=True):
 
     at: str
     now: _Moment
-    before: tuple[_Moment, ...]
+    before: tuple[_Earlier, ...]
     ended: str
 
     @property
@@ -67,7 +75,7 @@ class Stood(msgspec.Struct, frozen=True):
 
     def releases(self, feed: str, digest: str) -> bool:
         """Whether this file of the feed counted."""
-        return any(one.mappings.get(feed) == digest for one in (self.now, *self.before))
+        return digest in (self.now.mappings.get(feed), *(one.mappings.get(feed) for one in self.before))
 
 
 def told_again(
@@ -79,19 +87,29 @@ def told_again(
     """
     stands, stood = Standing(anchors.origin, anchors.founding), {}
     deciding = {i for i, one in entries.items() if one.leaf.type == ENTRY and one.leaf.outcome in DECIDES}
-    moment = _Moment({}, {}, {}, trust_digest(()))
-    recent: list[tuple[str, _Moment]] = []  # what stood before each of the last decisions
+    moment: _Moment | None = None  # made once for all that stands between two decisions
+    certificates: dict[str, EnrolledCertificate] = {}
+    last = _Earlier({}, trust_digest(()))
+    recent: deque[tuple[str, _Earlier]] = deque()  # what stood before each of the last decisions
     for index in sorted(deciding.union(wanted)):
         time = entries[index].leaf.time
+        while recent and _well_before(recent[0][0], time):
+            recent.popleft()
         if index in wanted:
-            recent = [one for one in recent if not _well_before(one[0], time)]
-            ended = trust_digest(statuses.applied(stands.certificates.values(), time))
+            if moment is None:
+                moment = _Moment(dict(certificates), dict(stands.grants), last.mappings, last.digest)
+            ended = trust_digest(statuses.applied(certificates.values(), time))
             stood[index] = Stood(time, moment, tuple(before for _, before in recent), ended)
             continue
         _take(entries[index], stands, findings)
-        recent.append((time, moment))
-        digest = trust_digest(stands.certificates.values())
-        moment = _Moment(dict(stands.certificates), dict(stands.grants), dict(stands.mappings), digest)
+        recent.append((time, last))
+        moment, digest, mappings = None, last.digest, last.mappings
+        if certificates != stands.certificates:  # of what did not change nothing is kept twice
+            certificates = dict(stands.certificates)
+            digest = trust_digest(certificates.values())
+        if mappings != stands.mappings:
+            mappings = dict(stands.mappings)
+        last = _Earlier(mappings, digest)
     for trouble in stands.troubles:  # what does not hold decides nothing: so it is for the bus, and so it is here
         findings.say("enrolment", "holds", f"entries/{trouble.entry}.json decides nothing: {trouble.code}")
     if not stands.persons:

@@ -16,10 +16,16 @@ _OF_OTHERS = ("revocation.other_issuer", "revocation.other_certificate")
 
 
 class Said(msgspec.Struct, frozen=True):
-    """Of one certificate: since when it is revoked, if it is, and of when the newest answer is; None without any."""
+    """Of one certificate: each revocation, since when and of when the answer is that says so; and of when the newest
+    answer is, None without any."""
 
-    revoked_at: datetime | None
+    revocations: tuple[tuple[datetime, datetime], ...]
     newest: datetime | None
+
+    @property
+    def revoked_at(self) -> datetime | None:
+        """Since when, by whoever says the earliest."""
+        return min((since for since, _ in self.revocations), default=None)
 
 
 class Statuses:
@@ -36,8 +42,10 @@ class Statuses:
         """What is said of a certificate. Raises Refusal `revocation.*` for an answer that does not hold; ValueError."""
         over = authorities_over(certificate.der, self.authorities)
         lists, answer = self._of(certificate, over) if over else ([], None)
-        newest = max((one.this_update for one in (*lists, answer) if one is not None), default=None)
-        return Said(standing((certificate.der, *over), lists, answer).revoked_at, newest)
+        answers = [one for one in (*lists, answer) if one is not None]
+        said = [(standing((certificate.der, *over), [one], None).revoked_at, one.this_update) for one in answers]
+        revocations = tuple((since, told) for since, told in said if since is not None)
+        return Said(revocations, max((one.this_update for one in answers), default=None))
 
     def applied(self, certificates: Iterable[EnrolledCertificate], time: str) -> list[EnrolledCertificate]:
         """The certificates with what was said of them up to a time, as the bus lays it over its own (ADR 22)."""
@@ -61,7 +69,7 @@ class Statuses:
         if certificate.fingerprint not in self._since:
             try:
                 since = self.said(certificate).revoked_at
-            except (Refusal, ValueError):  # the certificate's own row says so
+            except Exception:  # whatever an outsider's answer trips its reader with: the certificate's own row says so
                 since = None
             self._since[certificate.fingerprint] = since
         return self._since[certificate.fingerprint]

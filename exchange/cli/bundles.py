@@ -38,9 +38,9 @@ ROW_WORDS = {
     "timestamp": "时间戳 timestamp",
     "evidence class": "证据类别 evidence class",
     "mapping": "映射版本 mapping",
-    "erased parts": "已清除 erased parts",
+    "erased parts": "销毁情况 erased parts",
 }
-STATE_WORDS = {"holds": "成立 holds", "missing": "缺失 missing", "broken": "不成立 BROKEN", "erased": "已清除 erased"}
+STATE_WORDS = {"holds": "成立 holds", "missing": "缺失 missing", "broken": "不成立 BROKEN", "erased": "已销毁 erased"}
 TITLES = {
     "holds": "证据包 Bundle: holds 成立",
     "incomplete": "证据包 Bundle: INCOMPLETE 不完整",

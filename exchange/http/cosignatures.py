@@ -90,4 +90,5 @@ class CosignaturesDoor:
                 checkpoint = raw.read().decode("utf-8")
             except UnicodeDecodeError as problem:
                 raise Refusal("audit.checkpoint_invalid", "not UTF-8") from problem
-        return await asyncio.to_thread(take_cosignatures, checkpoint, self._bus.anchors, self._bus.attestations)
+        bus = self._bus
+        return await asyncio.to_thread(take_cosignatures, checkpoint, bus.anchors, bus.attestations, bus.clock())

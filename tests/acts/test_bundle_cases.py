@@ -25,7 +25,7 @@ from exchange.bundle_export import Sources, of_message
 from exchange.bundle_parts import CITY_TIME
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
-from exchange.cli.trial import AUDITOR, PROPOSER
+from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER
 from exchange.processing import process
 from exchange.registry import Bureau
 from exchange.uploads import Upload
@@ -273,7 +273,7 @@ def test_what_the_authority_said_of_a_certificate_is_laid_beside_its_day(acts: A
     later = verdict_of(with_list(acts, parts, city.list_(after, (key, after))), anchors)
     assert later.state == "holds", "ended after it signed"
     assert says(later, "certificate", "revoked later")
-    revoked = verdict_of(with_list(acts, parts, city.list_(after, (key, before))), anchors)
+    revoked = verdict_of(with_list(acts, parts, city.list_(before, (key, before))), anchors)
     assert (revoked.state, row(revoked, "certificate").state) == ("broken", "broken")
     assert says(revoked, "certificate", "auth.certificate_revoked")
     future = verdict_of(with_list(acts, parts, city.list_(now + timedelta(days=1))), anchors)
@@ -285,6 +285,19 @@ def test_what_the_authority_said_of_a_certificate_is_laid_beside_its_day(acts: A
     assert says(verdict_of(misnamed, anchors), "certificate", "not what it is named for")
     unnamed = verdict_of(with_list(acts, parts, city.list_(after, (key, before))), anchors_of(acts, authorities=[]))
     assert says(unnamed, "certificate", "not looked at: the anchors name no authority")
+
+
+def test_a_revocation_dated_back_after_the_delivery_does_not_deny_it(acts: Acts) -> None:
+    """Whoever has the authority's key, or the bureau that would rather not have sent it."""
+    city = CityAuthority(acts)
+    key, now = city.key(), acts.bus.clock()
+    acts.push("m-1", covers("A"), key=key)
+    parts, anchors = exported(acts, "m-1"), anchors_of(acts, authorities=[city.pem])
+    after, before = acts.bus.clock() + timedelta(seconds=1), now - timedelta(hours=2)
+    verdict = verdict_of(with_list(acts, parts, city.list_(after, (key, before))), anchors)
+    assert (verdict.state, row(verdict, "certificate").state) == ("incomplete", "missing")
+    assert says(verdict, "certificate", "revoked later, with effect before the delivery")
+    assert says(verdict, "certificate", "the authority's word of")
 
 
 def test_what_a_responder_said_of_a_certificate_counts_likewise(acts: Acts) -> None:
@@ -362,7 +375,7 @@ def test_what_two_persons_erased_is_said_with_its_day_and_is_no_plain_pass(
     assert (code, said["state"]) == (1, "incomplete")
     assert (rows["signature"]["state"], rows["erased parts"]["state"]) == ("erased", "erased")
     day = app.utc_now().astimezone(CITY_TIME).date().isoformat()
-    assert f"content erased on {day} 内容已清除, decision {decision}" in rows["erased parts"]["about"][0]
+    assert f"content erased on {day} 内容已销毁, decision {decision}" in rows["erased parts"]["about"][0]
     others = {name for name, one in rows.items() if one["state"] == "holds"}
     assert others >= {"receipts", "inclusion", "enrolment", "grant", "certificate"}
 
@@ -393,6 +406,24 @@ def test_a_detail_that_is_gone_is_said_and_the_proofs_hold(acts: Acts, desk: Des
     unsaid = verdict_of(signed_anew(acts, parts, erased={}), anchors_of(acts))
     assert says(unsaid, "erased parts", f"entries/{number}.json: its detail is gone, and nobody says why")
     assert unsaid.state == "broken"
+
+
+def test_what_went_by_age_is_borne_out_by_the_decision_and_its_entry(
+    acts: Acts, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = acts.push("m-1", covers("A")).inbox.entry_index
+    process(FEED, acts.bus)
+    now = app.utc_now
+    monkeypatch.setattr(app, "utc_now", lambda: now() + timedelta(days=1_200))
+    code, asked = desk.run("erasure", "ask", "--kind", "retention", "--ground", "到期", by=AUDITOR)
+    assert code == 0
+    assert desk.run("decision", "approve", asked["decision"], by=APPROVER)[0] == 0
+    assert desk.run("erasure", "carry", asked["decision"], by=AUDITOR)[0] == 0
+    parts = exported(acts.with_(clock=app.utc_now), "m-1")
+    verdict = verify_bundle(in_memory(packed(parts)), anchors_of(acts), app.utc_now())
+    assert (verdict.state, row(verdict, "erased parts").state) == ("incomplete", "erased"), verdict
+    for name in (f"messages/{number}/envelope", f"messages/{number}/report.json", f"entries/{number}.json"):
+        assert says(verdict, "erased parts", f"{name}: content erased on")
 
 
 def erase_detail(acts: Acts, index: int) -> None:

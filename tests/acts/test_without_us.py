@@ -15,8 +15,10 @@ import msgspec
 import pytest
 
 from exchange.bundle_check import BundleVerdict, verify_bundle
+from exchange.receipts import REPORT
 from security import merkle
 from security.anchors import Anchors
+from security.batch import unverified
 from security.bundle import MANIFEST
 from security.checkpoint import sign_checkpoint
 from security.cosignature import Witness, cosign, without_cosignatures
@@ -28,6 +30,7 @@ from tests.acts.evidence_of_one import Evidence, Parts, evidence_of_one, packed,
 
 DOCS = Path(__file__).parents[2] / "docs"
 MOST_LINES = 60
+SCRIPTS = ("verify_bundle.py", "by_openssl.py", "by_log.py", "by_deliveries.py")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ class Stranger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for script in ("verify_bundle.py", "verify_sender.py", "by_openssl.py", "by_log.py"):
+        for script in (*SCRIPTS, "verify_sender.py"):
             shutil.copy(DOCS / script, folder)
 
     def says(self, parts: Parts, anchors: Anchors) -> tuple[str, str]:
@@ -225,7 +228,7 @@ INSIDERS = {
     spoil.__name__: spoil
     for spoil in (
         *(altered_original, original_of_another, receipt_of_another, altered_detail, altered_leaf, shorter_proof),
-        *(detail_that_nobody_erased, forked_head, witnessed_fork, cosignature_of_another),
+        *(detail_that_nobody_erased, forked_head, witnessed_fork),
         *(timestamp_over_something_else, consistency_of_another),
     )
 }
@@ -249,6 +252,76 @@ def test_signed_anew_and_nothing_else_it_still_holds(evidence: Evidence, strange
     """So that what the tests above find is what they spoilt."""
     same = evidence.signed_anew(evidence.message("m-1"))
     assert (stranger.says(same, evidence.anchors)[0], ours(same, evidence.anchors).state) == ("holds", "holds")
+
+
+def test_a_witness_line_that_does_not_hold_counts_for_neither(evidence: Evidence, stranger: Stranger) -> None:
+    parts = evidence.message("m-1")
+    bad = evidence.signed_anew(cosignature_of_another(evidence, parts))
+    state, said = stranger.says(bad, evidence.anchors)
+    verdict = ours(bad, evidence.anchors)
+    assert (state, verdict.state) == ("incomplete", "incomplete"), (said, verdict)
+    assert "UNWITNESSED" in said
+    told = next(one.about for one in verdict.rows if one.name == "witnesses")
+    assert any("left out of the count: audit.cosignature_invalid" in line for line in told), told
+
+
+def moved(parts: Parts, number: int, to: int) -> Parts:
+    """A delivery and its entry under another number: below a head that was witnessed before it came."""
+    kept = {name: octets for name, octets in parts.items() if not name.startswith(f"messages/{number}/")}
+    kept[f"entries/{to}.json"] = kept.pop(f"entries/{number}.json")
+    return {**kept, f"messages/{to}/envelope": parts[f"messages/{number}/envelope"]}
+
+
+def entered(parts: Parts) -> int:
+    """The number of the entry that accepted the one delivery."""
+    return int(the(parts, "messages/.*/envelope").split("/")[1])
+
+
+def test_an_entry_shown_under_another_number_is_found_by_both(evidence: Evidence, stranger: Stranger) -> None:
+    parts = evidence.message("m-3")
+    bad = evidence.signed_anew(moved(parts, entered(parts), 0))
+    state, said = stranger.says(bad, evidence.anchors)
+    assert (state, ours(bad, evidence.anchors).state) == ("broken", "broken"), said
+    assert "entries/0.json: it is not in the log" in said
+
+
+def test_a_bundle_of_a_delivery_without_any_is_found_by_both(evidence: Evidence, stranger: Stranger) -> None:
+    parts = {name: octets for name, octets in evidence.message("m-1").items() if not name.startswith("messages/")}
+    bad = evidence.signed_anew(parts)
+    state, said = stranger.says(bad, evidence.anchors)
+    assert (state, ours(bad, evidence.anchors).state) == ("broken", "broken"), said
+
+
+def test_a_bundle_of_another_delivery_than_its_subject_is_found_by_both(evidence: Evidence, stranger: Stranger) -> None:
+    bad = evidence.signed_anew(evidence.message("m-1"), subject="made-up m-2")
+    state, said = stranger.says(bad, evidence.anchors)
+    assert (state, ours(bad, evidence.anchors).state) == ("broken", "broken"), said
+
+
+@pytest.mark.parametrize("part", ["envelope", "receipt.json", "report.json"])
+def test_a_part_left_out_and_signed_anew_is_missed_by_both(evidence: Evidence, stranger: Stranger, part: str) -> None:
+    parts = evidence.message("m-1")
+    name = the(parts, f"messages/.*/{re.escape(part)}")
+    bad = evidence.signed_anew({other: octets for other, octets in parts.items() if other != name})
+    state, said = stranger.says(bad, evidence.anchors)
+    assert (state, ours(bad, evidence.anchors).state) == ("incomplete", "incomplete"), said
+    assert name in said
+
+
+def test_another_deliverys_report_is_found_by_both(evidence: Evidence, stranger: Stranger) -> None:
+    """The bus signs it anew with the number of this delivery, and leaves everything else as it was."""
+    parts, other = evidence.message("m-1"), evidence.message("m-2")
+    number, theirs = entered(parts), entered(other)
+    document = dict(unverified(other[f"messages/{theirs}/report.json"])) | {"accepted_index": number}
+    more = {name: octets for name, octets in other.items() if name.startswith(("entries/", "consistency/"))}
+    signed = {f"messages/{number}/report.json": sign_document(document, REPORT, evidence.acts.bus.answer_key)}
+    bad = evidence.signed_anew({**more, **parts, **signed})
+    state, said = stranger.says(bad, evidence.anchors)
+    verdict = ours(bad, evidence.anchors)
+    assert (state, verdict.state) == ("broken", "broken"), said
+    assert "it is of another delivery" in said
+    told = next(one.about for one in verdict.rows if one.name == "receipts")
+    assert any("of another delivery" in line for line in told), told
 
 
 # What the anchors ask for ---------------------------------------------------------------------------------------------
@@ -343,12 +416,12 @@ def lines_of_code(path: Path) -> int:
 
 
 def test_the_script_is_sixty_lines_and_imports_nothing_of_ours(tell: Callable[[str], None]) -> None:
-    counts = {name: lines_of_code(DOCS / name) for name in ("verify_bundle.py", "by_openssl.py", "by_log.py")}
+    counts = {name: lines_of_code(DOCS / name) for name in SCRIPTS}
     assert counts["verify_bundle.py"] <= MOST_LINES
     assert max(counts.values()) <= MOST_LINES
     for name in (*counts, "verify_sender.py"):
         imported = re.findall(r"^(?:import|from) (\w+)", (DOCS / name).read_text(encoding="utf-8"), re.M)
-        assert set(imported) <= set(sys.stdlib_module_names) | {"by_openssl", "by_log"}, name
+        assert set(imported) <= set(sys.stdlib_module_names) | {name[:-3] for name in SCRIPTS}, name
     tell(f"a stranger's script: {', '.join(f'{name} {count} lines' for name, count in counts.items())}")
 
 

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -224,6 +224,8 @@ def spoilt(watched: Watched, how: str) -> bytes:
         "a line of somebody unknown": note + cosign(note, NAME, generate("EdDSA"), now()) + "\n",
         "a line under another name": note + cosign(note, "somebody.example", watched.key, now()) + "\n",
         "a broken line": note + broken,
+        "a time to come": note + cosign(note, NAME, watched.key, now() + timedelta(days=20_000)) + "\n",
+        "a time long past": note + cosign(note, NAME, watched.key, now() - timedelta(hours=1)) + "\n",
         "not UTF-8": "\udcff",
         "nothing": "",
         **{name: head + cosign(head, NAME, watched.key, now()) + "\n" for name, head in signed.items()},
@@ -238,6 +240,8 @@ def spoilt(watched: Watched, how: str) -> bytes:
         ("a line of somebody unknown", 403, "audit.witness_unknown"),
         ("a line under another name", 403, "audit.witness_unknown"),
         ("a broken line", 400, "audit.cosignature_invalid"),
+        ("a time to come", 400, "audit.cosignature_time"),
+        ("a time long past", 400, "audit.cosignature_time"),
         ("another root", 409, "audit.head_not_ours"),
         ("a size to come", 409, "audit.head_not_ours"),
         ("a size beyond numbers", 409, "audit.head_not_ours"),
@@ -253,7 +257,7 @@ def test_what_is_no_witness_of_this_log_is_refused_and_audited(
     refusal = answer.json()["refusal"]
     assert (answer.status_code, refusal["code"]) == (status, code)
     assert watched.refused() == [code]
-    assert watched.bus.attestations.cosigned(0, 1) is None
+    assert watched.bus.attestations.cosigned(0, [NAME], 1) is None
 
 
 def test_strangers_other_media_and_long_bodies_are_refused_before_they_are_read(watched: Watched) -> None:

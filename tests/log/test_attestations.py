@@ -54,7 +54,13 @@ def test_heads_are_found_by_who_signed_them_and_when_they_were_stamped(bus: Jour
         2, cosignatures(second.checkpoint + cosign(second.checkpoint, "w", key, NOW) + "\n", [known])
     )
     kept.keep_timestamp(3, b"token", NOW)
-    found = kept.cosigned(0, 1), kept.cosigned(2, 1), kept.cosigned(0, 2), kept.stamped(1), kept.last_stamped()
+    found = (
+        kept.cosigned(0, ["w"], 1),
+        kept.cosigned(2, ["w"], 1),
+        kept.cosigned(0, ["w"], 2),
+        kept.stamped(1),
+        kept.last_stamped(),
+    )
     assert [head and head.size for head in found] == [2, None, None, 3, 3]
     assert found[0] is not None
     assert [one.witness for one in cosignatures(found[0].checkpoint, [known])] == ["w"]
@@ -72,7 +78,7 @@ def test_a_head_waits_for_further_witnesses_an_hour_and_by_no_clock_that_is_wron
     def signs(name: str, size: int, at: datetime) -> None:
         head = kept.head(size)
         assert head is not None
-        take_cosignatures(head.checkpoint + cosign(head.checkpoint, name, keys[name], at) + "\n", anchors, kept)
+        take_cosignatures(head.checkpoint + cosign(head.checkpoint, name, keys[name], at) + "\n", anchors, kept, at)
 
     def waiting(now: datetime, quorum: int = 2) -> int | None:
         head = kept.waiting(["a", "b", "c"], quorum, now - hour, now + hour)
