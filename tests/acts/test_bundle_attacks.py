@@ -348,7 +348,8 @@ def test_whatever_the_manifest_says_the_verdict_is_told(office: Office, changed:
 
 
 def test_a_malformed_former_key_is_blamed_on_the_anchors(office: Office) -> None:
-    anchors = msgspec.structs.replace(office.anchors, former_log_keys=[FormerLogKey("5e", "EdDSA", 3)])
+    former = [FormerLogKey("5e", "EdDSA", 3)]
+    anchors = msgspec.structs.replace(office.anchors, former_log_keys=former, witnesses=[], timestamp_certificates=[])
     with pytest.raises(Misconfigured, match="a former one is not"):
         verify_bundle(in_memory(packed(office.bundle("m-1"))), anchors, datetime.now(UTC))
 
