@@ -41,6 +41,7 @@ from security.message import in_memory
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 from tests.acts.bundles import row, says
 from tests.acts.evidence_of_one import Evidence, packed, write_anchors
+from tests.acts.test_without_us import SCRIPTS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -301,7 +302,7 @@ def test_a_bundle_of_the_former_epoch_verifies_and_one_made_now_of_what_was_befo
         process(FEED, acts.bus)
         evidence.attest()
         both = {"former": old, "later": evidence.message("m-1"), "new": evidence.message("m-9")}
-        for script in ("verify_bundle.py", "verify_sender.py", "by_openssl.py", "by_log.py"):
+        for script in (*SCRIPTS, "verify_sender.py"):
             shutil.copy(DOCS / script, tmp_path)
         write_anchors(evidence.anchors, tmp_path / "anchors.json")
         for name, parts in both.items():
