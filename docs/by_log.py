@@ -65,13 +65,6 @@ def head(note, anchors):
     return int(size), unb64(root), by
 
 
-def without_witnesses(note):
-    """The octets of a head that are stamped: its text, the empty line, the lines of the log itself."""
-    text, _, lines = note.rpartition("\n\n")
-    own = [f"{line}\n" for line in lines.splitlines() if line.split(" ")[1] == note.partition("\n")[0]]
-    return f"{text}\n\n{''.join(own)}".encode()
-
-
 def included(leaf, index, size, proof, root):
     """Whether a leaf lies at its place in the tree of so many leaves."""
     return climb(index, size - 1, b"", sha256(b"\0", leaf), proof)[1] == root

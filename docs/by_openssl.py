@@ -66,6 +66,13 @@ def stamped(response, octets, roots):
     return openssl("ts", "-verify", "-in", "tsr", "-data", "it", "-CAfile", "roots", **files).returncode == 0
 
 
+def without_witnesses(note):
+    """The octets of a head that are stamped: its text, the empty line, the lines of the log itself."""
+    text, _, lines = note.rpartition("\n\n")
+    own = [f"{line}\n" for line in lines.splitlines() if line.split(" ")[1] == note.partition("\n")[0]]
+    return f"{text}\n\n{''.join(own)}".encode()
+
+
 def climb(fn, sn, old, new, nodes):
     """RFC 9162 2.1.3.2 and 2.1.4.2: from a leaf, or from an old root, up to the roots."""
     for node in map(bytes.fromhex, nodes):

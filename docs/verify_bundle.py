@@ -10,8 +10,8 @@ import sys
 import zipfile
 
 from by_deliveries import check_same, owed
-from by_log import continued, head, included, reported, signed, without_witnesses
-from by_openssl import check, sha256, stamped
+from by_log import continued, head, included, reported, signed
+from by_openssl import check, sha256, stamped, without_witnesses
 
 
 def under(note):

@@ -244,7 +244,7 @@ def test_what_is_erased_is_found_no_more_and_stands_nowhere_in_the_index(bus: Jo
 
 
 def test_a_journal_of_an_older_version_is_indexed_when_it_is_opened(bus: JournalFolder) -> None:
-    later = ("index_terms", "index_pieces", "index_key", "wipes", "erasures", "own_keys")
+    later = ("index_terms", "index_pieces", "index_key", "wipes", "erasures", "own_keys", "epochs")
     undone = (*(f"DROP TABLE {table}" for table in later), "DROP INDEX inbox_recalled")
     change(bus, *undone, "UPDATE alembic_version SET version_num = '0003'")
     journal = bus.open(clock())
