@@ -81,6 +81,7 @@ log = logging.getLogger("yongtong.app")
 RESTART_S: Final = 1.0
 MQTT_READY_S: Final = 10.0  # how long the doors wait for the broker before they open without it
 PARENT_LOOK_S: Final = 0.5
+PARENT: Final = "YONGTONG_PARENT"  # process by which a worker was started, and with which it ends
 EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept at a later start
 STOP_WATCH_S: Final = 2.0
 KEY_YEARS: Final = 10
@@ -892,8 +893,10 @@ class WorkerKeeper:
     def __init__(self, settings_file: str) -> None:
         self._command = [sys.executable, "-P", "-m", "exchange.cli.main", "serve", "--role", "worker"]
         self._command += ["--settings", settings_file]
+        # Told, for it could ask too late: of a parent that was killed meanwhile it is no child any more.
+        self._environment = os.environ | {PARENT: str(os.getpid())}
         self._stopped = threading.Event()
-        self._process = subprocess.Popen(self._command)
+        self._process = subprocess.Popen(self._command, env=self._environment)
         self._thread = threading.Thread(target=self._keep, name="worker keeper", daemon=True)
         self._thread.start()
 
@@ -909,7 +912,7 @@ class WorkerKeeper:
             if self._stopped.wait(RESTART_S):
                 return
             log.warning("worker.ended code=%s; starting it again", code)
-            self._process = subprocess.Popen(self._command)
+            self._process = subprocess.Popen(self._command, env=self._environment)
 
 
 def work(settings: Settings) -> None:
@@ -917,7 +920,9 @@ def work(settings: Settings) -> None:
     with ExitStack() as stack:
         limit = settings.worker.memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # a hostile workbook ends this process, not the machine
-        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent watch", daemon=True).start()
+        threading.Thread(
+            target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), name="parent watch", daemon=True
+        ).start()
         _wait_alone(state_of(settings) / "worker.lock", stack)
         bus = open_bus(settings, attended=False)
         stack.callback(bus.close)

@@ -1,5 +1,6 @@
 """What a restart may not change: what was stale or answered stays so, and a delivery keeps its receipt, bit for bit."""
 
+import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from connectors.partner import mqtt
 from security.batch import unverified
 from security.message import in_memory
 from tests.acts.bench_of_one import signed_request
-from tests.whole.real_bus import FEED, RealBus, csv, real_bus, rows
+from tests.whole.real_bus import FEED, RealBus, a_trial, csv, real_bus, rows
 from tests.whole.test_bad_input import YT, post, refusal_in, sealed
 from tests.whole.test_mqtt import IN, Client311, until
 
@@ -78,3 +79,22 @@ def test_a_bus_killed_and_started_again_refuses_what_is_stale_and_knows_what_it_
             assert said_over_mqtt(bus, by_mqtt(bus, id)) == receipt
         assert bus.kept().inbox == kept.inbox == 2
         assert bus.kept().evidence_bytes == kept.evidence_bytes
+
+
+def test_a_worker_whose_bus_is_killed_before_it_had_begun_ends_too(tmp_path: Path) -> None:
+    trial = a_trial(tmp_path)
+    trial.start()
+    trial.kill()  # its worker is still at its imports
+    until = time.monotonic() + 30
+    while any(trial.settings.source.encode() in line for line in command_lines()):
+        assert time.monotonic() < until, "an orphan goes on working on the state folder"
+        time.sleep(0.2)
+
+
+def command_lines() -> list[bytes]:
+    """Of all processes that there are now."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return found
