@@ -23,6 +23,7 @@ import numpy as np
 
 from bench.figures import Figure, alternating, figure
 from bench.servers import fresh
+from exchange.database import SqliteFile
 from exchange.entry import Detail
 from exchange.journal import Acceptance, Accepted, Entry, Journal, Sequenced
 from exchange.receipts import issue_receipts, issue_reports
@@ -43,7 +44,7 @@ def open_journal(folder: Path) -> Journal:
     """The journal of the folder, with the keys that `make_keys` left there; there is no evidence to make durable."""
     answer = SigningKey.load(folder / "answer.key", certificate_path=folder / "answer.pem")
     return Journal(
-        folder,
+        SqliteFile(folder, "journal"),
         ORIGIN,
         SigningKey.load(folder / "log.key"),
         lambda: datetime.now(UTC),

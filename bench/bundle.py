@@ -27,6 +27,7 @@ from exchange.bundle_check import verify_bundle
 from exchange.bundle_export import Sources, of_message
 from exchange.bus import Bus
 from exchange.cli.trial import ORIGIN, Trial
+from exchange.database import SqliteFile
 from exchange.intake import receive
 from security import bundle, pki
 from security.message import Delivery, in_memory
@@ -98,7 +99,7 @@ def _deliver(bus: Bus, octets: bytes) -> None:
 def _bundle(trial: Trial, bus: Bus) -> tuple[bytes, int]:
     row = bus.journal.inbox("water", "m-1")
     assert row is not None
-    with closing(Attestations(bus.folder)) as kept:
+    with closing(Attestations(SqliteFile(bus.folder, "journal"))) as kept:
         settings = trial.settings
         anchors, files = app.anchors_of(settings), app.feed_files(settings)
         parts = of_message(row, Sources(bus, kept, app.open_revocations(settings), anchors, files))

@@ -32,6 +32,7 @@ from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
 from exchange.bus import Bus
 from exchange.certificate_watch import CertificateWatch
+from exchange.database import Database, History, SqliteFile
 from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
 from exchange.entry import Detail
 from exchange.evidence import Evidence
@@ -119,7 +120,7 @@ def keyring_of(settings: Settings, *, attended: bool = True, stems: Mapping[str,
     stems: of keys that are not in force, by what their files are called
     """
     said = settings.keys
-    changed = own_keys(settings.at(settings.state.folder)).values()
+    changed = own_keys(journal_database(settings)).values()
     stems = {**{keys[-1].name: keys[-1].stem for keys in changed}, **(stems or {})}
     references = {"answer": said.answer, "log": said.log, "ca": said.ca, "tls": said.tls}
     references |= dict.fromkeys((name for name, stem in stems.items() if stem != name), "")  # changed, so in the folder
@@ -207,7 +208,7 @@ def _found(settings: Settings, state: Path, keyring: Keyring, founders: Sequence
     """The log's first entry: who holds which office, and which feeds' files count."""
     mappings = {feed.id: feed.digest for feed in _feeds(settings).values()}
     with ExitStack() as stack:
-        journal = stack.enter_context(closing(_open_journal(settings, state, keyring)))
+        journal = stack.enter_context(closing(_open_journal(settings, keyring)))
         registry = stack.enter_context(closing(Registry(state, journal, "", utc_now)))
         return registry.found(founders, mappings)
 
@@ -331,34 +332,47 @@ def open_coverage(settings: Settings, journal: Journal) -> Coverage | None:
     if not 0 < said.every_s < said.alarm_s:
         raise Misconfigured(f"{settings.source}: [timestamps] every_s must be less than alarm_s")
     rule = Rule(*(timedelta(seconds=limit) for limit in (said.alarm_s, said.pending_s, said.refused_s)))
-    return Coverage(journal, Attestations(state_of(settings)), roots, rule)
+    return Coverage(journal, Attestations(journal.database), roots, rule)
+
+
+def journal_database(settings: Settings) -> Database:
+    """Where the journal lies. Raises Misconfigured."""
+    return _database(settings, settings.state.journal, "journal")
+
+
+def _database(settings: Settings, url: str, history: History) -> Database:
+    if not url:
+        return SqliteFile(settings.at(settings.state.folder), history)
+    from exchange.postgres import PostgresSchema  # an embedded bus does not load a server's driver
+
+    return PostgresSchema(url, history)
 
 
 def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
     """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus."""
-    return _open_journal(settings, state_of(settings), keyring_of(settings), before_commit)
+    state_of(settings)
+    return _open_journal(settings, keyring_of(settings), before_commit)
 
 
-def _open_journal(
-    settings: Settings, state: Path, keyring: Keyring, before_commit: Callable[[], None] = lambda: None
-) -> Journal:
+def _open_journal(settings: Settings, keyring: Keyring, before_commit: Callable[[], None] = lambda: None) -> Journal:
     answer = _answer_key(settings, keyring)
     return Journal(
-        state,
+        journal_database(settings),
         settings.bus.origin,
         _log_key(settings, keyring),
         utc_now,
         partial(issue_receipts, key=answer),
         partial(issue_reports, key=answer),
         before_commit,
-        _former_log_key(settings, state),
+        _former_log_key(settings),
     )
 
 
-def _former_log_key(settings: Settings, state: Path) -> SigningKey | None:
+def _former_log_key(settings: Settings) -> SigningKey | None:
     """The log's former key, while the first head after it is not signed: a crash came between entry and signature."""
-    keys = own_keys(state).get("log", [])
-    if len(keys) < 2 or first_head_is_signed(state, keys[-1].first_size):
+    database = journal_database(settings)
+    keys = own_keys(database).get("log", [])
+    if len(keys) < 2 or first_head_is_signed(database, keys[-1].first_size):
         return None
     return keyring_of(settings, stems={"log": keys[-2].stem}).load("log", certificate=False)
 
@@ -367,7 +381,7 @@ def _answer_key(settings: Settings, keyring: Keyring) -> SigningKey:
     """The key of answers, receipts and reports, with its certificate; signs as the settings say, or as it was said
     when it took the place of the first."""
     key = keyring.load("answer")
-    if changed := own_keys(settings.at(settings.state.folder)).get("answer"):
+    if changed := own_keys(journal_database(settings)).get("answer"):
         _check_is(changed[-1], key.fingerprint)
         return key.signing_by(changed[-1].algorithm)
     try:
@@ -381,7 +395,7 @@ def _answer_key(settings: Settings, keyring: Keyring) -> SigningKey:
 def _log_key(settings: Settings, keyring: Keyring) -> SigningKey:
     """The key of the log's heads, of the kind that was fixed at init or when it took the place of the first."""
     key = keyring.load("log", certificate=False)
-    if changed := own_keys(settings.at(settings.state.folder)).get("log"):
+    if changed := own_keys(journal_database(settings)).get("log"):
         _check_is(changed[-1], log_key_octets(key.public_key).hex())
         return key
     if key.algorithm != settings.suites.checkpoints:
@@ -466,11 +480,11 @@ def change_key(settings: Settings, id: str, body: AnchorBody, by: Officer) -> An
             "answer": OwnKey("answer", 0, answer.fingerprint, answer.algorithm),
             "log": OwnKey("log", 0, log_key_octets(log_key.public_key).hex(), log_key.algorithm),
         }
-        former = own_keys(state).get(body.name, [of_init[body.name]])[-1]
+        former = own_keys(journal_database(settings)).get(body.name, [of_init[body.name]])[-1]
         journal = stack.enter_context(
             closing(
                 Journal(
-                    state,
+                    journal_database(settings),
                     settings.bus.origin,
                     loaded if body.name == "log" else log_key,
                     utc_now,
@@ -525,7 +539,7 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
         loaded = next_ones.load("log", certificate=False)
         _check_is(OwnKey("log", 1, body.key.key, body.key.algorithm), log_key_octets(loaded.public_key).hex())
         _check_is(OwnKey("answer", 1, body.answer.key, body.answer.algorithm), next_ones.load("answer").fingerprint)
-        with closing(_open_journal(settings, state, in_force)) as journal:
+        with closing(_open_journal(settings, in_force)) as journal:
             journal.resume()  # what is owed is signed by whoever was in force
             last = journal.head(journal.checkpoint())
         former = [
@@ -535,7 +549,7 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
         journal = stack.enter_context(
             closing(
                 Journal(
-                    state,
+                    journal_database(settings),
                     settings.bus.origin,
                     loaded,
                     utc_now,
@@ -547,7 +561,7 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
             )
         )
         registry = stack.enter_context(closing(open_registry(settings, journal)))
-        had = own_keys(state)
+        had = own_keys(journal.database)
         registry.open_epoch(id, last, _seen(settings), [key for key in former if key.name not in had], by)
         return keep_anchors(settings, registry)
 
@@ -555,7 +569,7 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
 def _seen(settings: Settings) -> Detail:
     """Up to where others have seen the log: what its thief wrote before that, they would know."""
     anchors = anchors_of(settings)
-    with closing(Attestations(state_of(settings))) as kept:
+    with closing(Attestations(journal_database(settings))) as kept:
         witnessed = kept.newest_cosigned([witness.name for witness in anchors.witnesses], anchors.quorum)
         stamped = kept.last_stamped()
     return {"witnessed": witnessed.size if witnessed else 0, "stamped": stamped.size if stamped else 0}
@@ -568,7 +582,7 @@ def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
     Raises AuditBroken where what the journal finds keys by is not what the log decided.
     """
     anchors, changes = anchors_of(settings), registry.key_changes()
-    kept = {name: [key.key for key in found][1:] for name, found in own_keys(state_of(settings)).items()}
+    kept = {name: [key.key for key in found][1:] for name, found in own_keys(registry.journal.database).items()}
     decided: dict[str, list[str]] = {}
     begun = list[tuple[int, str]]()
     for index, body in changes:
@@ -576,7 +590,7 @@ def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
             decided.setdefault(key.name, []).append(key.key)
         begun += [(index + 1, body.body.log)] if isinstance(body, EpochBegun) else []
         anchors = changed_anchors(anchors, index, body)
-    if kept != decided or epochs(state_of(settings)) != begun:
+    if kept != decided or epochs(registry.journal.database) != begun:
         raise AuditBroken("the keys that the journal names are not those that the log's decisions put in force")
     path = state_of(settings) / "anchors.json"
     if anchors != msgspec.json.decode(path.read_bytes(), type=Anchors):
@@ -651,7 +665,7 @@ def open_bus(
     said = settings.evidence
     key = _evidence_key(settings, origin)
     evidence = Evidence(state / "evidence", key, said.cipher, seal_all=said.seal == "all")
-    journal = _open_journal(settings, state, keyring, evidence.sync)
+    journal = _open_journal(settings, keyring, evidence.sync)
     feeds = _feeds(settings)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
     answer = _answer_key(settings, keyring)
@@ -681,7 +695,7 @@ def open_bus(
         on_classified=settings.feeds.on_classified,
         xml_suites=settings.suites.xml,
         anchors=anchors_of(settings),
-        attestations=Attestations(state),
+        attestations=Attestations(journal.database),
         coverage=open_coverage(settings, journal),
     )
 
@@ -778,7 +792,7 @@ def _watch_timestamps(settings: Settings, bus: Bus) -> Callable[[], None]:
     """Start having the log's heads stamped, where the settings name who does; gives what ends it."""
     if bus.coverage is None:
         return lambda: None
-    said, attestations = settings.timestamps, Attestations(bus.folder)
+    said, attestations = settings.timestamps, Attestations(bus.journal.database)
     authorities = Authorities(said.urls, timestamp_roots(settings), timedelta(seconds=said.every_s))
     watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, fetch, bus.clock)
     ended = _watching(watch.run, "timestamps")

@@ -4,17 +4,15 @@ Nothing here is believed: whoever uses a line or a token checks it again, agains
 """
 
 import re
-import sqlite3
 import threading
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from exchange.database import FAILURES, Database
 from exchange.entry import instant
-from exchange.journal_file import connect
 from security.anchors import Anchors
 from security.cosignature import Cosignature, cosignatures, note_text
 from security.errors import Refusal, Unavailable
@@ -54,7 +52,7 @@ def take_cosignatures(checkpoint: str, anchors: Anchors, kept: "Attestations", n
             raise Refusal("audit.cosignature_time", f"{one.witness}: {one.at.isoformat()}, at {now.isoformat()}")
     try:
         kept.keep_cosignatures(size, lines)
-    except sqlite3.OperationalError as problem:
+    except FAILURES as problem:
         raise Unavailable(f"cosignatures cannot be kept: {problem}") from problem
     return kept.head(size) or ours
 
@@ -66,10 +64,10 @@ def _stated_size(checkpoint: str) -> int:
 
 
 class Attestations:
-    """Of one journal, whose folder this is; each process opens its own."""
+    """Of one journal, in its database; each process opens its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self._connection, self._lock = connect(folder), threading.Lock()
+    def __init__(self, database: Database) -> None:
+        self._connection, self._lock = database.connect(), threading.Lock()
 
     def close(self) -> None:
         """Close the file."""
@@ -79,13 +77,13 @@ class Attestations:
         """Keep checked lines for the head of a size; of one witness the first stays."""
         rows = [(size, one.witness, one.line, instant(one.at)) for one in lines]
         with self._lock:
-            self._connection.executemany("INSERT OR IGNORE INTO cosignatures VALUES (?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT INTO cosignatures VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
 
     def keep_timestamp(self, size: int, response: bytes, stamped_at: datetime) -> None:
         """Keep a checked answer of a timestamp authority over the head of a size; the first stays."""
         with self._lock:
             self._connection.execute(
-                "INSERT OR IGNORE INTO timestamps VALUES (?, ?, ?)", (size, response, instant(stamped_at))
+                "INSERT INTO timestamps VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (size, response, instant(stamped_at))
             )
 
     def head(self, size: int) -> Head | None:
@@ -143,8 +141,8 @@ class Attestations:
 
     def _head(self, which: str, *values: int | str) -> Head | None:
         query = (
-            "SELECT heads.size, note, coalesce(response, ''), coalesce(stamped_at, '') FROM heads "
-            f"LEFT JOIN timestamps USING (size) WHERE note NOT NULL AND heads.size = ({which})"
+            "SELECT heads.size, note, response, coalesce(stamped_at, '') FROM heads "
+            f"LEFT JOIN timestamps USING (size) WHERE note IS NOT NULL AND heads.size = ({which})"
         )
         with self._lock:
             row = self._connection.execute(query, values).fetchone()

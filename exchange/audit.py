@@ -21,7 +21,6 @@ from exchange.decisions import DECIDES, Decided, founding_digest
 from exchange.decisions import ENTRY as DECISION
 from exchange.entry import ERASURE, RECALL, Leaf
 from exchange.evidence import is_erased
-from exchange.journal_file import NAME
 from exchange.log_stretch import (
     AT_ONCE,
     MOST_NAMED,
@@ -54,6 +53,7 @@ _OF_ERASED: Final = "SELECT idx, leaf FROM entries NATURAL JOIN details WHERE sa
 _OF_INBOX: Final = tuple(name for name in (*IN_LEAF, *IN_DETAIL) if name not in ("origin", "outcome"))
 
 # A head's checkpoint is kept together with the documents of its group: where it stands, none of them may be missing.
+NAME: Final = "journal.sqlite"
 _OWED: Final = "octets IS NULL AND (SELECT note NOT NULL FROM heads WHERE size > entry_index ORDER BY size LIMIT 1)"
 
 

@@ -5,7 +5,6 @@ order: original bytes, store, one entry with all that the journal forgets, both 
 out. A crash in between leaves a decision that is carried out again; what is gone already is passed over.
 """
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -14,6 +13,7 @@ import msgspec
 
 from exchange import log_index
 from exchange.bus import Bus
+from exchange.database import FAILURES, Cursor
 from exchange.decisions import ErasureBody, Officer
 from exchange.entry import CITY_TIME, ERASURE, Entry, InboxRow, begin_of, day_of, instant
 from exchange.evidence import is_erased
@@ -89,9 +89,9 @@ def _carried_out(decision: str, body: ErasureBody, by: Officer, bus: Bus) -> Era
         bus.journal.note(entry, partial(_forget, decision, rows, details)).result()
     durable_step("erasure.scrub:before")
     try:
-        bus.journal.scrub()
+        bus.journal.database.scrub()
         bus.store.scrub()
-    except sqlite3.OperationalError as problem:
+    except FAILURES as problem:
         raise Unavailable(f"what was erased may still stand in the files' free space: {problem}") from problem
     durable_step("erasure.carry:before")
     bus.registry.carry_out(decision, by)
@@ -143,9 +143,7 @@ def _destroy_bytes(row: InboxRow, bus: Bus) -> None:
     bus.uploads.forget(row.sender, row.message_id)
 
 
-def _forget(
-    decision: str, rows: Iterable[InboxRow], details: Sequence[int], cursor: sqlite3.Cursor, index: int
-) -> None:
+def _forget(decision: str, rows: Iterable[InboxRow], details: Sequence[int], cursor: Cursor, index: int) -> None:
     """What the journal forgets together with the entry that says so. What act two has not finished is refused."""
     for row in rows:
         # With the location goes the key that the bytes were sealed with.
@@ -159,7 +157,7 @@ def _forget(
         cursor.execute("INSERT INTO erasures VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", kept)
     for entry in details:
         cursor.execute("UPDATE details SET salt = NULL, detail = NULL WHERE idx = ?", (entry,))
-        cursor.execute("UPDATE reports SET document = x'', octets = x'' WHERE entry_index = ?", (entry,))
+        cursor.execute("UPDATE reports SET document = ?, octets = ? WHERE entry_index = ?", (b"", b"", entry))
         gone = (entry, "detail", index, decision)
         cursor.execute("INSERT INTO erasures VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", gone)
     log_index.forget(cursor, *details)

@@ -1,4 +1,4 @@
-"""Inbox and audit log in one file, `journal.sqlite`: what was accepted, in which order, under which signed head.
+"""Inbox and audit log in one database, the journal: what was accepted, in which order, under which signed head.
 
 Public face: `Journal`. One writer thread a process takes what callers hand in and commits it in groups; while one group
 waits for the disk the next one gathers, so a group is as large as the load makes it. Reading needs no turn.
@@ -7,7 +7,6 @@ waits for the disk the next one gathers, so a group is as large as the load make
 import contextlib
 import logging
 import queue
-import sqlite3
 import sys
 import threading
 import time
@@ -15,15 +14,14 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from contextlib import closing
 from datetime import datetime
 from functools import lru_cache
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
+from exchange.database import FAILURES, Cursor, Database
 from exchange.entry import (
     RECALL,
     Acceptance,
@@ -44,7 +42,6 @@ from exchange.entry import (
     instant,
     prepare_entry,
 )
-from exchange.journal_file import Turn, connect, prepare, scrub
 from exchange.log_index import Wanted, find, full_pieces, logged
 from exchange.log_owners import Owners
 from exchange.sequencer import (
@@ -84,7 +81,7 @@ class _Resume(msgspec.Struct):
 class Journal:
     """The journal of one bus, opened by one process. Each process opens its own; none is carried over a fork.
 
-    folder:         holds journal.sqlite, journal.lock and journal.queue
+    database:       the journal, of whichever engine; brought to today's schema here
     origin:         this bus's name in leaves, receipts, and the checkpoints of its log's first epoch
     log_key:        Ed25519 or SM2, signs checkpoints
     clock:          now, aware; log time follows it but never goes back
@@ -99,7 +96,7 @@ class Journal:
 
     def __init__(
         self,
-        folder: Path,
+        database: Database,
         origin: str,
         log_key: SigningKey,
         clock: Callable[[], datetime],
@@ -108,19 +105,17 @@ class Journal:
         before_commit: Callable[[], None],
         former_log_key: SigningKey | None = None,
     ) -> None:
-        self._folder = folder
+        self.database = database
         self._origin, self._log_key, self._clock = note_name(origin), log_key, clock
         self.origin, self.log_key = self._origin, log_key.public_key
         keys = tuple(key.public_key for key in (log_key, former_log_key) if key is not None)
         self.head = lru_cache(maxsize=4)(lambda text: _open_head(text, self._logs(), keys))
         self._before_commit = before_commit
         log_key_octets(log_key.public_key)  # stops the start if it is of another kind
-        turn = Turn(folder)
-        prepare(folder, turn)
-        turn.close()
-        self._sequencer = Sequencer(folder, origin, log_key, clock, issue_receipts, issue_reports, former_log_key)
+        database.prepare()
+        self._sequencer = Sequencer(database, origin, log_key, clock, issue_receipts, issue_reports, former_log_key)
         self._catch_up()
-        self._reader, self._reading = connect(folder), threading.Lock()
+        self._reader, self._reading = database.connect(), threading.Lock()
         self._queue: queue.SimpleQueue[Work | _Resume | None] = queue.SimpleQueue()
         self._staged: deque[Prepared] = deque()
         self._strangers: dict[tuple[str, str], Counter[str]] = {}
@@ -158,7 +153,7 @@ class Journal:
         self._hand_in(Arrival(prepare_entry(entry, self._origin), future, acceptance))
         return future
 
-    def note(self, entry: Entry, also: Callable[[sqlite3.Cursor, int], None] | None = None) -> "Future[Sequenced]":
+    def note(self, entry: Entry, also: Callable[[Cursor, int], None] | None = None) -> "Future[Sequenced]":
         """Append an entry; done when it is durable and under a signed head.
 
         also: changes to be made in the same transaction; gets the cursor and the entry's index. If it raises a Refusal
@@ -222,7 +217,7 @@ class Journal:
         """Index the next piece that is full; gives how many entries are indexed, 0 when there was none."""
         try:
             return self._sequencer.index()
-        except (OSError, sqlite3.Error) as problem:  # the log goes on; what is not indexed is read, and tried again
+        except (OSError, *FAILURES) as problem:  # the log goes on; what is not indexed is read, and tried again
             log.warning("journal.index_failed reason=%s", problem)
             return 0
 
@@ -405,8 +400,8 @@ class Journal:
         """Entries before a moment whose details are there and may go: no decisions, which are told from theirs, nothing
         that says what was erased, and nothing of a delivery that is not finished."""
         query = (
-            "SELECT idx FROM (SELECT idx, CAST(leaf AS TEXT) AS leaf FROM entries NATURAL JOIN details WHERE detail "
-            "NOT NULL) WHERE leaf ->> 'time' < ? AND leaf ->> 'type' NOT IN ('decision', 'erasure') "
+            "SELECT idx FROM entries NATURAL JOIN details WHERE detail IS NOT NULL "
+            "AND said(leaf, 'time') < ? AND said(leaf, 'type') NOT IN ('decision', 'erasure') "
             "AND idx NOT IN (SELECT entry_index FROM inbox WHERE status IN ('waiting', 'held') OR decision = 'recall') "
             "ORDER BY idx"
         )
@@ -415,10 +410,9 @@ class Journal:
     def details_of(self, row: InboxRow) -> list[int]:
         """Entries about a delivery whose details are there: of its acceptance, processing, recall, sealing."""
         query = (
-            "SELECT idx FROM (SELECT idx, CAST(leaf AS TEXT) AS leaf, CAST(detail AS TEXT) AS detail FROM entries "
-            "NATURAL JOIN details WHERE idx >= ? AND detail NOT NULL) WHERE detail ->> 'message_id' = ? "
-            "AND leaf ->> 'sender' = ? AND leaf ->> 'type' IN ('delivery', 'processing', 'recall', 'spill') "
-            "ORDER BY idx"
+            "SELECT idx FROM entries NATURAL JOIN details WHERE idx >= ? AND detail IS NOT NULL "
+            "AND said(detail, 'message_id') = ? AND said(leaf, 'sender') = ? "
+            "AND said(leaf, 'type') IN ('delivery', 'processing', 'recall', 'spill') ORDER BY idx"
         )
         return [index for (index,) in self._read(query, row.entry_index, row.message_id, row.sender)]
 
@@ -464,12 +458,11 @@ class Journal:
 
     def evidence_files(self) -> set[str]:
         """Files, `bureau/name`, in which the evidence of accepted deliveries lies; any other may be swept."""
-        query = "SELECT DISTINCT substr(evidence, 1, instr(evidence, ':') - 1) FROM inbox"
-        return {file for (file,) in self._read(query)}
+        return {location.partition(":")[0] for (location,) in self._read("SELECT evidence FROM inbox")}
 
     def checkpoint(self) -> str:
         """The latest signed checkpoint; empty before the first entry."""
-        query = "SELECT note FROM heads WHERE origin = ? AND note NOT NULL ORDER BY size DESC LIMIT 1"
+        query = "SELECT note FROM heads WHERE origin = ? AND note IS NOT NULL ORDER BY size DESC LIMIT 1"
         for log in reversed(self._logs()):
             for (note,) in self._read(query, log):
                 return str(note)
@@ -477,12 +470,12 @@ class Journal:
 
     def checkpoint_of(self, size: int) -> str:
         """The signed head of a size; empty where there is none."""
-        rows = self._read("SELECT note FROM heads WHERE size = ? AND note NOT NULL", size)
+        rows = self._read("SELECT note FROM heads WHERE size = ? AND note IS NOT NULL", size)
         return rows[0][0] if rows else ""
 
     def first_checkpoint_over(self, index: int) -> tuple[str, int]:
         """The smallest signed head over an entry, and its size; empty and 0 while there is none."""
-        query = "SELECT note, size FROM heads WHERE origin = ? AND size > ? AND note NOT NULL ORDER BY size LIMIT 1"
+        query = "SELECT note, size FROM heads WHERE origin = ? AND size > ? AND note IS NOT NULL ORDER BY size LIMIT 1"
         for log in self._logs():
             for note, size in self._read(query, log, index):
                 return note, size
@@ -591,8 +584,8 @@ class Journal:
 
     def every(self, type: str) -> list[LoggedEntry]:
         """All entries of a type, in order, read from the log itself: what the index leaves out is not left out here."""
-        query = f"{_SELECT_ENTRY} WHERE instr(leaf, CAST(? AS BLOB)) ORDER BY idx"
-        found = map(logged, self._read(query, f'"type":{msgspec.json.encode(type).decode()}'))
+        query = f"{_SELECT_ENTRY} WHERE instr(leaf, ?) > 0 ORDER BY idx"
+        found = map(logged, self._read(query, b'"type":' + msgspec.json.encode(type)))
         return [entry for entry in found if entry.leaf.type == type]
 
     def indexed(self) -> tuple[int, int]:
@@ -620,16 +613,6 @@ class Journal:
         page, count = self._owners.page(bureau, frozenset(certificates), also, after, limit, size)
         query = "SELECT idx, leaf, salt, detail FROM entries NATURAL JOIN details WHERE idx = ?"
         return [OwnEntry(*self._read(query, index)[0]) for index in page], count
-
-    def scrub(self) -> None:
-        """Leave nothing of what was erased in the file: it is made anew, while nobody writes. Raises
-        sqlite3.OperationalError where somebody reads it for too long."""
-        turn = Turn(self._folder)
-        try:
-            with closing(connect(self._folder)) as connection, turn:
-                scrub(connection)
-        finally:
-            turn.close()
 
     def _node(self, level: int, index: int) -> bytes:
         rows = self._read("SELECT hash FROM nodes WHERE level = ? AND idx = ?", level, index)
@@ -673,7 +656,7 @@ def _promised() -> "Future[Any]":
 
 def _said(problem: Exception) -> Exception:
     """What a caller hears: our own errors as they are; a disk's or database's as Unavailable, for it may pass."""
-    if isinstance(problem, (OSError, sqlite3.Error)):
+    if isinstance(problem, (OSError, *FAILURES)):
         said = Unavailable(f"the journal cannot be written: {problem}")
         said.__cause__ = problem
         return said

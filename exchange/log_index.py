@@ -8,20 +8,19 @@ one. Terms stand in the index as keyed hashes, and what it finds is compared wit
 Public face: `Wanted`, `find`, `index_piece`, `forget`, `rebuild`, `differing`.
 """
 
-import sqlite3
+import secrets
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from exchange.database import Cursor, Database, insert
 from exchange.entry import Detail, Leaf, LoggedEntry
-from exchange.journal_file import Turn, connect, insert
 
 PIECE: Final = 4_096  # entries
 STRANGERS: Final = "strangers"  # outcome of entries that count refusals, by code, in their detail
@@ -196,7 +195,7 @@ def _shares(things: Sequence[int], each: int) -> Iterator[Sequence[int]]:
 # Making it.
 
 
-def index_piece(cursor: sqlite3.Cursor) -> tuple[bool, int]:
+def index_piece(cursor: Cursor) -> tuple[bool, int]:
     """Index the next piece, if it is full; gives whether one was, and up to which entry the log is looked after now.
 
     Without the key, which only somebody who takes it away can bring about, nothing is indexed and all is read singly.
@@ -210,52 +209,44 @@ def index_piece(cursor: sqlite3.Cursor) -> tuple[bool, int]:
     return full, (piece + full) * PIECE
 
 
-def forget(cursor: sqlite3.Cursor, *indexes: int) -> None:
+def forget(cursor: Cursor, *indexes: int) -> None:
     """Take out of the index what the details of these entries said, once those are erased, in the same transaction."""
     for piece in sorted({index // PIECE for index in indexes}):
         if cursor.execute("SELECT 1 FROM index_pieces WHERE piece = ?", (piece,)).fetchone():
             _replace(cursor, piece)
 
 
-def rebuild(folder: Path, say: Callable[[int, int], None]) -> int:
+def rebuild(journal: Database, say: Callable[[int, int], None]) -> int:
     """Make the whole index again, while the bus may be running; gives how many entries are indexed.
 
     say: hears (entries done, entries in all)
     """
-    turn = Turn(folder)
-    try:
-        with closing(connect(folder)) as connection:
-            cursor = connection.cursor()
-            with turn:
-                _begin_anew(cursor)
-            pieces = _full_pieces(cursor)
-            for piece in pieces:
-                with turn:  # a piece at a time: whoever appends waits no longer than that
-                    cursor.execute("BEGIN IMMEDIATE")
-                    _replace(cursor, piece)
-                    cursor.execute("COMMIT")
-                say((piece + 1) * PIECE, len(pieces) * PIECE)
-    finally:
-        turn.close()
+    with closing(journal.connect()) as connection:
+        with journal.transaction(connection) as cursor:
+            _begin_anew(cursor)
+        pieces = _full_pieces(connection.cursor())
+        for piece in pieces:
+            with journal.transaction(connection) as cursor:  # a piece at a time: who appends waits no longer than that
+                _replace(cursor, piece)
+            say((piece + 1) * PIECE, len(pieces) * PIECE)
     return len(pieces) * PIECE
 
 
-def _begin_anew(cursor: sqlite3.Cursor) -> None:
+def _begin_anew(cursor: Cursor) -> None:
     """An empty index: what was in it, put in by whomever, is gone. Meanwhile a search reads all entries singly."""
-    cursor.execute("BEGIN IMMEDIATE")
     for table in ("index_pieces", "index_terms"):
         cursor.execute(f"DELETE FROM {table}")
-    cursor.execute("INSERT INTO index_key SELECT randomblob(32) WHERE NOT EXISTS (SELECT 1 FROM index_key)")
-    cursor.execute("COMMIT")
+    if not _key_of(cursor):
+        cursor.execute("INSERT INTO index_key VALUES (?)", (secrets.token_bytes(32),))
 
 
-def differing(folder: Path, say: Callable[[int, int], None], pieces: Iterable[int] | None = None) -> list[range]:
+def differing(journal: Database, say: Callable[[int, int], None], pieces: Iterable[int] | None = None) -> list[range]:
     """Entries of which the index does not say what they say: stretches; a full piece without an index is none.
 
     pieces: only these (all)
     """
     found = []
-    with closing(connect(folder)) as connection:
+    with closing(journal.connect()) as connection:
         cursor = connection.cursor()
         key, full = _key_of(cursor), _full_pieces(cursor)
         for piece in full if pieces is None else pieces:
@@ -274,22 +265,22 @@ def full_pieces(read: Read) -> tuple[int, int]:
     return size // PIECE, indexed
 
 
-def _full_pieces(cursor: sqlite3.Cursor) -> range:
+def _full_pieces(cursor: Cursor) -> range:
     return range(_size(cursor) // PIECE)
 
 
-def _size(cursor: sqlite3.Cursor) -> int:
+def _size(cursor: Cursor) -> int:
     return int(cursor.execute("SELECT coalesce(max(idx) + 1, 0) FROM entries").fetchone()[0])
 
 
-def _replace(cursor: sqlite3.Cursor, piece: int) -> None:
+def _replace(cursor: Cursor, piece: int) -> None:
     rows = _made(cursor, _key_of(cursor), piece)
     cursor.execute("DELETE FROM index_terms WHERE piece = ?", (piece,))
     insert(cursor, "index_terms", rows)
     cursor.execute("INSERT INTO index_pieces VALUES (?) ON CONFLICT DO NOTHING", (piece,))
 
 
-def _made(cursor: sqlite3.Cursor, key: bytes, piece: int) -> list[Row]:
+def _made(cursor: Cursor, key: bytes, piece: int) -> list[Row]:
     """The rows of a piece, from its entries; member by member, which is cheaper than entry by entry."""
     leaves, details, counted = [_InLeaf()] * PIECE, [_InDetail()] * PIECE, []
     query = f"{_SELECT} WHERE idx >= ? AND idx < ?"
@@ -371,5 +362,5 @@ def _key(read: Read) -> bytes:
     return bytes(next((key for (key,) in read("SELECT key FROM index_key")), b""))
 
 
-def _key_of(cursor: sqlite3.Cursor) -> bytes:
+def _key_of(cursor: Cursor) -> bytes:
     return _key(lambda query: cursor.execute(query).fetchall())

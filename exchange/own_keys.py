@@ -4,14 +4,12 @@ The entry decides; the rows only find the files. Where rows and log differ the b
 """
 
 import re
-import sqlite3
 from contextlib import closing
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from exchange.journal_file import NAME
+from exchange.database import FAILURES, Database
 from security.errors import Misconfigured
 from security.keys import Algorithm
 
@@ -45,31 +43,31 @@ def stem_of(name: Changeable, key: str) -> str:
     return f"{name}-{key[:16]}"
 
 
-def own_keys(state: Path) -> dict[str, list[OwnKey]]:
+def own_keys(journal: Database) -> dict[str, list[OwnKey]]:
     """By name, the keys in the order in which they came; none that was never changed."""
-    path, found = state / NAME, dict[str, list[OwnKey]]()
-    if not path.exists():
+    found = dict[str, list[OwnKey]]()
+    if not journal.exists():
         return found
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(journal.connect()) as connection:
         try:
             rows = connection.execute(
                 "SELECT name, first_size, key, algorithm FROM own_keys ORDER BY name, first_size"
             ).fetchall()
-        except sqlite3.OperationalError:  # of a version before; opening the journal brings it up
+        except FAILURES:  # of a version before; opening the journal brings it up
             return found
     for row in rows:
         found.setdefault(row[0], []).append(OwnKey(*row))
     return found
 
 
-def epochs(state: Path) -> list[tuple[int, str]]:
+def epochs(journal: Database) -> list[tuple[int, str]]:
     """The first size, and the log's name in checkpoints, of every epoch that was opened, oldest first."""
-    with closing(sqlite3.connect(state / NAME)) as connection:
+    with closing(journal.connect()) as connection:
         return connection.execute("SELECT first_size, log FROM epochs ORDER BY first_size").fetchall()
 
 
-def first_head_is_signed(state: Path, first_size: int) -> bool:
+def first_head_is_signed(journal: Database, first_size: int) -> bool:
     """Whether a head from this size on is signed: until then it needs the former key too."""
-    with closing(sqlite3.connect(state / NAME)) as connection:
-        query = "SELECT 1 FROM heads WHERE size >= ? AND note NOT NULL LIMIT 1"
+    with closing(journal.connect()) as connection:
+        query = "SELECT 1 FROM heads WHERE size >= ? AND note IS NOT NULL LIMIT 1"
         return connection.execute(query, (first_size,)).fetchone() is not None

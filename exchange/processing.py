@@ -1,7 +1,6 @@
 """Act two of a feed, from what waits in the inbox to the signed report. It may take its time, and may run again."""
 
 import logging
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from connectors.formats.catalogue import formats
 from exchange import claims, joining, map_area, readings, validation
 from exchange.attempts import Attempts
 from exchange.bus import Bus
+from exchange.database import FAILURES, Cursor
 from exchange.entry import CITY_TIME
 from exchange.evidence import is_erased, is_sealed
 from exchange.faults import durable_step
@@ -135,7 +135,7 @@ def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         else:
             log.critical("delivery.audit_broken feed=%s message_id=%s %s", feed.id, rows[0].message_id, problem)
             _hold(rows[0], {"code": "delivery.evidence_broken"}, feed, bus)
-    except (ExchangeError, OSError, SQLAlchemyError, sqlite3.Error):
+    except (ExchangeError, OSError, SQLAlchemyError, *FAILURES):
         raise  # nobody's content is at fault: the deliveries stay waiting, and the sweep comes back to them
     except (
         Exception
@@ -369,7 +369,7 @@ def _seal(row: InboxRow, why: Literal["spill", "recall"], feed: Feed, bus: Bus) 
         sealed = bus.evidence.reseal(row.evidence)
         bus.evidence.sync()
 
-        def moved(cursor: sqlite3.Cursor, _: int) -> None:
+        def moved(cursor: Cursor, _: int) -> None:
             cursor.execute("INSERT INTO wipes VALUES (?, ?)", (row.evidence, row.id))
             # Not over what was erased meanwhile: the copy has no key then.
             query = "UPDATE inbox SET evidence = ? WHERE id = ? AND evidence = ?"
@@ -402,7 +402,7 @@ def _carry_out_recalls(feed: Feed, bus: Bus) -> None:
         detail: dict[str, str | int] = {"message_id": row.message_id, "recall": recalled.index, "ended": ended or 0}
         entry = structs.replace(_entry(row, "carried_out", detail, feed, bus), type="recall")
 
-        def carried_out(cursor: sqlite3.Cursor, _: int, inbox_id: int = row.id) -> None:
+        def carried_out(cursor: Cursor, _: int, inbox_id: int = row.id) -> None:
             cursor.execute("UPDATE inbox SET decision = '' WHERE id = ?", (inbox_id,))
             cursor.execute("DELETE FROM wipes WHERE inbox_id = ?", (inbox_id,))
 

@@ -8,7 +8,6 @@ such an entry is ignored, and named among the troubles.
 
 import re
 import secrets
-import sqlite3
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from exchange.database import CONFLICTS, Cursor
 from exchange.decisions import (
     DECIDES,
     ENTRY,
@@ -58,7 +58,6 @@ from exchange.decisions import (
 )
 from exchange.entry import SALT_SIZE, Detail, EntryProof, InboxRow, Leaf, commitment
 from exchange.journal import Entry, Journal
-from exchange.journal_file import connect
 from exchange.own_keys import OwnKey
 from exchange.revocation import Revocations
 from security import merkle
@@ -77,7 +76,7 @@ _DECISIONS: Final = "SELECT entry_index, id, outcome FROM decisions WHERE entry_
 _VERSION: Final = "SELECT version, (SELECT max(entry_index) FROM decisions) FROM registry_version"
 _BEFORE_ALL: Final = -(2**63)
 
-Change = Callable[[sqlite3.Cursor, int], None]
+Change = Callable[[Cursor, int], None]
 
 
 def check_code(code: str) -> None:
@@ -124,7 +123,7 @@ class Registry:
     ) -> None:
         self.journal, self._clock = journal, clock
         self._revocations = revocations or Revocations(folder / "revocation")
-        self._connection, self._lock = connect(folder), threading.RLock()
+        self._connection, self._lock = journal.database.connect(), threading.RLock()
         self._begin(founding)
 
     def _begin(self, founding: str) -> None:
@@ -288,7 +287,7 @@ class Registry:
         now = self._clock()
         detail: Detail = {"proposal": proposal_of(document, first, now), "approval": approval_of(document, second, now)}
 
-        def also(cursor: sqlite3.Cursor, index: int) -> None:
+        def also(cursor: Cursor, index: int) -> None:
             cursor.executemany("INSERT INTO persons VALUES (?, ?, ?, ?)", rows)
             index_decision(document.id, "founded")(cursor, index)
 
@@ -356,7 +355,7 @@ class Registry:
         row = self._person_row(officer_name, bureau)
         self._check_holds_none(row[1])
 
-        def also(cursor: sqlite3.Cursor, _: int) -> None:
+        def also(cursor: Cursor, _: int) -> None:
             cursor.execute("INSERT INTO persons VALUES (?, ?, ?, ?) ON CONFLICT (pseudonym) DO NOTHING", row)
 
         return self._propose("person", PersonBody(row[0], _committed(row), bureau, role, public_pem), by, also)
@@ -500,7 +499,7 @@ class Registry:
             detail: Detail = {"of": id, "key": body.key, "carrying": carrying_of(document, by, self._clock())}
             return document, detail
 
-        def also(cursor: sqlite3.Cursor, index: int) -> None:
+        def also(cursor: Cursor, index: int) -> None:
             cursor.execute("INSERT INTO own_keys VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", _row(former))
             changed = OwnKey(body.name, index + 1, body.key, body.algorithm)
             cursor.execute("INSERT INTO own_keys VALUES (?, ?, ?, ?)", _row(changed))
@@ -553,7 +552,7 @@ class Registry:
             }
             return document, detail
 
-        def also(cursor: sqlite3.Cursor, index: int) -> None:
+        def also(cursor: Cursor, index: int) -> None:
             if index != last.size:
                 raise Refusal("epoch.not_next", f"{index} entries, not {last.size}")
             cursor.execute("INSERT INTO epochs VALUES (?, ?)", (index + 1, body.log))
@@ -577,7 +576,7 @@ class Registry:
         """
         actor = self.person(by.key.public_key, "system").pseudonym
 
-        def also(cursor: sqlite3.Cursor, _: int) -> None:
+        def also(cursor: Cursor, _: int) -> None:
             query = "UPDATE inbox SET status = 'waiting', decision = ? WHERE id = ? AND status = 'held'"
             if not cursor.execute(query, (decision, inbox_id)).rowcount:
                 raise Refusal("delivery.not_held", str(inbox_id))
@@ -629,7 +628,7 @@ class Registry:
             ).result()
             raise
 
-        def change(cursor: sqlite3.Cursor, index: int) -> None:
+        def change(cursor: Cursor, index: int) -> None:
             also(cursor, index)
             index_decision(document.id, outcome)(cursor, index)
 
@@ -646,7 +645,7 @@ class Registry:
         entry = Entry(type=ENTRY, outcome=outcome, actor=actor, grant=grant, trust_digest=digest, detail=detail)
         try:
             return self._audited(entry, change)
-        except sqlite3.IntegrityError as problem:  # somebody decided the same in between
+        except CONFLICTS as problem:  # somebody decided the same in between
             raise Refusal("decision.not_proposed", id) from problem
 
     def _audited(self, entry: Entry, change: Change) -> int:
@@ -773,7 +772,7 @@ class Registry:
 def index_decision(id: str, outcome: str) -> Change:
     """What goes with the entry of a decision: the row that finds it, and that every process looks again."""
 
-    def change(cursor: sqlite3.Cursor, index: int) -> None:
+    def change(cursor: Cursor, index: int) -> None:
         cursor.execute("INSERT INTO decisions VALUES (?, ?, ?)", (index, id, outcome))
         cursor.execute("UPDATE registry_version SET version = version + 1")
 

@@ -5,16 +5,15 @@ Order on disk (architecture.md): evidence durable → inbox rows, entries, nodes
 leaves either nothing, or rows whose documents `resume` issues. Used by one thread only.
 """
 
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from exchange.database import CONFLICTS, Cursor, Database, insert
 from exchange.entry import (
     Acceptance,
     Accepted,
@@ -27,7 +26,6 @@ from exchange.entry import (
     instant,
 )
 from exchange.faults import durable_step
-from exchange.journal_file import Turn, connect, insert
 from exchange.log_index import PIECE, index_piece
 from security import merkle
 from security.checkpoint import log_key_octets, sign_checkpoint
@@ -54,7 +52,7 @@ class Note(msgspec.Struct):
 
     prepared: Prepared
     future: "Future[Sequenced]"
-    also: Callable[[sqlite3.Cursor, int], None] | None = None
+    also: Callable[[Cursor, int], None] | None = None
 
 
 class Arrival(msgspec.Struct):
@@ -118,12 +116,12 @@ def inbox_row(values: tuple[Any, ...]) -> InboxRow:
 
 
 class Sequencer:
-    """Writes groups. folder, origin, log_key, clock, issue_receipts, issue_reports, former_log_key: as `Journal` has
+    """Writes groups. database, origin, log_key, clock, issue_receipts, issue_reports, former_log_key: as `Journal` has
     them."""
 
     def __init__(
         self,
-        folder: Path,
+        database: Database,
         origin: str,
         log_key: SigningKey,
         clock: Callable[[], datetime],
@@ -135,15 +133,13 @@ class Sequencer:
         self._first = former_log_key or log_key
         self._held = {log_key_octets(key.public_key).hex(): key for key in (log_key, self._first)}
         self._issue_receipts, self._issue_reports = issue_receipts, issue_reports
-        self._turn = Turn(folder)
-        self._connection = connect(folder)
+        self._database, self._connection = database, database.connect()
         self._known: _Edge | None = None
         self._indexed = 0  # entries, at least so many
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
-        self._turn.close()
 
     def place(self, works: list[Work]) -> Group:
         """Give a group its places in the log; what may not have one hears it. Raises what the disk raises."""
@@ -185,23 +181,12 @@ class Sequencer:
             full, self._indexed = index_piece(cursor)
         return self._indexed if full else 0
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
-        """Our turn, and one transaction in it: kept as a whole or not at all."""
-        with self._turn:
-            cursor = self._connection.cursor()
-            cursor.execute("BEGIN IMMEDIATE")
-            try:
-                yield cursor
-                cursor.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    cursor.execute("ROLLBACK")
-                raise
+    def _transaction(self) -> AbstractContextManager[Cursor]:
+        return self._database.transaction(self._connection)
 
     # First transaction: places.
 
-    def _sequence(self, cursor: sqlite3.Cursor, works: list[Work]) -> Group:
+    def _sequence(self, cursor: Cursor, works: list[Work]) -> Group:
         edge = self._edge(cursor)
         self._in_force(edge.size + 1)  # before anything is written that this process could not sign
         group = Group(edge.size, edge.size, max(instant(self._clock()), edge.time), edge.root)
@@ -210,7 +195,7 @@ class Sequencer:
             try:
                 if self._place(cursor, work, group):
                     self._append(work.prepared, group)
-            except (Refusal, AuditBroken, sqlite3.IntegrityError) as problem:
+            except (Refusal, AuditBroken, *CONFLICTS) as problem:
                 group.refused.append((work, problem))
         hashes = [merkle.leaf_hash(leaf) for _, leaf in group.entries]
         peaks = list(edge.peaks)
@@ -229,7 +214,7 @@ class Sequencer:
             self._known = _Edge(group.size, group.root, group.time, tuple(peaks))
         return group
 
-    def _edge(self, cursor: sqlite3.Cursor) -> _Edge:
+    def _edge(self, cursor: Cursor) -> _Edge:
         """Where the log ends now: ours, or what the other process added. Raises AuditBroken when it does not add up."""
         query = "SELECT size, root FROM heads WHERE origin = ? ORDER BY size DESC LIMIT 1"
         # An epoch's first head is written with it, so that the newest name has one.
@@ -251,7 +236,7 @@ class Sequencer:
         group.details.append((group.size, prepared.salt, prepared.detail))
         group.size += 1
 
-    def _place(self, cursor: sqlite3.Cursor, work: Work, group: Group) -> bool:
+    def _place(self, cursor: Cursor, work: Work, group: Group) -> bool:
         """Write what belongs to a work besides its entry; false when it needs no entry."""
         if isinstance(work, Arrival):
             return self._place_arrival(cursor, work, group)
@@ -262,7 +247,7 @@ class Sequencer:
         group.notes.append((work, group.size))
         return True
 
-    def _place_also(self, cursor: sqlite3.Cursor, also: Callable[[sqlite3.Cursor, int], None], index: int) -> None:
+    def _place_also(self, cursor: Cursor, also: Callable[[Cursor, int], None], index: int) -> None:
         """Changes that come with an entry; when they fail they take their own entry with them, not the group."""
         cursor.execute("SAVEPOINT also")
         try:
@@ -273,7 +258,7 @@ class Sequencer:
         finally:
             cursor.execute("RELEASE also")
 
-    def _place_arrival(self, cursor: sqlite3.Cursor, work: Arrival, group: Group) -> bool:
+    def _place_arrival(self, cursor: Cursor, work: Arrival, group: Group) -> bool:
         a = work.acceptance
         row = group.known.get((a.message_id, a.sender))
         if row is not None:
@@ -294,7 +279,7 @@ class Sequencer:
         group.next_id += 1
         return True
 
-    def _known_arrivals(self, cursor: sqlite3.Cursor, works: list[Work]) -> dict[tuple[str, str], InboxRow]:
+    def _known_arrivals(self, cursor: Cursor, works: list[Work]) -> dict[tuple[str, str], InboxRow]:
         keys = [(w.acceptance.message_id, w.acceptance.sender) for w in works if isinstance(w, Arrival)]
         if not keys:
             return {}
@@ -303,7 +288,7 @@ class Sequencer:
         rows = map(inbox_row, cursor.execute(query, [message_id for message_id, _ in keys]).fetchall())
         return {(row.message_id, row.sender): row for row in rows}
 
-    def _place_closing(self, cursor: sqlite3.Cursor, work: Closing, group: Group) -> bool:
+    def _place_closing(self, cursor: Cursor, work: Closing, group: Group) -> bool:
         found = cursor.execute("SELECT status FROM inbox WHERE id = ?", (work.inbox_id,)).fetchone()
         if found is None:
             raise AuditBroken(f"finishing delivery {work.inbox_id}, which is not in the inbox")
@@ -349,7 +334,7 @@ class Sequencer:
         for (closing, _), octets in zip(group.closings, reports, strict=True):
             closing.future.set_result(octets)
 
-    def _keep_head(self, cursor: sqlite3.Cursor, size: int, checkpoint: str) -> None:
+    def _keep_head(self, cursor: Cursor, size: int, checkpoint: str) -> None:
         query = "UPDATE heads SET note = ? WHERE origin = ? AND size = ? AND note IS NULL"
         cursor.execute(query, (checkpoint, self._log_at(size), size))
 
@@ -359,11 +344,11 @@ class Sequencer:
         owed = [(row, self._proof(row.entry_index, group)) for row in once.values()]
         return dict(zip(once, self._issue_receipts(owed), strict=True))
 
-    def _receipt(self, cursor: sqlite3.Cursor, inbox_id: int) -> bytes:
+    def _receipt(self, cursor: Cursor, inbox_id: int) -> bytes:
         octets: bytes = cursor.execute("SELECT octets FROM receipts WHERE inbox_id = ?", (inbox_id,)).fetchone()[0]
         return octets
 
-    def _keep_reports(self, cursor: sqlite3.Cursor, indexes: list[int], group: Group) -> list[bytes]:
+    def _keep_reports(self, cursor: Cursor, indexes: list[int], group: Group) -> list[bytes]:
         """The reports under these entries, signed now where they were not yet."""
         kept: dict[int, bytes | None] = {}
         owed = {}
@@ -377,7 +362,7 @@ class Sequencer:
         cursor.executemany("UPDATE reports SET octets = ? WHERE entry_index = ?", [(v, k) for k, v in signed.items()])
         return [signed.get(index) or bytes(kept[index] or b"") for index in indexes]
 
-    def _sign_heads(self, cursor: sqlite3.Cursor) -> None:
+    def _sign_heads(self, cursor: Cursor) -> None:
         """Sign the heads that a crash left unsigned; each must be the root that the tree has at its size."""
         for size, root in cursor.execute("SELECT size, root FROM heads WHERE note IS NULL ORDER BY size").fetchall():
             if merkle.root_at(self._node, size) != root:

@@ -91,10 +91,16 @@ class TimestampSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     refused_s: float = 86_400.0
 
 
-class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One folder, relative to the settings file."""
+class StateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the bus keeps what it knows.
+
+    folder:  relative to the settings file
+    journal, store: `postgresql://user@host/database`; empty: a SQLite file in the folder
+    """
 
     folder: str
+    journal: str = ""
+    store: str = ""
 
 
 class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -208,7 +214,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bus: BusSettings
     city: CitySettings
     https: HttpsSettings
-    state: Folder
+    state: StateSettings
     keys: KeySettings
     feeds: FeedSettings
     worker: WorkerSettings = WorkerSettings()

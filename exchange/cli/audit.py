@@ -193,13 +193,14 @@ def _asked(options: argparse.Namespace) -> Detail:
 
 def _rebuild(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    state = app.state_of(settings)
+    app.state_of(settings)
+    database = app.journal_database(settings)
     if not options.check:
-        log_index.rebuild(state, _progress())
+        log_index.rebuild(database, _progress())
     with closing(app.open_journal(settings)) as journal:
         full, indexed = journal.indexed()
     stretches = (
-        [(each.start, each.stop - 1) for each in log_index.differing(state, _progress())] if options.check else []
+        [(each.start, each.stop - 1) for each in log_index.differing(database, _progress())] if options.check else []
     )
     said = {
         "ok": not stretches and indexed == full,

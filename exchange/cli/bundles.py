@@ -179,7 +179,7 @@ def exporting(
         registry.note_search(officer, asked)
         for decision in opening:
             registry.carry_out(decision, officer)
-        attestations = stack.enter_context(closing(Attestations(app.state_of(settings))))
+        attestations = stack.enter_context(closing(Attestations(app.journal_database(settings))))
         anchors, mappings = app.anchors_of(settings), app.feed_files(settings)
         yield Sources(bus, attestations, app.open_revocations(settings), anchors, mappings, frozenset(opened))
 

@@ -1,14 +1,12 @@
 """Whether what is enrolled and granted is what persons in office signed: nothing put in, hidden or stale."""
 
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Final
 
+from exchange import app
 from exchange.decisions import FEWEST_SECURITY
 from exchange.doctor.check import Check, Examined, bad, good, refused
-from exchange.journal_file import NAME
 from mappings.load import load_feeds
 from security.errors import Refusal
 
@@ -98,9 +96,7 @@ def enough_can_decide(bus: Examined) -> Iterator[Check]:
 
 def database_changes_nothing_itself(bus: Examined) -> Iterator[Check]:
     """The database holds no trigger and no view: none of ours, so somebody else's."""
-    with closing(sqlite3.connect(f"file:{bus.state / NAME}?mode=ro", uri=True)) as connection:
-        query = "SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')"
-        found = [str(name) for (name,) in connection.execute(query)]
+    found = app.journal_database(bus.settings).meddling()
     for name in found:
         yield bad(
             "decisions.triggers",

@@ -10,7 +10,6 @@ import msgspec
 from exchange import app
 from exchange.doctor import certificates, decisions, place, timestamps
 from exchange.doctor.check import Check, Examined, bad, good
-from exchange.journal_file import NAME
 from exchange.settings import Settings
 
 LEAST_FREE_BYTES: Final = 1 << 30
@@ -68,8 +67,8 @@ def _opened(bus: Examined, stack: ExitStack) -> tuple[list[Check], Examined]:
     """With journal and registry open, as far as they open, or what keeps them shut."""
     name = "journal.opens"
     try:
-        if not (bus.state / NAME).exists():  # opening would make a new one, and hide that the old one is gone
-            raise FileNotFoundError(f"{bus.state / NAME}: no such file")
+        if not app.journal_database(bus.settings).exists():  # opening would make a new one, and hide the loss
+            raise FileNotFoundError(f"{bus.settings.state.journal or bus.state / 'journal.sqlite'}: not there")
         journal = app.open_journal(bus.settings)
         stack.callback(journal.close)
         bus, name = msgspec.structs.replace(bus, journal=journal), "registry.reads"

@@ -94,7 +94,7 @@ def index_agrees(bus: Examined) -> Iterator[Check]:
         return
     full, indexed = bus.journal.indexed()
     drawn = random.SystemRandom().sample(range(full), min(full, PIECES_DRAWN))
-    differing = log_index.differing(bus.state, lambda done, of: None, drawn)
+    differing = log_index.differing(bus.journal.database, lambda done, of: None, drawn)
     if indexed == full and not differing:
         yield good(
             "journal.index",

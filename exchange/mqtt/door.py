@@ -7,13 +7,13 @@ that a crash in between brings the message again and its receipt with it.
 import asyncio
 import logging
 import secrets
-import sqlite3
 from collections import deque
 from concurrent.futures import Future
 from typing import Final
 
 from connectors.transports.mqtt import Address, Arrived, Link
 from exchange.bus import Bus
+from exchange.database import FAILURES
 from exchange.intake import receive
 from exchange.mqtt.topics import DELIVERIES, answer_topic, feed_of
 from exchange.receipts import issue_refusal
@@ -111,7 +111,7 @@ class MqttDoor:
         except AuditBroken as problem:
             log.critical("door.audit_broken service=mqtt reason=%s", problem)
             return False
-        except (OSError, sqlite3.Error) as problem:  # a disk or file of ours: the message is not at fault
+        except (OSError, *FAILURES) as problem:  # a disk or file of ours: the message is not at fault
             log.warning("door.unavailable service=mqtt at=%s", places(problem))
             return False
         except Exception as problem:  # the transport's outermost loop: one bad message must not come for ever

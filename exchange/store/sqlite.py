@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 import sqlalchemy as sa
 
-from exchange.journal_file import scrub
+from exchange.database import scrub
 from exchange.migrate import upgrade
 from exchange.rights import EVERYTHING, View, in_ring
 from exchange.store import asking, ledgers, readings, withdrawing

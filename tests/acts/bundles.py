@@ -17,6 +17,7 @@ from exchange.attestations import Attestations
 from exchange.bundle_check import BundleVerdict, verify_bundle
 from exchange.bundle_export import Sources, of_message
 from exchange.bundle_parts import Row
+from exchange.database import SqliteFile
 from exchange.processing import process
 from security import bundle
 from security.anchors import Anchors
@@ -98,7 +99,7 @@ class Office:
     def __init__(self, acts: Acts, folder: Path) -> None:
         self.acts, self.authority = acts, TimestampAuthority(folder / "tsa")
         self.keys = {f"witness-{n}.example": generate("EdDSA") for n in (1, 2)}
-        self.kept = Attestations(acts.bus.folder)
+        self.kept = Attestations(SqliteFile(acts.bus.folder, "journal"))
         self.anchors = msgspec.structs.replace(
             app.anchors_of(acts.trial.settings),
             witnesses=[_witness(name, key) for name, key in self.keys.items()],

@@ -12,6 +12,7 @@ import msgspec
 from exchange import app, bundle_export
 from exchange.attestations import Attestations
 from exchange.bundle_export import Sources
+from exchange.database import SqliteFile
 from exchange.processing import process
 from security import bundle
 from security.anchors import Anchors
@@ -110,14 +111,14 @@ class Evidence:
         note, now = self.acts.bus.journal.checkpoint(), datetime.now(UTC)
         size = int(note.split("\n")[1])
         line = cosign(note, "witness.example", self.witness, now)
-        with closing(Attestations(self.acts.bus.folder)) as kept:
+        with closing(Attestations(SqliteFile(self.acts.bus.folder, "journal"))) as kept:
             kept.keep_cosignatures(size, cosignatures(f"{note}{line}\n", self.anchors.witnesses))
             kept.keep_timestamp(size, self.tsa.stamp(without_cosignatures(note).encode()), now)
 
     def exported(self, gather: Callable[[Sources], dict[str, Content]]) -> Parts:
         """The parts of a bundle."""
         settings = self.acts.trial.settings
-        with closing(Attestations(self.acts.bus.folder)) as kept:
+        with closing(Attestations(SqliteFile(self.acts.bus.folder, "journal"))) as kept:
             mappings = app.feed_files(settings)
             sources = Sources(self.acts.bus, kept, app.open_revocations(settings), self.anchors, mappings)
             return {name: part.read() for name, part in gather(sources).items()}

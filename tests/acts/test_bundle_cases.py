@@ -26,6 +26,7 @@ from exchange.bundle_parts import CITY_TIME
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER
+from exchange.database import SqliteFile
 from exchange.processing import process
 from exchange.registry import Bureau
 from exchange.uploads import Upload
@@ -64,7 +65,7 @@ def exported(acts: Acts, message_id: str, sender: str = "made-up", **more: Any) 
     settings = acts.trial.settings
     row = acts.bus.journal.inbox(sender, message_id)
     assert row is not None
-    with closing(Attestations(acts.bus.folder)) as kept:
+    with closing(Attestations(SqliteFile(acts.bus.folder, "journal"))) as kept:
         sources = Sources(
             acts.bus, kept, app.open_revocations(settings), anchors_of(acts), app.feed_files(settings), **more
         )

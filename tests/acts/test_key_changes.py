@@ -19,6 +19,7 @@ from exchange.cli.keys import follow
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
 from exchange.cli.verifying import read_anchors
+from exchange.database import SqliteFile
 from exchange.decisions import AnchorBody, Officer
 from exchange.doctor.examine import examine
 from exchange.journal import Entry, Journal
@@ -379,7 +380,16 @@ class Forgery:
         state = app.state_of(settings)
         with (
             closing(
-                Journal(state, settings.bus.origin, self.new, app.utc_now, _none, _none, lambda: None, self.former)
+                Journal(
+                    SqliteFile(state, "journal"),
+                    settings.bus.origin,
+                    self.new,
+                    app.utc_now,
+                    _none,
+                    _none,
+                    lambda: None,
+                    self.former,
+                )
             ) as journal,
             closing(app.open_registry(settings, journal)) as opened,
         ):

@@ -12,6 +12,7 @@ import msgspec
 from connectors.partner.folder import PartnerFolder
 from exchange.attestations import Attestations
 from exchange.bus import Bus, Limits
+from exchange.database import SqliteFile
 from exchange.evidence import Evidence
 from exchange.journal import Journal
 from exchange.receipts import issue_receipts, issue_reports
@@ -96,7 +97,7 @@ class TestBus:
         assert answer.certificate_der is not None
         evidence = Evidence(folder / "evidence")
         journal = Journal(
-            folder,
+            SqliteFile(folder, "journal"),
             ORIGIN,
             log,
             clock,
@@ -136,7 +137,7 @@ class TestBus:
             "clock": clock,
             "xml_suites": suites.xml,
             "anchors": self.anchors,
-            "attestations": Attestations(folder),
+            "attestations": Attestations(SqliteFile(folder, "journal")),
         }
         self.bus = Bus(**fields)
 

@@ -28,6 +28,7 @@ from connectors.partner.witness import LogWitness
 from exchange import audit
 from exchange.attestations import Attestations
 from exchange.cli import main as command_line
+from exchange.database import SqliteFile
 from exchange.entry import Entry
 from exchange.http.app import make_app
 from exchange.journal import Journal
@@ -110,10 +111,10 @@ class Watched:
         done(self.file)
         key = self.bus.answer_key
         journal = Journal(
-            self.test.folder, ORIGIN, self.test.log_key, now, partial(issue_receipts, key=key),
+            SqliteFile(self.test.folder, "journal"), ORIGIN, self.test.log_key, now, partial(issue_receipts, key=key),
             partial(issue_reports, key=key), self.bus.evidence.sync,
         )  # fmt: skip
-        kept = Attestations(self.test.folder)
+        kept = Attestations(SqliteFile(self.test.folder, "journal"))
         self.bus = msgspec.structs.replace(self.bus, journal=journal, attestations=kept)
         self.running = self._start(make_app(self.bus, self.test.folder / "spool"))
 
@@ -438,10 +439,10 @@ def test_two_copies_of_a_log_that_go_on_differently_are_found_and_proven(
     watched.exchange(lambda file: shutil.copy(file, other / file.name) and None)
     ours, serving = watched.bus, watched.running
     journal = Journal(
-        other, ORIGIN, watched.test.log_key, now, partial(issue_receipts, key=ours.answer_key),
+        SqliteFile(other, "journal"), ORIGIN, watched.test.log_key, now, partial(issue_receipts, key=ours.answer_key),
         partial(issue_reports, key=ours.answer_key), ours.evidence.sync,
     )  # fmt: skip
-    twin = msgspec.structs.replace(ours, journal=journal, attestations=Attestations(other))
+    twin = msgspec.structs.replace(ours, journal=journal, attestations=Attestations(SqliteFile(other, "journal")))
     watched.grow(2)
     sizes = [head.size for head in settled(watched)]
     watched.bus, watched.running = twin, start(make_app(twin, tmp_path / "spool"))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.audit import verify
+from exchange.database import SqliteFile
 from exchange.entry import Entry, LoggedEntry
 from exchange.journal import Journal
 from exchange.log_index import PIECE, Wanted, differing, find, forget, rebuild
@@ -180,7 +181,7 @@ def test_what_is_frequent_but_never_together_reads_only_the_tail(journal: Journa
 
 def test_a_piece_is_indexed_once_it_is_full(made: JournalFolder, journal: Journal) -> None:
     assert journal.indexed() == (3, 3)
-    assert differing(made.folder, silent) == []
+    assert differing(SqliteFile(made.folder, "journal"), silent) == []
 
 
 @pytest.mark.parametrize(
@@ -211,9 +212,9 @@ def test_an_index_taken_away_hides_nothing(bus: JournalFolder, everything: list[
 )
 def test_a_row_of_the_index_lost_or_altered_is_named_and_mended(bus: JournalFolder, statement: str) -> None:
     change(bus, statement)
-    assert differing(bus.folder, silent) == [range(PIECE, 2 * PIECE)]
-    assert rebuild(bus.folder, silent) == 3 * PIECE
-    assert differing(bus.folder, silent) == []
+    assert differing(SqliteFile(bus.folder, "journal"), silent) == [range(PIECE, 2 * PIECE)]
+    assert rebuild(SqliteFile(bus.folder, "journal"), silent) == 3 * PIECE
+    assert differing(SqliteFile(bus.folder, "journal"), silent) == []
 
 
 def test_rows_that_lead_to_other_entries_show_none_of_them(bus: JournalFolder) -> None:
@@ -240,7 +241,7 @@ def test_what_is_erased_is_found_no_more_and_stands_nowhere_in_the_index(bus: Jo
     assert journal.search(type="refusal", before=delivered.index + 1, limit=1)[0].detail is None, "found by its leaf"
     assert journal.search(message_id="m-204") == kept
     journal.close()
-    assert differing(bus.folder, silent) == []
+    assert differing(SqliteFile(bus.folder, "journal"), silent) == []
 
 
 def test_a_journal_of_an_older_version_is_indexed_when_it_is_opened(bus: JournalFolder) -> None:
@@ -261,7 +262,7 @@ def test_what_one_process_indexed_the_other_does_not_look_at_again(bus: JournalF
     first.close()
     second.close()
     assert second._sequencer._indexed == 4 * PIECE
-    assert differing(bus.folder, silent) == []
+    assert differing(SqliteFile(bus.folder, "journal"), silent) == []
 
 
 def test_nothing_of_a_detail_can_be_read_in_the_index(made: JournalFolder) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from exchange.audit import verify
-from exchange.journal_file import Turn
+from exchange.database import turn
 from tests.log.buses import JournalFolder, an_entry
 
 
@@ -53,17 +53,17 @@ def test_resuming_beside_a_process_that_works_makes_no_second_receipt(bus: Journ
 
 
 def test_who_waits_for_the_turn_gets_it_next(tmp_path: Path) -> None:
-    first, second, order = Turn(tmp_path), Turn(tmp_path), []
+    order = []
 
     def wait() -> None:
-        with second:
+        with turn(tmp_path, "journal"):
             order.append("second")
 
-    with first:
+    with turn(tmp_path, "journal"):
         waiting = threading.Thread(target=wait)
         waiting.start()
         time.sleep(0.2)
-    with first:
+    with turn(tmp_path, "journal"):
         order.append("first")
     waiting.join()
     assert order == ["second", "first"]

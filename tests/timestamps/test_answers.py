@@ -16,6 +16,7 @@ import pytest
 from connectors.transports.fetch import fetch
 from exchange import timestamp_watch
 from exchange.attestations import Attestations
+from exchange.database import SqliteFile
 from exchange.entry import Entry
 from exchange.timestamp_watch import Authorities, TimestampWatch
 from exchange.timestamping import Coverage, Rule, stamped_octets
@@ -36,7 +37,7 @@ class Stamped:
     def __init__(self, folder: Path, server: FileServer, tsa: OpensslTsa, *paths: str) -> None:
         self.bus, self.server, self.tsa, self.ahead = JournalFolder(folder), server, tsa, timedelta(0)
         self.journal = self.bus.open(self.now)
-        self.kept = Attestations(folder)
+        self.kept = Attestations(SqliteFile(folder, "journal"))
         self.coverage = Coverage(self.journal, self.kept, tsa.roots, Rule())
         urls = [server.url(path) for path in paths or ("/",)]
         self.watch = TimestampWatch(

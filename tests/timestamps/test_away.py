@@ -19,6 +19,7 @@ from connectors.partner.partner import Partner
 from connectors.transports.fetch import fetch
 from connectors.transports.mqtt import Address, Arrived
 from exchange.attestations import Attestations
+from exchange.database import SqliteFile
 from exchange.http.app import make_app
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.topics import inbound
@@ -66,8 +67,8 @@ class Days:
 
     def __init__(self, test: TestBus, server: FileServer, tsa: OpensslTsa, clock: "Clock") -> None:
         self.test, self.server, self.tsa, self.clock = test, server, tsa, clock
-        self.kept = Attestations(test.folder)
-        self.coverage = Coverage(test.bus.journal, Attestations(test.folder), tsa.roots, Rule())
+        self.kept = Attestations(SqliteFile(test.folder, "journal"))
+        self.coverage = Coverage(test.bus.journal, Attestations(SqliteFile(test.folder, "journal")), tsa.roots, Rule())
         authorities = Authorities([server.url("/")], tsa.roots, 10 * timedelta(minutes=1))
         self.watch = TimestampWatch(test.bus.journal, self.kept, self.coverage, authorities, fetch, clock)
         test.bus = msgspec.structs.replace(test.bus, coverage=self.coverage)

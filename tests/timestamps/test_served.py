@@ -13,6 +13,7 @@ import pytest
 from exchange import app
 from exchange.attestations import Attestations
 from exchange.cli.main import main
+from exchange.database import SqliteFile
 from exchange.settings import load_settings
 from exchange.timestamping import stamped_octets
 from security.anchors import Anchors
@@ -84,7 +85,7 @@ def test_serve_is_stamped_says_so_when_it_is_not_and_goes_on_when_it_is_again(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert served.push("m-1") == ""
-    with closing(Attestations(served.trial.state)) as kept:
+    with closing(Attestations(SqliteFile(served.trial.state, "journal"))) as kept:
         within(lambda: kept.stamped(0) is not None)
         head = kept.last_stamped()
     assert head is not None

@@ -18,6 +18,7 @@ import pytest
 from exchange import app
 from exchange.attestations import Attestations
 from exchange.cli.trial import Trial
+from exchange.database import SqliteFile
 from exchange.settings import load_settings
 from security.keys import der_of_pem
 from tests.whole.real_bus import LAMPS, REGISTER, a_trial
@@ -56,7 +57,7 @@ def document(trial: Trial, line: str) -> dict[str, Any]:
 
 
 def cosigned_size(trial: Trial) -> int:
-    kept = Attestations(trial.state)
+    kept = Attestations(SqliteFile(trial.state, "journal"))
     try:
         anchors = app.anchors_of(trial.settings)
         head = kept.newest_cosigned([one.name for one in anchors.witnesses], anchors.quorum)

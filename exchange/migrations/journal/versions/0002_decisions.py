@@ -11,6 +11,8 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+WHOLE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
 
 def upgrade() -> None:
     """Put the finding table in place of bureaus, certificates and grants."""
@@ -21,7 +23,7 @@ def upgrade() -> None:
     # A decision has each outcome once: two approvals at the same moment cannot both be.
     op.create_table(
         "decisions",
-        sa.Column("entry_index", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("entry_index", WHOLE, primary_key=True, autoincrement=False),
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("outcome", sa.Text, nullable=False),
         sa.UniqueConstraint("id", "outcome"),

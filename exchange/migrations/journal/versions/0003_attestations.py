@@ -8,12 +8,14 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+WHOLE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
 
 def upgrade() -> None:
     """Two tables beside the heads; nothing in them is part of the log."""
     op.create_table(
         "cosignatures",
-        sa.Column("size", sa.Integer, nullable=False),
+        sa.Column("size", WHOLE, nullable=False),
         sa.Column("witness", sa.Text, nullable=False),
         sa.Column("line", sa.Text, nullable=False),
         sa.Column("signed_at", sa.Text, nullable=False),
@@ -21,7 +23,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "timestamps",
-        sa.Column("size", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("size", WHOLE, primary_key=True, autoincrement=False),
         sa.Column("response", sa.LargeBinary, nullable=False),
         sa.Column("stamped_at", sa.Text, nullable=False),
     )

@@ -1,0 +1,247 @@
+"""A database of the bus as a schema on a PostgreSQL server: what `exchange.database` describes, for more than one
+machine.
+
+Who writes the journal holds a row of its table `turns` for the length of a transaction: that is the lease of the one
+sequencer, and the number in it the fencing token. The server takes it back from a process that says nothing for three
+seconds, stopped, cut off or half dead, and with it everything that was not yet committed.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import lru_cache
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import pq
+from psycopg.raw_cursor import RawCursor
+
+from exchange.database import Conflict, Failed, History
+from exchange.migrate import upgrade
+from security.errors import Misconfigured
+
+SILENT_S: Final = 3  # after which a turn goes to the next process
+WAIT_S: Final = 30
+STARTING: Final = 0x594F4E47  # the lock under which a schema is made or brought up
+_OPTIONS: Final = (
+    f"-c idle_in_transaction_session_timeout={SILENT_S}s -c lock_timeout={WAIT_S}s -c tcp_keepalives_idle=1 "
+    f"-c tcp_keepalives_interval=1 -c tcp_keepalives_count={SILENT_S} -c tcp_user_timeout={SILENT_S * 1000} "
+    "-c synchronous_commit=on -c timezone=UTC"
+)
+_MARK: Final = re.compile(r"'[^']*'|\?(\d*)|(?<!:):([a-z_]+)")
+
+
+class PostgresSchema:
+    """`journal` or `store` of one bus, a schema of that name on a server.
+
+    url: `postgresql://…`, as libpq takes it; it holds no password
+    """
+
+    def __init__(self, url: str, history: History) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("postgresql", "postgres") or parts.password:
+            raise Misconfigured(
+                f"{history}: write postgresql://user@host/database without a password; libpq reads it from the file "
+                "that PGPASSFILE names 口令放在 PGPASSFILE 所指的文件里"
+            )
+        self._url, self._history = url, history
+
+    def prepare(self) -> None:
+        """Bring the schema to today's tables, making it if need be; who starts at the same moment waits."""
+        engine = sa.create_engine("postgresql+psycopg://", creator=lambda: _dial(self._url, self._history))
+        try:
+            with engine.connect() as lock:
+                lock.exec_driver_sql(f"SELECT pg_advisory_lock({STARTING})")
+                lock.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {self._history}")
+                lock.commit()
+                upgrade(engine, self._history)
+                lock.exec_driver_sql(f"SELECT pg_advisory_unlock({STARTING})")
+        except (psycopg.Error, sa.exc.DBAPIError) as problem:
+            raise Failed(f"{self._history} on {urlsplit(self._url).hostname or 'the server'}: {problem}") from problem
+        finally:
+            engine.dispose()
+
+    def connect(self) -> "PostgresConnection":
+        """A new connection."""
+        return PostgresConnection(self._url, self._history)
+
+    @contextmanager
+    def transaction(self, connection: "PostgresConnection") -> Iterator["PostgresCursor"]:
+        """As `Database` has it."""
+        with connection.transaction() as cursor:
+            cursor.execute("UPDATE turns SET number = number + 1, holder = ?", (_me(),))
+            yield cursor
+
+    def scrub(self) -> None:
+        """Every table is written anew. What the server's own write-ahead log and its archive still hold is the
+        database administrator's to let expire."""
+        with closing(self.connect()) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = ?", (self._history,))
+            for (table,) in tables.fetchall():
+                connection.execute(f'VACUUM (FULL) "{table}"')
+
+    def exists(self) -> bool:
+        """Whether the schema is there."""
+        with closing(self.connect()) as connection:
+            query = "SELECT 1 FROM pg_tables WHERE schemaname = ? AND tablename = 'alembic_version'"
+            return connection.execute(query, (self._history,)).fetchone() is not None
+
+    def meddling(self) -> list[str]:
+        """Triggers, rules and views in it, of which it has none of its own."""
+        with closing(self.connect()) as connection:
+            query = (
+                "SELECT tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid WHERE c.relnamespace = "
+                "to_regnamespace(?) AND NOT tgisinternal UNION SELECT viewname FROM pg_views WHERE schemaname = ? "
+                "UNION SELECT rulename FROM pg_rules WHERE schemaname = ?"
+            )
+            found = connection.execute(query, (self._history,) * 3)
+            return [str(name) for (name,) in found]
+
+
+def _me() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _dial(url: str, schema: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        url, options=f"{_OPTIONS} -c search_path={schema},public", cursor_factory=RawCursor, connect_timeout=WAIT_S
+    )
+
+
+class PostgresConnection:
+    """A connection as SQLite's is used. One that was lost is made again at the next statement outside a transaction."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        self._url, self._schema, self._within = url, schema, False
+        self._connection = self._made()
+
+    def execute(self, query: str, values: Any = ()) -> "PostgresCursor":
+        """Do one statement."""
+        return self.cursor().execute(query, values)
+
+    def executemany(self, query: str, values: Iterable[Any]) -> "PostgresCursor":
+        """Do one statement for each of many rows of values."""
+        return self.cursor().executemany(query, values)
+
+    def cursor(self) -> "PostgresCursor":
+        """A cursor of its own."""
+        if not self._within and self._lost():
+            self._connection.close()
+            self._connection = self._made()
+        return PostgresCursor(self._connection.cursor())
+
+    @contextmanager
+    def transaction(self) -> Iterator["PostgresCursor"]:
+        """A transaction: kept as a whole or not at all. Raises Failed where the server took the turn back."""
+        cursor = self.cursor()
+        cursor.execute("BEGIN")
+        self._within = True
+        try:
+            yield cursor
+            cursor.execute("COMMIT")
+        except BaseException:
+            if not self._lost():
+                cursor.execute("ROLLBACK")
+            raise
+        finally:
+            self._within = False
+
+    def copy(self, statement: str) -> AbstractContextManager[psycopg.Copy]:
+        """Rows into a table by `COPY … FROM STDIN`."""
+        return self._connection.cursor().copy(statement)
+
+    def close(self) -> None:
+        """Give it back."""
+        self._connection.close()
+
+    def _made(self) -> psycopg.Connection[Any]:
+        try:
+            connection = _dial(self._url, self._schema)
+            connection.autocommit = True
+            return connection
+        except psycopg.Error as problem:
+            raise Failed(str(problem)) from problem
+
+    def _lost(self) -> bool:
+        """Whether the server is gone, as far as we were told: it says so, where it ends a session by itself."""
+        if self._connection.closed:
+            return True
+        try:
+            self._connection.pgconn.consume_input()
+        except psycopg.Error:
+            return True
+        return self._connection.pgconn.status != pq.ConnStatus.OK
+
+
+class PostgresCursor:
+    """A cursor that speaks the marks and raises the errors of `exchange.database`."""
+
+    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
+        self._cursor = cursor
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows the last statement changed."""
+        return self._cursor.rowcount
+
+    def execute(self, query: str, values: Any = ()) -> Self:
+        """Do one statement."""
+        text, order = _numbered(query)
+        try:
+            self._cursor.execute(text.encode(), _ordered(values, order))
+        except psycopg.Error as problem:
+            raise _ours(problem) from problem
+        return self
+
+    def executemany(self, query: str, values: Iterable[Any]) -> Self:
+        """Do one statement for each of many rows of values."""
+        text, order = _numbered(query)
+        try:
+            self._cursor.executemany(text.encode(), [_ordered(row, order) for row in values])
+        except psycopg.Error as problem:
+            raise _ours(problem) from problem
+        return self
+
+    def fetchone(self) -> Any:
+        """The next row, None after the last."""
+        return self._cursor.fetchone()
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        return self._cursor.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._cursor)
+
+
+def _ours(problem: psycopg.Error) -> Failed:
+    kind = Conflict if isinstance(problem, psycopg.IntegrityError) else Failed
+    return kind(str(problem))
+
+
+@lru_cache(maxsize=2_000)
+def _numbered(query: str) -> tuple[str, tuple[str, ...]]:
+    """The statement with `$1`, `$2` …, and the names of its values in that order; none where they had no names."""
+    names: list[str] = []
+    count = 0
+
+    def number(found: re.Match[str]) -> str:
+        nonlocal count
+        if found[0].startswith("'"):
+            return found[0]
+        if found[2]:
+            if found[2] not in names:
+                names.append(found[2])
+            return f"${names.index(found[2]) + 1}"
+        count += 1
+        return f"${found[1] or count}"
+
+    return _MARK.sub(number, query), tuple(names)
+
+
+def _ordered(values: Sequence[object] | Mapping[str, object], order: tuple[str, ...]) -> Sequence[object]:
+    return [values[name] for name in order] if isinstance(values, Mapping) else values
