@@ -24,6 +24,7 @@ Values = Sequence[object] | Mapping[str, object]
 
 BUSY_MS: Final = 30_000
 ROWS_AT_ONCE: Final = 500
+PAGES_AT_ONCE: Final = 4_096  # of a copy; between two lots writers get their turn
 
 
 class Failed(Exception):
@@ -93,6 +94,13 @@ class Database(Protocol):
     def scrub(self) -> None:
         """Leave no octet of what was overwritten, while nobody writes. Raises one of FAILURES where it is being read
         for too long."""
+
+    def export(self, folder: Path) -> Path:
+        """Write it into a folder as a SQLite file, as of one moment, while the bus goes on; gives the file. That is the
+        form in which auditors get it and backups keep it, whichever engine it comes from."""
+
+    def load(self, file: Path) -> None:
+        """Take over all that such a file holds, into an empty database that was prepared."""
 
     def exists(self) -> bool:
         """Whether it was made."""
@@ -165,6 +173,19 @@ class SqliteFile:
         """The file is made anew, and its write-ahead log is emptied into it."""
         with turn(self._folder, self._history), closing(self.connect()) as connection:
             scrub(connection)
+
+    def export(self, folder: Path) -> Path:
+        """As `Database` has it."""
+        target = SqliteFile(folder, self._history)
+        with closing(self.connect()) as ours, closing(sqlite3.connect(target.path)) as copy:
+            ours.backup(copy, pages=PAGES_AT_ONCE)
+        return target.path
+
+    def load(self, file: Path) -> None:
+        """As `Database` has it."""
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as source, closing(self.connect()) as ours:
+            source.backup(ours)
+        self.prepare()  # it may be of a version before
 
     def exists(self) -> bool:
         """Whether the file is there."""

@@ -9,9 +9,11 @@ seconds, stopped, cut off or half dead, and with it everything that was not yet 
 import os
 import re
 import socket
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -20,10 +22,11 @@ import sqlalchemy as sa
 from psycopg import pq
 from psycopg.raw_cursor import RawCursor
 
-from exchange.database import Conflict, Failed, History
+from exchange.database import Conflict, Failed, History, SqliteFile
 from exchange.migrate import upgrade
 from security.errors import Misconfigured
 
+ROWS_READ: Final = 2_000
 SILENT_S: Final = 3  # after which a turn goes to the next process
 WAIT_S: Final = 30
 STARTING: Final = 0x594F4E47  # the lock under which a schema is made or brought up
@@ -84,6 +87,30 @@ class PostgresSchema:
             for (table,) in tables.fetchall():
                 connection.execute(f'VACUUM (FULL) "{table}"')
 
+    def export(self, folder: Path) -> Path:
+        """As `Database` has it."""
+        target = SqliteFile(folder, self._history)
+        target.prepare()
+        with closing(self.connect()) as ours, closing(target.connect()) as copy, ours.snapshot():
+            copy.execute("BEGIN")
+            for table, columns in _tables(copy):
+                copy.execute(f"DELETE FROM {table}")
+                marks, names = ", ".join("?" * len(columns)), ", ".join(columns)
+                copy.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", ours.rows(table, names))
+            copy.execute("COMMIT")
+        return target.path
+
+    def load(self, file: Path) -> None:
+        """As `Database` has it."""
+        source = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+        with closing(source), closing(self.connect()) as ours, ours.transaction() as cursor:
+            for table, columns in _tables(source):
+                names = ", ".join(columns)
+                cursor.execute(f"DELETE FROM {table}")
+                with ours.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+                    for row in source.execute(f"SELECT {names} FROM {table}"):
+                        copy.write_row(row)
+
     def exists(self) -> bool:
         """Whether the schema is there."""
         with closing(self.connect()) as connection:
@@ -102,14 +129,21 @@ class PostgresSchema:
             return [str(name) for (name,) in found]
 
 
+def _tables(file: sqlite3.Connection) -> list[tuple[str, list[str]]]:
+    """The tables of a file, with their columns' names; they are the same on both engines."""
+    found = file.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('alembic_version', 'sqlite_sequence') "
+        "ORDER BY name"
+    ).fetchall()
+    return [(name, [row[1] for row in file.execute(f"PRAGMA table_info({name})")]) for (name,) in found]
+
+
 def _me() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _dial(url: str, schema: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(
-        url, options=f"{_OPTIONS} -c search_path={schema},public", cursor_factory=RawCursor, connect_timeout=WAIT_S
-    )
+    return psycopg.connect(url, options=f"{_OPTIONS} -c search_path={schema},public", connect_timeout=WAIT_S)
 
 
 class PostgresConnection:
@@ -150,9 +184,28 @@ class PostgresConnection:
         finally:
             self._within = False
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read meanwhile is as of one moment, however long it takes."""
+        self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._within = True
+        try:
+            yield
+        finally:
+            self._within = False
+            if not self._lost():
+                self.execute("ROLLBACK")
+
+    def rows(self, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+        """All rows of a table, within a snapshot, a few thousand in memory at a time."""
+        with self._connection.cursor("rows", scrollable=False) as cursor:
+            cursor.itersize = ROWS_READ
+            cursor.execute(f"SELECT {columns} FROM {table}".encode())
+            yield from cursor
+
     def copy(self, statement: str) -> AbstractContextManager[psycopg.Copy]:
         """Rows into a table by `COPY … FROM STDIN`."""
-        return self._connection.cursor().copy(statement)
+        return self._connection.cursor().copy(statement.encode())
 
     def close(self) -> None:
         """Give it back."""
@@ -161,7 +214,7 @@ class PostgresConnection:
     def _made(self) -> psycopg.Connection[Any]:
         try:
             connection = _dial(self._url, self._schema)
-            connection.autocommit = True
+            connection.autocommit, connection.cursor_factory = True, RawCursor
             return connection
         except psycopg.Error as problem:
             raise Failed(str(problem)) from problem

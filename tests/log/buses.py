@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from exchange.database import Database, SqliteFile
 from exchange.evidence import Evidence
 from exchange.journal import Acceptance, Entry, Journal
+from exchange.postgres import PostgresSchema
 from exchange.receipts import issue_receipts, issue_reports
 from security import pki
 from security.anchors import Anchors
@@ -48,9 +51,22 @@ class JournalFolder:
         (self.folder / "answer.pem").write_bytes(pki.pem_of(der))
         (self.folder / "log.key").write_bytes(generate(heads).pem())
 
+    @property
+    def database(self) -> Database:
+        """Where its journal lies: in the folder, or where the file `database.url` in it says."""
+        url = self.folder / "database.url"
+        return PostgresSchema(url.read_text(), "journal") if url.exists() else SqliteFile(self.folder, "journal")
+
+    def readable(self) -> Path:
+        """Its journal as an auditor gets it."""
+        if isinstance(self.database, SqliteFile):
+            return self.folder
+        copy = Path(tempfile.mkdtemp(dir=self.folder))
+        return self.database.export(copy)
+
     def open(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Journal:
         return Journal(
-            self.folder,
+            self.database,
             ORIGIN,
             self.log_key,
             clock,

@@ -9,7 +9,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from exchange.attestations import Attestations, take_cosignatures
-from exchange.database import SqliteFile
 from exchange.entry import Entry
 from security.anchors import Anchors
 from security.cosignature import Witness, cosign, cosignatures, note_text, without_cosignatures
@@ -47,7 +46,7 @@ def test_heads_are_found_by_who_signed_them_and_when_they_were_stamped(bus: Jour
     journal = bus.open()
     for _ in range(3):
         journal.note(Entry(type="read", outcome="answered")).result()
-    kept, key = Attestations(SqliteFile(bus.folder, "journal")), generate("EdDSA")
+    kept, key = Attestations(bus.database), generate("EdDSA")
     known = witness("w", key)
     second = kept.head(2)
     assert second is not None
@@ -72,7 +71,7 @@ def test_a_head_waits_for_further_witnesses_an_hour_and_by_no_clock_that_is_wron
     journal = bus.open()
     for _ in range(3):
         journal.note(Entry(type="read", outcome="answered")).result()
-    kept, hour = Attestations(SqliteFile(bus.folder, "journal")), timedelta(hours=1)
+    kept, hour = Attestations(bus.database), timedelta(hours=1)
     keys = {name: generate("EdDSA") for name in ("a", "b", "c")}
     known = [witness(name, key) for name, key in keys.items()]
 

@@ -75,7 +75,7 @@ def named(verdict: AuditVerdict) -> set[int | None]:
 
 
 def test_a_whole_log_is_found_whole(whole: JournalFolder) -> None:
-    verdict = verify(whole.folder, whole.anchors)
+    verdict = verify(whole.readable(), whole.anchors)
     assert verdict.problems == []
     assert verdict.ok
     assert (verdict.entries, verdict.signed, verdict.receipts, verdict.reports) == (28, 28, 7, 6)
@@ -187,7 +187,7 @@ def test_unsigned_entries_are_said_and_are_no_fault(whole: JournalFolder, tmp_pa
 
 def test_a_log_of_another_key_or_origin_is_not_ours(whole: JournalFolder, tmp_path: Path) -> None:
     other = JournalFolder(tmp_path).anchors
-    assert not verify(whole.folder, other).ok
+    assert not verify(whole.readable(), other).ok
 
 
 @settings(max_examples=150)
@@ -266,9 +266,9 @@ def test_a_long_log_read_by_several_processes_is_found_as_one_process_finds_it(
 
 def test_a_process_that_ended_early_is_no_pass(long: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "LONG", 1_000)
-    assert verify(long.folder, long.anchors).ok
+    assert verify(long.readable(), long.anchors).ok
     monkeypatch.setattr(audit.sys, "executable", "/bin/false")
-    assert not verify(long.folder, long.anchors).ok
+    assert not verify(long.readable(), long.anchors).ok
 
 
 def test_a_package_in_the_folder_where_one_stands_is_not_run(
@@ -300,8 +300,8 @@ def test_no_child_of_ours_looks_for_our_code_where_it_stands() -> None:
 def test_a_running_bus_can_be_verified(bus: JournalFolder) -> None:
     journal = bus.open()
     futures = [journal.note(an_entry()) for _ in range(3_000)]
-    assert verify(bus.folder, bus.anchors).problems == []
+    assert verify(bus.readable(), bus.anchors).problems == []
     for future in futures:
         future.result(30)
     journal.close()
-    assert verify(bus.folder, bus.anchors).entries == 3_000
+    assert verify(bus.readable(), bus.anchors).entries == 3_000

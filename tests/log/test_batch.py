@@ -229,7 +229,7 @@ def test_what_comes_together_is_signed_together_and_audit_reads_both_forms(bus: 
     for row, receipt in zip(rows, receipts, strict=True):
         held = verify_receipt(receipt, bus.anchors)
         assert (held.index, held.document["message_id"]) == (row.entry_index, row.message_id)
-    verdict = verify(bus.folder, bus.anchors)
+    verdict = verify(bus.readable(), bus.anchors)
     assert (verdict.problems, verdict.receipts, verdict.reports) == ([], 60, 3)
 
 
@@ -248,7 +248,7 @@ def test_what_a_crash_left_unsigned_is_signed_together_and_then_never_again(
             with pytest.raises(ExchangeError):
                 future.result(10)
         journal.close()
-    assert verify(bus.folder, bus.anchors).receipts == 0
+    assert verify(bus.readable(), bus.anchors).receipts == 0
     journal = bus.open()
     known = [number for number in range(7) if journal.inbox("water", f"m-{number}")]
     assert len(known) > 0
@@ -261,7 +261,7 @@ def test_what_a_crash_left_unsigned_is_signed_together_and_then_never_again(
     ]
     assert [journal.receipt("water", f"m-{number}") for number in known] == receipts
     journal.close()
-    assert verify(bus.folder, bus.anchors).ok
+    assert verify(bus.readable(), bus.anchors).ok
 
 
 # Strangers' readers: OpenSSL alone, node, PHP.

@@ -79,7 +79,7 @@ def nothing_or_one_receipt(bus: JournalFolder, step: str, side: str, count: int,
         assert bus.evidence.read(accepted.inbox.evidence).read() == b"row %d" % number
     assert journal.resume() == 0
     journal.close()
-    verdict = verify(bus.folder, bus.anchors)
+    verdict = verify(bus.readable(), bus.anchors)
     assert verdict.problems == []
     assert (verdict.entries, verdict.receipts, verdict.reports) == (2 * COUNT, COUNT, COUNT)
     assert verdict.signed == verdict.entries
@@ -87,7 +87,7 @@ def nothing_or_one_receipt(bus: JournalFolder, step: str, side: str, count: int,
 
 def test_resume_signs_heads_that_a_crash_left(bus: JournalFolder) -> None:
     killed(bus, "journal.sign:before:1")
-    left = verify(bus.folder, bus.anchors)
+    left = verify(bus.readable(), bus.anchors)
     assert (left.ok, left.entries, left.signed, left.receipts) == (True, 1, 0, 0)
     journal = bus.open()
     assert journal.checkpoint() == ""
@@ -95,4 +95,4 @@ def test_resume_signs_heads_that_a_crash_left(bus: JournalFolder) -> None:
     assert journal.checkpoint() != ""
     assert journal.resume() == 0
     journal.close()
-    assert verify(bus.folder, bus.anchors).signed == 1
+    assert verify(bus.readable(), bus.anchors).signed == 1

@@ -1,7 +1,7 @@
 """Searching finds what a plain reading of the log finds, by whatever is asked for, and says so when its index lies."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.audit import verify
-from exchange.database import SqliteFile
+from exchange.database import Cursor
 from exchange.entry import Entry, LoggedEntry
 from exchange.journal import Journal
 from exchange.log_index import PIECE, Wanted, differing, find, forget, rebuild
@@ -83,7 +83,7 @@ def everything(journal: Journal) -> list[LoggedEntry]:
 
 
 def change(bus: JournalFolder, *statements: str) -> None:
-    with sqlite3.connect(bus.folder / "journal.sqlite") as connection:
+    with closing(bus.database.connect()) as connection:
         for statement in statements:
             connection.execute(statement)
     connection.close()
@@ -181,7 +181,7 @@ def test_what_is_frequent_but_never_together_reads_only_the_tail(journal: Journa
 
 def test_a_piece_is_indexed_once_it_is_full(made: JournalFolder, journal: Journal) -> None:
     assert journal.indexed() == (3, 3)
-    assert differing(SqliteFile(made.folder, "journal"), silent) == []
+    assert differing(made.database, silent) == []
 
 
 @pytest.mark.parametrize(
@@ -212,9 +212,9 @@ def test_an_index_taken_away_hides_nothing(bus: JournalFolder, everything: list[
 )
 def test_a_row_of_the_index_lost_or_altered_is_named_and_mended(bus: JournalFolder, statement: str) -> None:
     change(bus, statement)
-    assert differing(SqliteFile(bus.folder, "journal"), silent) == [range(PIECE, 2 * PIECE)]
-    assert rebuild(SqliteFile(bus.folder, "journal"), silent) == 3 * PIECE
-    assert differing(SqliteFile(bus.folder, "journal"), silent) == []
+    assert differing(bus.database, silent) == [range(PIECE, 2 * PIECE)]
+    assert rebuild(bus.database, silent) == 3 * PIECE
+    assert differing(bus.database, silent) == []
 
 
 def test_rows_that_lead_to_other_entries_show_none_of_them(bus: JournalFolder) -> None:
@@ -229,7 +229,7 @@ def test_what_is_erased_is_found_no_more_and_stands_nowhere_in_the_index(bus: Jo
     (delivered,) = journal.search(message_id="m-9993")
     kept = journal.search(message_id="m-204")
 
-    def erase(cursor: sqlite3.Cursor, _: int) -> None:
+    def erase(cursor: Cursor, _: int) -> None:
         cursor.execute("UPDATE details SET salt = NULL, detail = NULL WHERE idx = ?", (delivered.index,))
         forget(cursor, delivered.index)
 
@@ -241,7 +241,7 @@ def test_what_is_erased_is_found_no_more_and_stands_nowhere_in_the_index(bus: Jo
     assert journal.search(type="refusal", before=delivered.index + 1, limit=1)[0].detail is None, "found by its leaf"
     assert journal.search(message_id="m-204") == kept
     journal.close()
-    assert differing(SqliteFile(bus.folder, "journal"), silent) == []
+    assert differing(bus.database, silent) == []
 
 
 def test_a_journal_of_an_older_version_is_indexed_when_it_is_opened(bus: JournalFolder) -> None:
@@ -262,11 +262,11 @@ def test_what_one_process_indexed_the_other_does_not_look_at_again(bus: JournalF
     first.close()
     second.close()
     assert second._sequencer._indexed == 4 * PIECE
-    assert differing(SqliteFile(bus.folder, "journal"), silent) == []
+    assert differing(bus.database, silent) == []
 
 
 def test_nothing_of_a_detail_can_be_read_in_the_index(made: JournalFolder) -> None:
-    with sqlite3.connect(made.folder / "journal.sqlite") as connection:
+    with closing(made.database.connect()) as connection:
         rows = connection.execute("SELECT typeof(term), max(length(entries)) FROM index_terms GROUP BY 1").fetchall()
     connection.close()
     assert rows == [("integer", 512)], "hashes of 64 bits under a key, and places"
@@ -278,4 +278,4 @@ def test_the_log_goes_on_and_holds_without_its_index(bus: JournalFolder) -> None
     for future in [journal.note(an_entry()) for _ in range(PIECE)]:
         future.result(60)
     journal.close()
-    assert verify(bus.folder, bus.anchors).ok
+    assert verify(bus.readable(), bus.anchors).ok

@@ -1,6 +1,5 @@
 """What is enrolled and granted: decisions of two persons in office, told again from the log by every process."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ import msgspec
 import pytest
 
 from exchange.audit import verify
+from exchange.database import Cursor
 from exchange.decisions import APPROVAL, PROPOSAL, Document, ErasureBody, Officer, Role, approval_of, proposal_of
 from exchange.journal import Entry, Journal
 from exchange.registry import Bureau, Registry
@@ -75,7 +75,7 @@ class Office:
     def entered(self, outcome: str, id: str, **detail: str) -> None:
         """An entry that the operator's own program was made to write, without asking the registry."""
 
-        def also(cursor: sqlite3.Cursor, index: int) -> None:
+        def also(cursor: Cursor, index: int) -> None:
             cursor.execute("INSERT INTO decisions VALUES (?, ?, ?)", (index, id, outcome))
             cursor.execute("UPDATE registry_version SET version = version + 1")
 
@@ -83,10 +83,9 @@ class Office:
 
     def sql(self, statement: str, *values: object) -> None:
         """What somebody with the database's password does."""
-        with closing(sqlite3.connect(self.bus.folder / "journal.sqlite")) as connection:
+        with closing(self.bus.database.connect()) as connection:
             connection.execute(statement, values)
             connection.execute("UPDATE registry_version SET version = version + 1")
-            connection.commit()
 
     def codes(self) -> list[str]:
         return [trouble.code for trouble in self.registry.troubles()]
@@ -108,7 +107,7 @@ def sound(office: Office) -> Iterator[Office]:
     """An office at whose end nothing is wrong, neither in the log nor in what stands."""
     yield office
     assert office.registry.troubles() == []
-    assert verify(office.bus.folder, office.bus.anchors).problems == []
+    assert verify(office.bus.readable(), office.bus.anchors).problems == []
 
 
 def refused(code: str, act: Callable[[], object]) -> None:
@@ -310,7 +309,7 @@ def test_a_grant_written_into_the_database_is_ignored_and_named(office: Office) 
     office.sql("DELETE FROM decisions WHERE entry_index = 10000")
     office.sql("INSERT INTO decisions VALUES (?, ?, ?)", index + 1, "g-forged", "approved")
     assert office.registry.grants("water") == ()
-    problems = verify(office.bus.folder, office.bus.anchors).problems
+    problems = verify(office.bus.readable(), office.bus.anchors).problems
     assert any("no entry bears out" in problem.what for problem in problems)
 
 
@@ -328,7 +327,7 @@ def test_an_entry_written_into_the_database_with_its_leaf_and_detail_decides_not
     again = office.again()
     assert again.grants("water") == ()
     again.close()
-    assert not verify(office.bus.folder, office.bus.anchors).ok
+    assert not verify(office.bus.readable(), office.bus.anchors).ok
 
 
 def test_a_revocation_hidden_from_the_table_is_found_by_whoever_reads_the_log(office: Office) -> None:
@@ -336,7 +335,7 @@ def test_a_revocation_hidden_from_the_table_is_found_by_whoever_reads_the_log(of
     office.registry.approve(office.proposed(), HAN)
     office.registry.revoke_grant(office.registry.grants("water")[0].id, LI)
     office.sql("DELETE FROM decisions WHERE outcome = 'revoked'")
-    problems = verify(office.bus.folder, office.bus.anchors).problems
+    problems = verify(office.bus.readable(), office.bus.anchors).problems
     assert [problem.what for problem in problems] == ["the decision is missing from its table"]
 
 
@@ -569,7 +568,7 @@ def test_a_version_that_somebody_froze_hides_no_revocation(office: Office) -> No
     office.registry.revoke_grant(grant.id, LI)
     assert running.grants("water") == ()
     running.close()
-    assert [p.what for p in verify(office.bus.folder, office.bus.anchors).problems if "changes itself" in p.what]
+    assert [p.what for p in verify(office.bus.readable(), office.bus.anchors).problems if "changes itself" in p.what]
 
 
 def test_a_head_that_somebody_keeps_unsigned_holds_up_no_revocation(office: Office) -> None:
@@ -588,12 +587,12 @@ def test_a_head_that_somebody_keeps_unsigned_holds_up_no_revocation(office: Offi
 def test_a_decision_counts_as_soon_as_its_head_is_signed_whoever_looked_just_before(office: Office) -> None:
     office.enrolled()
     office.registry.approve(office.proposed(), HAN)
-    with closing(sqlite3.connect(office.bus.folder / "journal.sqlite")) as connection, connection:
+    with closing(office.bus.database.connect()) as connection:
         size, note = connection.execute("SELECT size, note FROM heads ORDER BY size DESC LIMIT 1").fetchone()
         connection.execute("UPDATE heads SET note = NULL WHERE size = ?", (size,))
     looked_before = office.again()
     assert looked_before.grants("water") == ()
-    with closing(sqlite3.connect(office.bus.folder / "journal.sqlite")) as connection, connection:
+    with closing(office.bus.database.connect()) as connection:
         connection.execute("UPDATE heads SET note = ? WHERE size = ?", (note, size))
     assert len(looked_before.grants("water")) == 1
     looked_before.close()
@@ -636,7 +635,7 @@ def test_a_revocation_whose_detail_somebody_took_away_leaves_nothing_in_force(
         with pytest.raises(AuditBroken, match=f"entry {revoked.index}, by which somebody decided"):
             again.grants("water")
     again.close()
-    assert not verify(office.bus.folder, office.bus.anchors).ok
+    assert not verify(office.bus.readable(), office.bus.anchors).ok
 
 
 def test_a_revocation_said_to_be_something_else_in_the_table_acts_all_the_same(office: Office) -> None:

@@ -26,7 +26,7 @@ def test_two_processes_append_at_once_and_the_whole_tree_holds(bus: JournalFolde
     # 20 deliveries came to two processes; each has one receipt.
     assert len(receipts) == 160
     assert all(len(octets) == 1 for octets in receipts.values())
-    verdict = verify(bus.folder, bus.anchors)
+    verdict = verify(bus.readable(), bus.anchors)
     assert verdict.problems == []
     assert (verdict.entries, verdict.receipts, verdict.reports) == (320, 160, 160)
     assert verdict.signed == 320
@@ -49,7 +49,7 @@ def test_resuming_beside_a_process_that_works_makes_no_second_receipt(bus: Journ
         assert kept is None or kept.decode() == document["receipt"]
     journal.close()
     process.stdout.close()
-    assert verify(bus.folder, bus.anchors).problems == []
+    assert verify(bus.readable(), bus.anchors).problems == []
 
 
 def test_who_waits_for_the_turn_gets_it_next(tmp_path: Path) -> None:
@@ -76,4 +76,4 @@ def test_entries_of_the_other_process_are_built_upon(bus: JournalFolder) -> None
     assert one.checkpoint() == other.checkpoint()
     one.close()
     other.close()
-    assert verify(bus.folder, bus.anchors).ok
+    assert verify(bus.readable(), bus.anchors).ok

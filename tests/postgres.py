@@ -1,0 +1,108 @@
+"""A PostgreSQL server of the tests' own, on a free port, from Debian's binaries; it may be killed and started again."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+_FASTER = {"autovacuum": "off", "shared_buffers": "64MB", "max_connections": "200", "listen_addresses": "127.0.0.1"}
+
+
+def _binaries() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not found:
+        pytest.skip("server:postgresql (make servers)")
+    return found[-1].parent
+
+
+class PostgresServer:
+    """One server with its data in a folder. The programs refuse to run as root, so root runs them as `postgres`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._bin, self._data, self._made = _binaries(), folder / "data", 0
+        self._user = "postgres" if os.geteuid() == 0 else None
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._user:
+            for parent in folder.parents:  # the way there, through pytest's private folders
+                if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+                    parent.chmod(parent.stat().st_mode | 0o011)
+            shutil.chown(folder, self._user)
+        self._run("initdb", "-D", str(self._data), "-U", "yongtong", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start, and return once it answers."""
+        said = [f"-c{name}={value}" for name, value in _FASTER.items()]
+        command = [
+            str(self._bin / "postgres"),
+            "-D",
+            str(self._data),
+            "-p",
+            str(self.port),
+            "-k",
+            str(self._data),
+            *said,
+        ]
+        self._process = subprocess.Popen(
+            command, user=self._user, stdout=subprocess.DEVNULL, stderr=(self._data.parent / "log").open("ab")
+        )
+        until = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+                return
+            except psycopg.OperationalError:
+                assert self._process.poll() is None, (self._data.parent / "log").read_text()[-2000:]
+                assert time.monotonic() < until, "the server does not answer"
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """As by a power cut: the server and all its children at once."""
+        assert self._process is not None
+        children = subprocess.run(
+            ["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True
+        ).stdout.split()
+        for process in (self._process.pid, *map(int, children)):
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self._process.wait()
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """At once, keeping nothing in order."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(20)
+
+    def database(self) -> str:
+        """A new and empty database; gives its URL."""
+        self._made += 1
+        name = f"bus{self._made}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")  # type: ignore[arg-type]
+        return self.url(name)
+
+    def url(self, database: str) -> str:
+        """How a database of this server is named in settings."""
+        return f"postgresql://yongtong@127.0.0.1:{self.port}/{database}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self._bin / program), *arguments],
+            user=self._user,
+            check=True,
+            capture_output=True,
+            cwd=self._data.parent,
+        )
