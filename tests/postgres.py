@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,16 +23,14 @@ def _binaries() -> Path:
 
 
 class PostgresServer:
-    """One server with its data in a folder. The programs refuse to run as root, so root runs them as `postgres`."""
+    """One server with its data in a folder of its own. The programs refuse to run as root, so root runs them as
+    `postgres`, to whom pytest's private folders are closed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._bin, self._data, self._made = _binaries(), folder / "data", 0
+    def __init__(self) -> None:
+        self._bin, folder = _binaries(), Path(tempfile.mkdtemp(prefix="yongtong-postgres-"))
+        self._data, self._made = folder / "data", 0
         self._user = "postgres" if os.geteuid() == 0 else None
-        folder.mkdir(parents=True, exist_ok=True)
         if self._user:
-            for parent in folder.parents:  # the way there, through pytest's private folders
-                if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
             shutil.chown(folder, self._user)
         self._run("initdb", "-D", str(self._data), "-U", "yongtong", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
         with socket.socket() as free:
@@ -81,10 +80,11 @@ class PostgresServer:
         (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """At once, keeping nothing in order."""
+        """At once, for good, and take its folder away."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(20)
+        shutil.rmtree(self._data.parent)
 
     def database(self) -> str:
         """A new and empty database; gives its URL."""
