@@ -12,9 +12,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -339,6 +340,18 @@ def open_coverage(settings: Settings, journal: Journal) -> Coverage | None:
 def journal_database(settings: Settings) -> Database:
     """Where the journal lies. Raises Misconfigured."""
     return _database(settings, settings.state.journal, "journal")
+
+
+@contextmanager
+def readable_journal(settings: Settings) -> Iterator[Path]:
+    """The journal as the audit's verifier reads it: the file itself, or, of one on a server, a copy for the while."""
+    state_of(settings)
+    database = journal_database(settings)
+    if isinstance(database, SqliteFile):
+        yield database.path
+        return
+    with tempfile.TemporaryDirectory(prefix="yongtong-audit-") as folder:
+        yield database.export(Path(folder))
 
 
 def _database(settings: Settings, url: str, history: History) -> Database:
