@@ -383,20 +383,20 @@ def _collection(areas: dict[str, tuple[float, float, float, float]]) -> dict[str
 
 
 def memory_mb(trial: Trial) -> float:
-    """Resident memory of a node's processes together, MB."""
+    """Memory of a node's processes together, MB; of what several processes share, each one's part (Pss)."""
     children = Path(f"/proc/{trial.process_id}/task").glob("*/children")
     processes = {trial.process_id, *(int(one) for path in children for one in path.read_text().split())}
-    pages = 0.0
+    kib = 0
     for process in processes:
         with contextlib.suppress(OSError):
-            status = Path(f"/proc/{process}/status").read_text()
-            pages += int(status.partition("VmRSS:")[2].split()[0])
-    return pages / 1000
+            said = Path(f"/proc/{process}/smaps_rollup").read_text()
+            kib += int(said.partition("Pss:")[2].split()[0])
+    return kib / 1000
 
 
 class DistrictRun(msgspec.Struct, frozen=True):
     """How one district came through. components: at its own node, of which the city has each once; receipts: followed
-    from the city's answers to the bureau; cut: whether it was cut off; memory_mb: of its processes, resident."""
+    from the city's answers to the bureau; cut: whether it was cut off; memory_mb: of its processes."""
 
     division: str
     components: int

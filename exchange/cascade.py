@@ -13,6 +13,7 @@ import csv
 import fcntl
 import io
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from security.message import Content, Grant, Principal, in_memory
 STATE: Final = "cascade-up.json"
 VIEW: Final = "cascade"
 CONTENT_TYPE: Final = "text/csv"
-LONGEST_WAIT_S: Final = 60.0  # between two tries while the city is away
+LONGEST_WAIT_S: Final = 60.0  # between two tries while the city is away, or eight looks, if those are shorter
 COLUMNS: Final = (
     "内部编号", "部件标识码", "小类代码", "经度", "纬度", "名称", "状态", "主管部门代码", "主管部门",
     "权属单位代码", "权属单位", "养护单位代码", "养护单位", "已注销", "来源",
@@ -108,15 +109,16 @@ class Cascade:
 
     def run(self, stop: threading.Event, every_s: float) -> None:
         """Send what there is, at the pace that was agreed, and look again on a rhythm, until told to stop."""
-        wait_s = every_s
+        wait_s, longest_s = every_s, max(every_s, min(LONGEST_WAIT_S, 8 * every_s))
         while not stop.is_set():
             try:
-                pause = 1 / self._said.per_s if self.send() is not None else every_s
-                wait_s = pause
+                wait_s = 1 / self._said.per_s if self.send() is not None else every_s
             except ExchangeError as problem:  # the city is away, or refuses: nothing is lost, it is tried again
-                wait_s = min(LONGEST_WAIT_S, max(every_s, wait_s) * 2)
+                # Not all districts at one moment, when the line is back.
+                wait_s = min(longest_s, max(every_s, wait_s) * (1.5 + secrets.randbelow(1000) / 1000))
                 log.warning("cascade.not_sent reason=%s again_s=%.1f", _words(problem), wait_s)
             except Exception as problem:  # the outermost loop: what trips one turn must not end all later ones
+                wait_s = longest_s
                 log.error("cascade.failed at=%s", places(problem))
             stop.wait(wait_s)
 
