@@ -68,6 +68,7 @@ authority_name = { from = "权属单位" }
 removed = { from = "已拆除", parse = "yes_no" }
 """
 CLASSES: Final = ("0101", "0102", "0113", "0118")
+RESULT: Final = Path(__file__).parent / "cascade.json"
 EVERY_S, PER_S = 0.5, 4.0
 RECORDS: Final = 50  # components a delivery that goes up
 PATIENCE_S: Final = 180.0
@@ -500,11 +501,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: python -m bench.cascade --districts 10")
     parser.add_argument("--districts", type=int, default=10, choices=range(1, len(DIVISIONS) + 1), metavar="N")
     parser.add_argument("--records", type=int, default=100, help="components that each begins with (100)")
+    parser.add_argument("--keep", action="store_true", help=f"write {RESULT.name}, the last result that is committed")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, Simulation(Path(folder), options.districts) as simulation:
         came_to = run(simulation, options.records, began_s)
+    if options.keep:
+        RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(came_to)) + b"\n")
     if options.json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(came_to)).decode() + "\n")
     else:

@@ -39,6 +39,9 @@ from security.message import Content, Grant, Principal, in_memory
 STATE: Final = "cascade-up.json"
 VIEW: Final = "cascade"
 CONTENT_TYPE: Final = "text/csv"
+# The city follows our log no further: the two operators must meet, and each further try adds to what it keeps.
+FORKED: Final = ("audit.log_forked", "audit.log_truncated", "audit.epoch_over")
+FORKED_S: Final = 3600.0
 LONGEST_WAIT_S: Final = 60.0  # between two tries while the city is away, or eight looks, if those are shorter
 COLUMNS: Final = (
     "内部编号", "部件标识码", "小类代码", "经度", "纬度", "名称", "状态", "主管部门代码", "主管部门",
@@ -116,6 +119,9 @@ class Cascade:
             except ExchangeError as problem:  # the city is away, or refuses: nothing is lost, it is tried again
                 # Not all districts at one moment, when the line is back.
                 wait_s = min(longest_s, max(every_s, wait_s) * (1.5 + secrets.randbelow(1000) / 1000))
+                if isinstance(problem, Refusal) and problem.code in FORKED:
+                    wait_s = FORKED_S
+                    log.critical("cascade.log_refused code=%s", problem.code)
                 log.warning("cascade.not_sent reason=%s again_s=%.1f", _words(problem), wait_s)
             except Exception as problem:  # the outermost loop: what trips one turn must not end all later ones
                 wait_s = longest_s

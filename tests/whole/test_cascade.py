@@ -1,5 +1,6 @@
 """A city's node and two district nodes as processes, over real sockets: one district is cut off, and comes back."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -8,6 +9,7 @@ import pytest
 
 from bench.cascade import FEED, Node, Run, Simulation, register, run
 from exchange import app
+from exchange.cli import main as command_line
 from exchange.ownership import OwnershipAnswer, nearest
 from exchange.store.sqlite import Store
 from security.message import in_memory
@@ -62,6 +64,19 @@ def test_reference_data_comes_down_signed_and_stands_in_the_districts_own_log(
             (entry,) = journal.search(type="reference")
         assert entry.detail is not None
         assert (entry.detail["origin"], entry.detail["version"]) == ("city.yongtong.example", 1)
+
+
+def test_an_operator_asks_how_far_the_city_knows_the_node_while_it_serves(
+    simulation: Simulation, came_to: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ["--settings", simulation.nodes[0].trial.settings.source, "--json"]
+    assert command_line.main(["cascade", "status", *here]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["city_has"], said["reference"]) == (said["last"], came_to.reference)
+    assert command_line.main(["cascade", "down", *here]) == 0
+    assert json.loads(capsys.readouterr().out) == {"adopted": None}
+    assert command_line.main(["cascade", "up", *here]) == 0
+    assert json.loads(capsys.readouterr().out) == {"records": 0, "sent": []}
 
 
 def test_what_another_bureau_claims_at_the_city_waits_for_the_district_to_name_it(
