@@ -50,27 +50,42 @@ def check(
         return pl.DataFrame(schema=FINDINGS)
     asked = _asked(placed, seen, lists, holders, identifiers_of)
     news = asked.filter(pl.col("own").is_null() | (pl.col("own") != pl.col("component_code")))
-    mine = sorted(given)
+    judged = news.with_columns(code=_wrong_in_itself(sorted(given), lists))
+    beside = judged.filter(pl.col("code").is_null()).with_columns(code=_wrong_beside_others())
+    wrong = pl.concat([judged, beside]).filter(pl.col("code").is_not_null()).sort(list(KEY))
+    return conform(
+        wrong.with_columns(
+            field=pl.lit("component_code"), severity=pl.lit(Severity.ERROR.value), value=pl.col("component_code")
+        ),
+        FINDINGS,
+    )
+
+
+def _wrong_in_itself(mine: list[str], lists: Lists) -> pl.Expr:
+    """The code of what is wrong with a record whatever others say. mine: divisions of the district."""
     class_code = pl.col("component_code").str.slice(lists.division_digits, lists.class_digits)
     theirs = ~pl.col("component_code").str.head(lists.division_digits).is_in(mine)
     elsewhere = ~pl.col("division_of_position").is_in(mine).fill_null(False)
-    held = pl.col("holder").is_not_null() & (pl.col("holder") != pl.col("component")).fill_null(True)
-    code = (
+    return (
         pl.when(pl.col("own").is_not_null())
         .then(pl.lit("identifier.changed"))
         .when(theirs | elsewhere)
         .then(pl.lit("identifier.not_yours"))
         .when(~class_code.is_in(sorted(lists.classes)))
         .then(pl.lit("identifier.class_unknown"))
-        .when(held | ~pl.col("component_code").is_first_distinct())
-        .then(pl.lit("identifier.taken"))
     )
-    wrong = news.with_columns(code=code).filter(pl.col("code").is_not_null())
-    return conform(
-        wrong.with_columns(
-            field=pl.lit("component_code"), severity=pl.lit(Severity.ERROR.value), value=pl.col("component_code")
-        ),
-        FINDINGS,
+
+
+def _wrong_beside_others() -> pl.Expr:
+    """The code of what is wrong with a record for what is stored, or what an earlier one of the batch says."""
+    held = pl.col("holder").is_not_null() & (pl.col("holder") != pl.col("component")).fill_null(True)
+    anothers = pl.col("source_key").first().over("component_code") != pl.col("source_key")
+    renamed = pl.col("component_code").first().over("source_key") != pl.col("component_code")
+    return (
+        pl.when(renamed)
+        .then(pl.lit("identifier.changed"))
+        .when(held | anothers.fill_null(True))
+        .then(pl.lit("identifier.taken"))
     )
 
 

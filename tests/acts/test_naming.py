@@ -32,6 +32,7 @@ WEST, EAST = 121.548, 121.552  # of the line between 330203, which is delegated,
 ALSO = {
     "territory": {"delegated": [{"divisions": ["330203"], "bureau": "haishu-centre", "anchors": "state/anchors.json"}]}
 }
+NAMED = {"identifier.taken", "identifier.changed", "identifier.not_yours", "identifier.class_unknown"}
 SOURCE = Source("water", "water-register", "w1", 0, 0, "00" * 32)
 
 
@@ -67,13 +68,18 @@ def up(acts: Acts, name: str, *records: dict[str, str], with_head: bool = True) 
     """The district delivers; gives the report's findings by code."""
     if with_head:
         head(acts)
+    arrived(acts, name, *records)
+    return worked(acts, UP, "haishu-centre", name)
+
+
+def arrived(acts: Acts, name: str, *records: dict[str, str]) -> None:
+    """Act one of a district's delivery."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     writer.writerows(records)
     key = PartnerFolder(acts.trial.partners / "haishu-centre").signing
     acts.receive(acts.delivery(name, text.getvalue().encode(), UP, key, Sender="haishu-centre"))
-    return worked(acts, UP, "haishu-centre", name)
 
 
 def other(acts: Acts, name: str, *rows: str) -> None:
@@ -84,6 +90,11 @@ def other(acts: Acts, name: str, *rows: str) -> None:
 
 def worked(acts: Acts, feed: str, sender: str, name: str) -> dict[str, list[Any]]:
     process(feed, acts.bus)
+    return found_in(acts, feed, sender, name)
+
+
+def found_in(acts: Acts, feed: str, sender: str, name: str) -> dict[str, list[Any]]:
+    """Findings of a report: the first records of each, by code."""
     octets = acts.bus.journal.report(sender, name)
     assert octets is not None
     report: Any = unverified(octets)["report"]
@@ -186,6 +197,20 @@ def test_a_district_issues_in_its_own_territory_and_nowhere_else(tmp_path: Path)
         acts.trial.grant("made-up", "push", FEED)
         other(acts, "c-1", f"A1,0101,{WEST},29.868", f"B1,0101,{EAST},29.868")
         assert identifiers(acts) == ["3302030101000001", None]
+
+
+def test_a_backlog_that_says_a_component_again_and_again_is_one_component_with_one_name(city: Acts) -> None:
+    """What came while act two was behind goes through it together."""
+    name = "3302030101000001"
+    head(city)
+    for number, state in enumerate(["完好", "破损", "完好"]):
+        arrived(city, f"up-{number}", a_record("1", name, 状态=state))
+    arrived(city, "up-3", a_record("1", "3302030101000002"), a_record("2", name, place=2))
+    process(UP, city.bus)
+    assert [found_in(city, UP, "haishu-centre", f"up-{number}").keys() & NAMED for number in range(3)] == [set()] * 3
+    found = found_in(city, UP, "haishu-centre", "up-3")
+    assert (found["identifier.changed"], found["identifier.taken"]) == ([0], [1])
+    assert identifiers(city) == [name]
 
 
 @pytest.mark.parametrize(
