@@ -107,10 +107,17 @@ def test_a_bus_answers_unavailable_while_its_store_is_away_and_goes_on_after(
     journal.close()
 
 
-def test_a_server_killed_under_load_loses_nothing_that_was_promised(
-    tmp_path: Path, s3_credentials: None, bus_on: Callable[[str], JournalFolder], tell: Callable[[str], None]
-) -> None:
+@pytest.fixture
+def server(tmp_path: Path, s3_credentials: None) -> Iterator[S3Server]:
+    """One of the test's own, to be killed."""
     server = S3Server(tmp_path / "server")
+    yield server
+    server.kill()
+
+
+def test_a_server_killed_under_load_loses_nothing_that_was_promised(
+    server: S3Server, bus_on: Callable[[str], JournalFolder], tell: Callable[[str], None]
+) -> None:
     bus = bus_on(server.url("bus"))
     journal, promised, refused, stop = bus.open(), dict[str, bytes](), list[str](), threading.Event()
 
@@ -142,7 +149,6 @@ def test_a_server_killed_under_load_loses_nothing_that_was_promised(
     journal.close()
     assert all(bus.evidence.read(location).read() == content for location, content in promised.items())
     tell(f"evidence store killed twice under load: {len(promised)} promised, none lost, {len(refused)} put off")
-    server.kill()
 
 
 def _until(holds: Callable[[], bool], within_s: float = 30) -> None:
