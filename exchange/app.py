@@ -42,6 +42,8 @@ from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
 from exchange.districts import District, Districts
 from exchange.entry import Detail
 from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
+from exchange.evidence_place import Place
 from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.tls import server_context
@@ -90,7 +92,9 @@ RESTART_S: Final = 1.0
 MQTT_READY_S: Final = 10.0  # how long the doors wait for the broker before they open without it
 PARENT_LOOK_S: Final = 0.5
 PARENT: Final = "YONGTONG_PARENT"  # process by which a worker was started, and with which it ends
-EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept at a later start
+EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept later
+SWEPT_S: Final = 1.0
+SWEEP_EVERY_S: Final = 86_400.0
 STOP_WATCH_S: Final = 2.0
 DUTY_LOOK_S: Final = 1.0
 KEY_YEARS: Final = 10
@@ -368,13 +372,15 @@ def _database(settings: Settings, url: str, history: History) -> Database:
     return PostgresSchema(url, history)
 
 
-def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
+def open_journal(settings: Settings, before_commit: Callable[[Sequence[str]], None] = lambda _: None) -> Journal:
     """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus."""
     state_of(settings)
     return _open_journal(settings, keyring_of(settings), before_commit)
 
 
-def _open_journal(settings: Settings, keyring: Keyring, before_commit: Callable[[], None] = lambda: None) -> Journal:
+def _open_journal(
+    settings: Settings, keyring: Keyring, before_commit: Callable[[Sequence[str]], None] = lambda _: None
+) -> Journal:
     answer = _answer_key(settings, keyring)
     return Journal(
         journal_database(settings),
@@ -510,7 +516,7 @@ def change_key(settings: Settings, id: str, body: AnchorBody, by: Officer) -> An
                     utc_now,
                     partial(issue_receipts, key=answer),
                     partial(issue_reports, key=answer),
-                    lambda: None,
+                    lambda _: None,
                     log_key if body.name == "log" else None,
                 )
             )
@@ -575,7 +581,7 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
                     utc_now,
                     partial(issue_receipts, key=answer),
                     partial(issue_reports, key=answer),
-                    lambda: None,
+                    lambda _: None,
                     log_key,
                 )
             )
@@ -684,7 +690,7 @@ def open_bus(
         )
     said = settings.evidence
     key = _evidence_key(settings, origin)
-    evidence = Evidence(state / "evidence", key, said.cipher, seal_all=said.seal == "all")
+    evidence = Evidence(evidence_place(settings), key, said.cipher, seal_all=said.seal == "all")
     journal = _open_journal(settings, keyring, evidence.sync)
     feeds = _feeds(settings)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
@@ -785,6 +791,15 @@ def _partner_folder(settings: Settings) -> PartnerFolder:
     return PartnerFolder(path)
 
 
+def evidence_place(settings: Settings) -> Place:
+    """Where evidence lies: in the state folder, or in the bucket that the settings name. Raises Misconfigured."""
+    if not settings.evidence.url:
+        return EvidenceFolder(settings.at(settings.state.folder) / "evidence")
+    from exchange.evidence_s3 import EvidenceBucket, s3_url  # a bus on a folder does not pay for the store's client
+
+    return EvidenceBucket(s3_url(settings.evidence.url))
+
+
 def _origin(settings: Settings) -> Origin:
     path = state_of(settings) / "origin.json"
     try:
@@ -839,7 +854,7 @@ def serve(
         bus = msgspec.structs.replace(bus, anchors=keep_anchors(settings, bus.registry), reference=reference)
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
-        bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
+        stack.callback(_look_after_evidence(bus))
         announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
         stack.callback(announcer.stop)
         keeper = WorkerKeeper(settings.source) if with_worker else None
@@ -933,6 +948,34 @@ def _fetch_references(
         except Exception as problem:  # the outermost loop: what trips one look must not end all later ones
             log.error("reference.failed at=%s", places(problem))
         stop.wait(settings.cascade.every_s)
+
+
+def _look_after_evidence(bus: Bus) -> Callable[[], None]:
+    """Sweep what a crash or a store that was away left, now and every day, and say where erasing would not erase;
+    gives what ends it. The doors wait a moment for the first time and no longer: a long list goes on beside them."""
+    looked = threading.Event()
+
+    def say_copies() -> None:
+        if kept := bus.evidence.keeps_copies():
+            log.warning("evidence.copies_kept by=%s; what is erased goes on lying there", kept)
+
+    def sweep() -> None:
+        bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
+
+    def run(stopping: threading.Event) -> None:
+        while True:
+            for look in (say_copies, sweep):
+                try:
+                    look()
+                except (OSError, *FAILURES) as problem:  # tomorrow again
+                    log.warning("evidence.not_looked_after by=%s reason=%s", look.__name__, problem)
+            looked.set()
+            if stopping.wait(SWEEP_EVERY_S):
+                return
+
+    ended = _watching(run, "evidence sweep")
+    looked.wait(SWEPT_S)
+    return ended
 
 
 def _watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:

@@ -379,7 +379,7 @@ def _seal(row: InboxRow, why: Literal["spill", "recall"], feed: Feed, bus: Bus) 
     act two comes back: nothing is lost, and nothing stays in the clear."""
     if not (is_sealed(row.evidence) or is_erased(row.evidence)):
         sealed = bus.evidence.reseal(row.evidence)
-        bus.evidence.sync()
+        bus.evidence.sync([sealed])
 
         def moved(cursor: Cursor, _: int) -> None:
             cursor.execute("INSERT INTO wipes VALUES (?, ?)", (row.evidence, row.id))

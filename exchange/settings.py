@@ -167,12 +167,14 @@ class SuiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EvidenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How evidence lies on disk.
+    """Where evidence lies, and how.
 
+    url:    `s3://bucket/prefix?endpoint=…&region=…`; empty: a folder in the state folder
     cipher: by which what is sealed from now on is sealed; what was sealed before is read whatever stands here
     seal:   `sensitive`: what feeds with a sensitive field sent; `all`: everything
     """
 
+    url: str = ""
     cipher: Cipher = "AES-256-GCM"
     seal: Literal["sensitive", "all"] = "sensitive"
 
