@@ -55,6 +55,7 @@ from exchange.sequencer import (
     Work,
     inbox_row,
 )
+from exchange.sequences import Gaps, find_gaps
 from security import merkle
 from security.batch import unverified
 from security.checkpoint import Checkpoint, log_key_octets, note_name, open_checkpoint
@@ -134,8 +135,8 @@ class Journal:
         """Take a delivery: its inbox row, entry and receipt.
 
         The same delivery again gives the stored receipt and no entry. Fails with Refusal `delivery.id_reused` when the
-        id is known with another feed, content type or digest. The detail is completed with what the inbox keeps, so
-        that the leaf commits to it.
+        id is known with another feed, content type, digest or sequence number, `sequence.used` when the number is
+        another delivery's. The detail is completed with what the inbox keeps, so that the leaf commits to it.
         """
         a = acceptance
         committed: Detail = {
@@ -148,6 +149,7 @@ class Journal:
             "form": a.form,
             "received_at": instant(a.received_at),
             "signed_at": instant(a.signed_at),
+            **({} if a.sequence is None else {"sequence": a.sequence}),
         }
         entry = msgspec.structs.replace(a.entry, detail={**a.entry.detail, **committed})
         future: Future[Accepted] = _promised()
@@ -346,6 +348,10 @@ class Journal:
             if (entry.leaf.type, entry.leaf.sender, said) == (RECALL, row.sender, row.message_id):
                 return Sequenced(entry.index, entry.leaf.time)
         raise AuditBroken(f"delivery {row.id} is to be recalled, which no entry of the log says")
+
+    def gaps(self, sender: str | None = None, feed: str | None = None) -> Gaps:
+        """What has not come of deliveries that their senders number; of one sender, of one feed, or of all."""
+        return find_gaps(self._read, sender, feed)
 
     def to_wipe(self, inbox_id: int) -> list[str]:
         """Where evidence of a delivery lay in the clear before it was sealed."""

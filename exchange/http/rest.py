@@ -58,7 +58,7 @@ _STATUS: Final = {
     **dict.fromkeys(("size.too_large", "jws.too_large"), 413),
     "http.body_slow": 408,
     "http.media_type": 415,
-    "delivery.id_reused": 409,
+    **dict.fromkeys(("delivery.id_reused", "sequence.used"), 409),
     "audit.head_not_ours": 409,
     "audit.witness_unknown": 403,
     **dict.fromkeys(FOR_NOW, 503),
