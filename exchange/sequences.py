@@ -63,6 +63,18 @@ class Gaps(msgspec.Struct, frozen=True):
     gaps: tuple[Gap, ...]
 
 
+def gap_document(gap: Gap) -> dict[str, Any]:
+    """A gap as JSON says it."""
+    return {
+        "bureau": gap.sender,
+        "feed": gap.feed,
+        "first": gap.first,
+        "last": gap.last,
+        "missing": gap.missing,
+        "since": gap.since,
+    }
+
+
 def find_gaps(read: Read, sender: str | None = None, feed: str | None = None) -> Gaps:
     """What is missing of what is numbered; of one sender, of one feed, or of all."""
     counted = tuple(Counted(*row) for row in read(_COUNTED, sender, feed))
