@@ -209,14 +209,14 @@ def _differences() -> dict[Code, pl.Expr]:
     erased = pl.col("log_new").is_null()  # or never told: then there is nothing to compare
     counts = pl.any_horizontal(pl.col(f"in_{name}") != pl.col(f"log_{name}") for name in COUNTED)
     carried_out = (said == "recalled") & (pl.col("decision") == "")
-    # A person has decided on what the log says is held, and act two has yet to carry it out.
-    decided = (said == "held") & (pl.col("status") == "waiting") & (pl.col("decision") != "")
+    # A person has let it through, or had it taken again, and act two has yet to carry that out.
+    again = _again()
     found: dict[Code, pl.Expr] = {
         "account.not_in_inbox": pl.col("accepted") & pl.col("status").is_null(),
         "account.not_in_log": ~pl.col("accepted"),
-        "account.status_differs": pl.col("status").is_not_null() & (pl.col("status") != said) & ~decided,
+        "account.status_differs": pl.col("status").is_not_null() & (pl.col("status") != said) & ~again,
         "account.not_in_register": pl.col("told") & ~stored,
-        "account.register_ahead": stored & said.is_in(["refused", "held"]),
+        "account.register_ahead": stored & said.is_in(["refused", "held"]) & ~again,
         "account.counts_differ": stored & pl.col("told") & ~erased & counts,
         "account.rows_differ": stored & pl.col("standing") & rows,
         "account.not_ended": stored & carried_out & pl.col("standing"),
@@ -224,14 +224,17 @@ def _differences() -> dict[Code, pl.Expr]:
     return {code: expression.fill_null(False) for code, expression in found.items()}
 
 
+def _again() -> pl.Expr:
+    return pl.col("said").is_in(["held", "refused"]) & (pl.col("status") == "waiting")
+
+
 def _row(day: str, bureau: str, feed: str, frame: pl.DataFrame) -> Row:
     """One group's sums. Received is what the log says, where it is what inbox and register say."""
-    inbox = pl.when(pl.col("status") == "waiting", pl.col("said") == "held").then(pl.lit("held")).otherwise("status")
-    became = {name: int(frame.select((inbox == name).sum()).item()) for name in BECAME}
+    became = {name: int((frame["status"] == name).sum()) for name in BECAME}
     told, here = (pl.sum_horizontal(f"{side}{name}" for name in COUNTED) for side in ("log_", "in_"))
     # Where the report's numbers were erased, or the register was faster than the report, its word alone is there.
     received = pl.when(pl.col("told") & pl.col("log_new").is_not_null()).then(told).otherwise(here)
-    waiting = pl.col("said") == "waiting"
+    waiting = (pl.col("said") == "waiting") | _again().fill_null(False)
     standing = ~waiting & (pl.col("said") != "recalled")
     placed = {name: pl.when(standing).then(f"in_{name}") for name in COUNTED}
     placed |= {"recalled": pl.when(pl.col("said") == "recalled").then(here), "pending": pl.when(waiting).then(here)}
