@@ -12,12 +12,13 @@ are not counted by anybody yet; pending are those that the register has taken an
 """
 
 import hashlib
+from datetime import date, timedelta
 from typing import Any, Final, Literal
 
 import msgspec
 import polars as pl
 
-from exchange.entry import Detail, LoggedEntry
+from exchange.entry import Detail, LoggedEntry, day_of
 from exchange.journal import Journal
 from exchange.store.sqlite import Store
 from exchange.store.tallying import COUNTED
@@ -97,6 +98,14 @@ def account(journal: Journal, store: Store, day: str, bureau: str | None = None)
         msgspec.structs.replace(row, differences=tuple(one for one in row.differences if one in known))
         for row in _account(journal, store, day, bureau)
     )
+
+
+def unbalanced(journal: Journal, store: Store) -> list[Row]:
+    """Rows that do not balance, of all days that the log has: what a test of faults asks at its end."""
+    ends = [journal.entry(index) for index in (0, journal.size() - 1)]
+    first, last = (date.fromisoformat(day_of(entry.leaf.time)) for entry in ends if entry is not None)
+    days = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+    return [row for day in days for row in account(journal, store, day) if not row.balanced]
 
 
 def closing(journal: Journal, day: str, size: int) -> Detail:

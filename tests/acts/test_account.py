@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exchange import app
-from exchange.account import BECAME, PLACED, Row, account, closing_holds
+from exchange.account import BECAME, PLACED, Row, account, closing_holds, unbalanced
 from exchange.account_watch import ACCOUNT, AccountWatch
 from exchange.cli.main import main
 from exchange.cli.people import registry
@@ -203,6 +203,8 @@ def test_what_was_said_again_stands_on_the_later_word_and_is_still_all_accounted
     of = f"(SELECT id FROM deliveries WHERE message_id = '{again}')"
     with _spoilt(city, "store", "claims", f"DELETE FROM claims WHERE record = 3 AND delivery_id = {of}", again):
         assert [one.code for one in city.rows()[FEED].differences] == ["account.rows_differ"]
+        assert [row.day for row in unbalanced(city.acts.bus.journal, city.acts.bus.store)] == [city.clock.day]
+    assert unbalanced(city.acts.bus.journal, city.acts.bus.store) == []
 
 
 ACTIONS = st.lists(
