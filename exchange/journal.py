@@ -136,8 +136,9 @@ class Journal:
         """Take a delivery: its inbox row, entry and receipt.
 
         The same delivery again gives the stored receipt and no entry. Fails with Refusal `delivery.id_reused` when the
-        id is known with another feed, content type, digest or sequence number, `sequence.used` when the number is
-        another delivery's. The detail is completed with what the inbox keeps, so that the leaf commits to it.
+        id is known with another feed, content type, digest or, where both state one, sequence number; `sequence.used`
+        when the number is another delivery's. The detail is completed with what the inbox keeps, so that the leaf
+        commits to it.
         """
         a = acceptance
         committed: Detail = {

@@ -24,6 +24,7 @@ from exchange.entry import (
     Sequenced,
     Status,
     instant,
+    other_number,
 )
 from exchange.faults import durable_step
 from exchange.log_index import PIECE, index_piece
@@ -269,8 +270,8 @@ class Sequencer:
         a = work.acceptance
         row = group.known.get((a.message_id, a.sender))
         if row is not None:
-            said, kept = ((one.feed, one.content_type, one.content_digest, one.sequence) for one in (a, row))
-            if said != kept:
+            said, kept = ((one.feed, one.content_type, one.content_digest) for one in (a, row))
+            if said != kept or other_number(a.sequence, row.sequence):
                 raise Refusal("delivery.id_reused", a.message_id)
             group.arrivals.append((work, row, True))
             return False

@@ -8,13 +8,23 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from connectors.partner.folder import PartnerFolder
 from security.errors import Refusal, Unavailable
+from security.jws import Document
 from security.signed_delivery import HIGHEST
 
-T = TypeVar("T")
+
+class Receipted(Protocol):
+    """A receipt that was checked."""
+
+    @property
+    def document(self) -> Document:
+        """Its members."""
+
+
+T = TypeVar("T", bound=Receipted)
 
 NAME: Final = "sequences.sqlite"
 _TABLE: Final = (
@@ -55,10 +65,13 @@ class Counter:
     def _sent(self, feed: str, message_id: str, send: Callable[[int | None], T]) -> T:
         number = self.number(feed, message_id)
         try:
-            return send(number)
+            received = send(number)
         except Refusal as refusal:
             self._refused(refusal, feed, number)
             raise
+        if "sequence" not in received.document:  # it was accepted before, by whoever did not count
+            self._free(feed, number)
+        return received
 
     def number(self, feed: str, message_id: str) -> int:
         """The number of a delivery, written down before it is given. Raises Unavailable where the disk is full."""
@@ -77,12 +90,18 @@ class Counter:
         """Nothing was accepted under this number: it is free again, or, where another delivery has it, spent."""
         if refusal.code.startswith(_MAY_BE_ACCEPTED):
             return
-        used = refusal.code == "sequence.used"
+        if refusal.code != "sequence.used":
+            self._free(feed, number)
+            return
         with self._turn() as numbers:
-            numbers.execute(_KEEP, (feed, number, f"?{number}@{feed}" if used else None))
-            highest = _HIGHEST.search(refusal.detail) if used else None
+            numbers.execute(_KEEP, (feed, number, f"?{number}@{feed}"))
+            highest = _HIGHEST.search(refusal.detail)
             if highest and int(highest[1]) > number:
                 numbers.execute(_KEEP, (feed, int(highest[1]), f"?{highest[1]}@{feed}"))
+
+    def _free(self, feed: str, number: int) -> None:
+        with self._turn() as numbers:
+            numbers.execute(_KEEP, (feed, number, None))
 
     @contextmanager
     def _turn(self) -> Iterator[sqlite3.Connection]:

@@ -17,7 +17,7 @@ from connectors.partner.counter import Counter
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Heads
 from connectors.partner.over_broker import OverBroker
-from connectors.partner.partner import Check, Received, Reported, Status, named
+from connectors.partner.partner import Check, Received, Reported, Status, counted, differing, named
 from security import cms_delivery, jws_delivery
 from security.errors import Refusal, Unavailable, sentences
 from security.jws import Document, open_document
@@ -119,7 +119,7 @@ class MqttPartner(OverBroker):
                 "feed": feed,
                 "content_digest": content.digest.hex,
                 "content_length": content.size,
-                "sequence": sequence,
+                **counted(sequence),
             }
             return self._push(octets, feed, content, message_id, said, wait_s)
 
@@ -205,8 +205,7 @@ class MqttPartner(OverBroker):
         holding = self._check(octets)
         if holding.kind != kind:
             raise Refusal("audit.receipt_invalid", f"a {kind} was expected, a {holding.kind} came")
-        other = [name for name, value in said.items() if holding.document.get(name) != value]
-        if other:
+        if other := differing(holding.document, said):
             raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")
         self._heads.take_unproven(str(holding.document["checkpoint"]))
         self._folder.keep(kind, message_id, octets)

@@ -115,8 +115,8 @@ class Partner:
         self, feed: str, content: Content, content_type: str, message_id: str, on_behalf_of: str, sequence: int | None
     ) -> Received:
         names = {**self._names(message_id, on_behalf_of), "Feed": feed}
-        counted = {} if sequence is None else {"Sequence": sequence}
-        stated = {"ContentType": content_type, **counted, **self._known_size()}
+        number = {} if sequence is None else {"Sequence": sequence}
+        stated = {"ContentType": content_type, **number, **self._known_size()}
         if content.size > self._upload_above_bytes:
             answer = self._uploaded(names, {**stated, "ContentDigest": _digest(content.digest)}, content)
         else:
@@ -133,7 +133,7 @@ class Partner:
             "message_id": message_id,
             "content_digest": content.digest.hex,
             "content_length": content.size,
-            "sequence": sequence,
+            **counted(sequence),
         }
         return self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
 
@@ -314,8 +314,7 @@ class Partner:
         holding = self._check(octets)
         if holding.kind != kind:
             raise Refusal("audit.receipt_invalid", f"a {kind} was asked for, a {holding.kind} came")
-        other = [name for name, value in said.items() if holding.document.get(name) != value]
-        if other:
+        if other := differing(holding.document, said):
             raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")
         self._heads.follow(str(holding.document["checkpoint"]), _consistency(proof))
         # What a recall says does not take the place of what was said before.
@@ -327,6 +326,20 @@ class Partner:
 def _digest(digest: Digest) -> dict[str, str]:
     """`ContentDigest` as zeep writes it."""
     return {"_value_1": digest.hex, "algorithm": digest.algorithm}
+
+
+def counted(sequence: int | None) -> dict[str, int]:
+    """What a receipt must say of a number that was stated."""
+    return {} if sequence is None else {"sequence": sequence}
+
+
+def differing(document: Document, said: Mapping[str, object]) -> list[str]:
+    """Members that say something else than was sent. A number may be missing: where it was accepted before without."""
+    return [
+        name
+        for name, value in said.items()
+        if document.get(name) != value and not (name == "sequence" and name not in document)
+    ]
 
 
 def named(bureau: str, on_behalf_of: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from lxml import etree
 
 from exchange.bus import Bus
+from exchange.entry import other_number
 from exchange.http.envelopes import Version, answer_to, instant, put
 from exchange.http.proofs import document_tree_size, put_known_consistency
 from exchange.intake import admit_upload
@@ -76,8 +77,8 @@ def _receipt_of(upload: Upload, sequence: int | None, bus: Bus) -> bytes | None:
     row = bus.journal.inbox(upload.sender, upload.message_id)
     if row is None:
         return None
-    kept = row.feed, row.content_type, row.content_digest, row.sequence
-    if kept != (upload.feed, upload.content_type, upload.content_digest, sequence):
+    same = (row.feed, row.content_type, row.content_digest) == (upload.feed, upload.content_type, upload.content_digest)
+    if not same or other_number(sequence, row.sequence):
         raise Refusal("delivery.id_reused", upload.message_id)
     if row.receipt is None:  # a crash came before it was kept
         raise Unavailable(f"the receipt of delivery {row.id} is still to be issued")
