@@ -32,6 +32,7 @@ from connectors.partner.partner import Partner
 from connectors.transports.fetch import fetch
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
+from exchange.account_watch import AccountWatch
 from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
 from exchange.bus import Bus
@@ -864,6 +865,8 @@ def serve(
             stack.callback(stop)
         stack.callback(_watch_certificates(settings, bus, revocations))
         stack.callback(_watch_timestamps(settings, bus))
+        accounts = AccountWatch(bus.journal, bus.store, bus.clock)
+        stack.callback(_watching(partial(_on_duty, bus.journal.database, "accounts", accounts.run), "accounts"))
         tls = _server_tls(settings)
         app = make_app(bus, bus.folder / "spool")
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
