@@ -74,6 +74,7 @@ from mappings.feed import Feed
 from mappings.load import load_feeds
 from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer, register, run_worker
+from scheduler.queues import Rabbit, open_queue, rabbit_of
 from security import keys, pki, tokens
 from security.anchors import Anchors
 from security.authenticate import carrier_of
@@ -81,7 +82,7 @@ from security.chain import Chain, check_chain
 from security.checkpoint import Checkpoint, log_key_octets
 from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, places
 from security.expiry import Ending, ending_of
-from security.keyring import Keyring, a_person
+from security.keyring import Keyring, a_person, secret_line
 from security.keys import Algorithm, Kind, SigningKey, der_of_pem, ders_of_pem, kind_of
 from security.message import sha256
 from security.sealing import KEY_BYTES, SealingKey
@@ -200,7 +201,8 @@ def check_keys_placed(settings: Settings) -> None:
     keyring, folder = keyring_of(settings, attended=False), settings.at(settings.keys.folder)
     files = [keyring.path(name) for name in KEYS if not keyring.in_token(name)]
     files += [folder / name for name in SECRETS] + sorted(folder.glob("*.key"))
-    files += [settings.at(path) for path in (settings.keys.passphrase_file, settings.mqtt.key) if path]
+    named = (settings.keys.passphrase_file, settings.mqtt.key, settings.worker.queue_password_file)
+    files += [settings.at(path) for path in named if path]
     check_key_apart(settings, folder, *files)
     check_private(files)
 
@@ -844,8 +846,7 @@ def serve(
     with ExitStack() as stack:
         shared = journal_database(settings).shared
         _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder", shared=shared)
-        broker = settings.at(settings.state.folder) / "queue"
-        celery = make_celery(broker)
+        queue = queue_of(settings)
         woken = threading.Event()
         revocations = open_revocations(settings)
         bus = open_bus(settings, woken.set, revocations, attended=False)
@@ -856,7 +857,9 @@ def serve(
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
         stack.callback(_look_after_evidence(bus))
-        announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
+        announcer = Announcer(
+            open_queue(make_celery(queue), queue), bus.journal.feeds_waiting, woken, settings.worker.sweep_s
+        )
         stack.callback(announcer.stop)
         keeper = WorkerKeeper(settings.source) if with_worker else None
         if keeper is not None:
@@ -870,6 +873,16 @@ def serve(
         tls = _server_tls(settings)
         app = make_app(bus, bus.folder / "spool")
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
+
+
+def queue_of(settings: Settings) -> Path | Rabbit:
+    """What wakes the workers: a folder in the state folder, or this bus's queue at a RabbitMQ. Raises Misconfigured."""
+    said = settings.worker
+    if said.queue == "files":
+        return settings.at(settings.state.folder) / "queue"
+    file = settings.at(said.queue_password_file) if said.queue_password_file else None
+    ca = settings.at(said.queue_ca) if said.queue_ca else settings.at(settings.keys.folder) / "ca.pem"
+    return rabbit_of(said.queue, partial(secret_line, "queue", file), str(ca), f"yongtong.{settings.bus.origin}")
 
 
 def _server_tls(settings: Settings) -> ssl.SSLContext:
@@ -1122,7 +1135,7 @@ def work(settings: Settings) -> None:
         bus = open_bus(settings, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
-        celery = make_celery(settings.at(settings.state.folder) / "queue")
+        celery = make_celery(queue_of(settings))
         register(celery, lambda feed: process(feed, bus) if feed in bus.feeds else None)
         run_worker(celery)
 
