@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import fcntl
+import hmac
+import itertools
 import logging
 import os
 import resource
@@ -15,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -847,6 +849,7 @@ def serve(
         shared = journal_database(settings).shared
         _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder", shared=shared)
         queue = queue_of(settings)
+        _check_sharing(settings)
         woken = threading.Event()
         revocations = open_revocations(settings)
         bus = open_bus(settings, woken.set, revocations, attended=False)
@@ -1030,9 +1033,16 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         broker = _embedded(settings, bus, listening)
         await broker.start()
         stack.push_async_callback(broker.shutdown)
-    client_id = f"{US}:{settings.bus.origin}"
-    address = broker_address(settings, listening)
-    door = MqttDoor(bus, address, client_id, settings.mqtt.name, settings.mqtt.max_packet_bytes)
+    said, client_id = settings.mqtt, f"{US}:{settings.bus.origin}"
+    door = MqttDoor(
+        bus,
+        broker_address(settings, listening),
+        f"{client_id}:{_place(bus.folder, stack)}" if said.shared else client_id,
+        said.name,
+        said.max_packet_bytes,
+        group=share_group(bus.outcome_secret) if said.shared else "",
+        drain_per_s=said.drain_per_s,
+    )
     stopping = threading.Event()
     changes = threading.Thread(target=Publisher(bus, door.publish).run, args=(stopping,), name="changes", daemon=True)
     stack.push_async_callback(asyncio.to_thread, changes.join)  # after the door, whose end fails what it waits for
@@ -1044,6 +1054,35 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         log.warning("mqtt.not_ready broker=%s; the other doors open, and it is tried on", settings.mqtt.broker)
     pushing = asyncio.create_task(ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run())
     stack.callback(pushing.cancel)
+
+
+def _check_sharing(settings: Settings) -> None:
+    """Return if what the settings say of sharing a broker can be. Raises Misconfigured."""
+    if settings.mqtt.shared and settings.mqtt.broker == "embedded":
+        raise Misconfigured(f"{settings.source}: [mqtt] shared: the embedded broker is of one process; name a city's")
+    if settings.mqtt.drain_per_s < 0:
+        raise Misconfigured(f"{settings.source}: [mqtt] drain_per_s = {settings.mqtt.drain_per_s}: write 0 or more")
+
+
+def share_group(secret: bytes) -> str:
+    """The group in which this bus's processes share a broker's deliveries, which nobody else can name.
+
+    Whoever subscribes in a group takes its share of the messages away, and Mosquitto with an ACL file lets every
+    client subscribe to everything: it hands him nothing, and his share to nobody (measured).
+    """
+    return f"yongtong-{hmac.digest(secret, b'group of shared subscriptions', 'sha256').hex()[:16]}"
+
+
+def _place(state: Path, stack: AsyncExitStack) -> str:
+    """A name for this process among those of the bus, which it finds again when it is started again: HOST-1, HOST-2."""
+    for number in itertools.count(1):
+        file = (state / f"mqtt-{number}.lock").open("w")
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(file)
+            return f"{socket.gethostname()}-{number}"
+        file.close()
+    raise AssertionError
 
 
 def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> EmbeddedBroker:

@@ -21,7 +21,7 @@ from scheduler.jobs import Announcer
 from scheduler.queues import Queue, open_queue, rabbit_of
 from security.errors import Misconfigured, Unavailable
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class Bench(msgspec.Struct):

@@ -1,0 +1,108 @@
+"""A whole bus on a RabbitMQ that is killed and away: receipts go on, and what they promise is applied once."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.rabbit import Rabbit
+from exchange import app, audit
+from exchange.cli.trial import Trial
+from exchange.store.sqlite import Store
+from security.message import in_memory
+from tests.queues.test_queues import until
+from tests.whole.real_bus import LAMPS, a_trial
+from tests.whole.test_kills import TwoProcesses, free_port
+
+FEED = "made-up-lamps"
+
+
+@pytest.fixture
+def trial(rabbit: Rabbit, tmp_path: Path) -> Trial:
+    worker = {"queue": rabbit.url, "queue_password_file": str(rabbit.folder / "password")}
+    trial = a_trial(tmp_path, LAMPS, worker=worker)
+    trial.enrol("made-up", "Made-up bureau", "某单位")
+    trial.grant("made-up", "push", FEED)
+    return trial
+
+
+def content(number: int) -> bytes:
+    return f"编号,经度,纬度\nL{number},{121.547 + number * 1e-5:.6f},29.868\n".encode()
+
+
+def push(trial: Trial, numbers: range) -> list[float]:
+    """Push each, and give how long its receipt took, seconds."""
+    partner, took = trial.partner("made-up"), []
+    for number in numbers:
+        began_s = time.monotonic()
+        partner.push(FEED, in_memory(content(number)), "text/csv", f"d-{number}")
+        took.append(time.monotonic() - began_s)
+    return took
+
+
+def applied(trial: Trial) -> int:
+    with closing(Store(trial.state)) as store:
+        return int(store.ledger().deliveries)
+
+
+def test_receipts_are_given_while_the_queue_is_away_and_all_is_applied_once(trial: Trial, rabbit: Rabbit) -> None:
+    """Killed under load, away for 30 deliveries, back; then the worker killed under load too."""
+    with trial:
+        push(trial, range(10))
+        until(lambda: applied(trial) > 0)
+        push(trial, range(10, 20))
+        rabbit.signal(signal.SIGKILL)
+        took = push(trial, range(20, 50))
+        at_most = applied(trial)
+        rabbit.start()
+        push(trial, range(50, 60))
+        until(lambda: applied(trial) == 60)
+        kill_worker(trial)
+        push(trial, range(60, 70))
+        until(lambda: applied(trial) == 70)
+    assert at_most <= 20, "nobody wakes the worker while the queue is away"
+    assert sorted(took)[len(took) // 2] < 1.0, "no receipt waits for the queue"
+    assert receipts_and_claims(trial) == (70, 70)
+
+
+def kill_worker(trial: Trial) -> None:
+    (worker,) = children(trial.process_id)
+    import os
+
+    os.kill(worker, signal.SIGKILL)
+
+
+def children(process_id: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+
+
+def receipts_and_claims(trial: Trial) -> tuple[int, int]:
+    """How many deliveries have a receipt, and how many claims lie in the register, of a log that is whole."""
+    verdict = audit.verify(trial.state, app.anchors_of(trial.settings))
+    assert verdict.ok
+    with closing(Store(trial.state)) as store:
+        return verdict.receipts, store.ledger().claims
+
+
+def test_a_delivery_that_ends_every_worker_is_held_and_the_others_are_applied(trial: Trial) -> None:
+    """The broker hands its task out again at each death, as does the sweep; the fifth death is the last."""
+    processes = TwoProcesses(trial, free_port())
+    trial.url = f"https://127.0.0.1:{processes._port}"
+    try:
+        processes.start("http")
+        processes.wait_open()
+        push(trial, range(3))
+        for _ in range(5):
+            processes.start("worker", "store.commit:before:1")
+            until(lambda: processes.dead("worker"))
+        processes.start("worker")
+        until(lambda: applied(trial) == 2)
+        with closing(app.open_journal(trial.settings)) as journal:
+            assert until(lambda: [row.message_id for row in journal.held()]) == ["d-0"]
+            assert journal.feeds_waiting() == []
+    finally:
+        processes.stop()
