@@ -1,16 +1,17 @@
 """A whole bus on a RabbitMQ that is killed and away: receipts go on, and what they promise is applied once."""
 
+import json
+import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.rabbit import Rabbit
 from exchange import app, audit
+from exchange.attempts import MOST_DEATHS
 from exchange.cli.trial import Trial
 from exchange.store.sqlite import Store
 from security.message import in_memory
@@ -71,7 +72,6 @@ def test_receipts_are_given_while_the_queue_is_away_and_all_is_applied_once(tria
 
 def kill_worker(trial: Trial) -> None:
     (worker,) = children(trial.process_id)
-    import os
 
     os.kill(worker, signal.SIGKILL)
 
@@ -89,16 +89,21 @@ def receipts_and_claims(trial: Trial) -> tuple[int, int]:
 
 
 def test_a_delivery_that_ends_every_worker_is_held_and_the_others_are_applied(trial: Trial) -> None:
-    """The broker hands its task out again at each death, as does the sweep; the fifth death is the last."""
+    """The broker hands its task out again at each death, as does the sweep; the fifth death is the last. (The first and
+    the last are died here.)"""
     processes = TwoProcesses(trial, free_port())
     trial.url = f"https://127.0.0.1:{processes._port}"
     try:
         processes.start("http")
         processes.wait_open()
         push(trial, range(3))
-        for _ in range(5):
+        for deaths in (1, MOST_DEATHS):
             processes.start("worker", "store.commit:before:1")
             until(lambda: processes.dead("worker"))
+            known = json.loads((trial.state / "act-two.json").read_bytes())
+            assert known["1"] == deaths
+            (trial.state / "act-two.json").write_text(json.dumps(known | {"1": MOST_DEATHS - 1}))  # those between
+        (trial.state / "act-two.json").write_text(json.dumps(known))
         processes.start("worker")
         until(lambda: applied(trial) == 2)
         with closing(app.open_journal(trial.settings)) as journal:

@@ -91,17 +91,9 @@ def until(holds: Callable[[], Any], seconds: float = WAIT_S) -> Any:
     return found
 
 
-def test_a_task_lies_unread_until_a_worker_takes_it(bench: Bench) -> None:
-    assert not bench.queue.unread()
-    bench.queue.put("a")
-    assert bench.queue.unread()
-    bench.worker()
-    until(lambda: bench.said("done", "a"))
-    assert not bench.queue.unread()
-    assert bench.said("began", "a") == 1
-
-
-def test_of_a_feed_that_goes_on_waiting_one_task_lies_unread_not_one_a_look(bench: Bench) -> None:
+def test_one_task_for_each_feed_lies_unread_until_a_worker_takes_it(bench: Bench) -> None:
+    """And not one for each look at an inbox in which the feed goes on waiting."""
+    assert not bench.look.unread()
     bench.inbox[:] = ["a", "b"]
     with bench.announcing(0.02) as woken:
         until(bench.look.unread)
@@ -111,9 +103,11 @@ def test_of_a_feed_that_goes_on_waiting_one_task_lies_unread_not_one_a_look(benc
         bench.inbox.append("c")  # of a feed that has no task there yet it is told at once
         woken.set()
         time.sleep(0.4)
+    assert bench.look.unread()
     bench.worker()
     until(lambda: bench.said("done", "c"))
-    assert [bench.said("done", feed) for feed in "abc"] == [1, 1, 1]
+    assert not bench.look.unread()
+    assert [bench.said("began", feed) for feed in "abc"] == [1, 1, 1]
 
 
 def test_a_task_whose_worker_is_killed_in_it_is_done_by_the_next(bench: Bench) -> None:
