@@ -62,7 +62,7 @@ class Rabbit:
 
     @property
     def tls_url(self) -> str:
-        """Where it listens with TLS, once it has a certificate."""
+        """Where it listens with TLS, in whose certificate `ca.pem` in its folder ends."""
         return f"amqps://{USER}@localhost:{self.tls_port}/{VHOST}"
 
     @property
@@ -151,6 +151,7 @@ class Rabbit:
 def running(folder: Path) -> Iterator[Rabbit]:
     """One that runs, while the block does."""
     rabbit = Rabbit(folder)
+    rabbit.certify(pki.make_ca("queue CA", app.utc_now()))
     try:
         rabbit.start()
         yield rabbit

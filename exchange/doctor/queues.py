@@ -37,9 +37,9 @@ STEPS: Final[dict[Step, tuple[str, str, str, str]]] = {
     "queue": (
         "队列不能用",
         "does not give us our queue",
-        "请核对权限（docs/queues.md）；若同名队列参数不同，请在停止 serve 后运行 rabbitmqctl delete_queue，其中没有会丢失的内容。",
-        "Check the rights (docs/queues.md); a queue of that name and another kind: stop serve, rabbitmqctl delete_queue. "
-        "Nothing in it can be lost.",
+        "请核对权限（docs/queues.md）；同名队列参数不同时，先停 serve，再运行 rabbitmqctl delete_queue，不会丢失报送。",
+        "Check the rights (docs/queues.md). Is a queue of that name of another kind? Stop serve, then rabbitmqctl "
+        "delete_queue: no delivery is lost by that.",
     ),
 }
 

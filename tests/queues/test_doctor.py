@@ -1,5 +1,6 @@
 """What the doctor says of a RabbitMQ: the step that does not hold."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from exchange.cli.trial import Trial
 from exchange.doctor.check import Check
 from exchange.doctor.examine import examine
 from scheduler.celery_app import make_celery
-from scheduler.queues import rabbit_of
-from security.errors import Misconfigured
+from scheduler.queues import open_queue, rabbit_of
+from security.errors import Misconfigured, Unavailable
 from tests.whole.real_bus import a_trial
 from tests.whole.test_kills import free_port
 
@@ -21,6 +22,15 @@ from tests.whole.test_kills import free_port
 @pytest.fixture(scope="module")
 def trial(rabbit: Rabbit, tmp_path_factory: pytest.TempPathFactory) -> Trial:
     return a_trial(tmp_path_factory.mktemp("bus"))
+
+
+@pytest.fixture(autouse=True)
+def no_queue(trial: Trial, rabbit: Rabbit) -> Iterator[None]:
+    """Other tests' buses go by the same name."""
+    yield
+    name = f"yongtong.{trial.settings.bus.origin}"
+    with make_celery(rabbit_of(rabbit.url, lambda: PASSWORD, "", name)).connection_for_write() as connection:
+        connection.channel().queue_delete(name)
 
 
 def looked_at(trial: Trial, **worker: Any) -> Check:
@@ -33,6 +43,27 @@ def looked_at(trial: Trial, **worker: Any) -> Check:
 
 def test_a_folder_of_files_is_well(trial: Trial) -> None:
     assert looked_at(trial).ok
+
+
+def test_over_tls_the_certificate_is_of_the_ca_that_is_named_and_of_that_host(trial: Trial, rabbit: Rabbit) -> None:
+    said = {"queue": rabbit.tls_url, "queue_password_file": str(rabbit.folder / "password")}
+    assert looked_at(trial, **said, queue_ca=str(rabbit.folder / "ca.pem")).ok
+    by_number = said | {"queue": rabbit.tls_url.replace("localhost", "127.0.0.1")}
+    for unlike in ({**said}, {**by_number, "queue_ca": str(rabbit.folder / "ca.pem")}):  # of the bus's own CA; a name
+        assert "(tls)" in looked_at(trial, **unlike).en
+
+
+def test_a_task_goes_over_tls_and_to_no_other_server(rabbit: Rabbit) -> None:
+    for url, takes in ((rabbit.tls_url, True), (rabbit.tls_url.replace("localhost", "127.0.0.1"), False)):
+        where = rabbit_of(url, lambda: PASSWORD, str(rabbit.folder / "ca.pem"), "yongtong.tls")
+        queue = open_queue(make_celery(where), where)
+        if takes:
+            queue.put("a")
+            assert queue.unread()
+        else:
+            with pytest.raises(Unavailable, match="certificate verify failed"):
+                queue.put("a")
+        queue.close()
 
 
 @pytest.mark.parametrize("step", ["", "address", "tls", "login", "vhost", "rights", "queue"])
