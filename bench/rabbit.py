@@ -102,6 +102,17 @@ class Rabbit:
             self._node.wait()
             while self._listens():  # of a process of many threads the last may outlive its shell
                 time.sleep(0.02)
+        while number == signal.SIGSTOP and not all(map(_stands_still, self._processes())):
+            time.sleep(0.02)
+
+    def _processes(self) -> list[str]:
+        """What /proc says of each process of the node's group."""
+        found = []
+        for each in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                said = each.read_text().rpartition(")")[2].split()
+                found += [said[0]] if self._node is not None and said[2] == str(self._node.pid) else []
+        return found
 
     def end(self) -> None:
         """End all of it."""
@@ -145,6 +156,10 @@ class Rabbit:
                 return
             time.sleep(0.1)
         raise RuntimeError(f"RabbitMQ does not listen:\n{(self.folder / 'said.log').read_text()[-4000:]}")
+
+
+def _stands_still(state: str) -> bool:
+    return state in "TZ"
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from exchange import app, audit
 from exchange.attempts import MOST_DEATHS
 from exchange.cli.trial import Trial
 from exchange.store.sqlite import Store
+from scheduler.queues import PATIENCE_S
 from security.message import in_memory
 from tests.queues.test_queues import until
 from tests.whole.real_bus import LAMPS, a_trial
@@ -51,23 +52,23 @@ def applied(trial: Trial) -> int:
 
 
 def test_receipts_are_given_while_the_queue_is_away_and_all_is_applied_once(trial: Trial, rabbit: Rabbit) -> None:
-    """Killed under load, away for 30 deliveries, back; then the worker killed under load too."""
+    """Killed under load, away for 12 deliveries, back; then the worker killed under load too."""
     with trial:
-        push(trial, range(10))
+        push(trial, range(6))
         until(lambda: applied(trial) > 0)
-        push(trial, range(10, 20))
+        push(trial, range(6, 12))
         rabbit.signal(signal.SIGKILL)
-        took = push(trial, range(20, 50))
+        took = push(trial, range(12, 24))
         at_most = applied(trial)
         rabbit.start()
-        push(trial, range(50, 60))
-        until(lambda: applied(trial) == 60)
+        push(trial, range(24, 28))
+        until(lambda: applied(trial) == 28)
         kill_worker(trial)
-        push(trial, range(60, 70))
-        until(lambda: applied(trial) == 70)
-    assert at_most <= 20, "nobody wakes the worker while the queue is away"
-    assert sorted(took)[len(took) // 2] < 1.0, "no receipt waits for the queue"
-    assert receipts_and_claims(trial) == (70, 70)
+        push(trial, range(28, 34))
+        until(lambda: applied(trial) == 34)
+    assert at_most <= 12, "nobody wakes the worker while the queue is away"
+    assert sorted(took)[len(took) // 2] < PATIENCE_S / 2, "no receipt waits for the queue"
+    assert receipts_and_claims(trial) == (34, 34)
 
 
 def kill_worker(trial: Trial) -> None:
