@@ -109,6 +109,6 @@ def test_a_delivery_that_ends_every_worker_is_held_and_the_others_are_applied(tr
         until(lambda: applied(trial) == 2)
         with closing(app.open_journal(trial.settings)) as journal:
             assert until(lambda: [row.message_id for row in journal.held()]) == ["d-0"]
-            assert journal.feeds_waiting() == []
+            until(lambda: not journal.feeds_waiting())
     finally:
         processes.stop()
