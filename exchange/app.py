@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import fcntl
 import hmac
 import itertools
@@ -1044,7 +1045,8 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         drain_per_s=said.drain_per_s,
     )
     stopping = threading.Event()
-    changes = threading.Thread(target=Publisher(bus, door.publish).run, args=(stopping,), name="changes", daemon=True)
+    published = partial(_on_duty, bus.journal.database, "changes", lambda stop: Publisher(bus, door.publish).run(stop))
+    changes = threading.Thread(target=published, args=(stopping,), name="changes", daemon=True)
     stack.push_async_callback(asyncio.to_thread, changes.join)  # after the door, whose end fails what it waits for
     changes.start()
     door.start()
@@ -1052,8 +1054,21 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
     stack.callback(stopping.set)
     if not await door.ready(MQTT_READY_S):
         log.warning("mqtt.not_ready broker=%s; the other doors open, and it is tried on", settings.mqtt.broker)
-    pushing = asyncio.create_task(ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run())
+    pushing = asyncio.create_task(_push_reports(bus, door))
     stack.callback(pushing.cancel)
+
+
+async def _push_reports(bus: Bus, door: MqttDoor) -> None:
+    """Push act two's reports, once that is this process's duty; what another had begun is gone on with."""
+    while True:
+        with contextlib.suppress(*FAILURES):  # the server is away; whoever sees it first goes on
+            async with AsyncExitStack() as stack:
+                duty = bus.journal.database.duty("reports")
+                ours = await asyncio.to_thread(duty.__enter__)
+                stack.push_async_callback(asyncio.to_thread, duty.__exit__, None, None, None)
+                if ours:
+                    await ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run()
+        await asyncio.sleep(DUTY_LOOK_S)
 
 
 def _check_sharing(settings: Settings) -> None:
