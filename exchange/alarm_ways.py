@@ -71,7 +71,7 @@ class Mail(msgspec.Struct, frozen=True):
         message["Subject"], message["Date"] = subject(self.origin, letter.notices), format_datetime(now)
         message["Message-ID"] = f"<alarm.{letter.number}.{letter.made_at:%Y%m%d%H%M%S}@{self.origin}>"
         message["Auto-Submitted"] = "auto-generated"
-        message.set_content(text(self.origin, letter.notices))
+        message.set_content(text(self.origin, letter.notices), cte="base64")  # which every server carries
         send_mail(self.server, message, self.to, SEND_S)
 
 

@@ -300,7 +300,7 @@ class WatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log:    how log lines are written: `text` (event key=value) or `json`, one object a line
     """
 
-    scrape: list[str] = ["127.0.0.1/32", "::1/128"]
+    scrape: tuple[str, ...] = ("127.0.0.1/32", "::1/128")
     log: Literal["text", "json"] = "text"
 
     def __post_init__(self) -> None:
