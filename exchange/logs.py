@@ -83,7 +83,7 @@ class JsonLines(logging.Formatter):
             line["message"] = _said(record)
         if record.exc_info and record.exc_info[1] is not None:
             line["at"] = places(record.exc_info[1])
-        return msgspec.json.encode(line).decode()
+        return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(line).decode())
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,7 @@
 """`init` and `serve`: make a bus, and run it."""
 
 import argparse
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from exchange.logs import configure
 from exchange.settings import MqttSettings
 from exchange.tally import Tally
 from security.errors import Refusal
+
+log = logging.getLogger("yongtong.serve")
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -112,9 +115,13 @@ def _serve(options: argparse.Namespace) -> int:
         if options.json:
             print_json({"url": url, "origin": settings.bus.origin, "mqtt": mqtt_url})
             sys.stdout.flush()
+        elif settings.watch.log == "json":  # stderr is read by a program, line by line
+            log.info("serve.open url=%s mqtt=%s", url, mqtt_url)
         else:
             say(f"甬通已就绪 {settings.bus.origin} is open at {url} {mqtt_url}   (Ctrl-C stops it)")
-        if demo:
+        if demo and settings.watch.log == "json":
+            log.warning("serve.demo_keys")
+        elif demo:
             say("演示密钥，仅限本机，不得用于正式数据 DEMO keys: this machine only, no real data")
 
     def beside(bus: Bus, tally: Tally, clock: ClockWatch) -> Callable[[], None]:

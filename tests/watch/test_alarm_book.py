@@ -1,4 +1,4 @@
-"""When an alarm is told: once when it begins, once when it ends, daily in between, and at night only what is critical."""
+"""When an alarm is told: when it begins, when it ends, daily in between, and at night only what is critical."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -43,7 +43,9 @@ def told(book: Book) -> list[list[tuple[str, str]]]:
     return [[(one.what, one.alarm.about) for one in letter.notices] for letter in book.letters]
 
 
-def pass_time(book: Book, seen: Sequence[Alarm], begin: datetime, minutes: int, looked: Sequence[str] = ("a",)) -> datetime:
+def pass_time(
+    book: Book, seen: Sequence[Alarm], begin: datetime, minutes: int, looked: Sequence[str] = ("a",)
+) -> datetime:
     for minute in range(minutes):
         advance(book, seen, looked, begin + minute * MINUTE, ["mail"], QUIET)
     return begin + minutes * MINUTE
@@ -71,7 +73,7 @@ def test_it_is_told_again_each_day_that_it_lasts_with_what_is_true_then() -> Non
     for hour in range(50):
         advance(book, [alarm(en=f"hour {hour}")], ["a"], DAY + timedelta(hours=hour), ["mail"])
     assert told(book) == [[("begins", "")], [("stands", "")], [("stands", "")]]
-    assert AGAIN == timedelta(days=1)
+    assert timedelta(days=1) == AGAIN
     assert [letter.notices[0].alarm.en for letter in book.letters] == ["hour 0", "hour 24", "hour 48"]
     assert book.letters[2].notices[0].first_seen == DAY
 
@@ -182,7 +184,14 @@ def test_a_letter_says_what_since_when_and_what_to_do_in_both_languages() -> Non
     advance(book, [alarm("water-register")], ["a"], DAY, ["mail"])
     notices = book.letters[0].notices
     said = text("bus.example", notices)
-    for words in ("不好。", "It is bad.", "请修理。", "Mend it.", "2026-11-27 14:00 +08:00", "thing.bad water-register"):
+    for words in (
+        "不好。",
+        "It is bad.",
+        "请修理。",
+        "Mend it.",
+        "2026-11-27 14:00 +08:00",
+        "thing.bad water-register",
+    ):
         assert words in said
     assert subject("bus.example", notices) == "[甬通 bus.example] 发生 begins: thing.bad water-register"
     assert msgspec.json.encode(book)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email import message_from_string
 from email.header import decode_header, make_header
-from pathlib import Path
 
 import pytest
 
@@ -88,7 +87,9 @@ def test_a_recipient_that_is_not_there_is_named(smtp: SmtpSink, trusted: ssl.SSL
     assert (refusal.code, refusal.detail) == ("mail.refused", TO[1])
 
 
-def test_a_server_that_drips_is_cut_off(server_tls: Tls, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_drips_is_cut_off(
+    server_tls: Tls, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(alarm_ways, "SEND_S", 0.5)
     with SmtpSink(server_tls()) as sink:
         sink.drip = True
@@ -119,7 +120,9 @@ def test_a_webhook_gets_the_alarm_signed(trusted: ssl.SSLContext, server_tls: Tl
     assert posted.headers["idempotency-key"] == "bus.example:7"
 
 
-@pytest.mark.parametrize("status, ok", [(200, True), (202, True), (204, True), (302, False), (404, False), (500, False)])
+@pytest.mark.parametrize(
+    "status, ok", [(200, True), (202, True), (204, True), (302, False), (404, False), (500, False)]
+)
 def test_what_a_webhook_answers_decides(trusted: ssl.SSLContext, status: int, ok: bool) -> None:
     with HttpSink() as sink:
         sink.status = status
@@ -147,5 +150,3 @@ def test_what_a_webhook_says_the_time_is_is_heard(trusted: ssl.SSLContext) -> No
         sink.date = "Fri, 27 Nov 2026 06:00:00 GMT"
         Webhook(sink.url, "bus.example", trusted, heard=lambda *said: heard.append(said)).send(LETTER, NOW)
     assert heard == [("localhost", "Fri, 27 Nov 2026 06:00:00 GMT")]
-
-

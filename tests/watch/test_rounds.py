@@ -35,7 +35,7 @@ from tests.watch.sinks import HttpSink, nobody, until
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 OFTEN = "made-up-often"
-RHYTHM = REGISTER.replace(FEED, OFTEN).replace('accuracy = 0.5', 'accuracy = 0.5\nrhythm = "PT30M"')
+RHYTHM = REGISTER.replace(FEED, OFTEN).replace("accuracy = 0.5", 'accuracy = 0.5\nrhythm = "PT30M"')
 
 
 class Rounds:
