@@ -445,7 +445,7 @@ def test_the_command_says_so_in_two_languages_and_by_its_exit(bus: Bus, capsys: 
     document = json.loads(out)
     assert (code, document["ok"]) == (1, False)
     (red,) = (check for check in document["checks"] if not check["ok"])
-    assert set(red) == {"name", "ok", "zh", "en", "next_zh", "next_en"}
+    assert set(red) == {"name", "ok", "zh", "en", "next_zh", "next_en", "about"}
     code, out = told(bus, capsys)
     assert code == 1
     for words in ("✗ keys.private", "其他账户可以访问", "other accounts can get at it", "→ 请执行 chmod 600"):

@@ -1,7 +1,6 @@
 """What names a trace and what does not, in one process: batches, retries, refusals, and samplers that agree."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
