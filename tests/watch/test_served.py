@@ -24,7 +24,7 @@ from exchange.doctor.examine import CHECKS
 from exchange.tally import Tally
 from security.errors import Refusal, sentences
 from security.message import in_memory
-from tests.watch.sinks import HttpSink, Span, spans, until
+from tests.watch.sinks import HttpSink, Posted, Span, spans, until
 from tests.whole.real_bus import COLUMNS, FEED, REGISTER, a_trial, csv, rows
 
 ROOT: Final = Path(__file__).parents[2]
@@ -45,6 +45,7 @@ class Watched(NamedTuple):
     spans: list[Span]
     log: str
     ready: requests.Response
+    alarmed: list[Posted]
 
 
 def scraped(trial: Trial) -> tuple[str, dict[str, list[tuple[dict[str, str], float]]]]:
@@ -69,10 +70,11 @@ def of(samples: dict[str, list[tuple[dict[str, str], float]]], name: str, **labe
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     trial = a_trial(tmp_path_factory.mktemp("watched"), REGISTER)
     settings = Path(trial.settings.source)
-    settings.write_text(settings.read_text(encoding="utf-8") + '[watch]\nlog = "json"\n', encoding="utf-8")
     trial.enrol("made-up", "Made-up bureau", "某单位")
     trial.grant("made-up", "push", FEED)
-    with HttpSink() as collector:
+    with HttpSink() as collector, HttpSink() as hook:
+        more = f'[watch]\nlog = "json"\n[alarms]\nwebhook = "{hook.url}"\nleast_free_bytes = {1 << 60}\n'
+        settings.write_text(settings.read_text(encoding="utf-8") + more, encoding="utf-8")
         environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         trial.start(environment)
         ready = requests.get(f"{trial.url}/health/ready", verify=str(trial.folder / "keys" / "ca.pem"), timeout=5)
@@ -97,11 +99,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         )
         until(lambda: {"process", "receive again"} <= {span.name for span in spans(collector)})
         until(lambda: any(span.links == [PARENT] for span in spans(collector)))
+        until(lambda: hook.posted)
         text, metrics = scraped(trial)
         trial.kill()
         digest = str(receipt.document["request_digest"])
         log = (trial.folder / "serve.log").read_text(encoding="utf-8")
-        yield Watched(trial, digest, metrics, text, spans(collector), log, ready)
+        yield Watched(trial, digest, metrics, text, spans(collector), log, ready, list(hook.posted))
 
 
 def test_the_metrics_tell_of_both_processes(watched: Watched) -> None:
@@ -137,6 +140,12 @@ def test_what_the_log_says_in_numbers_outlives_the_process(watched: Watched) -> 
     assert counts.records[FEED]["new"] == of(watched.metrics, "yongtong_records_total", feed=FEED, fate="new")
     assert counts.took_s[FEED] == pytest.approx(of(watched.metrics, "yongtong_act_two_seconds_sum", feed=FEED))
     assert counts.entries["delivery"] == 3
+
+
+def test_what_ails_it_is_told_while_it_runs(watched: Watched) -> None:
+    (posted,) = watched.alarmed
+    assert [(one["code"], one["what"]) for one in json.loads(posted.body)["alarms"]] == [("place.disk", "begins")]
+    assert of(watched.metrics, "yongtong_alarms", code="place.disk", severity="critical") == 1
 
 
 def test_no_label_comes_from_outside(watched: Watched) -> None:
