@@ -25,7 +25,8 @@ from exchange.tally import Tally
 from security.errors import Refusal, places
 
 TURN_S: Final = 15.0
-FIRST_S: Final = 60.0  # after the start, until what takes time is looked at: the doors come first
+BEGIN_S: Final = 5.0  # after the start, until anything is looked at: the doors come first
+FIRST_S: Final = 60.0  # until what takes time is
 RARELY_S: Final = 3_600.0
 # What costs little is looked at every turn or every few minutes, all else once an hour.
 OFTEN_S: Final[Mapping[str, float]] = {
@@ -78,6 +79,8 @@ class AlarmWatch:
 
     def run(self, stop: threading.Event) -> None:
         """Turn after turn until told to stop; where another process makes the rounds, none."""
+        if stop.wait(BEGIN_S):
+            return
         with ExitStack() as stack:
             file = stack.enter_context((self._bus.folder / "alarms.lock").open("w"))
             while not _is_locked(file.fileno()):
