@@ -22,7 +22,18 @@ from exchange.small_file import write_whole
 SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 FATES: Final = ("new", "changed", "unchanged", "ended", "rejected", "ignored", "gone")
 OUTCOMES: Final = ("processed", "held", "refused")
-TYPES: Final = ("delivery", "refusal", "read", "processing", "recall", "spill", "erasure", "decision", "timestamp")
+TYPES: Final = (
+    "delivery",
+    "refusal",
+    "read",
+    "processing",
+    "recall",
+    "spill",
+    "erasure",
+    "decision",
+    "timestamp",
+    "head",
+)
 # What is held or refused for these is told to the operator: code, of the entry's detail.
 EVENTS: Final = ("delivery.evidence_broken", "delivery.failed", "content.classified")
 AT_ONCE: Final = 2_000  # entries

@@ -32,15 +32,18 @@ RARELY_S: Final = 3_600.0
 OFTEN_S: Final[Mapping[str, float]] = {
     **dict.fromkeys(("place.disk", "place.clock", "clock.agrees", "log.whole", "inbox.backlog"), 0.0),
     **dict.fromkeys(("deliveries.sound", "feeds.heard", "timestamps.covered", "alarms.ways"), 60.0),
-    **dict.fromkeys(("mqtt.broker", "revocation.known", "days.own", "days.enrolled"), 300.0),
+    **dict.fromkeys(("mqtt.broker", "revocation.known", "days.own", "days.enrolled", "evidence.place"), 300.0),
 }
 CRITICAL: Final = frozenset(
     (
         *("place.disk", "journal.opens", "registry.reads", "log.whole", "log.broken", "keys.evidence", "keys.anchors"),
+        "evidence.place",
         *("decisions.hold", "decisions.triggers", "decisions.found", "delivery.evidence_broken", "content.classified"),
     )
 )
-WARNING: Final = frozenset(("feeds.heard", "feeds.released", "journal.index", "certificates.enrolled", "alarms.ways"))
+WARNING: Final = frozenset(
+    ("feeds.heard", "feeds.released", "sequence.gaps", "journal.index", "certificates.enrolled", "alarms.ways")
+)
 LEVELS: Final[Mapping[Severity, int]] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
