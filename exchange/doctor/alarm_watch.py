@@ -32,7 +32,9 @@ RARELY_S: Final = 3_600.0
 OFTEN_S: Final[Mapping[str, float]] = {
     **dict.fromkeys(("place.disk", "place.clock", "clock.agrees", "log.whole", "inbox.backlog"), 0.0),
     **dict.fromkeys(("deliveries.sound", "feeds.heard", "timestamps.covered", "alarms.ways"), 60.0),
-    **dict.fromkeys(("mqtt.broker", "revocation.known", "days.own", "days.enrolled", "evidence.place"), 300.0),
+    **dict.fromkeys(
+        ("mqtt.broker", "queue.broker", "revocation.known", "days.own", "days.enrolled", "evidence.place"), 300.0
+    ),
 }
 CRITICAL: Final = frozenset(
     (
