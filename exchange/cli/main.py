@@ -7,6 +7,7 @@ from typing import Final
 
 from exchange.cli import (
     audit,
+    backup,
     bureaus,
     components,
     demo,
@@ -29,7 +30,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export),
-    *(held, evidence, erasure, keys, audit, verifying, witness, doctor),
+    *(held, evidence, erasure, keys, audit, verifying, witness, backup, doctor),
 )
 
 
