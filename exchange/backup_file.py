@@ -2,7 +2,8 @@
 
     journal.sqlite, store.sqlite    as of one moment, whichever engine they come from
     origin.json, anchors.json       what `init` fixed, and what partners trust
-    reports-pushed                  up to where reports went out over MQTT, if any did
+    reports-pushed, subscribers.json    up to where reports and changes went out, if any did
+    districts/BUREAU/…              of a city above districts: the heads of their logs, and forks that were found
     evidence/BUREAU/FILE            the files that the inbox names, sealed ones as they lie
     members.jsonl                   name, octets and SHA-256 of each member before it, a line each
     manifest.jws                    `Manifest`, signed by the bus's answer key; it ends the file
@@ -30,14 +31,15 @@ FORMAT: Final = 1
 KIND: Final = "yt-backup+jws"
 JOURNAL: Final = "journal.sqlite"
 STORE: Final = "store.sqlite"
-PUSHED: Final = "reports-pushed"
-FIXED: Final = (JOURNAL, STORE, "origin.json", "anchors.json", PUSHED)
+SMALL: Final = re.compile(
+    r"origin\.json|anchors\.json|reports-pushed|subscribers\.json"
+    r"|districts/[a-z0-9][a-z0-9-]{0,63}/(checkpoint|forks/[0-9TZ.]{1,40}/[a-z]{1,40}\.[a-z]{1,20})"
+)
 MEMBERS: Final = "members.jsonl"
 MANIFEST: Final = "manifest.jws"
 MOST_SMALL_BYTES: Final = 4 << 20  # of what is read as a whole
 PIECE_BYTES: Final = 1 << 20
 EVIDENCE: Final = re.compile(r"evidence/[a-z0-9][a-z0-9._-]{0,63}/[a-z]+-[0-9a-f-]{1,80}")
-_SMALL: Final = ("origin.json", "anchors.json", PUSHED, MANIFEST)
 
 Sink = Callable[[str], IO[bytes] | None]  # where a member goes, by its name; None: only looked at
 
@@ -184,11 +186,12 @@ def _members(tar: tarfile.TarFile, octets: int) -> Iterator[tarfile.TarInfo]:
     seen = set[str]()
     while (info := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]  # as above
-        fixed = info.name in (*FIXED, MEMBERS, MANIFEST)
+        small = info.name == MANIFEST or SMALL.fullmatch(info.name)
+        fixed = small or info.name in (JOURNAL, STORE, MEMBERS)
         # A link, a device, a sparse file, a path that leads elsewhere: a backup has none of them.
         if info.type != tarfile.REGTYPE or not (fixed or EVIDENCE.fullmatch(info.name)) or info.name in seen:
             raise Refusal("backup.not_one", info.name[:80])
-        if info.name in _SMALL and info.size > MOST_SMALL_BYTES:
+        if small and info.size > MOST_SMALL_BYTES:
             raise Refusal("backup.not_one", info.name)
         if info.offset_data + info.size > octets:
             raise Refusal("backup.cut_short", info.name)

@@ -13,8 +13,9 @@ import msgspec
 
 from exchange import audit
 from exchange.backup import root_of
-from exchange.backup_file import JOURNAL, KIND, STORE, Manifest, read
+from exchange.backup_file import JOURNAL, KIND, PIECE_BYTES, STORE, Manifest, read
 from exchange.database import Database, SqliteFile
+from exchange.evidence_place import Place
 from security.anchors import Anchors
 from security.errors import Misconfigured, Refusal
 from security.jws import key_named, open_document
@@ -95,6 +96,22 @@ def check_equal(manifest: Manifest, journal: Database, store: Database, folder: 
         differing = [f"{a.history}.{a.name}" for a, b in zip(tables, manifest.tables, strict=True) if a != b]
         raise Refusal("backup.not_equal", ", ".join(differing)[:160])
     return found
+
+
+def bring_evidence(folder: Path, place: Place) -> None:
+    """The files of a folder into another place, each under its own name. What is there already stays, for it may hold
+    more than the backup: evidence of what was lost. Raises OSError; Refusal where other octets are there."""
+    for path in sorted(folder.glob("*/*")):
+        file = f"{path.parent.name}/{path.name}"
+        with path.open("rb") as ours:
+            try:
+                with place.open(file) as there:
+                    while piece := ours.read(PIECE_BYTES):
+                        if there.read(len(piece)) != piece:
+                            raise Refusal("backup.not_equal", f"evidence/{file}")
+            except FileNotFoundError:
+                place.bring(file, iter(lambda: ours.read(PIECE_BYTES), b""))
+    place.sync()
 
 
 def _anchors(folder: Path) -> Anchors:

@@ -9,6 +9,7 @@ from exchange.cli import (
     audit,
     backup,
     bureaus,
+    cascade,
     components,
     demo,
     doctor,
@@ -29,7 +30,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
-    *(serving, demo, people, bureaus, feeds, partner, components, export),
+    *(serving, demo, people, bureaus, feeds, partner, components, export, cascade),
     *(held, evidence, erasure, keys, audit, verifying, witness, backup, doctor),
 )
 

@@ -458,6 +458,9 @@ def test_an_epoch_beside_the_log_needs_both_persons_and_their_offices(acts: Acts
     acts = opened_again(acts)
     with closing(acts.bus):
         assert acts.bus.journal.size() == size + 1
+        # No number of a change that was lost, of which a subscriber may have been told, is given to another.
+        with closing(app.store_database(settings).connect()) as store:
+            assert store.execute("SELECT last FROM change_counter").fetchone()[0] >= app.LOST_CHANGES
         assert audit.verify(acts.trial.state, app.anchors_of(settings)).ok
         with pytest.raises(Refusal, match=r"decision\.not_proposed"):
             acts.bus.registry.epoch_decided(id, SYSTEM, apart)
