@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from exchange.cli import (
+    account,
     audit,
     backup,
     bureaus,
@@ -31,7 +32,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export, cascade),
-    *(held, evidence, erasure, keys, audit, verifying, witness, backup, doctor),
+    *(held, account, evidence, erasure, keys, audit, verifying, witness, backup, doctor),
 )
 
 
