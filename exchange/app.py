@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import secrets
+import shutil
 import signal
 import socket
 import ssl
@@ -22,6 +23,7 @@ from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppr
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 from typing import Final
 
@@ -35,23 +37,26 @@ from connectors.partner.partner import Partner
 from connectors.transports.fetch import fetch
 from connectors.transports.mail import MailServer
 from connectors.transports.mqtt import Address, address_of, client_tls
-from exchange import validation
+from exchange import backup, restoring, validation
 from exchange.account_watch import AccountWatch
 from exchange.alarm_ways import Mail, Way, Webhook
 from exchange.alarms import read_book
 from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
+from exchange.backup_file import KIND, SMALL, Manifest
 from exchange.bus import Bus
 from exchange.cascade import Cascade, Upward
 from exchange.certificate_watch import CertificateWatch
 from exchange.clock_watch import ClockWatch
 from exchange.database import FAILURES, Database, History, SqliteFile
-from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
+from exchange.decisions import AnchorBody, Apart, EpochBegun, EpochBody, Officer, Role
 from exchange.districts import District, Districts
-from exchange.entry import Detail
+from exchange.entry import Detail, Entry, instant
+from exchange.erased_apart import to_repeat
 from exchange.evidence import Evidence
 from exchange.evidence_folder import EvidenceFolder
 from exchange.evidence_place import Place
+from exchange.faults import durable_step
 from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.health import Scrapes
@@ -59,11 +64,20 @@ from exchange.http.tls import server_context
 from exchange.intake import remember_reads, signs_for, turn_away
 from exchange.journal import Journal
 from exchange.key_places import DEMO, check_apart, check_demo_stays_here, check_private, is_demo
+from exchange.known_heads import Gap, HeadsOut, gap_of, head_text, keep, texts_in
 from exchange.metrics import Metrics
 from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
-from exchange.own_keys import Changeable, OwnKey, epochs, first_head_is_signed, own_keys, stem_of
+from exchange.own_keys import (
+    Changeable,
+    OwnKey,
+    epoch_number,
+    epochs,
+    first_head_is_signed,
+    own_keys,
+    stem_of,
+)
 from exchange.placing import City, load_city
 from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
@@ -89,9 +103,10 @@ from security import keys, pki, tokens
 from security.anchors import Anchors
 from security.authenticate import carrier_of
 from security.chain import Chain, check_chain
-from security.checkpoint import Checkpoint, log_key_octets
+from security.checkpoint import Checkpoint, log_key_octets, open_checkpoint
 from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, places
 from security.expiry import Ending, ending_of
+from security.jws import sign_document
 from security.keyring import Keyring, a_person, secret_line
 from security.keys import Algorithm, Kind, SigningKey, der_of_pem, ders_of_pem, kind_of
 from security.message import sha256
@@ -113,6 +128,10 @@ KEY_YEARS: Final = 10
 OWN: Final = ("ca", "tls", "answer")  # of each a key and a certificate lie in the keys folder
 KEYS: Final = (*OWN, "log")
 SECRETS: Final = ("outcome.secret", "evidence.key")
+APART: Final = "epoch-apart.json"
+RESTORING: Final = "restoring"
+PUT_BACK: Final = ("origin.json", "anchors.json", "evidence", "districts", "reports-pushed", "subscribers.json")
+LOST_CHANGES: Final = 1_000_000_000  # numbers left out after a loss: some of them were told to subscribers
 SCHEMA: Final = Path(__file__).parent / "contracts" / "yongtong.xsd"
 
 
@@ -205,6 +224,12 @@ def no_bus_yet(settings: Settings) -> None:
     state = settings.at(settings.state.folder)
     if (state / "origin.json").exists():
         raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
+    known = [path for path, text in texts_in(heads_folder(settings)).items() if _epoch_in(settings.bus.origin, text)]
+    if known:
+        raise Misconfigured(
+            f"{known[0]}: a log named {settings.bus.origin} signed heads already, and a second one would sign others "
+            "under its name; put the bus back with yongtong restore FILE, or name another [bus] origin"
+        )
 
 
 def check_keys_placed(settings: Settings) -> None:
@@ -219,6 +244,10 @@ def check_keys_placed(settings: Settings) -> None:
     files += [settings.at(path) for path in named if path]
     check_key_apart(settings, folder, *files)
     check_private(files)
+    if heads_folder(settings).resolve().is_relative_to(settings.at(settings.state.folder).resolve()):
+        raise Misconfigured(
+            f"[state] heads = {settings.state.heads!r} lies in the state folder, and would be lost with it; move it out"
+        )
 
 
 def check_key_apart(settings: Settings, *paths: Path) -> None:
@@ -389,10 +418,18 @@ def _database(settings: Settings, url: str, history: History) -> Database:
     return PostgresSchema(url, history)
 
 
+def store_database(settings: Settings) -> Database:
+    """Where the store lies. Raises Misconfigured."""
+    return _database(settings, settings.state.store, "store")
+
+
 def open_journal(settings: Settings, before_commit: Callable[[Sequence[str]], None] = lambda _: None) -> Journal:
-    """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus."""
+    """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus.
+
+    Where heads are known that it has lost, it is for reading alone.
+    """
     state_of(settings)
-    return _open_journal(settings, keyring_of(settings), before_commit)
+    return _guarded(settings, _open_journal(settings, keyring_of(settings), before_commit))
 
 
 def _open_journal(
@@ -451,6 +488,63 @@ def _check_is(wanted: OwnKey, found: str) -> None:
         raise Misconfigured(
             f"{wanted.stem}.key is not the {wanted.name} key in force, {wanted.key[:16]}…; put that one back"
         )
+
+
+# --- heads that are known outside -------------------------------------------------------------------------------------
+
+
+def heads_folder(settings: Settings) -> Path:
+    """Where heads are kept that are known outside the database."""
+    return settings.at(settings.state.heads)
+
+
+def log_gap(settings: Settings, journal: Journal) -> Gap | None:
+    """Whether the log lies behind a head that it signed. Raises Misconfigured for a file that holds no head of it."""
+    anchors, heads = anchors_of(settings), list[Checkpoint]()
+    open_now = epoch_number(journal.log_name(), anchors.origin) or 1
+    for path, text in texts_in(heads_folder(settings)).items():
+        epoch = _epoch_in(anchors.origin, text)
+        if epoch is None:
+            raise Misconfigured(f"{path}: a head of another log; take it out of the folder of this one's heads")
+        if epoch < open_now:
+            continue  # nothing is signed any more under that name
+        try:
+            heads.append(known_head(settings, anchors, text))
+        except Refusal as refusal:
+            raise Misconfigured(f"{path}: not a head that a key of this log signed ({refusal.detail})") from refusal
+    return gap_of(journal, heads)
+
+
+def known_head(settings: Settings, anchors: Anchors, text: str) -> Checkpoint:
+    """A head that somebody shows, signed by the key of the anchors, or by any other in our own keys folder: of keys
+    that came after a backup was made, the backup's anchors say nothing. Raises Refusal `audit.checkpoint_invalid`."""
+    try:
+        return anchors.head(text)
+    except Refusal as refusal:
+        name = text.partition("\n")[0]
+        if epoch_number(name, anchors.origin) is None:
+            raise
+        for path in sorted(settings.at(settings.keys.folder).glob("log*.key")):
+            key = keyring_of(settings, stems={"log": path.stem}).load("log", certificate=False).public_key
+            with suppress(Refusal):
+                return open_checkpoint(text, name, key)
+        raise Refusal("audit.checkpoint_invalid", refusal.detail) from refusal
+
+
+def _epoch_in(origin: str, text: str) -> int | None:
+    return epoch_number(text.partition("\n")[0], origin)
+
+
+def _guarded(settings: Settings, journal: Journal) -> Journal:
+    """The same journal, which takes no entry where it lost some. Closed where that cannot be told."""
+    try:
+        gap = log_gap(settings, journal)
+    except BaseException:
+        journal.close()
+        raise
+    if gap:
+        journal.take_nothing(str(gap))
+    return journal
 
 
 # --- changing its keys -----------------------------------------------------------------------------------------------
@@ -538,6 +632,7 @@ def change_key(settings: Settings, id: str, body: AnchorBody, by: Officer) -> An
                 )
             )
         )
+        _guarded(settings, journal)
         journal.resume()  # what is owed is signed by whoever was in force
         registry = stack.enter_context(closing(open_registry(settings, journal)))
         registry.change_key(id, former, by)
@@ -555,7 +650,7 @@ def make_epoch(settings: Settings, log: str, ground: str, known: Checkpoint | No
     except Misconfigured:
         forget_next_key(settings, key)
         raise
-    said = (known.size, known.root.hex()) if known else (0, "")
+    said = (known.size, known.root.hex(), known.origin) if known else (0, "", "")
     return EpochBody(log, key, answer, ground, *said)
 
 
@@ -565,10 +660,27 @@ def forget_epoch(settings: Settings, body: EpochBody) -> None:
         forget_next_key(settings, key)
 
 
-def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anchors:
+def apart_of(settings: Settings) -> Apart | None:
+    """The new epoch that is being decided beside a log that lost entries, or None."""
+    path = state_of(settings) / APART
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Apart) if path.exists() else None
+    except msgspec.MsgspecError as problem:
+        raise Misconfigured(f"{path}: not what yongtong epoch propose wrote ({problem})") from problem
+
+
+def keep_apart(settings: Settings, apart: Apart) -> None:
+    """Keep how far that has come."""
+    write_whole(state_of(settings) / APART, msgspec.json.encode(apart))
+
+
+def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer, apart: Apart | None = None) -> Anchors:
     """Open a decided epoch: its first entry, its first head under its own name and key, and the anchors.
 
-    The former keys sign what they owe, and nothing from there on. Raises Misconfigured as `change_key`.
+    apart: where the log lost entries, what two persons decided beside it
+
+    The former keys sign what they owe, and nothing from there on. Raises Misconfigured as `change_key`, and Refusal
+    `audit.log_behind` where the log lost entries and the decision is in it, which cannot speak of that.
     """
     state = state_of(settings)
     with ExitStack() as stack:
@@ -583,6 +695,8 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
         _check_is(OwnKey("log", 1, body.key.key, body.key.algorithm), log_key_octets(loaded.public_key).hex())
         _check_is(OwnKey("answer", 1, body.answer.key, body.answer.algorithm), next_ones.load("answer").fingerprint)
         with closing(_open_journal(settings, in_force)) as journal:
+            if (gap := log_gap(settings, journal)) and apart is None:
+                raise Refusal("audit.log_behind", str(gap))
             journal.resume()  # what is owed is signed by whoever was in force
             last = journal.head(journal.checkpoint())
         former = [
@@ -605,8 +719,18 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
         )
         registry = stack.enter_context(closing(open_registry(settings, journal)))
         had = own_keys(journal.database)
-        registry.open_epoch(id, last, _seen(settings), [key for key in former if key.name not in had], by)
-        return keep_anchors(settings, registry)
+        if apart is not None:
+            _leave_out_lost_changes(store_database(settings))
+        registry.open_epoch(id, last, _seen(settings), [key for key in former if key.name not in had], by, apart)
+        anchors = keep_anchors(settings, registry)
+        (state / APART).unlink(missing_ok=True)
+        return anchors
+
+
+def _leave_out_lost_changes(store: Database) -> None:
+    """A subscriber who was told of changes that were lost must not take the next ones for those."""
+    with closing(store.connect()) as connection, store.transaction(connection) as cursor:
+        cursor.execute("UPDATE change_counter SET last = last + ?", (LOST_CHANGES,))
 
 
 def _seen(settings: Settings) -> Detail:
@@ -709,6 +833,9 @@ def open_bus(
     key = _evidence_key(settings, origin)
     evidence = Evidence(evidence_place(settings), key, said.cipher, seal_all=said.seal == "all")
     journal = _open_journal(settings, keyring, evidence.sync)
+    if gap := log_gap(settings, journal):
+        journal.close()
+        raise Refusal("audit.log_behind", str(gap))
     feeds = _feeds(settings)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
     _check_divisions(settings, city)
@@ -842,6 +969,175 @@ def state_of(settings: Settings) -> Path:
     return state
 
 
+# --- backup and restore ----------------------------------------------------------------------------------------------
+
+
+def make_backup(settings: Settings, path: Path, journal: Journal, by: str, say: Callable[[str], None]) -> Manifest:
+    """Write a backup to a file while the bus serves, or not. by: pseudonym of who has it made, for the audit.
+
+    Raises as `backup.make`.
+    """
+    backup.check_free(path)
+    origin, now, state = _origin(settings), utc_now(), state_of(settings)
+    sizes = [
+        one.path.stat().st_size
+        for one in (journal_database(settings), store_database(settings))
+        if isinstance(one, SqliteFile)
+    ]
+    backup.check_room(path.parent, 2 * sum(sizes))
+    id = f"b-{secrets.token_hex(6)}"
+    # Before the copy, so that it has this entry: one made after it would be lost with all that is lost later.
+    entry = journal.note(Entry(type="backup", outcome="begun", actor=by, detail={"id": id})).result().index
+    key = _answer_key(settings, keyring_of(settings))
+    with closing(Store(state)) as store, closing(evidence_place(settings)) as place:
+        source = backup.Source(
+            journal=journal.database,
+            store=store_database(settings),
+            turn=store.turn,
+            evidence=place.open,
+            small=lambda: {name: (state / name).read_bytes() for name in _small_files(state)},
+            sign=lambda document: sign_document(document, KIND, key, now),
+        )
+        made = backup.Made(id=id, made_at=instant(now), entry=entry, **msgspec.structs.asdict(origin))
+        return backup.make(path, source, made, say)
+
+
+def _small_files(folder: Path) -> list[str]:
+    """Small files of a state folder that are backed up, by their names in it."""
+    found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if SMALL.fullmatch(name))
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What was put back, and whether entries were lost since.
+
+    state_root: of what stands, and of the backup; erasures: decisions that were carried out once and are to be again
+    """
+
+    found: restoring.Found
+    state_root: str
+    gap: Gap | None = None
+    erasures: tuple[str, ...] = ()
+
+
+def restore(settings: Settings, path: Path, known: Sequence[Path], say: Callable[[str], None]) -> Restored:
+    """Put a backup back where no bus stands, on the engines that the settings name, or leave nothing behind.
+
+    known: heads that others were shown, checkpoints or receipts; they are kept beside those that `serve` kept
+
+    Raises Misconfigured where a bus stands; Refusal `backup.*`, `audit.checkpoint_invalid`.
+    """
+    check_keys_placed(settings)
+    state = settings.at(settings.state.folder)
+    journal, store = journal_database(settings), store_database(settings)
+    texts = [head_text(one) for one in known]
+    state.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        for lock in ("serve.lock", "worker.lock"):
+            _alone(state / lock, stack, "stop serve first")
+        if (state / RESTORING).exists() and not (state / "origin.json").exists():
+            _take_away(state, journal, store)  # a restore before this one was cut short
+        _nothing_stands(state, journal, store)
+        stack.enter_context(backup.room_for(state))
+        try:
+            restored = _put_back(settings, path, texts, say)
+        except BaseException:
+            _take_away(state, journal, store)
+            raise
+        shutil.rmtree(state / RESTORING)
+    with closing(open_journal(settings)) as opened, closing(open_registry(settings, opened)) as registry:
+        again = tuple(one.id for one in to_repeat(heads_folder(settings), registry))
+        return msgspec.structs.replace(restored, gap=log_gap(settings, opened), erasures=again)
+
+
+def _put_back(settings: Settings, path: Path, known: Sequence[str], say: Callable[[str], None]) -> Restored:
+    state = settings.at(settings.state.folder)
+    journal, store, folder = journal_database(settings), store_database(settings), state / RESTORING
+    folder.mkdir(mode=0o700)
+    if path.exists():
+        backup.check_room(state, 2 * path.stat().st_size)
+    found = restoring.examine(path, folder, _answer_ders(settings), say)
+    _check_of_this_bus(settings, found, folder)
+    heads = [(known_head(settings, found.anchors, text), text) for text in known]
+    say("正在写入数据库 putting store and journal back")
+    restoring.put_back(folder, journal, store)
+    (folder / "evidence").mkdir(exist_ok=True)
+    if settings.evidence.url:
+        with closing(evidence_place(settings)) as place:
+            restoring.bring_evidence(folder / "evidence", place)
+    else:
+        (folder / "evidence").rename(state / "evidence")
+    for name in _small_files(folder):
+        if name != "origin.json":
+            (state / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).rename(state / name)
+    say("正在重新计算状态根 the state root anew, from what now stands")
+    root = restoring.check_equal(found.manifest, journal, store, folder / "copies")
+    durable_step("restore.equal:after")
+    for head, text in heads:
+        keep(heads_folder(settings), head, text)
+    os.sync()
+    # Last, so that a half-restored bus is not taken for one.
+    write_whole(state / "origin.json", (folder / "origin.json").read_bytes())
+    return Restored(found, root)
+
+
+def check_backup(path: Path, settings: Settings | None, say: Callable[[str], None]) -> restoring.Found:
+    """Verify a backup without restoring it. settings: of the bus that must have signed it; None: whichever it says."""
+    with backup.room_for(path.parent), TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        certificates = None if settings is None else _answer_ders(settings)
+        return restoring.examine(path, Path(folder), certificates, say, with_evidence=False)
+
+
+def _nothing_stands(state: Path, journal: Database, store: Database) -> None:
+    there = [str(state / name) for name in PUT_BACK if (state / name).exists()]
+    there += [history for history, one in (("journal", journal), ("store", store)) if one.exists()]
+    if there:
+        raise Misconfigured(
+            f"{state} holds a bus, or part of one ({', '.join(there)}); nothing is put over it: stop it, move the "
+            "state folder away (on PostgreSQL rename the schemas journal and store), and restore again"
+        )
+
+
+def _take_away(state: Path, journal: Database, store: Database) -> None:
+    """All that a restore has put there, and nothing else: it began only where nothing stood."""
+    for database in (journal, store):
+        database.discard()
+    for path in (state / name for name in (*PUT_BACK, RESTORING)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _check_of_this_bus(settings: Settings, found: restoring.Found, folder: Path) -> None:
+    """Return if a backup is of the bus that the settings name, and the keys folder has its keys. Raises Refusal."""
+    origin = msgspec.json.decode((folder / "origin.json").read_bytes(), type=Origin)
+    said = found.manifest
+    stated = Origin(said.origin, said.edition, said.hash, said.evidence_key, said.founding)
+    if origin != stated or (origin.origin, origin.edition) != (settings.bus.origin, settings.city.edition):
+        raise Refusal("backup.other_bus", f"{said.origin}, {said.edition}"[:120])
+    changed = own_keys(SqliteFile(folder, "journal"))
+    keyring = keyring_of(settings, stems={name: of[-1].stem for name, of in changed.items()})
+    answers = {sha256(der_of_pem(pem.encode())).hex for pem in found.anchors.receipt_certificates}
+    if log_key_octets(keyring.load("log", certificate=False).public_key).hex() != found.anchors.log_key:
+        raise Refusal("backup.other_keys", "log")
+    if keyring.load("answer").fingerprint not in answers:
+        raise Refusal("backup.other_keys", "answer")
+    if SealingKey.load(settings.at(settings.keys.folder) / "evidence.key").fingerprint != origin.evidence_key:
+        raise Refusal("backup.other_keys", "evidence")
+
+
+def _answer_ders(settings: Settings) -> list[bytes]:
+    """The certificates of all answer keys that lie in the keys folder, former ones too. Raises Misconfigured."""
+    found = [der_of_pem(path.read_bytes()) for path in settings.at(settings.keys.folder).glob("answer*.pem")]
+    if not found:
+        raise Misconfigured(
+            f"{settings.at(settings.keys.folder)}: no keys here; they are kept apart from backups: put them back first"
+        )
+    return found
+
+
 # --- running it ------------------------------------------------------------------------------------------------------
 
 
@@ -867,6 +1163,8 @@ def serve(
         woken = threading.Event()
         revocations = open_revocations(settings)
         bus = open_bus(settings, woken.set, revocations, attended=False)
+        # Closed last: what is signed while the bus closes went out, too.
+        stack.callback(HeadsOut(bus.journal.database, bus.journal.log_name(), heads_folder(settings)).close)
         stack.callback(bus.close)
         bus.journal.resume()
         reference = reference_of(settings, bus.answer_key)

@@ -59,6 +59,16 @@ class EvidenceFolder:
             self._unsynced |= {path: None, path.parent: None}
         return _file(path)
 
+    def bring(self, file: str, pieces: Iterable[bytes]) -> None:
+        """Write the file itself."""
+        path = self._folder / file
+        with self._lock:
+            self._bureau(path.parent.name)
+        with path.open("xb") as target:
+            target.writelines(pieces)
+        with self._lock:
+            self._unsynced |= {path: None, path.parent: None}
+
     def sync(self) -> None:
         """Have the disk write files and folders."""
         with self._syncing:

@@ -29,6 +29,9 @@ class Place(Protocol):
     def put(self, bureau: str, pieces: Iterable[bytes]) -> str:
         """Put a payload in a file of its own, without holding a large one. Durable after the next sync."""
 
+    def bring(self, file: str, pieces: Iterable[bytes]) -> None:
+        """Put back a file under the name that it had, where none of it is. Durable after the next sync."""
+
     def sync(self) -> None:
         """Make durable all that `add` and `put` returned before this call. What fails is tried again by the next."""
 

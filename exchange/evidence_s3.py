@@ -148,6 +148,15 @@ class EvidenceBucket:
             self._put_in_parts(file, first, parts)
         return file
 
+    def bring(self, file: str, pieces: Iterable[bytes]) -> None:
+        """Put the object now, in parts where it is large."""
+        parts = _parts(pieces)
+        first = next(parts)
+        if len(first) < PART_BYTES:
+            self._put(file, first)
+        else:
+            self._put_in_parts(file, first, parts)
+
     def sync(self) -> None:
         """Put what waits: one first, so that a store that is away is found so once, the others at the same time."""
         with self._syncing:

@@ -134,6 +134,7 @@ class Journal:
         self._strangers_lock = threading.Lock()
         self._owners = Owners(self._read)
         self._closed = False
+        self._behind = ""  # why it takes no entry
         self._owing = False  # documents of a group whose entries are durable
         self.trouble: Trouble | None = None
         self._next_group_s = 0.0  # time.monotonic() of the earliest next group
@@ -180,12 +181,14 @@ class Journal:
 
     def stage_read(self, entry: Entry) -> None:
         """Append an entry within a second, without waiting. Raises Unavailable when the stage is full."""
+        self._check_takes()
         if self._closed or len(self._staged) >= MOST_STAGED:
             raise Unavailable("the audit's stage is full: no read is answered that cannot be entered")
         self._staged.append(prepare_entry(entry, self._origin))
 
     def note_stranger(self, address: str, code: str) -> None:
         """Count a refusal of somebody unknown: one entry an address and minute, written when the minute is over."""
+        self._check_takes()
         minute = instant(self._clock())[:16]
         with self._strangers_lock:
             known = (address, minute) in self._strangers or len(self._strangers) < MOST_STRANGERS
@@ -209,6 +212,10 @@ class Journal:
         work = _Resume(Future())
         self._hand_in(work)
         return work.future.result()
+
+    def take_nothing(self, why: str) -> None:
+        """Refuse every entry from now on, as `audit.log_behind`: the log lost entries, and their heads are known."""
+        self._behind = why
 
     def close(self) -> None:
         """Write what is staged, then stop. What comes later is refused as Unavailable."""
@@ -239,7 +246,13 @@ class Journal:
     def _hand_in(self, work: "Work | _Resume") -> None:
         if self._closed:
             raise Unavailable("the journal is closed")
+        if not isinstance(work, _Resume):
+            self._check_takes()
         self._queue.put(work)
+
+    def _check_takes(self) -> None:
+        if self._behind:
+            raise Refusal("audit.log_behind", self._behind)
 
     def _write(self) -> None:
         """The writer thread: the only one that commits."""
@@ -548,6 +561,18 @@ class Journal:
             for note, size in self._read(query, log, index):
                 return note, size
         return "", 0
+
+    def log_name(self) -> str:
+        """The log's name in the checkpoints of the epoch that is open."""
+        return self._logs()[-1]
+
+    def root(self) -> bytes:
+        """The root of all entries."""
+        return merkle.root_at(self._node, self.size())
+
+    def has(self, head: Checkpoint) -> bool:
+        """Whether a head is of this tree, whatever its name."""
+        return head.size <= self.size() and merkle.root_at(self._node, head.size) == head.root
 
     def _logs(self) -> list[str]:
         """The log's names in checkpoints, of each epoch, oldest first."""

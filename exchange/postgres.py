@@ -130,6 +130,11 @@ class PostgresSchema:
             query = "SELECT 1 FROM pg_tables WHERE schemaname = ? AND tablename = 'alembic_version'"
             return connection.execute(query, (self._history,)).fetchone() is not None
 
+    def discard(self) -> None:
+        """As `Database` has it."""
+        with closing(self.connect()) as connection:
+            connection.execute(f"DROP SCHEMA IF EXISTS {self._history} CASCADE")
+
     def meddling(self) -> list[str]:
         """Triggers, rules and views in it, of which it has none of its own."""
         with closing(self.connect()) as connection:

@@ -406,7 +406,8 @@ class Sequencer:
 
     def _signers(self, size: int) -> list[SigningKey]:
         """Who signs a head of this size: the key in force there, and at the first head under it the former one too,
-        unless an epoch begins with it, for which the former key is not asked.
+        unless an epoch begins with it: a key that was stolen is not asked. Where entries were lost, and the epoch's
+        first one carries the decision itself, the former key vouches for what no head of its own could cover.
 
         Raises Misconfigured where one is not held here: perhaps the key was changed since this process began.
         """
@@ -414,7 +415,8 @@ class Sequencer:
         query = "SELECT 1 FROM heads WHERE origin = ? AND size >= ? AND size < ? LIMIT 1"
         if not rows or self._connection.execute(query, (self._log_at(size), rows[0][0], size)).fetchone():
             return [self._in_force(size)]
-        if self._connection.execute("SELECT 1 FROM epochs WHERE first_size = ?", (rows[0][0],)).fetchone():
+        begins = "SELECT said(detail, 'proposal') FROM epochs JOIN details ON idx = first_size - 1 WHERE first_size = ?"
+        if self._connection.execute(begins, (rows[0][0],)).fetchone() == (None,):
             return [self._in_force(size)]
         return [self._holding(key, size) for _, key in rows]
 

@@ -106,11 +106,13 @@ class StateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     folder:  relative to the settings file
     journal, store: `postgresql://user@host/database`; empty: a SQLite file in the folder
+    heads:   folder for the newest heads that went out; not in the state folder, and better on another disk
     """
 
     folder: str
     journal: str = ""
     store: str = ""
+    heads: str = "heads"
 
 
 class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from exchange.cli import (
     account,
     alarms,
     audit,
+    backup,
     bureaus,
     cascade,
     components,
@@ -32,7 +33,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export, cascade),
-    *(held, account, evidence, erasure, keys, audit, verifying, witness, doctor, alarms),
+    *(held, account, evidence, erasure, keys, audit, verifying, witness, backup, doctor, alarms),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from exchange import app
-from exchange.doctor import certificates, decisions, evidence, place, queues, sequences, timestamps, traffic
+from exchange.doctor import certificates, decisions, evidence, losses, place, queues, sequences, timestamps, traffic
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.settings import Settings
 
@@ -33,12 +33,14 @@ CHECKS: Final[Mapping[str, Callable[[Examined], Iterator[Check]]]] = {
     "clock.agrees": traffic.clock_agrees,
     "log.whole": traffic.log_is_whole,
     "journal.index": place.index_agrees,
+    "journal.whole": losses.log_has_known_heads,
     "registry.reads": place.registry_reads,
     "decisions.hold": decisions.decisions_hold,
     "decisions.signed": decisions.decisions_are_under_a_signed_head,
     "decisions.deciders": decisions.enough_can_decide,
     "decisions.triggers": decisions.database_changes_nothing_itself,
     "decisions.found": decisions.decisions_are_all_found,
+    "erasures.hold": losses.what_was_erased_is_gone,
     "feeds.released": decisions.mappings_are_released,
     "certificates.authorities": certificates.authorities_are_read,
     "certificates.enrolled": certificates.enrolled_hold,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from exchange.evidence import MOST_IN_SEGMENT, Evidence
 from exchange.evidence_folder import EvidenceFolder
-from security.errors import AuditBroken, Misconfigured
+from exchange.restoring import bring_evidence
+from security.errors import AuditBroken, Misconfigured, Refusal
 from security.message import Content, in_memory, sha256
 from security.sealing import SealingKey
 from tests.log.places import Behind, BehindBucket, BehindFolder
@@ -40,6 +41,25 @@ def test_what_is_read_is_what_came(evidence: Evidence, size: int) -> None:
     content = evidence.read(location)
     assert (content.size, content.digest, content.read()) == (raw.size, raw.digest, raw.read())
     assert (content.octets is None) is (size > MOST_IN_SEGMENT)
+
+
+@pytest.mark.parametrize("size", [0, 4096, 9 << 20])
+def test_what_a_backup_brings_back_lies_under_its_own_name_and_more_than_it_is_left_alone(
+    lies: Behind, tmp_path: Path, size: int
+) -> None:
+    octets, file = os.urandom(size), "water/payload-18b1f0-00ff"
+    (tmp_path / "backup" / "water").mkdir(parents=True)
+    (tmp_path / "backup" / file).write_bytes(octets)
+    place = lies.place()
+    bring_evidence(tmp_path / "backup", place)
+    assert lies.files() == {file: octets}
+    lies.alter(file, octets + b"of a delivery since")
+    bring_evidence(tmp_path / "backup", lies.place())
+    assert lies.files() == {file: octets + b"of a delivery since"}
+    if size:
+        lies.alter(file, bytes(size))
+        with pytest.raises(Refusal, match=r"backup\.not_equal"):
+            bring_evidence(tmp_path / "backup", lies.place())
 
 
 def test_a_slice_of_a_spooled_file_is_kept_alone(evidence: Evidence, tmp_path: Path) -> None:
