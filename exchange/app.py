@@ -34,8 +34,10 @@ from exchange.bus import Bus
 from exchange.certificate_watch import CertificateWatch
 from exchange.database import Database, History, SqliteFile
 from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
+from exchange.due import feeds_to_do
 from exchange.entry import Detail
 from exchange.evidence import Evidence
+from exchange.feed_turn import take_turn
 from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.tls import server_context
@@ -47,18 +49,20 @@ from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
 from exchange.own_keys import Changeable, OwnKey, epochs, first_head_is_signed, own_keys, stem_of
 from exchange.placing import load_city
-from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
 from exchange.receipts import issue_receipts, issue_reports
 from exchange.registry import Registry
+from exchange.replaying import Replayer
 from exchange.replays import Replays
 from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
 from exchange.small_file import write_whole
+from exchange.stopped import Stopped
 from exchange.store.sqlite import Store
 from exchange.timestamp_watch import Authorities, TimestampWatch
 from exchange.timestamping import Coverage, Rule
 from exchange.uploads import Uploads
+from exchange.waits import Waits
 from mappings.codelists import edition as edition_of
 from mappings.feed import Feed
 from mappings.load import load_feeds
@@ -697,7 +701,15 @@ def open_bus(
         anchors=anchors_of(settings),
         attestations=Attestations(journal.database),
         coverage=open_coverage(settings, journal),
+        stopped=Stopped(journal.database),
+        waits=waits_of(settings),
     )
+
+
+def waits_of(settings: Settings) -> Waits:
+    """Feeds that are tried again later."""
+    said, folder = settings.worker, state_of(settings) / "waits"
+    return Waits(folder, utc_now, secrets.SystemRandom().random, said.retry_first_s, said.retry_most_s)
 
 
 def _origin(settings: Settings) -> Origin:
@@ -715,6 +727,11 @@ def _evidence_key(settings: Settings, origin: Origin) -> SealingKey:
     if key.fingerprint != origin.evidence_key:
         raise Misconfigured(f"{path}: not the evidence key that this bus was made with; put that one back")
     return key
+
+
+def made(settings: Settings) -> bool:
+    """Whether a bus stands there."""
+    return (settings.at(settings.state.folder) / "origin.json").exists()
 
 
 def state_of(settings: Settings) -> Path:
@@ -753,13 +770,14 @@ def serve(
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
-        announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
+        announcer = Announcer(celery, broker, partial(feeds_to_do, bus), woken, settings.worker.sweep_s)
         stack.callback(announcer.stop)
         if with_worker:
             keeper = WorkerKeeper(settings.source)
             stack.callback(keeper.stop)
         stack.callback(_watch_certificates(settings, bus, revocations))
         stack.callback(_watch_timestamps(settings, bus))
+        stack.callback(_watching(Replayer(bus).run, "replays"))
         tls = _server_tls(settings)
         app = make_app(bus, bus.folder / "spool")
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
@@ -942,7 +960,8 @@ def work(settings: Settings) -> None:
         stack.callback(bus.close)
         bus.journal.resume()
         celery = make_celery(settings.at(settings.state.folder) / "queue")
-        register(celery, lambda feed: process(feed, bus) if feed in bus.feeds else None)
+        bus.waits.ended()
+        register(celery, lambda feed: take_turn(feed, bus) if feed in bus.feeds else None)
         run_worker(celery)
 
 

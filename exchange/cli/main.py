@@ -9,6 +9,7 @@ from exchange.cli import (
     audit,
     bureaus,
     components,
+    dead,
     demo,
     doctor,
     erasure,
@@ -29,7 +30,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export),
-    *(held, evidence, erasure, keys, audit, verifying, witness, doctor),
+    *(held, dead, evidence, erasure, keys, audit, verifying, witness, doctor),
 )
 
 
