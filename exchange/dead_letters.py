@@ -83,7 +83,7 @@ def count_by_feed(database: Database) -> tuple[dict[str, int], dict[str, int]]:
     """How many deliveries of each feed wait for act two, and how many are held or refused. Asks for no key."""
     with closing(database.connect()) as connection:
         waiting, dead = (
-            dict(connection.execute(f"SELECT feed, count(*) FROM inbox WHERE {of} GROUP BY feed").fetchall())  # noqa: S608
+            dict(connection.execute(f"SELECT feed, count(*) FROM inbox WHERE {of} GROUP BY feed").fetchall())
             for of in ("status = 'waiting'", "status IN ('held', 'refused')")
         )
     return waiting, dead

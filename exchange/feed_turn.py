@@ -49,7 +49,7 @@ def code_of(problem: BaseException) -> str:
     while cause is not None:
         if (isinstance(cause, OSError) and cause.errno in FULL) or "disk is full" in str(cause):
             return "flow.disk_full"
-        if isinstance(cause, SQLAlchemyError | FAILURES):
+        if isinstance(cause, (SQLAlchemyError, *FAILURES)):
             return "flow.database_away"
         if isinstance(cause, OSError):
             return "flow.storage_away"
