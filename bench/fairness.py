@@ -161,8 +161,8 @@ def measure(folder: Path) -> Figure:
     ours, peer = ([statistics.median(run.receipts_s) * 1000 for run in runs] for runs in (beside, alone))
     asked = f"{sent[-1].sent / sent[-1].elapsed_s:.0f} requests/s, answers {sent[-1].answers}"
     note = (
-        f"milliseconds to the calm one's receipt; alone {alone[-1].said()}; beside {CONNECTIONS} connections over their "
-        f"quota of {A_MINUTE} a minute ({asked}): {beside[-1].said()}; beside {CONNECTIONS} connections within their "
-        f"quota ({within.per_s:.0f} answers/s): {busy[0].said()}"
+        f"milliseconds to the calm one's receipt; alone {alone[-1].said()}; beside {CONNECTIONS} connections over "
+        f"their quota of {A_MINUTE} a minute ({asked}): {beside[-1].said()}; beside as many within their quota "
+        f"({within.per_s:.0f} answers/s): {busy[0].said()}"
     )
     return figure("flood_slows_others_ratio", ours, peer, "ms", note)

@@ -1,4 +1,4 @@
-"""Floods, full queues, slow senders and dead letters at a bus that runs: what others notice of them, and what is lost."""
+"""Floods, full queues, slow senders and dead letters at a bus that runs: what others notice, and what is lost."""
 
 import os
 import signal
