@@ -44,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_upload_bytes: int = 4_294_967_296
     upload_chunk_bytes: int = 67_108_864
     upload_s: float = 86_400.0
-    feed_deliveries_a_minute: int = 60_000
+    feed_deliveries_a_minute: int = 120_000
     feed_bytes_a_day: int = 0
     feed_most_waiting: int = 100_000
 

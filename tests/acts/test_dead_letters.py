@@ -1,6 +1,7 @@
 """死信与重放 What could not be applied is applied when its cause is gone: once, in order, by a person's word."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from exchange.replaying import Job, Replayer
 from security.batch import unverified
 from security.errors import Refusal
 from tests.acts.bench_of_one import FEED, REGISTER, Acts, both_acts, covers
+from tests.acts.bundles import Office
 
 SNAPSHOT = "covers-snapshot"
 RIGHT = {"encoding": "gb18030"}
@@ -238,3 +240,15 @@ def test_a_receipt_of_a_failed_delivery_sent_again_is_the_first_receipt(acts: Ac
     assert again.repeated
     assert again.inbox.receipt == first.inbox.receipt
     assert take_turn(FEED, acts.bus) == 0, "and it is not tried again by that"
+
+
+def test_the_evidence_of_a_replayed_delivery_holds_without_us(acts: Acts, tmp_path: Path) -> None:
+    refused(acts, "m-1")
+    acts = fixed(acts)
+    carried_out(acts, begun(acts).id)
+    office = Office(acts, tmp_path / "office")
+    with closing(office.kept):
+        office.attest()
+        verdict = office.verdict(office.bundle("m-1"))
+    assert not [row for row in verdict.rows if row.state == "broken"], verdict.rows
+    assert [row.state for row in verdict.rows if row.name == "receipts"] == ["holds"]
