@@ -10,7 +10,7 @@ import polars as pl
 
 from connectors.formats.catalogue import formats
 from exchange import app, validation
-from exchange.cli.output import print_findings, print_json, print_table, say, sentence_document
+from exchange.cli.output import print_findings, print_json, print_table, sentence_document
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import read_file
 from exchange.cli.people import acting, add_person_options, proposed
@@ -203,7 +203,7 @@ def _changed(options: argparse.Namespace, said: dict[str, Any]) -> int:
     if options.json:
         print_json(said)
     else:
-        say(f"{said['feed']}: {said['state']}")
+        print_table("供数任务 Feed", ["feed", "状态 state", "entry"], [list(said.values())])
     return 0
 
 
