@@ -701,7 +701,7 @@ def open_bus(
         anchors=anchors_of(settings),
         attestations=Attestations(journal.database),
         coverage=open_coverage(settings, journal),
-        stopped=Stopped(journal.database),
+        stopped=Stopped(journal.ask),
         waits=waits_of(settings),
     )
 

@@ -112,4 +112,3 @@ class Bus(msgspec.Struct, frozen=True):
         self.evidence.close()
         self.store.close()
         self.attestations.close()
-        self.stopped.close()

@@ -6,11 +6,11 @@ A stop is a person's decision and stands in the log; the table only finds it. Wh
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from exchange.database import FAILURES, Cursor, Database
+from exchange.database import FAILURES, Cursor
 from exchange.decisions import Officer
 from exchange.journal import Entry
 from exchange.registry import Registry
@@ -30,10 +30,13 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Stopped:
-    """Which feeds are stopped, as of half a second ago at most, in any process."""
+    """Which feeds are stopped, as of half a second ago at most, in any process.
 
-    def __init__(self, database: Database) -> None:
-        self._connection, self._lock = database.connect(), threading.Lock()
+    ask: gives the rows of a question to the journal (`Journal.ask`)
+    """
+
+    def __init__(self, ask: Callable[[str], list[Any]]) -> None:
+        self._ask, self._lock = ask, threading.Lock()
         self._stops: dict[str, Stop] = {}
         self._looked_s = -LOOK_S
 
@@ -42,7 +45,7 @@ class Stopped:
         with self._lock:
             if monotonic() - self._looked_s >= LOOK_S:
                 try:
-                    rows = self._connection.execute("SELECT feed, entry_index, refuses FROM stopped_feeds").fetchall()
+                    rows = self._ask("SELECT feed, entry_index, refuses FROM stopped_feeds")
                 except FAILURES:
                     return self._stops
                 self._stops = {feed: Stop(feed, entry, bool(refuses)) for feed, entry, refuses in rows}
@@ -56,10 +59,6 @@ class Stopped:
             refusal = Refusal("flow.feed_stopped", feed)
             refusal.retry_after_s = COME_AGAIN_S
             raise refusal
-
-    def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
 
 
 def stop_feed(registry: Registry, feed: str, *, refuses: bool, ground: str, by: Officer) -> int:

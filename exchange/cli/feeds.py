@@ -142,8 +142,8 @@ def _flow(settings: Settings) -> dict[str, dict[str, Any]]:
     if not app.made(settings):
         return {}
     database, waits = app.journal_database(settings), app.waits_of(settings).all()
-    with closing(Stopped(database)) as stopped:
-        stops = stopped.now()
+    with closing(database.connect()) as connection:
+        stops = Stopped(lambda query: connection.execute(query).fetchall()).now()
     waiting, dead = count_by_feed(database)
     return {
         feed: {

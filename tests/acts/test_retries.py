@@ -109,14 +109,14 @@ def test_a_retry_can_be_stopped(acts: Acts, away: list[int], monkeypatch: pytest
     """OpenHIM#1185."""
     clock = Clock()
     acts.push("m-1", covers("A"))
-    acts = acts.with_(waits=waiting(acts.bus.folder / "waits", clock), stopped=Stopped(acts.bus.journal.database))
+    acts = acts.with_(waits=waiting(acts.bus.folder / "waits", clock), stopped=Stopped(acts.bus.journal.ask))
     for _ in range(3):
         take_turn(FEED, acts.bus)
         clock.now += timedelta(minutes=10)
     assert len(away) == 3
     with registry(acts.trial.settings) as opened:
         stop_feed(opened, FEED, refuses=False, ground="数据库迁移", by=SYSTEM)
-        acts = acts.with_(stopped=Stopped(acts.bus.journal.database))
+        acts = acts.with_(stopped=Stopped(acts.bus.journal.ask))
         for _ in range(3):
             take_turn(FEED, acts.bus)
             clock.now += timedelta(minutes=10)
@@ -126,7 +126,7 @@ def test_a_retry_can_be_stopped(acts: Acts, away: list[int], monkeypatch: pytest
             stop_feed(opened, FEED, refuses=False, ground="再停", by=SYSTEM)
         start_feed(opened, FEED, "迁移完成", SYSTEM)
     monkeypatch.undo()
-    acts = acts.with_(stopped=Stopped(acts.bus.journal.database))
+    acts = acts.with_(stopped=Stopped(acts.bus.journal.ask))
     assert take_turn(FEED, acts.bus) == 2
     said = [(entry.leaf.outcome, entry.leaf.feed) for entry in acts.bus.journal.search(type="flow")]
     assert said == [("started", FEED), ("stopped", FEED)]
@@ -138,7 +138,7 @@ def test_a_feed_may_be_stopped_at_the_door_by_a_system_administrator_alone(acts:
         with pytest.raises(Refusal, match=r"role\.not_held"):
             stop_feed(opened, FEED, refuses=True, ground="试", by=PROPOSER)
         stop_feed(opened, FEED, refuses=True, ground="平台检修", by=SYSTEM)
-    acts = acts.with_(stopped=Stopped(acts.bus.journal.database))
+    acts = acts.with_(stopped=Stopped(acts.bus.journal.ask))
     with pytest.raises(Refusal, match=r"flow\.feed_stopped") as caught:
         acts.push("m-2", covers("B"))
     assert caught.value.retry_after_s > 0

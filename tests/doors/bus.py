@@ -141,7 +141,7 @@ class TestBus:
             "xml_suites": suites.xml,
             "anchors": self.anchors,
             "attestations": Attestations(SqliteFile(folder, "journal")),
-            "stopped": Stopped(SqliteFile(folder, "journal")),
+            "stopped": Stopped(journal.ask),
             "waits": Waits(folder / "waits", clock, lambda: 1.0, 1.0, 1.0),
         }
         self.bus = Bus(**fields)
