@@ -12,9 +12,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -25,18 +26,25 @@ import msgspec
 from paho.mqtt.enums import MQTTProtocolVersion
 from starlette.applications import Starlette
 
+from connectors.partner.cascade import CityNode
+from connectors.partner.folder import PartnerFolder
+from connectors.partner.partner import Partner
 from connectors.transports.fetch import fetch
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
 from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
 from exchange.bus import Bus
+from exchange.cascade import Cascade, Upward
 from exchange.certificate_watch import CertificateWatch
-from exchange.database import Database, History, SqliteFile
+from exchange.database import FAILURES, Database, History, SqliteFile
 from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
+from exchange.districts import District, Districts
 from exchange.due import feeds_to_do
 from exchange.entry import Detail
 from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
+from exchange.evidence_place import Place
 from exchange.feed_turn import take_turn
 from exchange.http import server
 from exchange.http.app import make_app
@@ -48,12 +56,13 @@ from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
 from exchange.own_keys import Changeable, OwnKey, epochs, first_head_is_signed, own_keys, stem_of
-from exchange.placing import load_city
+from exchange.placing import City, load_city
 from exchange.publication import Publisher, subscription, today
-from exchange.receipts import issue_receipts, issue_reports
+from exchange.receipts import issue_receipts, issue_reports, verify_receipt
+from exchange.reference import PARTS, Listed, Reference, Shelf, make_reference, open_listed
 from exchange.registry import Registry
 from exchange.replaying import Replayer
-from exchange.replays import Replays
+from exchange.replays import OwnReplays, SharedReplays
 from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
 from exchange.small_file import write_whole
@@ -73,7 +82,7 @@ from security.anchors import Anchors
 from security.authenticate import carrier_of
 from security.chain import Chain, check_chain
 from security.checkpoint import Checkpoint, log_key_octets
-from security.errors import AuditBroken, Misconfigured
+from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, places
 from security.expiry import Ending, ending_of
 from security.keyring import Keyring, a_person
 from security.keys import Algorithm, Kind, SigningKey, der_of_pem, ders_of_pem, kind_of
@@ -87,8 +96,11 @@ RESTART_S: Final = 1.0
 MQTT_READY_S: Final = 10.0  # how long the doors wait for the broker before they open without it
 PARENT_LOOK_S: Final = 0.5
 PARENT: Final = "YONGTONG_PARENT"  # process by which a worker was started, and with which it ends
-EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept at a later start
+EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept later
+SWEPT_S: Final = 1.0
+SWEEP_EVERY_S: Final = 86_400.0
 STOP_WATCH_S: Final = 2.0
+DUTY_LOOK_S: Final = 1.0
 KEY_YEARS: Final = 10
 OWN: Final = ("ca", "tls", "answer")  # of each a key and a certificate lie in the keys folder
 KEYS: Final = (*OWN, "log")
@@ -344,6 +356,18 @@ def journal_database(settings: Settings) -> Database:
     return _database(settings, settings.state.journal, "journal")
 
 
+@contextmanager
+def readable_journal(settings: Settings) -> Iterator[Path]:
+    """The journal as the audit's verifier reads it: the file itself, or, of one on a server, a copy for the while."""
+    state_of(settings)
+    database = journal_database(settings)
+    if isinstance(database, SqliteFile):
+        yield database.path
+        return
+    with tempfile.TemporaryDirectory(prefix="yongtong-audit-") as folder:
+        yield database.export(Path(folder))
+
+
 def _database(settings: Settings, url: str, history: History) -> Database:
     if not url:
         return SqliteFile(settings.at(settings.state.folder), history)
@@ -352,13 +376,15 @@ def _database(settings: Settings, url: str, history: History) -> Database:
     return PostgresSchema(url, history)
 
 
-def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
+def open_journal(settings: Settings, before_commit: Callable[[Sequence[str]], None] = lambda _: None) -> Journal:
     """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus."""
     state_of(settings)
     return _open_journal(settings, keyring_of(settings), before_commit)
 
 
-def _open_journal(settings: Settings, keyring: Keyring, before_commit: Callable[[], None] = lambda: None) -> Journal:
+def _open_journal(
+    settings: Settings, keyring: Keyring, before_commit: Callable[[Sequence[str]], None] = lambda _: None
+) -> Journal:
     answer = _answer_key(settings, keyring)
     return Journal(
         journal_database(settings),
@@ -494,7 +520,7 @@ def change_key(settings: Settings, id: str, body: AnchorBody, by: Officer) -> An
                     utc_now,
                     partial(issue_receipts, key=answer),
                     partial(issue_reports, key=answer),
-                    lambda: None,
+                    lambda _: None,
                     log_key if body.name == "log" else None,
                 )
             )
@@ -559,7 +585,7 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
                     utc_now,
                     partial(issue_receipts, key=answer),
                     partial(issue_reports, key=answer),
-                    lambda: None,
+                    lambda _: None,
                     log_key,
                 )
             )
@@ -668,10 +694,11 @@ def open_bus(
         )
     said = settings.evidence
     key = _evidence_key(settings, origin)
-    evidence = Evidence(state / "evidence", key, said.cipher, seal_all=said.seal == "all")
+    evidence = Evidence(evidence_place(settings), key, said.cipher, seal_all=said.seal == "all")
     journal = _open_journal(settings, keyring, evidence.sync)
     feeds = _feeds(settings)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
+    _check_divisions(settings, city)
     answer = _answer_key(settings, keyring)
     assert answer.certificate_der is not None
     return Bus(
@@ -690,7 +717,7 @@ def open_bus(
         answer_key=answer,
         answer_certificate_der=answer.certificate_der,
         outcome_secret=(folder / "outcome.secret").read_bytes(),
-        replays=Replays(),
+        replays=SharedReplays(journal.database) if journal.database.shared else OwnReplays(),
         uploads=Uploads(state / "uploads", timedelta(seconds=settings.limits.upload_s)),
         wake=wake,
         clock=utc_now,
@@ -703,6 +730,8 @@ def open_bus(
         coverage=open_coverage(settings, journal),
         stopped=Stopped(journal.ask),
         waits=waits_of(settings),
+        territory=settings.territory.territory,
+        districts=_districts(settings, state),
     )
 
 
@@ -710,6 +739,77 @@ def waits_of(settings: Settings) -> Waits:
     """Feeds that are tried again later."""
     said, folder = settings.worker, state_of(settings) / "waits"
     return Waits(folder, utc_now, secrets.SystemRandom().random, said.retry_first_s, said.retry_most_s)
+
+
+def _check_divisions(settings: Settings, city: City) -> None:
+    """A code that no polygon has would give nobody the divisions that it was meant to give somebody."""
+    said = settings.territory
+    unknown = {*said.divisions, *said.territory.delegated} - {*city.districts.codes}
+    if unknown:
+        raise Misconfigured(f"{settings.source}: [territory] no division of the city: {', '.join(sorted(unknown))}")
+
+
+def _districts(settings: Settings, state: Path) -> Districts:
+    """The nodes to which divisions are delegated, by their centre's bureau. Raises Misconfigured."""
+    found = {}
+    for one in settings.territory.delegated:
+        path = settings.at(one.anchors)
+        try:
+            anchors = msgspec.json.decode(path.read_bytes(), type=Anchors)
+        except (OSError, msgspec.MsgspecError) as problem:
+            raise Misconfigured(f"{path}: not the anchors of the node of {one.bureau} ({problem})") from problem
+        found[one.bureau] = District(one.bureau, anchors, state / "districts" / one.bureau, utc_now)
+    return found
+
+
+def reference_of(settings: Settings, key: SigningKey) -> Reference:
+    """What district nodes fetch here: the files as they stand at the start."""
+    files = dict(zip(PARTS, map(settings.at, (settings.city.districts, settings.city.grid)), strict=True))
+    return make_reference(settings.bus.origin, settings.city.edition, files, state_of(settings), key)
+
+
+def open_cascade(settings: Settings, bus: Bus) -> Cascade:
+    """This node's way up to its city's. Raises Misconfigured where the settings name none."""
+    said = settings.cascade
+    if not said.city:
+        raise Misconfigured(f"{settings.source}: [cascade] city names nobody to whom anything goes up")
+    folder = _partner_folder(settings)
+    partner = Partner(folder, said.url, partial(verify_receipt, anchors=folder.anchors))
+    upward = Upward(said.city, said.feed, said.records, said.deliveries_per_s)
+    return Cascade(bus, upward, CityNode(folder, said.url), partner.push)
+
+
+def fetch_reference(settings: Settings, journal: Journal) -> Listed | None:
+    """Put in force what the city's node hands down, if it is news; None where it is not.
+
+    Raises Refusal `reference.*`, or the city's own; Unavailable; Misconfigured where the settings name no folder.
+    """
+    said = settings.cascade
+    if not said.reference:
+        raise Misconfigured(f"{settings.source}: [cascade] reference names no folder")
+    folder = _partner_folder(settings)
+    city, shelf = CityNode(folder, said.url), Shelf(settings.at(said.reference))
+    listed = open_listed(city.reference(), folder.anchors)
+    if not shelf.is_news(listed):
+        return None
+    shelf.adopt(listed, city.part, settings.city.edition, settings.city.extent, journal)
+    return listed
+
+
+def _partner_folder(settings: Settings) -> PartnerFolder:
+    """The district centre's own folder, for its city's node."""
+    path = settings.at(settings.cascade.partner)
+    check_key_apart(settings, path)
+    return PartnerFolder(path)
+
+
+def evidence_place(settings: Settings) -> Place:
+    """Where evidence lies: in the state folder, or in the bucket that the settings name. Raises Misconfigured."""
+    if not settings.evidence.url:
+        return EvidenceFolder(settings.at(settings.state.folder) / "evidence")
+    from exchange.evidence_s3 import EvidenceBucket, s3_url  # a bus on a folder does not pay for the store's client
+
+    return EvidenceBucket(s3_url(settings.evidence.url))
 
 
 def _origin(settings: Settings) -> Origin:
@@ -758,7 +858,8 @@ def serve(
     mqtt_listening: for the embedded broker, None where there is none
     """
     with ExitStack() as stack:
-        _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder")
+        shared = journal_database(settings).shared
+        _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder", shared=shared)
         broker = settings.at(settings.state.folder) / "queue"
         celery = make_celery(broker)
         woken = threading.Event()
@@ -766,15 +867,18 @@ def serve(
         bus = open_bus(settings, woken.set, revocations, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
-        bus = msgspec.structs.replace(bus, anchors=keep_anchors(settings, bus.registry))
+        reference = reference_of(settings, bus.answer_key)
+        bus = msgspec.structs.replace(bus, anchors=keep_anchors(settings, bus.registry), reference=reference)
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
-        bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
+        stack.callback(_look_after_evidence(bus))
         announcer = Announcer(celery, broker, partial(feeds_to_do, bus), woken, settings.worker.sweep_s)
         stack.callback(announcer.stop)
-        if with_worker:
-            keeper = WorkerKeeper(settings.source)
+        keeper = WorkerKeeper(settings.source) if with_worker else None
+        if keeper is not None:
             stack.callback(keeper.stop)
+        for stop in _cascading(settings, bus, keeper):
+            stack.callback(stop)
         stack.callback(_watch_certificates(settings, bus, revocations))
         stack.callback(_watch_timestamps(settings, bus))
         stack.callback(_watching(Replayer(bus).run, "replays"))
@@ -813,13 +917,83 @@ def _watch_timestamps(settings: Settings, bus: Bus) -> Callable[[], None]:
     said, attestations = settings.timestamps, Attestations(bus.journal.database)
     authorities = Authorities(said.urls, timestamp_roots(settings), timedelta(seconds=said.every_s))
     watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, fetch, bus.clock)
-    ended = _watching(watch.run, "timestamps")
+    ended = _watching(partial(_on_duty, bus.journal.database, "timestamps", watch.run), "timestamps")
 
     def stop() -> None:
         ended()
         attestations.close()
 
     return stop
+
+
+def _on_duty(database: Database, task: str, run: Callable[[threading.Event], None], stopping: threading.Event) -> None:
+    """Run a task that one process does for all, once it is this one's."""
+    while not stopping.is_set():
+        try:
+            with database.duty(task) as ours:
+                if ours:
+                    run(stopping)
+        except FAILURES as problem:  # the server is away; whoever sees it first goes on
+            log.warning("duty.lost task=%s reason=%s", task, problem)
+        stopping.wait(DUTY_LOOK_S)
+
+
+def _cascading(settings: Settings, bus: Bus, keeper: "WorkerKeeper | None") -> list[Callable[[], None]]:
+    """Start what a district's node has to do with its city's: up what happened, down what to place by; what ends it."""
+    said, started = settings.cascade, []
+    if said.city:
+        up = partial(open_cascade(settings, bus).run, every_s=said.every_s)
+        started.append(_watching(partial(_on_duty, bus.journal.database, "cascade", up), "cascade up"))
+    if said.reference:
+        started.append(_watching(partial(_fetch_references, settings, bus.journal, keeper), "cascade down"))
+    return started
+
+
+def _fetch_references(
+    settings: Settings, journal: Journal, keeper: "WorkerKeeper | None", stop: threading.Event
+) -> None:
+    """Look for newer reference data on a rhythm; the worker begins anew with it, after its batch."""
+    while not stop.is_set():
+        try:
+            listed = fetch_reference(settings, journal)
+            if listed is not None:
+                log.info("reference.adopted version=%s", listed.version)
+                if keeper is not None:
+                    keeper.renew()
+        except ExchangeError as problem:
+            code = problem.code if isinstance(problem, Refusal) else type(problem).__name__
+            log.warning("reference.not_adopted reason=%s", code)
+        except Exception as problem:  # the outermost loop: what trips one look must not end all later ones
+            log.error("reference.failed at=%s", places(problem))
+        stop.wait(settings.cascade.every_s)
+
+
+def _look_after_evidence(bus: Bus) -> Callable[[], None]:
+    """Sweep what a crash or a store that was away left, now and every day, and say where erasing would not erase;
+    gives what ends it. The doors wait a moment for the first time and no longer: a long list goes on beside them."""
+    looked = threading.Event()
+
+    def say_copies() -> None:
+        if kept := bus.evidence.keeps_copies():
+            log.warning("evidence.copies_kept by=%s; what is erased goes on lying there", kept)
+
+    def sweep() -> None:
+        bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
+
+    def run(stopping: threading.Event) -> None:
+        while True:
+            for look in (say_copies, sweep):
+                try:
+                    look()
+                except (OSError, *FAILURES) as problem:  # tomorrow again
+                    log.warning("evidence.not_looked_after by=%s reason=%s", look.__name__, problem)
+            looked.set()
+            if stopping.wait(SWEEP_EVERY_S):
+                return
+
+    ended = _watching(run, "evidence sweep")
+    looked.wait(SWEPT_S)
+    return ended
 
 
 def _watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:
@@ -938,6 +1112,10 @@ class WorkerKeeper:
         self._process.terminate()
         self._thread.join()
 
+    def renew(self) -> None:
+        """Let the worker finish its batch, end it and start another, which reads its files anew."""
+        self._process.terminate()
+
     def _keep(self) -> None:
         while True:
             code = self._process.wait()
@@ -972,11 +1150,14 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _alone(path: Path, stack: ExitStack, otherwise: str) -> None:
-    """Hold a lock file until the stack closes. Raises Misconfigured with what to say when somebody else has it."""
+def _alone(path: Path, stack: ExitStack, otherwise: str, *, shared: bool = False) -> None:
+    """Hold a lock file until the stack closes. Raises Misconfigured with what to say when somebody else has it.
+
+    shared: with others of its kind, but with nobody who must be alone
+    """
     file = stack.enter_context(path.open("w"))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as problem:
         raise Misconfigured(f"{path.parent}: {otherwise}") from problem
 

@@ -117,7 +117,7 @@ class Attestations:
         marks = ", ".join("?" * len(witnesses))
         return self._head(
             "SELECT size FROM (SELECT size, count(*) AS lines, min(signed_at) AS begun FROM cosignatures "
-            f"WHERE witness IN ({marks}) GROUP BY size ORDER BY size DESC LIMIT 1) "
+            f"WHERE witness IN ({marks}) GROUP BY size ORDER BY size DESC LIMIT 1) AS newest "
             "WHERE lines < ? AND begun BETWEEN ? AND ?",
             *witnesses,
             quorum,

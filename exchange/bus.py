@@ -9,15 +9,18 @@ import msgspec
 from lxml import etree
 
 from exchange.attestations import Attestations
+from exchange.districts import Districts
 from exchange.evidence import Evidence
 from exchange.fairness import Slices, Turns
 from exchange.gate import Gate
 from exchange.journal import Journal
 from exchange.placing import City
+from exchange.reference import Reference
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.stopped import Stopped
 from exchange.store.sqlite import Store
+from exchange.store.territory import WHOLE, Territory
 from exchange.timestamping import Coverage
 from exchange.uploads import Uploads
 from exchange.validation import Lists
@@ -66,6 +69,9 @@ class Bus(msgspec.Struct, frozen=True):
     coverage:     how far the log lies under timestamps; None where none are demanded
     stopped:      feeds that an operator stopped; waits: feeds that are tried again later
     gate:         what each feed may send now; turns: whose message is looked at next; slices: how long a feed's turn is
+    territory:    in which divisions identifiers are issued here, and who names components in the others
+    districts:    the nodes to which divisions are delegated, by their centre's bureau
+    reference:    what district nodes fetch here; None where no door is open
     """
 
     origin: str
@@ -99,6 +105,9 @@ class Bus(msgspec.Struct, frozen=True):
     gate: Gate = msgspec.field(default_factory=Gate)
     turns: Turns = msgspec.field(default_factory=Turns)
     slices: Slices = msgspec.field(default_factory=Slices)
+    territory: Territory = WHOLE
+    districts: Districts = {}
+    reference: Reference | None = None
 
     def timestamp_pending(self) -> datetime | None:
         """When the oldest entry was made that waits for a timestamp, once answers have to say so."""

@@ -88,7 +88,8 @@ class Journal:
     issue_receipts: makes the signed receipts of inbox rows and their proven entries (`receipts.issue_receipts`, key
                     bound), all of a group at once
     issue_reports:  the same for reports' documents
-    before_commit:  makes the evidence durable; called before every group that accepts deliveries
+    before_commit:  makes the evidence at these locations durable; called before every group that accepts deliveries.
+                    When it raises, none of them is named by any inbox row that this group would have made
     former_log_key: of which log_key takes the place, while the first head under log_key is not signed yet
 
     Futures fail with Unavailable when the disk does: then nothing is promised, and a retry is right.
@@ -102,7 +103,7 @@ class Journal:
         clock: Callable[[], datetime],
         issue_receipts: IssueReceipts,
         issue_reports: IssueReports,
-        before_commit: Callable[[], None],
+        before_commit: Callable[[Sequence[str]], None],
         former_log_key: SigningKey | None = None,
     ) -> None:
         self.database = database
@@ -280,8 +281,8 @@ class Journal:
         """Write a group; false when the disk would not have it."""
         placed = False
         try:
-            if any(isinstance(work, Arrival) for work in works):
-                self._before_commit()
+            if arrivals := [work for work in works if isinstance(work, Arrival)]:
+                self._before_commit([work.acceptance.evidence for work in arrivals])
             group = self._sequencer.place(works)
             placed = self._owing = True
             self._sequencer.answer(group)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.postgres import PostgresServer
+from tests.s3 import CREDENTIALS, S3Server
 from tests.softhsm import SoftHsm, a_token
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +36,23 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
+def s3_credentials() -> Iterator[None]:
+    """In the environment, as for a bus; to no server of anybody's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory, s3_credentials: None) -> Iterator[S3Server]:
+    """One server for the session, for tests that do not kill it and keep to a prefix of their own."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
 def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
     """One token for the session; its library reads its configuration once a process. Skips where there is none."""
     token = a_token(tmp_path_factory.mktemp("softhsm"))
@@ -44,9 +62,9 @@ def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """One server for the session, for tests that do not kill it. Skips where none is installed."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    server = PostgresServer()
     yield server
     server.stop()
 

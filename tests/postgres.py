@@ -5,13 +5,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import psycopg
 import pytest
 
-_FASTER = {"autovacuum": "off", "shared_buffers": "64MB", "max_connections": "200", "listen_addresses": "127.0.0.1"}
+_FASTER = {"autovacuum": "off", "shared_buffers": "64MB", "max_connections": "200"}
 
 
 def _binaries() -> Path:
@@ -22,18 +23,20 @@ def _binaries() -> Path:
 
 
 class PostgresServer:
-    """One server with its data in a folder. The programs refuse to run as root, so root runs them as `postgres`."""
+    """One server with its data in a folder of its own. The programs refuse to run as root, so root runs them as
+    `postgres`, to whom pytest's private folders are closed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._bin, self._data, self._made = _binaries(), folder / "data", 0
+    def __init__(self, *also_at: str) -> None:
+        """also_at: further addresses of this machine's at which it listens, to those of their network"""
+        self._bin, folder = _binaries(), Path(tempfile.mkdtemp(prefix="yongtong-postgres-"))
+        self._data, self._made = folder / "data", 0
         self._user = "postgres" if os.geteuid() == 0 else None
-        folder.mkdir(parents=True, exist_ok=True)
         if self._user:
-            for parent in folder.parents:  # the way there, through pytest's private folders
-                if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
             shutil.chown(folder, self._user)
         self._run("initdb", "-D", str(self._data), "-U", "yongtong", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+        with (self._data / "pg_hba.conf").open("a") as trusted:
+            trusted.writelines(f"host all all {address}/24 trust\n" for address in also_at)
+        self._at = ",".join(["127.0.0.1", *also_at])
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -42,7 +45,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and return once it answers."""
-        said = [f"-c{name}={value}" for name, value in _FASTER.items()]
+        said = [f"-c{name}={value}" for name, value in _FASTER.items()] + [f"-clisten_addresses={self._at}"]
         command = [
             str(self._bin / "postgres"),
             "-D",
@@ -81,10 +84,11 @@ class PostgresServer:
         (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """At once, keeping nothing in order."""
+        """At once, for good, and take its folder away."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(20)
+        shutil.rmtree(self._data.parent)
 
     def database(self) -> str:
         """A new and empty database; gives its URL."""
@@ -94,9 +98,9 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")  # type: ignore[arg-type]
         return self.url(name)
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, host: str = "127.0.0.1") -> str:
         """How a database of this server is named in settings."""
-        return f"postgresql://yongtong@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://yongtong@{host}:{self.port}/{database}"
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from exchange import app
-from exchange.doctor import certificates, decisions, place, timestamps
+from exchange.doctor import certificates, decisions, evidence, place, timestamps
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.settings import Settings
 
@@ -29,6 +29,7 @@ CHECKS: Final[Mapping[str, Callable[[Examined], Iterator[Check]]]] = {
     "place.feeds": place.feeds_load,
     "place.city": place.city_loads,
     "place.disk": place.disk_has_room,
+    "evidence.place": evidence.evidence_can_be_kept,
     "place.clock": place.clock_is_sane,
     "journal.index": place.index_agrees,
     "registry.reads": place.registry_reads,

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from exchange.database import scrub
 from exchange.migrate import upgrade
 from exchange.rights import EVERYTHING, View, in_ring
-from exchange.store import asking, ledgers, readings, withdrawing
+from exchange.store import asking, identifiers, ledgers, readings, withdrawing
 from exchange.store.frames import NEAR, SEEN, Batch, Ledger, Seen, Stored, StoredDelivery, Tie
 from exchange.store.places import cells_in_reach
 from exchange.store.writing import decoded_outcomes, stored_again, stored_delivery, write
@@ -87,6 +87,14 @@ class Store:
         asked = (msgspec.json.encode(cells).decode(), msgspec.json.encode(classes).decode(), feed)
         rows = self.connection().execute(NEAR_COLUMNS, asked)
         return _frame(((*row, msgspec.json.decode(marks)) for *row, marks in rows), NEAR)
+
+    def holders(self, codes: pl.Series) -> pl.DataFrame:
+        """identifier, component: those of published identifiers that a component has."""
+        return identifiers.holders(self.connection(), codes)
+
+    def identifiers_of(self, components: pl.Series) -> pl.DataFrame:
+        """identifier, component: of those of the components that have one."""
+        return identifiers.identifiers_of(self.connection(), components)
 
     def known_keys(self, register: str, keys: pl.Series) -> pl.DataFrame:
         """KNOWN_KEYS: those of the keys that a feed has ever stated."""

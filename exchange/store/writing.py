@@ -23,7 +23,7 @@ ROLE_COLUMNS: Final = tuple(f"{role}_{part}" for role in ROLES for part in ("cod
 # Kept with the claim, asked for by nobody in bulk: one JSON text, without what was not said.
 MORE: Final = (
     "height_m", "grid_code", "division_code", "component_code", "place", "initial_date", "change_date", "data_source",
-    "note", "appurtenance", "network", "label",
+    "note", "appurtenance", "network", "label", "provenance",
 )  # fmt: skip
 VERSION: Final = (
     "component_id", "delivery_id", "record", "valid_from_us", "valid_to_us", "closed_by", "digest", "class_code",
@@ -89,7 +89,7 @@ def write(connection: sqlite3.Connection, batch: Batch) -> Stored:
     events = _events(versions, batch)
     standing = versions.filter("last")
     founded = standing.filter("founds")
-    identifiers, findings = issue(connection, founded)
+    identifiers, findings = issue(connection, founded, batch.territory)
     versions_rows = _rows(connection, versions, first_delivery)
 
     _close(connection, events, versions, first_delivery)
@@ -98,7 +98,7 @@ def write(connection: sqlite3.Connection, batch: Batch) -> Stored:
     _put_ties(connection, batch, versions)
     numbers = _numbers(connection, events)
     _insert(connection, "components", COMPONENT, _components(founded, identifiers, numbers))
-    findings = pl.concat([findings, _touch(connection, numbers, versions, events.filter("ends"))])
+    findings = pl.concat([findings, _touch(connection, numbers, versions, events.filter("ends"), batch)])
     if batch.readings is not None:
         readings.put(connection, batch.readings, feed_id, first_delivery)
     outcomes = _outcomes(batch, versions)
@@ -152,7 +152,7 @@ def _next(connection: sqlite3.Connection, table: str) -> int:
 
 def _linked(connection: sqlite3.Connection, batch: Batch) -> pl.DataFrame:
     """VERSIONS in their order with claim and component filled, and: distance_m, added (the claim is), founds (a
-    component), last (of its key)."""
+    component), last (of its key), named (the identifier that its district says it has)."""
     links = batch.links.select("source_key", "distance_m", linked="component")
     versions = batch.compared.versions.drop("component")
     versions = versions.join(links, on="source_key", how="left", maintain_order="left")
@@ -171,7 +171,10 @@ def _linked(connection: sqlite3.Connection, batch: Batch) -> pl.DataFrame:
     in_time = versions.select("claim", "valid_from_us", *KEY).sort("claim", "valid_from_us", *KEY)
     latest = in_time.unique("claim", keep="last").select(*KEY, last=True)
     latest_or_not = versions.join(latest, on=list(KEY), how="left", maintain_order="left")
-    return latest_or_not.with_columns(pl.col("last").fill_null(False))
+    last = pl.col("last").fill_null(False)
+    # Only a district centre names components, and only what it says last of one.
+    names = pl.lit(bool(batch.territory.given_to(batch.bureau))) & last
+    return latest_or_not.with_columns(last, named=pl.when(names).then("component_code"))
 
 
 def _events(versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
@@ -286,7 +289,7 @@ def _put_ties(connection: sqlite3.Connection, batch: Batch, versions: pl.DataFra
 
 
 def _touch(
-    connection: sqlite3.Connection, numbers: pl.DataFrame, versions: pl.DataFrame, ended: pl.DataFrame
+    connection: sqlite3.Connection, numbers: pl.DataFrame, versions: pl.DataFrame, ended: pl.DataFrame, batch: Batch
 ) -> pl.DataFrame:
     """Components that were there before: their change number, and what their claims make of them now, if any stands.
 
@@ -298,15 +301,17 @@ def _touch(
     components = msgspec.json.encode(touched["component"].to_list()).decode()
     connection.executemany(LEAD, connection.execute(DIFFERING, (components,)).fetchall())
     connection.executemany(ORPHAN, touched.join(ended, on="component", how="semi").iter_rows())
-    return _identify(connection, components, versions)
+    return _identify(connection, components, versions, batch)
 
 
-def _identify(connection: sqlite3.Connection, components: str, versions: pl.DataFrame) -> pl.DataFrame:
-    """An identifier for each of the components (a JSON list) that waited for its class; FINDINGS."""
+def _identify(connection: sqlite3.Connection, components: str, versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+    """An identifier for each of the components (a JSON list) that waited for its class, or for its district's word;
+    FINDINGS."""
     pending = pl.DataFrame(connection.execute(PENDING, (components,)).fetchall(), PENDING_COLUMNS, orient="row")
-    said = versions.unique("component", keep="first", maintain_order=True).select("component", *KEY)
+    last = versions.filter("last").unique("component", keep="first", maintain_order=True)
+    said = last.select("component", "named", *KEY)
     decided = pending.join(said, on="component", how="inner", maintain_order="left")
-    identifiers, findings = issue(connection, decided)
+    identifiers, findings = issue(connection, decided, batch.territory)
     connection.executemany(IDENTIFY, zip(identifiers, decided["component"], strict=True))
     return findings
 

@@ -39,7 +39,7 @@ def test_a_sender_is_asked_to_wait_while_the_disk_is_full(
         if step == "open":
             patched.setattr(Path, "open", full)
         else:
-            patched.setattr(f"exchange.evidence.os.{step}", full)
+            patched.setattr(f"exchange.evidence_folder.os.{step}", full)
         with pytest.raises(Unavailable):
             acts.receive(delivery)
     assert acts.bus.journal.inbox("made-up", "m-1") is None

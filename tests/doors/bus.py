@@ -14,9 +14,10 @@ from exchange.attestations import Attestations
 from exchange.bus import Bus, Limits
 from exchange.database import SqliteFile
 from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
 from exchange.journal import Journal
 from exchange.receipts import issue_receipts, issue_reports
-from exchange.replays import Replays
+from exchange.replays import OwnReplays
 from exchange.settings import SuiteSettings
 from exchange.stopped import Stopped
 from exchange.store.sqlite import Store
@@ -98,7 +99,7 @@ class TestBus:
         kind: Kind = "RS256" if suites.signing == "PS256" else suites.signing
         answer, log = self._certified("answer", kind).signing_by(suites.signing), generate(suites.checkpoints)
         assert answer.certificate_der is not None
-        evidence = Evidence(folder / "evidence")
+        evidence = Evidence(EvidenceFolder(folder / "evidence"))
         journal = Journal(
             SqliteFile(folder, "journal"),
             ORIGIN,
@@ -134,7 +135,7 @@ class TestBus:
             "answer_key": answer,
             "answer_certificate_der": answer.certificate_der,
             "outcome_secret": b"0" * 32,
-            "replays": Replays(),
+            "replays": OwnReplays(),
             "uploads": Uploads(folder / "uploads", timedelta(days=1)),
             "wake": self._wake,
             "clock": clock,

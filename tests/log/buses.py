@@ -4,23 +4,31 @@ import functools
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from exchange.database import Database, SqliteFile
 from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
+from exchange.evidence_place import Place
+from exchange.evidence_s3 import EvidenceBucket, s3_url
 from exchange.journal import Acceptance, Entry, Journal
 from exchange.postgres import PostgresSchema
 from exchange.receipts import issue_receipts, issue_reports
 from security import pki
 from security.anchors import Anchors
 from security.checkpoint import log_key_octets
+from security.errors import Unavailable
 from security.keys import Kind, SigningKey, generate
 from security.message import in_memory
+
+T = TypeVar("T")
 
 ORIGIN = "yongtong.example/log"
 NOON = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
@@ -42,7 +50,7 @@ class JournalFolder:
         certificate = (folder / "answer.pem").read_text()
         log_kind: Any = self.log_key.algorithm
         self.anchors = Anchors(ORIGIN, log_key_octets(self.log_key.public_key).hex(), [certificate], log_kind)
-        self.evidence = Evidence(folder / "evidence")
+        self.evidence = Evidence(self.place)
 
     def _make_keys(self, receipts: Kind, heads: Kind) -> None:
         ca, key = pki.make_ca("test CA", NOON), generate(receipts)
@@ -50,6 +58,12 @@ class JournalFolder:
         (self.folder / "answer.key").write_bytes(key.pem())
         (self.folder / "answer.pem").write_bytes(pki.pem_of(der))
         (self.folder / "log.key").write_bytes(generate(heads).pem())
+
+    @property
+    def place(self) -> Place:
+        """Where its evidence lies: in the folder, or where the file `evidence.url` in it says."""
+        url = self.folder / "evidence.url"
+        return EvidenceBucket(s3_url(url.read_text())) if url.exists() else EvidenceFolder(self.folder / "evidence")
 
     @property
     def database(self) -> Database:
@@ -118,8 +132,21 @@ def an_entry(**stated: str) -> Entry:
 
 def finished(journal: Journal, inbox_id: int) -> bytes:
     """The report of a delivery that is now processed."""
+    return _finishing(journal, inbox_id).result(30)
+
+
+def _finishing(journal: Journal, inbox_id: int) -> "Future[bytes]":
     entry = an_entry(type="processing", outcome="processed", sender="water", feed="covers")
-    return journal.finish(inbox_id, "processed", entry, {"records": 1, "outcomes": {"new": 1}}).result(30)
+    return journal.finish(inbox_id, "processed", entry, {"records": 1, "outcomes": {"new": 1}})
+
+
+def _again(handed_in: Callable[[], "Future[T]"]) -> T:
+    """What becomes of it, in the end: where a server or the way to it is away, the same is handed in again."""
+    while True:
+        try:
+            return handed_in().result(60)
+        except Unavailable:
+            time.sleep(0.1)
 
 
 def main(folder: Path, first: int, count: int) -> None:
@@ -127,10 +154,10 @@ def main(folder: Path, first: int, count: int) -> None:
     bus = JournalFolder(folder)
     journal = bus.open()
     for number in range(first, first + count):
-        accepted = journal.accept(bus.acceptance(f"m-{number}", b"row %d" % number)).result(30)
+        accepted = _again(lambda number=number: journal.accept(bus.acceptance(f"m-{number}", b"row %d" % number)))
         assert accepted.inbox.receipt is not None
         _say({"id": f"m-{number}", "receipt": accepted.inbox.receipt.decode()})
-        report = finished(journal, accepted.inbox.id)
+        report = _again(lambda id=accepted.inbox.id: _finishing(journal, id))
         _say({"id": f"m-{number}", "report": report.decode()})
     journal.close()
 
