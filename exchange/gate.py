@@ -20,7 +20,7 @@ from security.errors import Refusal
 LOOK_S: Final = 1.0
 SHORTEST_S: Final = 1
 FULL_S: Final = 10  # a backlog may be gone by then
-REFUSALS_A_SECOND: Final = 20  # of one feed; who knocks on regardless is answered slowly
+REFUSALS_A_SECOND: Final = 60  # of one feed; who knocks on regardless is answered slowly
 LONGEST_HOLD_S: Final = 5.0
 DAY_S: Final = 86_400
 
@@ -82,7 +82,7 @@ class Gate:
         return 0
 
     def hold_s(self, feed: str) -> float:
-        """How long the answer to a refusal of this feed is held back: some twenty a second are answered."""
+        """How long the answer to a refusal of this feed is held back: some sixty a second are answered."""
         with self._lock:
             count, now_s = self._counts.setdefault(feed, _Count()), monotonic()
             count.hold_until_s = min(max(count.hold_until_s, now_s) + 1 / REFUSALS_A_SECOND, now_s + LONGEST_HOLD_S)
