@@ -40,7 +40,7 @@ servers:
 # New locks, with hashes and no addresses. Needs `uv`.
 lock:
 	@uv pip compile $(LOCK) pyproject.toml requirements-build.in -o requirements.lock
-	@uv pip compile $(LOCK) --extra test pyproject.toml requirements-build.in -o requirements-test.lock
+	@uv pip compile $(LOCK) --constraint requirements.lock --extra test pyproject.toml requirements-build.in -o requirements-test.lock
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 $(VENV)/bin/python:

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import fcntl
+import hmac
+import itertools
 import logging
 import os
 import resource
@@ -15,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,7 @@ from connectors.partner.partner import Partner
 from connectors.transports.fetch import fetch
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
+from exchange.account_watch import AccountWatch
 from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
 from exchange.bus import Bus
@@ -77,6 +80,7 @@ from mappings.feed import Feed
 from mappings.load import load_feeds
 from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer, register, run_worker
+from scheduler.queues import Rabbit, open_queue, rabbit_of
 from security import keys, pki, tokens
 from security.anchors import Anchors
 from security.authenticate import carrier_of
@@ -84,7 +88,7 @@ from security.chain import Chain, check_chain
 from security.checkpoint import Checkpoint, log_key_octets
 from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, places
 from security.expiry import Ending, ending_of
-from security.keyring import Keyring, a_person
+from security.keyring import Keyring, a_person, secret_line
 from security.keys import Algorithm, Kind, SigningKey, der_of_pem, ders_of_pem, kind_of
 from security.message import sha256
 from security.sealing import KEY_BYTES, SealingKey
@@ -203,7 +207,8 @@ def check_keys_placed(settings: Settings) -> None:
     keyring, folder = keyring_of(settings, attended=False), settings.at(settings.keys.folder)
     files = [keyring.path(name) for name in KEYS if not keyring.in_token(name)]
     files += [folder / name for name in SECRETS] + sorted(folder.glob("*.key"))
-    files += [settings.at(path) for path in (settings.keys.passphrase_file, settings.mqtt.key) if path]
+    named = (settings.keys.passphrase_file, settings.mqtt.key, settings.worker.queue_password_file)
+    files += [settings.at(path) for path in named if path]
     check_key_apart(settings, folder, *files)
     check_private(files)
 
@@ -860,8 +865,8 @@ def serve(
     with ExitStack() as stack:
         shared = journal_database(settings).shared
         _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder", shared=shared)
-        broker = settings.at(settings.state.folder) / "queue"
-        celery = make_celery(broker)
+        queue = queue_of(settings)
+        _check_sharing(settings)
         woken = threading.Event()
         revocations = open_revocations(settings)
         bus = open_bus(settings, woken.set, revocations, attended=False)
@@ -872,7 +877,9 @@ def serve(
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
         stack.callback(_look_after_evidence(bus))
-        announcer = Announcer(celery, broker, partial(feeds_to_do, bus), woken, settings.worker.sweep_s)
+        announcer = Announcer(
+            open_queue(make_celery(queue), queue), partial(feeds_to_do, bus), woken, settings.worker.sweep_s
+        )
         stack.callback(announcer.stop)
         keeper = WorkerKeeper(settings.source) if with_worker else None
         if keeper is not None:
@@ -881,10 +888,23 @@ def serve(
             stack.callback(stop)
         stack.callback(_watch_certificates(settings, bus, revocations))
         stack.callback(_watch_timestamps(settings, bus))
-        stack.callback(_watching(Replayer(bus).run, "replays"))
+        accounts = AccountWatch(bus.journal, bus.store, bus.clock)
+        stack.callback(_watching(partial(_on_duty, bus.journal.database, "accounts", accounts.run), "accounts"))
+        replays = partial(_on_duty, bus.journal.database, "replays", Replayer(bus).run)
+        stack.callback(_watching(replays, "replays"))
         tls = _server_tls(settings)
         app = make_app(bus, bus.folder / "spool")
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
+
+
+def queue_of(settings: Settings) -> Path | Rabbit:
+    """What wakes the workers: a folder in the state folder, or this bus's queue at a RabbitMQ. Raises Misconfigured."""
+    said = settings.worker
+    if said.queue == "files":
+        return settings.at(settings.state.folder) / "queue"
+    file = settings.at(said.queue_password_file) if said.queue_password_file else None
+    ca = settings.at(said.queue_ca) if said.queue_ca else settings.at(settings.keys.folder) / "ca.pem"
+    return rabbit_of(said.queue, partial(secret_line, "queue", file), str(ca), f"yongtong.{settings.bus.origin}")
 
 
 def _server_tls(settings: Settings) -> ssl.SSLContext:
@@ -1032,9 +1052,16 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         broker = _embedded(settings, bus, listening)
         await broker.start()
         stack.push_async_callback(broker.shutdown)
-    client_id = f"{US}:{settings.bus.origin}"
-    address = broker_address(settings, listening)
-    door = MqttDoor(bus, address, client_id, settings.mqtt.name, settings.mqtt.max_packet_bytes)
+    said, client_id = settings.mqtt, f"{US}:{settings.bus.origin}"
+    door = MqttDoor(
+        bus,
+        broker_address(settings, listening),
+        f"{client_id}:{_place(bus.folder, stack)}" if said.shared else client_id,
+        said.name,
+        said.max_packet_bytes,
+        group=share_group(bus.outcome_secret) if said.shared else "",
+        drain_per_s=said.drain_per_s,
+    )
     stopping = threading.Event()
     changes = threading.Thread(target=Publisher(bus, door.publish).run, args=(stopping,), name="changes", daemon=True)
     stack.push_async_callback(asyncio.to_thread, changes.join)  # after the door, whose end fails what it waits for
@@ -1046,6 +1073,35 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         log.warning("mqtt.not_ready broker=%s; the other doors open, and it is tried on", settings.mqtt.broker)
     pushing = asyncio.create_task(ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run())
     stack.callback(pushing.cancel)
+
+
+def _check_sharing(settings: Settings) -> None:
+    """Return if what the settings say of sharing a broker can be. Raises Misconfigured."""
+    if settings.mqtt.shared and settings.mqtt.broker == "embedded":
+        raise Misconfigured(f"{settings.source}: [mqtt] shared: the embedded broker is of one process; name a city's")
+    if settings.mqtt.drain_per_s < 0:
+        raise Misconfigured(f"{settings.source}: [mqtt] drain_per_s = {settings.mqtt.drain_per_s}: write 0 or more")
+
+
+def share_group(secret: bytes) -> str:
+    """The group in which this bus's processes share a broker's deliveries, which nobody else can name.
+
+    Whoever subscribes in a group takes its share of the messages away, and Mosquitto with an ACL file lets every
+    client subscribe to everything: it hands him nothing, and his share to nobody (measured).
+    """
+    return f"yongtong-{hmac.digest(secret, b'group of shared subscriptions', 'sha256').hex()[:16]}"
+
+
+def _place(state: Path, stack: AsyncExitStack) -> str:
+    """A name for this process among those of the bus, which it finds again when it is started again: HOST-1, HOST-2."""
+    for number in itertools.count(1):
+        file = (state / f"mqtt-{number}.lock").open("w")
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(file)
+            return f"{socket.gethostname()}-{number}"
+        file.close()
+    raise AssertionError
 
 
 def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> EmbeddedBroker:
@@ -1137,7 +1193,7 @@ def work(settings: Settings) -> None:
         bus = open_bus(settings, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
-        celery = make_celery(settings.at(settings.state.folder) / "queue")
+        celery = make_celery(queue_of(settings))
         bus.waits.ended()
         register(celery, lambda feed: take_turn(feed, bus) if feed in bus.feeds else None)
         run_worker(celery)

@@ -412,6 +412,7 @@ def _acceptance(delivery: Delivery, checked: _Checked, evidence: str, standing: 
         signed_at=payload.signed_at,
         evidence=evidence,
         entry=entry,
+        sequence=payload.sequence,
     )
 
 

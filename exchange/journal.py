@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any, Final, Literal
@@ -37,6 +37,7 @@ from exchange.entry import (
     Prepared,
     Sequenced,
     Status,
+    begin_of,
     commitment,
     day_of,
     instant,
@@ -55,6 +56,7 @@ from exchange.sequencer import (
     Work,
     inbox_row,
 )
+from exchange.sequences import Gaps, find_gaps
 from security import merkle
 from security.batch import unverified
 from security.checkpoint import Checkpoint, log_key_octets, note_name, open_checkpoint
@@ -135,8 +137,9 @@ class Journal:
         """Take a delivery: its inbox row, entry and receipt.
 
         The same delivery again gives the stored receipt and no entry. Fails with Refusal `delivery.id_reused` when the
-        id is known with another feed, content type or digest. The detail is completed with what the inbox keeps, so
-        that the leaf commits to it.
+        id is known with another feed, content type, digest or, where both state one, sequence number; `sequence.used`
+        when the number is another delivery's. The detail is completed with what the inbox keeps, so that the leaf
+        commits to it.
         """
         a = acceptance
         committed: Detail = {
@@ -149,6 +152,7 @@ class Journal:
             "form": a.form,
             "received_at": instant(a.received_at),
             "signed_at": instant(a.signed_at),
+            **({} if a.sequence is None else {"sequence": a.sequence}),
         }
         entry = msgspec.structs.replace(a.entry, detail={**a.entry.detail, **committed})
         future: Future[Accepted] = _promised()
@@ -360,6 +364,36 @@ class Journal:
             if (entry.leaf.type, entry.leaf.sender, said) == (RECALL, row.sender, row.message_id):
                 return Sequenced(entry.index, entry.leaf.time)
         raise AuditBroken(f"delivery {row.id} is to be recalled, which no entry of the log says")
+
+    def gaps(self, sender: str | None = None, feed: str | None = None) -> Gaps:
+        """What has not come of deliveries that their senders number; of one sender, of one feed, or of all."""
+        return find_gaps(self._read, sender, feed)
+
+    def of_day(self, day: str) -> range:
+        """The entries of a day of the city, YYYY-MM-DD. Raises ValueError."""
+        first = datetime.fromisoformat(begin_of(day))
+        size = self.size()
+        return range(self._first_at(first, size), self._first_at(first + timedelta(days=1), size))
+
+    def delivered(self, entries: range, size: int) -> tuple[list[Any], list[Any]]:
+        """What was accepted under these entries, and what became of it under the first `size` of the log.
+
+        First of each accepting entry: number, sender, feed. Then of each delivery in the inbox, a row for each report,
+        oldest first, or one: accepting entry, sender, feed, message id, status and decision of the inbox; outcome and
+        detail of the report's entry, None where there is none.
+        """
+        accepted = self._read(_ACCEPTED, entries.start, entries.stop, _DELIVERY)
+        return accepted, self._read(_BECAME, size, entries.start, entries.stop)
+
+    def account_of(self, day: str) -> LoggedEntry | None:
+        """The entry that holds a day's account, or None."""
+        for (index,) in self._read("SELECT entry_index FROM accounts WHERE day = ?", day):
+            return self.entry(index)
+        return None
+
+    def last_account(self) -> str:
+        """The last day whose account is entered; empty where none is."""
+        return str(self._read("SELECT coalesce(max(day), '') FROM accounts")[0][0])
 
     def to_wipe(self, inbox_id: int) -> list[str]:
         """Where evidence of a delivery lay in the clear before it was sealed."""
@@ -676,6 +710,17 @@ def _open_head(text: str, logs: list[str], keys: tuple[PublicKey, ...]) -> Check
     return open_checkpoint(text, name, keys[-1])
 
 
+_DELIVERY: Final = b'"type":"delivery"'
+_ACCEPTED: Final = (
+    "SELECT idx, said(leaf, 'sender'), said(leaf, 'feed') FROM entries WHERE idx >= ? AND idx < ? "
+    "AND instr(leaf, ?) > 0 AND said(leaf, 'type') = 'delivery' AND said(leaf, 'outcome') = 'accepted' ORDER BY idx"
+)
+_BECAME: Final = (
+    "SELECT i.entry_index, i.sender, i.feed, i.message_id, i.status, i.decision, said(e.leaf, 'outcome'), d.detail "
+    "FROM inbox i LEFT JOIN reports r ON r.inbox_id = i.id AND r.entry_index < ? "
+    "LEFT JOIN entries e ON e.idx = r.entry_index LEFT JOIN details d ON d.idx = r.entry_index "
+    "WHERE i.entry_index >= ? AND i.entry_index < ? ORDER BY i.entry_index, r.entry_index"
+)
 # A detail whose very row is gone reads as an erased one: it must hide no entry.
 _SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL LEFT JOIN details"
 

@@ -20,7 +20,7 @@ from typing import Final, Literal
 import msgspec
 
 from exchange.bus import Bus
-from exchange.database import CONFLICTS, FAILURES, Cursor, insert
+from exchange.database import CONFLICTS, Cursor, insert
 from exchange.dead_letters import DeadLetter, Wanted, dead_letters, letters_of
 from exchange.decisions import Officer
 from exchange.entry import Detail, InboxRow, LoggedEntry
@@ -217,13 +217,13 @@ class Replayer:
         self._paid_s: dict[str, float] = {}  # of each job, up to when its pace was used
 
     def run(self, stopping: threading.Event) -> None:
-        """Until told to stop."""
+        """Until told to stop. Raises what a database raises: then another process may be on duty."""
         pause_s = LOOK_S
         while not stopping.wait(pause_s):
             try:
                 self.step()
                 pause_s = LOOK_S
-            except (ExchangeError, OSError, *FAILURES) as problem:
+            except (ExchangeError, OSError) as problem:
                 log.warning("replay.waits reason=%s", problem)
                 pause_s = AGAIN_S
 

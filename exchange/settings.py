@@ -48,6 +48,8 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: `embedded`, `off`, or `mqtts://host:port` of a broker of the city's
     name:   of the broker, as receipts name it: `broker:{name}`
     host, port: where the embedded broker listens; max_packet_bytes: the longest packet it reads
+    shared: whether several processes of this bus share the deliveries of a broker that speaks MQTT 5
+    drain_per_s: how many deliveries a second are taken of what piled up while the bus was away; 0: all it can
     ca, certificate, key: PEM files for a broker of the city's; empty: the bus's own CA, TLS certificate and key
     """
 
@@ -56,6 +58,8 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: int = 8883
     max_packet_bytes: int = 1_100_000
+    shared: bool = False
+    drain_per_s: float = 0.0
     ca: str = ""
     certificate: str = ""
     key: str = ""
@@ -132,9 +136,18 @@ class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """batch_deliveries: how many small deliveries go through act two together; sweep_s: seconds;
-    memory_bytes: address space of the worker process, which reads outsiders' workbooks; retry_first_s, retry_most_s:
-    the first and the longest wait of a feed whose work cannot go on, and that is not its content's fault."""
+    memory_bytes: address space of the worker process, which reads outsiders' workbooks.
+    retry_first_s, retry_most_s: the first and the longest wait of a feed whose work cannot go on, and that is not its
+    content's fault.
 
+    queue: `files`, a folder of the state folder's, or `amqps://USER@HOST:PORT/VHOST` of a RabbitMQ (docs/queues.md)
+    queue_password_file: what USER says there, in one line; never the password itself
+    queue_ca: PEM file in which the RabbitMQ's certificate ends; empty: the bus's own CA
+    """
+
+    queue: str = "files"
+    queue_password_file: str = ""
+    queue_ca: str = ""
     batch_deliveries: int = 500
     sweep_s: float = 1.0
     memory_bytes: int = 8_589_934_592

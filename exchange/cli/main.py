@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from exchange.cli import (
+    account,
     audit,
     bureaus,
     cascade,
@@ -31,7 +32,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export, cascade),
-    *(held, dead, evidence, erasure, keys, audit, verifying, witness, doctor),
+    *(held, dead, account, evidence, erasure, keys, audit, verifying, witness, doctor),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from exchange import app
-from exchange.doctor import certificates, decisions, evidence, place, timestamps
+from exchange.doctor import certificates, decisions, evidence, place, queues, sequences, timestamps
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.settings import Settings
 
@@ -44,7 +44,9 @@ CHECKS: Final[Mapping[str, Callable[[Examined], Iterator[Check]]]] = {
     "days.enrolled": certificates.enrolled_days_are_left,
     "revocation.known": certificates.revocation_is_known,
     "timestamps.covered": timestamps.log_is_stamped,
+    "sequence.gaps": sequences.nothing_is_missing,
     "mqtt.broker": place.broker_answers,
+    "queue.broker": queues.queue_answers,
 }
 
 

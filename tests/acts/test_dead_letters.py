@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from exchange import app, audit, replaying
+from exchange.account import unbalanced
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER, SYSTEM
 from exchange.dead_letters import Wanted, dead_letters
@@ -102,6 +103,7 @@ def test_what_was_refused_is_applied_once_the_mapping_is_fixed(acts: Acts) -> No
     assert entries[2].leaf.actor.startswith("person-")
     assert (entries[2].detail or {})["ground"] == "对照表已更正"
     assert dead_letters(acts.bus.journal, Wanted()) == []
+    assert unbalanced(acts.bus.journal, acts.bus.store) == []
     verdict = audit.verify(acts.trial.state, app.anchors_of(acts.trial.settings))
     assert verdict.ok, verdict.problems
 
@@ -150,6 +152,7 @@ def test_a_job_keeps_its_pace_stops_and_goes_on_where_it_was(acts: Acts) -> None
     now_s[0] += 2.0
     replayer.step()
     assert job(acts, id).outcomes == {"pending": 3, "sent": 3}
+    assert unbalanced(acts.bus.journal, acts.bus.store) == [], "what went back is accounted for while it waits"
     with registry(acts.trial.settings) as opened:
         replaying.stop(opened, id, "先核对", SYSTEM)
         now_s[0] += 60.0

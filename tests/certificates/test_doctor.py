@@ -108,7 +108,7 @@ def test_a_healthy_bus_is_green_everywhere(bus: Bus) -> None:
     areas = {check.name.partition(".")[0] for check in found}
     assert areas == {
         *("bus", "keys", "chain", "days", "place", "journal", "registry", "certificates", "mqtt"),
-        *("decisions", "evidence", "feeds", "timestamps"),
+        *("decisions", "evidence", "feeds", "timestamps", "sequence", "queue"),
     }
     assert len(found) >= len(CHECKS)
 
