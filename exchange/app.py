@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import fcntl
 import hmac
 import itertools
@@ -21,7 +22,7 @@ from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppr
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Final
 
 import msgspec
@@ -32,14 +33,18 @@ from connectors.partner.cascade import CityNode
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.partner import Partner
 from connectors.transports.fetch import fetch
+from connectors.transports.mail import MailServer
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
 from exchange.account_watch import AccountWatch
+from exchange.alarm_ways import Mail, Way, Webhook
+from exchange.alarms import read_book
 from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
 from exchange.bus import Bus
 from exchange.cascade import Cascade, Upward
 from exchange.certificate_watch import CertificateWatch
+from exchange.clock_watch import ClockWatch
 from exchange.database import FAILURES, Database, History, SqliteFile
 from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
 from exchange.districts import District, Districts
@@ -51,10 +56,12 @@ from exchange.evidence_place import Place
 from exchange.feed_turn import take_turn
 from exchange.http import server
 from exchange.http.app import make_app
+from exchange.http.health import Scrapes
 from exchange.http.tls import server_context
 from exchange.intake import remember_reads, signs_for, turn_away
 from exchange.journal import Journal
 from exchange.key_places import DEMO, check_apart, check_demo_stays_here, check_private, is_demo
+from exchange.metrics import Metrics
 from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
@@ -71,6 +78,7 @@ from exchange.settings import Settings
 from exchange.small_file import write_whole
 from exchange.stopped import Stopped
 from exchange.store.sqlite import Store
+from exchange.tally import Tally
 from exchange.timestamp_watch import Authorities, TimestampWatch
 from exchange.timestamping import Coverage, Rule
 from exchange.uploads import Uploads
@@ -121,6 +129,10 @@ class Origin(msgspec.Struct, frozen=True):
     hash: str
     evidence_key: str
     founding: str
+
+
+# Started beside the doors once they have all they need, and ended by what it gives; the watch over the bus is one.
+Beside = Callable[[Bus, Tally, ClockWatch], Callable[[], None]]
 
 
 def utc_now() -> datetime:
@@ -857,10 +869,12 @@ def serve(
     *,
     with_worker: bool,
     ready: Callable[[], None],
+    beside: Beside = lambda *_: lambda: None,
 ) -> None:
     """Open the doors until SIGTERM or SIGINT; with_worker also keeps one worker process alive beside them.
 
     mqtt_listening: for the embedded broker, None where there is none
+    beside:         started with them
     """
     with ExitStack() as stack:
         shared = journal_database(settings).shared
@@ -886,14 +900,17 @@ def serve(
             stack.callback(keeper.stop)
         for stop in _cascading(settings, bus, keeper):
             stack.callback(stop)
-        stack.callback(_watch_certificates(settings, bus, revocations))
-        stack.callback(_watch_timestamps(settings, bus))
+        tally = Tally(bus.journal, bus.folder / "tally.json", bus.feeds, utc_now())
+        clock = ClockWatch(bus.clock, monotonic, timedelta(seconds=settings.alarms.clock_s))
+        stack.callback(_watch_certificates(settings, bus, revocations, clock))
+        stack.callback(_watch_timestamps(settings, bus, clock))
+        stack.callback(beside(bus, tally, clock))
         accounts = AccountWatch(bus.journal, bus.store, bus.clock)
-        stack.callback(_watching(partial(_on_duty, bus.journal.database, "accounts", accounts.run), "accounts"))
+        stack.callback(watching(partial(_on_duty, bus.journal.database, "accounts", accounts.run), "accounts"))
         replays = partial(_on_duty, bus.journal.database, "replays", Replayer(bus).run)
-        stack.callback(_watching(replays, "replays"))
+        stack.callback(watching(replays, "replays"))
         tls = _server_tls(settings)
-        app = make_app(bus, bus.folder / "spool")
+        app = make_app(bus, bus.folder / "spool", _scrapes(settings, bus, tally))
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
 
 
@@ -917,27 +934,72 @@ def _server_tls(settings: Settings) -> ssl.SSLContext:
     return server_context(folder / "tls.pem", keyring.path("tls"), *authorities, passphrase=keyring.passphrase("tls"))
 
 
-def _watch_certificates(settings: Settings, bus: Bus, revocations: Revocations) -> Callable[[], None]:
+def _scrapes(settings: Settings, bus: Bus, tally: Tally) -> Scrapes:
+    """What /metrics tells, and whom."""
+
+    def standing() -> list[tuple[str, str]]:
+        return [(one.alarm.code, one.alarm.severity) for one in read_book(bus.folder).standing.values()]
+
+    metrics = Metrics(bus, tally, own_certificates(settings), standing)
+    return Scrapes(settings.watch.networks, metrics)
+
+
+def alarm_ways(settings: Settings, heard: Callable[[str, str], None] | None = None) -> dict[str, Way]:
+    """The ways by which alarms leave, by name. heard: what a webhook's server says the time is.
+
+    Raises Misconfigured naming a file that cannot be used.
+    """
+    said, ways = settings.alarms, dict[str, Way]()
+    secret, password = (_alarm_secret(settings, path) for path in (said.webhook_secret_file, said.smtp_password_file))
+    try:
+        tls = ssl.create_default_context(cafile=str(settings.at(said.ca)) if said.ca else None)
+    except OSError as problem:
+        raise Misconfigured(f"{settings.at(said.ca)}: not a PEM file of certificates ({problem})") from problem
+    if said.webhook:
+        ways["webhook"] = Webhook(said.webhook, settings.bus.origin, tls, secret, heard).send
+    if said.smtp:
+        server = MailServer(said.smtp, tls, said.smtp_user, password.decode())
+        ways["mail"] = Mail(server, settings.bus.origin, said.sender, said.to).send
+    return ways
+
+
+def _alarm_secret(settings: Settings, path: str) -> bytes:
+    """What such a file holds, without the line's end; nothing where none is named."""
+    if not path:
+        return b""
+    file = settings.at(path)
+    check_key_apart(settings, file)
+    check_private([file])
+    try:
+        return file.read_bytes().rstrip(b"\r\n")
+    except OSError as problem:
+        raise Misconfigured(f"{file}: {problem.strerror}") from problem
+
+
+def _watch_certificates(
+    settings: Settings, bus: Bus, revocations: Revocations, clock: ClockWatch
+) -> Callable[[], None]:
     """Start asking authorities and looking at the days that certificates have left; gives what ends it."""
     watch = CertificateWatch(
         revocations,
         bus.registry.certificates,
         own_certificates(settings),
-        fetch,
+        partial(fetch, heard=clock.heard),
         lambda: secrets.token_bytes(16),
         bus.clock,
     )
-    return _watching(watch.run, "certificates")
+    return watching(watch.run, "certificates")
 
 
-def _watch_timestamps(settings: Settings, bus: Bus) -> Callable[[], None]:
+def _watch_timestamps(settings: Settings, bus: Bus, clock: ClockWatch) -> Callable[[], None]:
     """Start having the log's heads stamped, where the settings name who does; gives what ends it."""
     if bus.coverage is None:
         return lambda: None
     said, attestations = settings.timestamps, Attestations(bus.journal.database)
     authorities = Authorities(said.urls, timestamp_roots(settings), timedelta(seconds=said.every_s))
-    watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, fetch, bus.clock)
-    ended = _watching(partial(_on_duty, bus.journal.database, "timestamps", watch.run), "timestamps")
+    asked = partial(fetch, heard=clock.heard)
+    watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, asked, bus.clock)
+    ended = watching(partial(_on_duty, bus.journal.database, "timestamps", watch.run), "timestamps")
 
     def stop() -> None:
         ended()
@@ -963,9 +1025,9 @@ def _cascading(settings: Settings, bus: Bus, keeper: "WorkerKeeper | None") -> l
     said, started = settings.cascade, []
     if said.city:
         up = partial(open_cascade(settings, bus).run, every_s=said.every_s)
-        started.append(_watching(partial(_on_duty, bus.journal.database, "cascade", up), "cascade up"))
+        started.append(watching(partial(_on_duty, bus.journal.database, "cascade", up), "cascade up"))
     if said.reference:
-        started.append(_watching(partial(_fetch_references, settings, bus.journal, keeper), "cascade down"))
+        started.append(watching(partial(_fetch_references, settings, bus.journal, keeper), "cascade down"))
     return started
 
 
@@ -1011,12 +1073,12 @@ def _look_after_evidence(bus: Bus) -> Callable[[], None]:
             if stopping.wait(SWEEP_EVERY_S):
                 return
 
-    ended = _watching(run, "evidence sweep")
+    ended = watching(run, "evidence sweep")
     looked.wait(SWEPT_S)
     return ended
 
 
-def _watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:
+def watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:
     """Start a thread that asks others' servers; gives what ends it."""
     stopping = threading.Event()
     thread = threading.Thread(target=run, args=(stopping,), name=name, daemon=True)
@@ -1063,7 +1125,8 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         drain_per_s=said.drain_per_s,
     )
     stopping = threading.Event()
-    changes = threading.Thread(target=Publisher(bus, door.publish).run, args=(stopping,), name="changes", daemon=True)
+    published = partial(_on_duty, bus.journal.database, "changes", lambda stop: Publisher(bus, door.publish).run(stop))
+    changes = threading.Thread(target=published, args=(stopping,), name="changes", daemon=True)
     stack.push_async_callback(asyncio.to_thread, changes.join)  # after the door, whose end fails what it waits for
     changes.start()
     door.start()
@@ -1071,8 +1134,21 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
     stack.callback(stopping.set)
     if not await door.ready(MQTT_READY_S):
         log.warning("mqtt.not_ready broker=%s; the other doors open, and it is tried on", settings.mqtt.broker)
-    pushing = asyncio.create_task(ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run())
+    pushing = asyncio.create_task(_push_reports(bus, door))
     stack.callback(pushing.cancel)
+
+
+async def _push_reports(bus: Bus, door: MqttDoor) -> None:
+    """Push act two's reports, once that is this process's duty; what another had begun is gone on with."""
+    while True:
+        with contextlib.suppress(*FAILURES):  # the server is away; whoever sees it first goes on
+            async with AsyncExitStack() as stack:
+                duty = bus.journal.database.duty("reports")
+                ours = await asyncio.to_thread(duty.__enter__)
+                stack.push_async_callback(asyncio.to_thread, duty.__exit__, None, None, None)
+                if ours:
+                    await ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run()
+        await asyncio.sleep(DUTY_LOOK_S)
 
 
 def _check_sharing(settings: Settings) -> None:

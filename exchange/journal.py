@@ -80,6 +80,14 @@ class _Resume(msgspec.Struct):
     future: "Future[int]"
 
 
+class Trouble(msgspec.Struct, frozen=True):
+    """The last group could not be written. since_s: time.monotonic(); broken: for the log does not add up, which does
+    not pass."""
+
+    since_s: float
+    broken: bool
+
+
 class Journal:
     """The journal of one bus, opened by one process. Each process opens its own; none is carried over a fork.
 
@@ -93,6 +101,7 @@ class Journal:
     before_commit:  makes the evidence at these locations durable; called before every group that accepts deliveries.
                     When it raises, none of them is named by any inbox row that this group would have made
     former_log_key: of which log_key takes the place, while the first head under log_key is not signed yet
+    trouble:        while the last group could not be written: since when, and whether the log is broken
 
     Futures fail with Unavailable when the disk does: then nothing is promised, and a retry is right.
     """
@@ -127,6 +136,7 @@ class Journal:
         self._owners = Owners(self._read)
         self._closed = False
         self._owing = False  # documents of a group whose entries are durable
+        self.trouble: Trouble | None = None
         self._next_group_s = 0.0  # time.monotonic() of the earliest next group
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
@@ -291,9 +301,11 @@ class Journal:
             placed = self._owing = True
             self._sequencer.answer(group)
             self._owing = False
+            self.trouble = None
             self._index()
         except Exception as problem:  # the thread's outermost loop: who waits must hear it, and the thread must live
             log.warning("journal.group_failed placed=%s reason=%s", placed, problem)
+            self.trouble = Trouble(time.monotonic(), isinstance(problem, AuditBroken))
             for work in works:
                 if not work.future.done():
                     work.future.set_exception(_said(problem))
@@ -425,6 +437,27 @@ class Journal:
         """Deliveries accepted after one: id, feed, octets of content, when they were received."""
         query = "SELECT id, feed, content_length, received_at FROM inbox WHERE id > ? ORDER BY id"
         return [(id, feed, length, at) for id, feed, length, at in self._read(query, id)]
+
+    def waiting_by_feed(self) -> list[tuple[str, int, str]]:
+        """Of each feed that has deliveries waiting: how many, and when the oldest was received."""
+        query = (
+            "SELECT waits.feed, many, received_at FROM (SELECT feed, count(*) AS many, min(id) AS first FROM inbox "
+            "WHERE status = 'waiting' GROUP BY feed) AS waits JOIN inbox ON id = first ORDER BY waits.feed"
+        )
+        return [(feed, many, received_at) for feed, many, received_at in self._read(query)]
+
+    def finished_within(self, first: int, stop: int) -> list[tuple[int, str, str]]:
+        """Reports under these entries: number of the entry, the delivery's feed, and when that was received."""
+        query = (
+            "SELECT reports.entry_index, feed, received_at FROM reports JOIN inbox ON id = inbox_id "
+            "WHERE reports.entry_index >= ? AND reports.entry_index < ?"
+        )
+        return [(index, feed, received_at) for index, feed, received_at in self._read(query, first, stop)]
+
+    def raw_entries(self, first: int, limit: int) -> list[tuple[int, bytes, bytes | None]]:
+        """Entries from one on, in order, at most `limit`: number, leaf and detail as they lie."""
+        query = f"{_SELECT_ENTRY} WHERE idx >= ? ORDER BY idx LIMIT ?"
+        return [(index, leaf, detail) for index, leaf, detail in self._read(query, first, limit)]
 
     def inbox(self, sender: str | None, message_id: str) -> InboxRow | None:
         """An accepted delivery; without sender, the first of that message id."""

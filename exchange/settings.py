@@ -1,11 +1,14 @@
 """What stands in `settings.toml`, read once at the start. Only `exchange.app` reads this."""
 
 import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
+from connectors.transports.mail import check_mail_url
+from exchange.alarms import quiet_hours
 from exchange.bus import Limits
 from exchange.decisions import FEWEST_DETAIL_DAYS
 from exchange.store.territory import Territory
@@ -294,6 +297,75 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     audit_detail_days: int = 1096
 
 
+class WatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the bus lets itself be watched.
+
+    scrape: addresses and networks that may read /metrics; nobody else may
+    log:    how log lines are written: `text` (event key=value) or `json`, one object a line
+    """
+
+    scrape: tuple[str, ...] = ("127.0.0.1/32", "::1/128")
+    log: Literal["text", "json"] = "text"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no network."""
+        _ = self.networks
+
+    @property
+    def networks(self) -> list[IPv4Network | IPv6Network]:
+        """`scrape`, parsed."""
+        return [ip_network(text) for text in self.scrape]
+
+
+class AlarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """By which ways alarms leave, when not, and from where on something is one.
+
+    webhook:             an address, http or https, that JSON is posted to; empty: none
+    webhook_secret_file: with what the body is signed; empty: it is not
+    smtp:                `smtp://host:587` (STARTTLS) or `smtps://host:465`; empty: no mail
+    ca:                  a PEM file of roots for both; empty: the machine's own
+    smtp_user, smtp_password_file: how to log in; empty: without
+    sender, to:          addresses of mail
+    quiet:               hours of the city, `22:00-07:00`, in which only what is critical goes out
+    least_free_bytes:    with less on the state folder's disk it counts as almost full
+    backlog_s:           how long a delivery may wait for act two
+    clock_s:             how far the clock may jump, or be off others', seconds
+    """
+
+    webhook: str = ""
+    webhook_secret_file: str = ""
+    smtp: str = ""
+    ca: str = ""
+    smtp_user: str = ""
+    smtp_password_file: str = ""
+    sender: str = ""
+    to: list[str] = []
+    quiet: list[str] = []
+    least_free_bytes: int = 1 << 30
+    backlog_s: float = 3600.0
+    clock_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be meant."""
+        try:
+            quiet_hours(self.quiet)
+            if self.smtp:
+                check_mail_url(self.smtp)
+        except Misconfigured as problem:
+            raise ValueError(str(problem)) from problem
+        if self.webhook and not self.webhook.startswith(("https://", "http://")):
+            raise ValueError("webhook: write https://…")
+        if self.smtp and not (self.sender and self.to):
+            raise ValueError("smtp needs sender and to")
+        if bool(self.smtp_user) != bool(self.smtp_password_file):
+            raise ValueError("smtp_user and smtp_password_file go together")
+
+    @property
+    def ways(self) -> list[str]:
+        """The names of the ways that are set."""
+        return [name for name, said in (("webhook", self.webhook), ("mail", self.smtp)) if said]
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. `at(path)` resolves a path against the file's own folder."""
 
@@ -315,6 +387,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention: RetentionSettings = RetentionSettings()
     territory: TerritorySettings = TerritorySettings()
     cascade: CascadeSettings = CascadeSettings()
+    watch: WatchSettings = WatchSettings()
+    alarms: AlarmSettings = AlarmSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:

@@ -7,6 +7,7 @@ from typing import Final
 
 from exchange.cli import (
     account,
+    alarms,
     audit,
     bureaus,
     cascade,
@@ -32,7 +33,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export, cascade),
-    *(held, dead, account, evidence, erasure, keys, audit, verifying, witness, doctor),
+    *(held, dead, account, evidence, erasure, keys, audit, verifying, witness, doctor, alarms),
 )
 
 

@@ -99,6 +99,22 @@ def test_what_waits_is_listed_until_it_is_finished(bus: JournalFolder) -> None:
     journal.close()
 
 
+def test_what_is_watched_is_told_by_feed_and_by_entry(bus: JournalFolder) -> None:
+    journal = bus.open()
+    rows = [journal.accept(bus.acceptance(f"m-{n}")).result(10).inbox for n in range(3)]
+    feed = rows[0].feed
+    assert journal.waiting_by_feed() == [(feed, 3, rows[0].received_at)]
+    finished(journal, rows[0].id)
+    assert journal.waiting_by_feed() == [(feed, 2, rows[1].received_at)]
+    assert journal.finished_within(0, 3) == []
+    assert journal.finished_within(3, 4) == [(3, feed, rows[0].received_at)]
+    assert [index for index, _, _ in journal.raw_entries(1, 2)] == [1, 2]
+    ((_, leaf, detail),) = journal.raw_entries(3, 9)
+    assert msgspec.json.decode(leaf, type=Leaf).type == "processing"
+    assert detail is not None
+    journal.close()
+
+
 def test_finishing_twice_changes_nothing_and_finishing_otherwise_is_an_alarm(bus: JournalFolder) -> None:
     journal = bus.open()
     row = journal.accept(bus.acceptance("m-1")).result(10).inbox
