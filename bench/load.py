@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import msgspec
 import numpy as np
@@ -26,6 +27,7 @@ class Plan(msgspec.Struct, frozen=True):
     requests: octets from the request line to the end of the body
     again:    start over when all are sent (reads); without it the run ends with the last
     rate:     requests a second for an open loop, None for a closed one
+    good:     HTTP statuses that are no failures
     certificate, key: PEM files shown to the server; authority: PEM of the CA that the server's chains to
     """
 
@@ -39,10 +41,12 @@ class Plan(msgspec.Struct, frozen=True):
     authority: str
     again: bool = False
     rate: float | None = None
+    good: tuple[str, ...] = ("200",)
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What came of it. failures: answers other than 200, the first of which is quoted; sent: how many requests."""
+    """What came of it. failures: answers of other statuses, the first of which is quoted; sent: how many requests;
+    answers: how many of each status."""
 
     sent: int
     failures: int
@@ -51,6 +55,7 @@ class Measured(msgspec.Struct, frozen=True):
     p95_ms: float
     p99_ms: float
     first_failure: str = ""
+    answers: dict[str, int] = {}
 
     @property
     def per_s(self) -> float:
@@ -64,6 +69,7 @@ class _Run:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.sent, self.failures, self.first_failure = plan, 0, 0, ""
         self.times_s: list[float] = []
+        self.answers: Counter[str] = Counter()
         self.began_s = self.ends_s = 0.0
 
     def begin(self) -> None:
@@ -119,7 +125,9 @@ class _Client(asyncio.Protocol):
         if len(self.answer) < head + 4 + length:
             return
         self.run.times_s.append(time.perf_counter() - self.due_s)
-        if not self.answer.startswith(b"HTTP/1.1 200"):
+        status = self.answer[9:12].decode("ascii", "replace")
+        self.run.answers[status] += 1
+        if status not in self.run.plan.good:
             self.run.failed(self.answer.decode("utf-8", "replace")[:2000])
         self.next()
 
@@ -150,7 +158,7 @@ async def _run(plan: Plan) -> Measured:
     await asyncio.wait_for(asyncio.gather(*(client.done for client in clients)), plan.seconds + ANSWER_S)
     elapsed_s = time.perf_counter() - run.began_s
     p50, p95, p99 = (float(ms) for ms in np.percentile(run.times_s or [0.0], [50, 95, 99]) * 1000)
-    return Measured(run.sent, run.failures, elapsed_s, p50, p95, p99, run.first_failure)
+    return Measured(run.sent, run.failures, elapsed_s, p50, p95, p99, run.first_failure, dict(run.answers))
 
 
 def drive(plan: Plan) -> Measured:

@@ -51,12 +51,14 @@ from exchange.clock_watch import ClockWatch
 from exchange.database import FAILURES, Database, History, SqliteFile
 from exchange.decisions import AnchorBody, Apart, EpochBegun, EpochBody, Officer, Role
 from exchange.districts import District, Districts
+from exchange.due import feeds_to_do
 from exchange.entry import Detail, Entry, instant
 from exchange.erased_apart import to_repeat
 from exchange.evidence import Evidence
 from exchange.evidence_folder import EvidenceFolder
 from exchange.evidence_place import Place
 from exchange.faults import durable_step
+from exchange.feed_turn import take_turn
 from exchange.http import server
 from exchange.http.app import make_app
 from exchange.http.health import Scrapes
@@ -79,20 +81,22 @@ from exchange.own_keys import (
     stem_of,
 )
 from exchange.placing import City, load_city
-from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
 from exchange.receipts import issue_receipts, issue_reports, verify_receipt
 from exchange.reference import PARTS, Listed, Reference, Shelf, make_reference, open_listed
 from exchange.registry import Registry
+from exchange.replaying import Replayer
 from exchange.replays import OwnReplays, SharedReplays
 from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
 from exchange.small_file import write_whole
+from exchange.stopped import Stopped
 from exchange.store.sqlite import Store
 from exchange.tally import Tally
 from exchange.timestamp_watch import Authorities, TimestampWatch
 from exchange.timestamping import Coverage, Rule
 from exchange.uploads import Uploads
+from exchange.waits import Waits
 from mappings.codelists import edition as edition_of
 from mappings.feed import Feed
 from mappings.load import load_feeds
@@ -868,9 +872,17 @@ def open_bus(
         anchors=anchors_of(settings),
         attestations=Attestations(journal.database),
         coverage=open_coverage(settings, journal),
+        stopped=Stopped(journal.ask),
+        waits=waits_of(settings),
         territory=settings.territory.territory,
         districts=_districts(settings, state),
     )
+
+
+def waits_of(settings: Settings) -> Waits:
+    """Feeds that are tried again later."""
+    said, folder = settings.worker, state_of(settings) / "waits"
+    return Waits(folder, utc_now, secrets.SystemRandom().random, said.retry_first_s, said.retry_most_s)
 
 
 def _check_divisions(settings: Settings, city: City) -> None:
@@ -959,6 +971,11 @@ def _evidence_key(settings: Settings, origin: Origin) -> SealingKey:
     if key.fingerprint != origin.evidence_key:
         raise Misconfigured(f"{path}: not the evidence key that this bus was made with; put that one back")
     return key
+
+
+def made(settings: Settings) -> bool:
+    """Whether a bus stands there."""
+    return (settings.at(settings.state.folder) / "origin.json").exists()
 
 
 def state_of(settings: Settings) -> Path:
@@ -1173,7 +1190,7 @@ def serve(
         bus.uploads.sweep(utc_now())
         stack.callback(_look_after_evidence(bus))
         announcer = Announcer(
-            open_queue(make_celery(queue), queue), bus.journal.feeds_waiting, woken, settings.worker.sweep_s
+            open_queue(make_celery(queue), queue), partial(feeds_to_do, bus), woken, settings.worker.sweep_s
         )
         stack.callback(announcer.stop)
         keeper = WorkerKeeper(settings.source) if with_worker else None
@@ -1188,6 +1205,8 @@ def serve(
         stack.callback(beside(bus, tally, clock))
         accounts = AccountWatch(bus.journal, bus.store, bus.clock)
         stack.callback(watching(partial(_on_duty, bus.journal.database, "accounts", accounts.run), "accounts"))
+        replays = partial(_on_duty, bus.journal.database, "replays", Replayer(bus).run)
+        stack.callback(watching(replays, "replays"))
         tls = _server_tls(settings)
         app = make_app(bus, bus.folder / "spool", _scrapes(settings, bus, tally))
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
@@ -1549,7 +1568,8 @@ def work(settings: Settings) -> None:
         stack.callback(bus.close)
         bus.journal.resume()
         celery = make_celery(queue_of(settings))
-        register(celery, lambda feed: process(feed, bus) if feed in bus.feeds else None)
+        bus.waits.ended()
+        register(celery, lambda feed: take_turn(feed, bus) if feed in bus.feeds else None)
         run_worker(celery)
 
 

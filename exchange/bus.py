@@ -11,16 +11,20 @@ from lxml import etree
 from exchange.attestations import Attestations
 from exchange.districts import Districts
 from exchange.evidence import Evidence
+from exchange.fairness import Slices, Turns
+from exchange.gate import Gate
 from exchange.journal import Journal
 from exchange.placing import City
 from exchange.reference import Reference
 from exchange.registry import Registry
 from exchange.replays import Replays
+from exchange.stopped import Stopped
 from exchange.store.sqlite import Store
 from exchange.store.territory import WHOLE, Territory
 from exchange.timestamping import Coverage
 from exchange.uploads import Uploads
 from exchange.validation import Lists
+from exchange.waits import Waits
 from mappings.feed import Feed
 from security.anchors import Anchors
 from security.keys import SigningKey
@@ -30,7 +34,10 @@ from security.xmldsig import STANDARD
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an outsider may send, octets and seconds; and how large a map may leave in one piece without a grant naming
-    it, square kilometres."""
+    it, square kilometres.
+
+    feed_*: of one feed, unless its file says less; 0 is no limit. A minute's deliveries may come all at once
+    """
 
     max_envelope_bytes: int = 8_388_608
     max_inline_bytes: int = 5_242_880
@@ -40,6 +47,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_upload_bytes: int = 4_294_967_296
     upload_chunk_bytes: int = 67_108_864
     upload_s: float = 86_400.0
+    feed_deliveries_a_minute: int = 120_000
+    feed_bytes_a_day: int = 0
+    feed_most_waiting: int = 100_000
 
 
 class Bus(msgspec.Struct, frozen=True):
@@ -57,6 +67,8 @@ class Bus(msgspec.Struct, frozen=True):
     attestations: what witnesses and timestamp authorities said of heads
     xml_suites:   the names that SM2 and SM3 go by in XML signatures
     coverage:     how far the log lies under timestamps; None where none are demanded
+    stopped:      feeds that an operator stopped; waits: feeds that are tried again later
+    gate:         what each feed may send now; turns: whose message is looked at next; slices: how long a feed's turn is
     territory:    in which divisions identifiers are issued here, and who names components in the others
     districts:    the nodes to which divisions are delegated, by their centre's bureau
     reference:    what district nodes fetch here; None where no door is open
@@ -83,11 +95,16 @@ class Bus(msgspec.Struct, frozen=True):
     clock: Callable[[], datetime]
     anchors: Anchors
     attestations: Attestations
+    stopped: Stopped
+    waits: Waits
     batch_deliveries: int = 500
     transformation_m: float = 1.0
     on_classified: Literal["refuse", "hold"] = "refuse"
     xml_suites: XmlSuites = STANDARD
     coverage: Coverage | None = None
+    gate: Gate = msgspec.field(default_factory=Gate)
+    turns: Turns = msgspec.field(default_factory=Turns)
+    slices: Slices = msgspec.field(default_factory=Slices)
     territory: Territory = WHOLE
     districts: Districts = {}
     reference: Reference | None = None

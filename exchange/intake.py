@@ -19,7 +19,7 @@ from mappings.feed import Feed
 from security.authenticate import carrier_of, signer_of, signing_certificate
 from security.authorise import authorise
 from security.delegation import may_carry, may_sign_for
-from security.errors import Refusal, Unavailable
+from security.errors import CROWDS, Refusal, Unavailable
 from security.message import Delivery, EnrolledCertificate, Grant, Principal, VerifiedPayload
 from security.signatures import payload_of
 from security.wss import LONGEST, SKEW, VerifiedEnvelope
@@ -108,6 +108,7 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
     """
     standing = _standing(delivery)
     try:
+        await bus.turns.take(_whose(delivery))  # fair: who sends three hundred at once waits for himself
         # 1 who, 2 which, 3 may they, 4 is it theirs
         checked = await _beside(delivery, _checked, delivery, bus, standing)
         payload = checked.payload
@@ -144,7 +145,7 @@ async def admit_upload(
     standing = _standing(delivery)
 
     def admitted() -> tuple[VerifiedEnvelope, T]:
-        verified, _, grant = _permitted(delivery, bus, standing)
+        verified, _, grant = _permitted(delivery, bus, standing, counts=False)
         assert isinstance(verified, VerifiedEnvelope)  # no other door takes pieces
         standing.grant = grant.id
         try:
@@ -212,11 +213,17 @@ def _checked(delivery: Delivery, bus: Bus, standing: "_Standing") -> _Checked:
     payload = payload_of(verified, delivery)
     if payload.form == "inline" and payload.content.size > bus.limits.max_inline_bytes:
         raise Refusal("size.inline_too_large", f"{payload.content.size} > {bus.limits.max_inline_bytes}")
+    most_bytes = bus.feeds[payload.feed].max_bytes
+    if most_bytes and payload.content.size > most_bytes:
+        raise Refusal("size.too_large", f"{payload.content.size} > {most_bytes}")
     standing.grant = grant.id
     return _Checked(verified, payload, certificate, grant)
 
 
-def _permitted(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Verified, EnrolledCertificate, Grant]:
+def _permitted(
+    delivery: Delivery, bus: Bus, standing: "_Standing", *, counts: bool = True
+) -> tuple[Verified, EnrolledCertificate, Grant]:
+    """counts: whether it takes of its feed's quota."""
     now = bus.clock()
     # 1 who – both certificates enrolled, the signing one in force, and the carrier the signer's own or one that may
     # carry for it. Where another carries, only the signature can say who it was, so there it comes first: whoever fails
@@ -239,6 +246,11 @@ def _permitted(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Ver
     if opened.sender != signer.bureau:
         standing.speak_for(opened.sender, signer, may_sign_for(signer, opened.sender, grants, _day(now)))
     grant = authorise(signer, "push", feed.id, feed.bureau, grants, _day(now), standing.name)
+    # and is there room for it now – of what is known already there is no more to take in. Before the signature: what a
+    # flood costs to refuse should be little
+    if counts and bus.journal.inbox(opened.sender, opened.message_id) is None:
+        bus.stopped.check_door(feed.id)
+        bus.gate.admit(feed, bus.limits, bus.journal, now)
     # 4 is it theirs – nothing but the envelope was parsed up to here
     verified = verified or _theirs(opened, certificate, bus, standing, now)
     return verified, certificate, grant
@@ -325,6 +337,11 @@ async def turn_away(refusal: Refusal, door: str, carrier_der: bytes | None, remo
     """The refusal of what never became a delivery (too large, broken parts), once audited, as it may be heard."""
     standing = _Standing(door, remote, carrier=carrier_of(carrier_der, bus.registry.trust(), bus.clock()))
     return await _entered(refusal, standing, bus)
+
+
+def _whose(delivery: Delivery) -> bytes:
+    """Among whom turns go round: connections of one certificate; by a broker, messages of one feed's topic."""
+    return delivery.carried.feed.encode() if delivery.carried else delivery.carrier_der or b""
 
 
 def _standing(delivery: Delivery) -> _Standing:
@@ -452,6 +469,12 @@ async def _entered(refusal: Refusal, standing: _Standing, bus: Bus) -> Refusal:
         reference = secrets.token_hex(4)
         bus.journal.note_stranger(standing.remote, refusal.code)
         return Refusal("auth.refused", reference)
+    if refusal.code in CROWDS:
+        refusal.reference = secrets.token_hex(4)
+        bus.journal.note_crowd(standing.carried_by, standing.sender, standing.feed, refusal.code)
+        if not standing.broker:  # who sends on regardless hears slowly: a flood of refusals costs the others, too
+            await asyncio.sleep(bus.gate.hold_s(standing.feed))
+        return refusal
     detail: dict[str, str | int] = {
         "code": refusal.code,
         "door": standing.door,

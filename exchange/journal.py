@@ -131,6 +131,7 @@ class Journal:
         self._queue: queue.SimpleQueue[Work | _Resume | None] = queue.SimpleQueue()
         self._staged: deque[Prepared] = deque()
         self._strangers: dict[tuple[str, str], Counter[str]] = {}
+        self._crowds: Counter[tuple[str, str, str, str, str]] = Counter()  # by minute, then as `note_crowd`
         self._strangers_lock = threading.Lock()
         self._owners = Owners(self._read)
         self._closed = False
@@ -193,6 +194,13 @@ class Journal:
         with self._strangers_lock:
             known = (address, minute) in self._strangers or len(self._strangers) < MOST_STRANGERS
             self._strangers.setdefault((address if known else OTHERS, minute), Counter())[code] += 1
+
+    def note_crowd(self, carrier: str, sender: str, feed: str, code: str) -> None:
+        """Count a refusal of which there are hundreds a second: one entry a carrier, sender, feed, code and minute,
+        when the minute is over."""
+        minute = instant(self._clock())[:16]
+        with self._strangers_lock:
+            self._crowds[minute, carrier, sender, feed, code] += 1
 
     def finish(self, inbox_id: int, status: Status, entry: Entry, report: dict[str, Any]) -> "Future[bytes]":
         """Say what became of a delivery: its entry, and the signed report, kept.
@@ -341,9 +349,15 @@ class Journal:
         with self._strangers_lock:
             over = [key for key in self._strangers if everything or key[1] != minute]
             counts = [(address, when, self._strangers.pop((address, when))) for address, when in over]
+            past = [key for key in self._crowds if everything or key[0] != minute]
+            crowds = [(*key, self._crowds.pop(key)) for key in past]
         for address, when, codes in counts:
             detail: Detail = {"address": address, "minute": when, "count": codes.total(), **codes}
             entry = Entry(type="refusal", outcome="strangers", detail=detail)
+            self._staged.append(prepare_entry(entry, self._origin))
+        for when, carrier, sender, feed, code, count in crowds:
+            detail = {"code": code, "minute": when, "count": count}
+            entry = Entry(type="refusal", outcome=code, carrier=carrier, sender=sender, feed=feed, detail=detail)
             self._staged.append(prepare_entry(entry, self._origin))
 
     # Reading.
@@ -411,12 +425,31 @@ class Journal:
         return [location for (location,) in self._read("SELECT location FROM wipes WHERE inbox_id = ?", inbox_id)]
 
     def feeds_waiting(self) -> list[str]:
-        """Feeds that have work, by name."""
-        query = (
-            "SELECT feed FROM inbox WHERE status = 'waiting' UNION SELECT feed FROM inbox WHERE decision = 'recall' "
-            "ORDER BY feed"
-        )
-        return [feed for (feed,) in self._read(query)]
+        """Feeds that have work, by name. Asked often: it goes from feed to feed and not through all that waits."""
+        found = set[str]()
+        for waits in ("status = 'waiting'", "decision = 'recall'"):
+            feed = ""
+            while rows := self._read(f"SELECT feed FROM inbox WHERE {waits} AND feed > ? ORDER BY feed LIMIT 1", feed):
+                ((feed,),) = rows
+                found.add(feed)
+        return sorted(found)
+
+    def count_waiting(self, feed: str, most: int) -> int:
+        """How many deliveries of a feed act two has not finished; not counted beyond `most`."""
+        query = "SELECT count(*) FROM (SELECT 1 FROM inbox WHERE feed = ? AND status = 'waiting' LIMIT ?) AS waits"
+        return int(self._read(query, feed, most)[0][0])
+
+    def first_received_from(self, moment: str) -> int:
+        """The id of the first delivery not before a moment, as the log writes it; beyond the last where there is none.
+        Ids go by acceptance, and so nearly by reception: it may be off by what was under way at that moment."""
+        last = int(self._read("SELECT coalesce(max(id), 0) FROM inbox")[0][0])
+        query = "SELECT received_at FROM inbox WHERE id >= ? ORDER BY id LIMIT 1"
+        return 1 + bisect_left(range(1, last + 1), moment, key=lambda id: str(self._read(query, id)[0][0]))
+
+    def lengths_after(self, id: int) -> list[tuple[int, str, int, str]]:
+        """Deliveries accepted after one: id, feed, octets of content, when they were received."""
+        query = "SELECT id, feed, content_length, received_at FROM inbox WHERE id > ? ORDER BY id"
+        return [(id, feed, length, at) for id, feed, length, at in self._read(query, id)]
 
     def waiting_by_feed(self) -> list[tuple[str, int, str]]:
         """Of each feed that has deliveries waiting: how many, and when the oldest was received."""
@@ -493,7 +526,7 @@ class Journal:
         query = (
             "SELECT idx FROM entries NATURAL JOIN details WHERE idx >= ? AND detail IS NOT NULL "
             "AND said(detail, 'message_id') = ? AND said(leaf, 'sender') = ? "
-            "AND said(leaf, 'type') IN ('delivery', 'processing', 'recall', 'spill') ORDER BY idx"
+            "AND said(leaf, 'type') IN ('delivery', 'processing', 'recall', 'spill', 'replay') ORDER BY idx"
         )
         return [index for (index,) in self._read(query, row.entry_index, row.message_id, row.sender)]
 
@@ -712,6 +745,10 @@ class Journal:
         if not rows:
             raise AuditBroken(f"node {level}, {index} of the log is missing")
         return bytes(rows[0][0])
+
+    def ask(self, query: str, *values: object) -> list[Any]:
+        """The rows of a question about what lies beside the log."""
+        return self._read(query, *values)
 
     def _read(self, query: str, *values: object) -> list[Any]:
         with self._reading:

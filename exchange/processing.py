@@ -17,8 +17,10 @@ from exchange import claims, joining, map_area, naming, provenance, readings, va
 from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.database import FAILURES, Cursor
+from exchange.due import feeds_to_do
 from exchange.entry import CITY_TIME
 from exchange.evidence import is_erased, is_sealed
+from exchange.fairness import SLICE_S
 from exchange.faults import durable_step
 from exchange.journal import Entry, InboxRow
 from exchange.outcomes import roots_of, secret_of, told_of
@@ -42,7 +44,6 @@ TOGETHER_BYTES: Final = (
     8_000_000  # deliveries of a feed that is no snapshot go through together up to this much content
 )
 CLASSIFIED: Final = "content.classified"
-SLICE_S: Final = 5.0  # one feed's turn while others wait
 STREAM: Final = 10  # deliveries; fewer do not wait for one another
 GATHER_S: Final = 0.3
 KEY_OF_DELIVERY: Final = {"delivery": KEY["delivery"]}
@@ -65,9 +66,15 @@ def process(feed_id: str, bus: Bus) -> int:
     attempts, began_s = Attempts(bus.folder / "act-two.json"), monotonic()
     while together := _next_batch(feed, attempts, bus):
         finished += together
-        if monotonic() - began_s > SLICE_S and bus.journal.feeds_waiting() not in ([], [feed_id]):
+        if monotonic() - began_s > SLICE_S and feeds_to_do(bus) not in ([], [feed_id]):
             break  # a task for each feed that waits is in the queue by now
     return finished
+
+
+def carry_out_recalls(feed_id: str, bus: Bus) -> None:
+    """Of a feed no more than what is taken back ends."""
+    with bus.store.turn():
+        _carry_out_recalls(bus.feeds[feed_id], bus)
 
 
 def _next_batch(feed: Feed, attempts: Attempts, bus: Bus) -> int:
@@ -78,22 +85,25 @@ def _next_batch(feed: Feed, attempts: Attempts, bus: Bus) -> int:
             return 0
         together = _together(attempts.apart(waiting), feed, bus)
         worn_out = attempts.too_many(together[0])
+        began_s = monotonic()
         with attempts.at(together):
             if worn_out and not bus.store.stored([(together[0].sender, together[0].message_id)]):
                 log.error("delivery.ends_the_worker feed=%s message_id=%s", feed.id, together[0].message_id)
                 _hold(together[0], {"code": "delivery.failed"}, feed, bus)
             else:
                 _finish_all(together, feed, bus)
+        bus.slices.took(feed.id, len(together), monotonic() - began_s)
         _carry_out_recalls(feed, bus)
         return len(together)
 
 
 def _waiting(feed: Feed, bus: Bus) -> Sequence[InboxRow]:
     """What waits for a feed, at most a batch. Of a stream a little more is let come in: a batch costs by the batch."""
-    waiting = bus.journal.waiting(feed.id, bus.batch_deliveries)
-    if feed.content != "snapshot" and STREAM <= len(waiting) < bus.batch_deliveries:
+    most = bus.slices.most(feed.id, bus.batch_deliveries)
+    waiting = bus.journal.waiting(feed.id, most)
+    if feed.content != "snapshot" and STREAM <= len(waiting) < most and not bus.slices.beside_others(feed.id):
         sleep(GATHER_S)
-        waiting = bus.journal.waiting(feed.id, bus.batch_deliveries)
+        waiting = bus.journal.waiting(feed.id, most)
     return waiting
 
 
@@ -119,10 +129,7 @@ def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     try:
         if any(row.decision == "refuse" for row in rows):
             raise Refusal("delivery.refused_by_person")
-        if feed.content == "readings":
-            _apply_readings(rows, feed, bus)
-        else:
-            _apply(rows, feed, bus)
+        _steps(rows, feed, bus)
     except Refusal as refusal:
         if len(rows) == 1 and refusal.code == CLASSIFIED:
             _stop_spill(rows[0], refusal, feed, bus)
@@ -146,6 +153,18 @@ def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
             _hold(rows[0], {"code": "delivery.failed"}, feed, bus)
         else:
             _one_by_one(rows, feed, bus)
+
+
+def apply_one(row: InboxRow, feed: Feed, bus: Bus) -> None:
+    """One delivery through all steps, without what follows when a step raises."""
+    _steps([row], feed, bus)
+
+
+def _steps(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
+    if feed.content == "readings":
+        _apply_readings(rows, feed, bus)
+    else:
+        _apply(rows, feed, bus)
 
 
 def _one_by_one(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:

@@ -142,6 +142,8 @@ class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """batch_deliveries: how many small deliveries go through act two together; sweep_s: seconds;
     memory_bytes: address space of the worker process, which reads outsiders' workbooks.
+    retry_first_s, retry_most_s: the first and the longest wait of a feed whose work cannot go on, and that is not its
+    content's fault.
 
     queue: `files`, a folder of the state folder's, or `amqps://USER@HOST:PORT/VHOST` of a RabbitMQ (docs/queues.md)
     queue_password_file: what USER says there, in one line; never the password itself
@@ -154,6 +156,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_deliveries: int = 500
     sweep_s: float = 1.0
     memory_bytes: int = 8_589_934_592
+    retry_first_s: float = 1.0
+    retry_most_s: float = 300.0
 
 
 class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

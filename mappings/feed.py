@@ -104,6 +104,9 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                         record stops the delivery (`[feeds] on_classified`), and what it sent is sealed
     rhythm:             how often a delivery is expected, ISO 8601 duration
     max_age:            how old a signature may be on arrival
+    max_bytes:          of one delivery's content; narrows the limits of the bus, as the next three do. 0: as they say
+    most_a_minute, most_bytes_a_day, most_waiting: deliveries, octets of content, deliveries that act two has not done
+    retry_most:         the longest wait between two tries of act two while something that it needs is away
     """
 
     id: str
@@ -125,6 +128,11 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     classified: dict[str, list[str]] = {}
     rhythm: datetime.timedelta | None = None
     max_age: datetime.timedelta = DAYS_7
+    max_bytes: int = 0
+    most_a_minute: int = 0
+    most_bytes_a_day: int = 0
+    most_waiting: int = 0
+    retry_most: datetime.timedelta | None = None
     options: dict[str, str | int | bool | list[str]] = {}
     defaults: dict[str, str] = {}
     lookups: dict[str, dict[str, str]] = {}

@@ -11,9 +11,12 @@ from celery.app.amqp import AMQP
 from celery.worker.consumer import Consumer
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.queues import PATIENCE_S, Rabbit
 
+WHOLE_FILES: Final = "wholefiles"
+TRANSPORT_ALIASES[WHOLE_FILES] = "scheduler.whole_files:Transport"
 POLL_S: Final = 0.05  # of the folder
 AGAIN_S: Final = (1, 1, 5)  # before a worker tries again to reach its broker: first, more each time, most
 # A delivery that ends its worker is held at the fifth death (exchange/attempts.py), so a task comes back five times at
@@ -75,7 +78,7 @@ def _on_files(folder: Path) -> dict[str, Any]:
     the sweep queues it again from the inbox."""
     folder.mkdir(parents=True, exist_ok=True)
     return {
-        "broker_url": "filesystem://localhost",
+        "broker_url": f"{WHOLE_FILES}://localhost",
         "broker_transport_options": {
             "data_folder_in": str(folder),
             "data_folder_out": str(folder),

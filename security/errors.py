@@ -13,7 +13,9 @@ from typing import Final
 import msgspec
 
 # Refusals that are nobody's fault who sends: told and entered like others, and the same message may come again later.
-FOR_NOW: Final = frozenset({"timestamp.overdue"})
+FOR_NOW: Final = frozenset({"timestamp.overdue", "flow.too_many", "flow.feed_stopped"})
+# Those of them that come in hundreds a second: entered by their count, one entry a sender, feed and minute.
+CROWDS: Final = frozenset({"flow.too_many", "flow.feed_stopped"})
 
 
 class Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,10 +43,13 @@ class Refusal(ExchangeError):
 
     code:   a key of `refusals.toml`, form `area.what_happened`
     detail: which one, for the sender's officer: an id, a name, a number; never payload content or a secret
-    reference: number of the audit entry that this refusal stands in, once it does
+    reference: number of the audit entry that this refusal stands in, once it does; of what is entered by its count,
+               and of strangers, a number of no entry
+    retry_after_s: of what may be sent again as it is, when; 0 where nothing is said of it
     """
 
     reference = ""
+    retry_after_s = 0
 
     def __init__(self, code: str, detail: str = "") -> None:
         self.code, self.detail, self.sentence = code, detail, sentences()[code]

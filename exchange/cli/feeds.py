@@ -1,20 +1,26 @@
-"""What bureaus declare: `feeds`, `feed check`, `feed preview`, `feed release`."""
+"""What bureaus declare, and how the work on it stands: `feeds`, `feed check|preview|release|stop|start`."""
 
 import argparse
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from connectors.formats.catalogue import formats
 from exchange import app, validation
-from exchange.cli.output import print_findings, print_json, print_table
+from exchange.cli.output import print_findings, print_json, print_table, sentence_document
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import read_file
 from exchange.cli.people import acting, add_person_options, proposed
+from exchange.dead_letters import count_by_feed
 from exchange.outcomes import findings_of
 from exchange.placing import load_city, place
 from exchange.settings import Settings
+from exchange.stopped import Stopped, start_feed, stop_feed
 from exchange.store.frames import BatchDelivery
+from exchange.waits import Wait
 from mappings.apply import Mapped, check_examples, map_records, take
 from mappings.feed import Feed
 from mappings.load import load_feeds
@@ -29,7 +35,7 @@ SHOWN_OF_READINGS = ("record", "source_key", "quantity", "value", "state", "unit
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """feeds, feed check, feed preview, feed release."""
+    """feeds, feed check|preview|release|stop|start."""
     add_command(
         commands, common, "feeds", _feeds, says="the feeds that bureaus have declared", example="yongtong feeds"
     )
@@ -59,7 +65,27 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         example="yongtong feed release water-register --by 王五",
     )
     add_person_options(release)
-    for parser in (check, preview, release):
+    stop = add_command(
+        feed,
+        common,
+        "stop",
+        _stop,
+        says="let act two leave a feed alone: no more tries; what comes is accepted and waits",
+        example="yongtong feed stop water-register --ground 数据库迁移 --by 李四",
+    )
+    stop.add_argument("--refuse", action="store_true", help="take nothing of it at the door either (503)")
+    start = add_command(
+        feed,
+        common,
+        "start",
+        _start,
+        says="let a stopped feed go on, or try one now that waits to be tried again",
+        example="yongtong feed start water-register --ground 迁移完成 --by 李四",
+    )
+    for parser in (stop, start):
+        parser.add_argument("--ground", required=True, metavar="TEXT", help="why; stands in the audit")
+        add_person_options(parser)
+    for parser in (check, preview, release, stop, start):
         parser.add_argument("feed", metavar="FEED")
     preview.add_argument("file", metavar="FILE", type=Path)
     preview.add_argument("--limit", type=int, default=10, help="how many candidates to show (10)")
@@ -77,7 +103,7 @@ def _one(settings: Settings, feed: str) -> Feed:
 
 
 def _feeds(options: argparse.Namespace) -> int:
-    feeds = _all(settings_of(options)).values()
+    feeds, flow = _all(settings_of(options)).values(), _flow(settings_of(options))
     if options.json:
         names = (
             "id",
@@ -92,10 +118,92 @@ def _feeds(options: argparse.Namespace) -> int:
             "sensitive",
             "digest",
         )
-        print_json({"feeds": [{name: getattr(feed, name) for name in names} for feed in feeds]})
+        told = [{name: getattr(feed, name) for name in names} for feed in feeds]
+        print_json({"feeds": [{**one, "flow": flow[one["id"]]} if one["id"] in flow else one for one in told]})
         return 0
-    rows = [(f.id, f"{f.title_zh} {f.title}", f.bureau, f"{f.format}, {f.content}", _level_words(f)) for f in feeds]
-    print_table("供数任务 Feeds", ["id", "title", "bureau", "content", "分级 level"], rows)
+    rows = [
+        (
+            f.id,
+            f"{f.title_zh} {f.title}",
+            f.bureau,
+            f"{f.format}, {f.content}",
+            _level_words(f),
+            _flow_words(flow, f.id),
+        )
+        for f in feeds
+    ]
+    print_table("供数任务 Feeds", ["id", "title", "bureau", "content", "分级 level", "处理 work"], rows)
+    return 0
+
+
+def _flow(settings: Settings) -> dict[str, dict[str, Any]]:
+    """How the work on each feed stands: stopped or not, how much waits and is dead, and when it is tried again. Empty
+    where no bus stands yet."""
+    if not app.made(settings):
+        return {}
+    database, waits = app.journal_database(settings), app.waits_of(settings).all()
+    with closing(database.connect()) as connection:
+        stops = Stopped(lambda query: connection.execute(query).fetchall()).now()
+    waiting, dead = count_by_feed(database)
+    return {
+        feed: {
+            "state": ("refused" if stops[feed].refuses else "stopped") if feed in stops else "open",
+            "waiting": waiting.get(feed, 0),
+            "dead": dead.get(feed, 0),
+            **(_retry(waits[feed]) if feed in waits else {}),
+        }
+        for feed in _all(settings)
+    }
+
+
+def _retry(wait: Wait) -> dict[str, Any]:
+    return {
+        "attempts": wait.attempts,
+        "next_try": wait.next_at,
+        "since": wait.since,
+        "cause": sentence_document(wait.code, wait.sentence),
+    }
+
+
+def _flow_words(flow: Mapping[str, Mapping[str, Any]], feed: str) -> str:
+    if feed not in flow:
+        return ""
+    stands = flow[feed]
+    words = {"open": "", "stopped": "已暂停 stopped ", "refused": "已停收 refused "}[stands["state"]]
+    words += f"{stands['waiting']} 待处理 waiting, {stands['dead']} 死信 dead"
+    if "cause" in stands:
+        at = stands["next_try"].strftime("%H:%M:%SZ")
+        words += f"; {stands['cause']['code']}, 第 {stands['attempts']} 次 tries, {at} 再试 again"
+    return words
+
+
+def _stop(options: argparse.Namespace) -> int:
+    feed = _one(settings_of(options), options.feed)
+    with acting(options) as (opened, officer):
+        entry = stop_feed(opened, feed.id, refuses=options.refuse, ground=options.ground, by=officer)
+    return _changed(options, {"feed": feed.id, "state": "refused" if options.refuse else "stopped", "entry": entry})
+
+
+def _start(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    feed, waits = _one(settings, options.feed), app.waits_of(settings)
+    waited = waits.of(feed.id) is not None
+    with acting(options) as (opened, officer):
+        try:
+            entry: int | None = start_feed(opened, feed.id, options.ground, officer)
+        except Refusal as refusal:
+            if refusal.code != "flow.already_so" or not waited:
+                raise
+            entry = None
+    waits.done(feed.id)
+    return _changed(options, {"feed": feed.id, "state": "open", "entry": entry})
+
+
+def _changed(options: argparse.Namespace, said: dict[str, Any]) -> int:
+    if options.json:
+        print_json(said)
+    else:
+        print_table("供数任务 Feed", ["feed", "状态 state", "entry"], [list(said.values())])
     return 0
 
 

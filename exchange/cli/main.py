@@ -13,6 +13,7 @@ from exchange.cli import (
     bureaus,
     cascade,
     components,
+    dead,
     demo,
     doctor,
     erasure,
@@ -33,7 +34,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export, cascade),
-    *(held, account, evidence, erasure, keys, audit, verifying, witness, backup, doctor, alarms),
+    *(held, dead, account, evidence, erasure, keys, audit, verifying, witness, backup, doctor, alarms),
 )
 
 

@@ -56,6 +56,11 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "backup": ("system",),
     "held release": ("system",),
     "held refuse": ("system",),
+    "feed stop": ("system",),
+    "feed start": ("system",),
+    "dead replay": ("system",),
+    "dead stop": ("system",),
+    "dead resume": ("system",),
     # With details; what anybody sees of an entry has no case, no query, no message id.
     "audit search": ("audit",),
     "audit prove": ("audit",),

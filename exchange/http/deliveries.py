@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from exchange.bus import Bus
 from exchange.http.body import BodyCutOff, Spool, read_body
-from exchange.http.requests import Outcome, declared_length, headers_of, remote_of, send_outcome
+from exchange.http.requests import Outcome, declared_length, headers_of, remote_of, retry_after, send_outcome
 from exchange.http.rest import JSON, LATER, UNSIGNED, pending_header, plain_refusal, status_of
 from exchange.http.tls import client_certificate
 from exchange.intake import receive as take
@@ -119,9 +119,9 @@ class DeliveriesDoor:
         log.info("door.refused reference=%s code=%s remote=%s", reference, refusal.code, caller.remote)
         linger = caller.delivery is None
         if not caller.enrolled or told.code == "auth.refused":
-            return Outcome(status_of(told), JSON, plain_refusal(told), UNSIGNED, linger)
+            return Outcome(status_of(told), JSON, plain_refusal(told), {**UNSIGNED, **retry_after(told)}, linger)
         document = issue_refusal(told, self._bus.origin, *self._claimed(caller.delivery), self._bus.answer_key)
-        return Outcome(status_of(told), JOSE, document, linger=linger)
+        return Outcome(status_of(told), JOSE, document, retry_after(told), linger=linger)
 
     def _claimed(self, delivery: Delivery | None) -> tuple[str, str, str, str]:
         """Sender, feed, message id and signature digest of what is refused, as it names itself: nothing of it is

@@ -6,6 +6,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from exchange.http.body import discard
+from security.errors import Refusal
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -38,13 +39,18 @@ def declared_length(headers: Mapping[str, str]) -> int | None:
     return int(length) if length else None
 
 
+def retry_after(refusal: Refusal) -> dict[str, str]:
+    """When the same may be sent again, as HTTP says it (RFC 9110 §10.2.3); nothing where nothing is said of it."""
+    return {"retry-after": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
+
+
 async def send_outcome(outcome: Outcome, receive: Receive, send: Send) -> None:
     """Send the answer; one who is still sending is heard a moment longer, so that it reads the answer."""
     headers = {"content-type": outcome.media_type, "content-length": str(len(outcome.octets)), **outcome.headers}
     if outcome.linger:
         headers["connection"] = "close"
     if outcome.status == 503:
-        headers["retry-after"] = "5"
+        headers.setdefault("retry-after", "5")
     listed = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": outcome.status, "headers": listed})
     await send({"type": "http.response.body", "body": outcome.octets, "more_body": outcome.linger})

@@ -64,6 +64,7 @@ _STATUS: Final = {
     "audit.head_not_ours": 409,
     "audit.witness_unknown": 403,
     **dict.fromkeys(FOR_NOW, 503),
+    "flow.too_many": 429,
     "content.erased": 410,
 }
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import resource
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,6 +18,8 @@ from security.errors import Misconfigured
 BACKLOG: Final = 1024
 MAX_CONNECTIONS: Final = 1024
 KEEP_ALIVE_SECONDS: Final = 75
+HANDSHAKE_SECONDS: Final = 10.0  # asyncio would wait a minute for a client that only connects
+OPEN_FILES: Final = 16_384  # many systems start with 1,024: connections that say nothing would use them up
 
 
 def listen(host: str, port: int, option: str = "--https-port") -> socket.socket:
@@ -61,6 +65,24 @@ class Server(uvicorn.Server):
         config.ssl = tls
         super().__init__(config)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on the sockets. As uvicorn does it, but that a handshake has its time."""
+        loop, config = asyncio.get_running_loop(), self.config
+        make: Callable[[], Any] = partial(
+            cast("Any", config.http_protocol_class),
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        handshake_s = HANDSHAKE_SECONDS if config.ssl else None
+        self.servers = [
+            await loop.create_server(
+                make, sock=each, ssl=config.ssl, ssl_handshake_timeout=handshake_s, backlog=BACKLOG
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
 
 async def serve(
     app: ASGIApp, listening: socket.socket, tls: ssl.SSLContext, stop: asyncio.Event, ready: Callable[[], None]
@@ -69,6 +91,7 @@ async def serve(
 
     Requests under way are answered first. The caller keeps the signals.
     """
+    _allow_open_files()
     server = Server(app, tls)
     running = asyncio.create_task(server._serve(sockets=[listening]))  # serve() would take the process's signals
     stopping = asyncio.create_task(stop.wait())
@@ -80,3 +103,11 @@ async def serve(
     server.should_exit = True
     stopping.cancel()
     await running
+
+
+def _allow_open_files() -> None:
+    """As many open files as are needed, or as many as this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

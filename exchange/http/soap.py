@@ -21,7 +21,7 @@ from connectors.transports.multipart import MediaType, media_type, take_apart
 from exchange.bus import Bus
 from exchange.http import envelopes, operations
 from exchange.http.body import BodyCutOff, Spool, read_body
-from exchange.http.requests import Outcome, declared_length, headers_of, remote_of, send_outcome
+from exchange.http.requests import Outcome, declared_length, headers_of, remote_of, retry_after, send_outcome
 from exchange.http.tls import client_certificate
 from exchange.intake import LARGE_BYTES, turn_away
 from security.authenticate import carrier_of
@@ -204,7 +204,8 @@ class SoapDoor:
             log.warning("door.unavailable service=%s reason=%s", self._service, problem)
             return self._failed(caller, *UNAVAILABLE)
         media_type = envelopes.MEDIA_TYPES[caller.version]
-        return Outcome(_status(told, caller.version), media_type, octets, linger=not caller.heard_out)
+        status = _status(told, caller.version)
+        return Outcome(status, media_type, octets, retry_after(told), linger=not caller.heard_out)
 
     def _failed(self, caller: _Caller, zh: str, en: str, status: int = 503) -> Outcome:
         """What is no fault of the sender's; signed where we know whom we tell."""
@@ -274,7 +275,10 @@ def _declared(headers: Mapping[str, str]) -> MediaType:
 
 
 def _status(refusal: Refusal, version: envelopes.Version) -> int:
-    """HTTP's word for the fault: 413, 408, 503 where it has one, else SOAP 1.1 §6.2 and SOAP 1.2 part 2 §7.5.2.2."""
-    return {"size.too_large": 413, "http.body_slow": 408, **dict.fromkeys(FOR_NOW, 503)}.get(
-        refusal.code, 500 if version == "1.1" else 400
-    )
+    """HTTP's word for the fault: 413, 408, 503 where it has one, else SOAP 1.1 §6.2 and SOAP 1.2 part 2 §7.5.2.2.
+
+    Too many is no 429 here: both versions want 500 of a fault that is the receiver's to end, and toolkits read a fault
+    only there. Retry-After stands beside it.
+    """
+    words = {"size.too_large": 413, "http.body_slow": 408, **dict.fromkeys(FOR_NOW, 503), "flow.too_many": 500}
+    return words.get(refusal.code, 500 if version == "1.1" else 400)

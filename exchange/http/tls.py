@@ -6,6 +6,7 @@ import logging
 import ssl
 from asyncio.events import TimerHandle
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +17,15 @@ from security.errors import Misconfigured
 
 MAX_HEAD_BYTES: Final = 16_384  # request line, headers, chunk framing and trailers of one request
 MOST_OF_ADDRESS: Final = 256  # connections, a quarter of what the server holds: no one locks all others out
+MOST_OF_CERTIFICATE: Final = 512  # connections, from wherever they come; half of what the server holds
 HEAD_SECONDS: Final = 10.0  # a request line and headers that take longer are cut off
 TOO_LARGE: Final = b"request head or chunk framing too large"
 
 
 log = logging.getLogger("yongtong.door")
 _handshakes_failed = itertools.count(1)
-_connections: Counter[str] = Counter()  # by address; all protocols of a process live on one event loop
+# By address, and by certificate; all protocols of a process live on one event loop.
+_connections: Counter[str | bytes] = Counter()
 
 
 class Protocol(HttpToolsProtocol):
@@ -34,6 +37,7 @@ class Protocol(HttpToolsProtocol):
     _connected = False
     _address = ""
     _certificate_der: bytes | None = None
+    _counted: Sequence[str | bytes] = ()
     _head_timer: TimerHandle | None = None
     _in_head = True
     _head_bytes = 0  # request line, headers and trailers of this request
@@ -47,8 +51,12 @@ class Protocol(HttpToolsProtocol):
         tls = transport.get_extra_info("ssl_object")
         self._certificate_der = tls.getpeercert(True) if tls is not None else None
         self._address = str((transport.get_extra_info("peername") or ("",))[0])
-        _connections[self._address] += 1
-        if _connections[self._address] > MOST_OF_ADDRESS:
+        self._counted = [self._address, *([self._certificate_der] if self._certificate_der else [])]
+        _connections.update(self._counted)
+        if (
+            _connections[self._address] > MOST_OF_ADDRESS
+            or _connections[self._certificate_der or b""] > MOST_OF_CERTIFICATE
+        ):
             log.warning("door.too_many_connections remote=%s", self._address)
             transport.abort()
             return
@@ -62,9 +70,10 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer and the connection."""
         self._stop_head_timer()
-        _connections[self._address] -= 1
-        if not _connections[self._address]:
-            del _connections[self._address]
+        for whose in self._counted:
+            _connections[whose] -= 1
+            if not _connections[whose]:
+                del _connections[whose]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

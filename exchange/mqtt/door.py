@@ -7,7 +7,7 @@ that a crash in between brings the message again and its receipt with it.
 import asyncio
 import logging
 import secrets
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future
 from typing import Final
 
@@ -27,10 +27,12 @@ from security.signatures import certificate_of, open_signed
 log = logging.getLogger("yongtong.door")
 
 WINDOW: Final = 256  # deliveries under way; each of at most 1 MiB
+SHARE: Final = WINDOW // 16  # of them of one feed that may wait for room in its quota: sixteen floods fill the window
 # A process that shares comes back to its own session, and to what waits there, within this time. One that does not is
 # forgotten then: until then the broker goes on setting its share aside (Mosquitto, measured), afterwards no more.
 SHARED_AWAY_S: Final = 60
 FIRST_WAIT_S, MOST_WAIT_S = 0.5, 15.0
+TOO_MANY: Final = "flow.too_many"
 ATTEMPTS: Final = 3  # at a message that trips us
 
 
@@ -72,6 +74,7 @@ class MqttDoor:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handed: deque[Arrived] = deque()
         self._called = False
+        self._held: Counter[str] = Counter()  # by feed, of those that may wait for room
         self._under_way: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -119,21 +122,40 @@ class MqttDoor:
 
     async def _story(self, arrived: Arrived) -> None:
         """Until the message is taken or refused. What the bus cannot do now it does not ask the broker to repeat: it
-        holds the message, which counts against the window, and tries again."""
-        wait_s, attempt = FIRST_WAIT_S, 1
-        while not await self._dealt_with(arrived, attempt):
-            await asyncio.sleep(wait_s)
-            wait_s, attempt = min(wait_s * 2, MOST_WAIT_S), attempt + 1
+        holds the message, which counts against the window, and tries again.
+
+        Beyond a feed's quota a few messages are held until there is room; more of them are refused, each in its signed
+        answer, or one feed's flood would fill the window of all.
+        """
+        wait_s, attempt, feed = FIRST_WAIT_S, 1, feed_of(arrived.topic) or ""
+        holds = self._held[feed] < SHARE
+        self._held[feed] += holds
+        try:
+            while not await self._dealt_with(arrived, attempt, holds=holds):
+                await asyncio.sleep(wait_s)
+                wait_s, attempt = min(wait_s * 2, MOST_WAIT_S), attempt + 1
+        finally:
+            self._held[feed] -= holds
         arrived.acknowledge()
 
-    async def _dealt_with(self, arrived: Arrived, attempt: int) -> bool:
+    async def _room(self, feed_id: str) -> None:
+        """Return when the feed's quota has room. Asked before the signature is looked at: nothing is counted yet."""
+        feed, bus = self._bus.feeds.get(feed_id), self._bus
+        while feed is not None and (wait_s := bus.gate.full(feed, bus.limits, bus.journal, bus.clock())):
+            await asyncio.sleep(min(wait_s, MOST_WAIT_S))
+
+    async def _dealt_with(self, arrived: Arrived, attempt: int, *, holds: bool) -> bool:
         try:
+            if holds:
+                await self._room(feed_of(arrived.topic) or "")
             delivery = self._delivery(arrived)
             received = await receive(delivery, self._bus)
             assert received.inbox.receipt is not None  # `receive` waits for it
             for bureau in {received.inbox.sender, received.verified.signer.bureau}:  # two where one signs for another
                 self._answer(bureau, arrived, received.inbox.receipt)
         except Refusal as refusal:
+            if holds and refusal.code == TOO_MANY:
+                return False  # others were there first
             self._refuse(refusal, arrived)
         except Unavailable as problem:
             log.warning("door.unavailable service=mqtt reason=%s", problem)

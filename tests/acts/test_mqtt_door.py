@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from connectors.transports.mqtt import Address, Arrived
@@ -201,3 +202,44 @@ def test_a_filter_is_for_a_bureau_only_where_its_code_stands_in_it() -> None:
     assert all(may_hear("water", f"yt/v1/to/water/{rest}") for rest in ("#", "+", "receipt"))
     others = ("yt/v1/to/#", "yt/v1/to/+/receipt", "yt/v1/to/water", "yt/v1/to/water2/receipt", "#", "yt/v1/to/power/#")
     assert not any(may_hear("water", each) for each in others)
+
+
+def test_beyond_its_quota_a_few_messages_of_a_feed_are_held_and_the_rest_refused_so_that_the_window_stays_open(
+    acts: Acts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(door, "SHARE", 2)
+    feed = msgspec.structs.replace(acts.bus.feeds[FEED], most_a_minute=1)
+    acts.trial.release("other", acts.bus.feed_digests[FEED])
+    acts.trial.grant("made-up", "push", "other")
+    other = msgspec.structs.replace(acts.bus.feeds[FEED], id="other")
+    digests = {FEED: acts.bus.feed_digests[FEED], "other": acts.bus.feed_digests[FEED]}
+    acts = acts.with_(feeds={FEED: feed, "other": other}, feed_digests=digests)
+    wire = Wire(acts)
+    acknowledged: list[str] = []
+
+    def arrived(message_id: str, feed: str = FEED) -> Arrived:
+        octets = acts.by_broker(message_id, covers(message_id), feed).envelope
+        return Arrived(inbound(feed), octets, 1, False, lambda: acknowledged.append(message_id))
+
+    async def flood() -> None:
+        stories = [asyncio.ensure_future(wire._story(arrived(f"m-{number}"))) for number in range(6)]
+        while len(acknowledged) < 5:  # one that was taken, four that were refused
+            await asyncio.sleep(0.01)
+        await wire._story(arrived("calm", "other"))
+        held = [task for task in stories if not task.done()]
+        assert len(held) == 1, "two might wait, and one of them was taken"
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+
+    asyncio.run(flood())
+    taken = [
+        message_id
+        for message_id in (*(f"m-{n}" for n in range(6)), "calm")
+        if acts.bus.journal.inbox("made-up", message_id)
+    ]
+    assert len(taken) == 2, "one a minute of the flood, and the calm one"
+    assert "calm" in taken
+    assert len(acknowledged) == 6
+    assert not wire._held[FEED]

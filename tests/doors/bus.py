@@ -19,8 +19,10 @@ from exchange.journal import Journal
 from exchange.receipts import issue_receipts, issue_reports
 from exchange.replays import OwnReplays
 from exchange.settings import SuiteSettings
+from exchange.stopped import Stopped
 from exchange.store.sqlite import Store
 from exchange.uploads import Uploads
+from exchange.waits import Waits
 from security import pki
 from security.anchors import Anchors
 from security.authenticate import TrustList
@@ -31,6 +33,7 @@ from security.xml import compile_schema
 from tests.doors.conftest import NOW, City
 
 ORIGIN = "bus.test.example"
+NO_LIMITS = dict.fromkeys(("max_bytes", "most_a_minute", "most_bytes_a_day", "most_waiting"), 0)
 SCHEMA = Path(__file__).parents[2] / "exchange/contracts/yongtong.xsd"
 
 
@@ -120,7 +123,7 @@ class TestBus:
             "origin": ORIGIN,
             "folder": folder,
             "limits": limits or Limits(),
-            "feeds": {"covers": SimpleNamespace(id="covers", bureau="water", sealed=False)},
+            "feeds": {"covers": SimpleNamespace(id="covers", bureau="water", sealed=False, **NO_LIMITS)},
             "feed_digests": {"covers": "00" * 32},
             "registry": self.registry,
             "journal": journal,
@@ -139,6 +142,8 @@ class TestBus:
             "xml_suites": suites.xml,
             "anchors": self.anchors,
             "attestations": Attestations(SqliteFile(folder, "journal")),
+            "stopped": Stopped(journal.ask),
+            "waits": Waits(folder / "waits", clock, lambda: 1.0, 1.0, 1.0),
         }
         self.bus = Bus(**fields)
 

@@ -173,7 +173,7 @@ def test_an_upload_is_its_signers_alone(exchange: Exchange) -> None:
     exchange.test.registry.grant("power", "push", "cables")
     feed = exchange.test.bus.feeds["covers"]
     exchange.test.bus.feed_digests["cables"] = "00" * 32  # type: ignore[index]
-    exchange.test.bus.feeds["cables"] = type(feed)(id="cables", bureau="power", sealed=False)  # type: ignore[index]
+    exchange.test.bus.feeds["cables"] = type(feed)(**{**vars(feed), "id": "cables", "bureau": "power"})  # type: ignore[index]
     assert code_of(complete(exchange, id, other, Feed="cables")) == "upload.unknown"
     assert exchange.test.entries("delivery") == []
     assert said(complete(exchange, id), "Receipt")

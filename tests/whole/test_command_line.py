@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from exchange import app
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, PROPOSER, SYSTEM
-from security.errors import Misconfigured, sentences
+from exchange.stopped import start_feed, stop_feed
+from security.errors import Misconfigured, Refusal, sentences
 from security.keys import generate
 from security.message import in_memory
 from tests.whole.real_bus import FEED, LAMPS, RealBus, a_trial, csv, place, rows
 
 BY = ("--by", APPROVER.name)
+WHY = ("--ground", "试验", "--by", SYSTEM.name)
 TITLES = ("--title", "A bureau", "--title-zh", "某局")
 Arguments = list[str]
 
@@ -63,6 +65,21 @@ class Desk:
         self.bus.partner().push(FEED, in_memory(csv(rows(self.id))), "text/csv", self.id)
         assert self.bus.partner().report(self.id, wait_s=30).status == "processed"
         return self.id
+
+    def dead(self) -> str:
+        """A delivery that could not be applied; its message id."""
+        self.bus.partner().push(FEED, in_memory(b"PK\x03\x04cut"), "text/csv", self.id)
+        assert self.bus.partner().report(self.id, wait_s=30).status == "refused"
+        return self.id
+
+    def feed(self, *, stopped: bool) -> str:
+        """A feed that is stopped, or is not."""
+        with registry(self.bus.trial.settings) as opened, suppress(Refusal):
+            if stopped:
+                stop_feed(opened, "made-up-lamps", refuses=False, ground="g", by=SYSTEM)
+            else:
+                start_feed(opened, "made-up-lamps", "g", SYSTEM)
+        return "made-up-lamps"
 
     def receipt(self) -> Path:
         """The receipt of a delivery, as a file."""
@@ -240,6 +257,19 @@ GOOD: dict[str, Good] = {
         ["decision", "withdraw", desk.proposed(), *BY, *desk.here], {"decision", "state"}
     ),
     "held list": lambda desk: (["held", "list", *desk.here], {"held"}),
+    "feed stop": lambda desk: (
+        ["feed", "stop", desk.feed(stopped=False), *WHY, *desk.here], {"feed", "state", "entry"}
+    ),
+    "feed start": lambda desk: (
+        ["feed", "start", desk.feed(stopped=True), *WHY, *desk.here], {"feed", "state", "entry"}
+    ),
+    "dead list": lambda desk: (["dead", "list", "--feed", FEED, *desk.here], {"dead"}),
+    "dead show": lambda desk: (["dead", "show", desk.dead(), *desk.here], {"cause", "tries", "since", "tried"}),
+    "dead replay": lambda desk: (["dead", "replay", desk.dead(), *WHY, *desk.here], {"id", "state", "outcomes"}),
+    "dead replay --preview": lambda desk: (
+        ["dead", "replay", desk.dead(), "--preview", *desk.here], {"preview", "outcomes", "records", "not_released"}
+    ),
+    "dead jobs": lambda desk: (["dead", "jobs", *desk.here], {"jobs"}),
     "audit search": lambda desk: (["audit", "search", "--type", "bureau", "--limit", "2", *desk.here], {"entries"}),
     "audit verify": lambda desk: (["audit", "verify", *desk.here], {"ok", "entries", "receipts", "problems"}),
     "audit prove": lambda desk: (["audit", "prove", "0", *desk.here], {"index", "leaf", "proof", "checkpoint"}),
@@ -324,6 +354,17 @@ REFUSED: dict[str, tuple[str, Bad]] = {
     "held release": (
         "delivery.unknown", lambda desk: ["held", "release", "never-sent", "--by", SYSTEM.name, *desk.here]
     ),
+    "feed stop": ("role.not_held", lambda desk: ["feed", "stop", FEED, "--ground", "g", *BY, *desk.here]),
+    "feed start": (
+        "flow.already_so", lambda desk: ["feed", "start", desk.feed(stopped=False), *WHY, *desk.here]
+    ),
+    "dead show": ("dead.not_dead", lambda desk: ["dead", "show", desk.pushed(), *desk.here]),
+    "dead replay": ("dead.none", lambda desk: ["dead", "replay", "--feed", "water-register", *WHY, *desk.here]),
+    "dead replay what is processed": (
+        "dead.not_dead", lambda desk: ["dead", "replay", desk.pushed(), *WHY, *desk.here]
+    ),
+    "dead stop": ("dead.job_unknown", lambda desk: ["dead", "stop", "p-none", *WHY, *desk.here]),
+    "dead resume": ("dead.job_unknown", lambda desk: ["dead", "resume", "p-none", *WHY, *desk.here]),
     "audit prove": ("audit.no_such_size", lambda desk: ["audit", "prove", "999999999", *desk.here]),
     "audit verify --against": (
         "audit.checkpoint_invalid", lambda desk: ["audit", "verify", "--against", desk.file(b"no"), *desk.here]
