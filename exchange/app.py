@@ -55,7 +55,8 @@ from exchange.replays import Replays
 from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
 from exchange.small_file import write_whole
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from exchange.timestamp_watch import Authorities, TimestampWatch
 from exchange.timestamping import Coverage, Rule
 from exchange.uploads import Uploads
@@ -163,7 +164,7 @@ def initialise(
         founding=founding,
     )
     _write_json(state / "anchors.json", anchors)
-    Store(state).close()
+    open_store(settings).close()
     # Last, so that a half-made bus is not taken for one.
     fingerprint = SealingKey.load(folder / "evidence.key").fingerprint
     origin = Origin(settings.bus.origin, settings.city.edition, "SHA-256", fingerprint, founding)
@@ -346,6 +347,15 @@ def _database(settings: Settings, url: str, history: History) -> Database:
     from exchange.postgres import PostgresSchema  # an embedded bus does not load a server's driver
 
     return PostgresSchema(url, history)
+
+
+def open_store(settings: Settings) -> Store:
+    """The store. Raises Misconfigured."""
+    if not settings.state.store:
+        return Store(Embedded(settings.at(settings.state.folder)))
+    from exchange.store.served import Served
+
+    return Store(Served(settings.state.store))
 
 
 def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
@@ -679,7 +689,7 @@ def open_bus(
         registry=open_registry(settings, journal, revocations),
         journal=journal,
         evidence=evidence,
-        store=Store(state),
+        store=open_store(settings),
         city=city,
         lists=validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes),
         schema=compile_schema(SCHEMA),
@@ -937,7 +947,8 @@ def work(settings: Settings) -> None:
         threading.Thread(
             target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), name="parent watch", daemon=True
         ).start()
-        _wait_alone(state_of(settings) / "worker.lock", stack)
+        if not settings.state.store:
+            _wait_alone(state_of(settings) / "worker.lock", stack)
         bus = open_bus(settings, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
@@ -963,5 +974,5 @@ def _alone(path: Path, stack: ExitStack, otherwise: str) -> None:
 
 
 def _wait_alone(path: Path, stack: ExitStack) -> None:
-    """Hold a lock file until the stack closes, once whoever has it is gone: two workers never share a store."""
+    """Hold a lock file until the stack closes, once whoever has it is gone: two workers never share a file."""
     fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)

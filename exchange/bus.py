@@ -14,7 +14,7 @@ from exchange.journal import Journal
 from exchange.placing import City
 from exchange.registry import Registry
 from exchange.replays import Replays
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from exchange.timestamping import Coverage
 from exchange.uploads import Uploads
 from exchange.validation import Lists

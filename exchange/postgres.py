@@ -11,7 +11,7 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
@@ -29,11 +29,19 @@ from security.errors import Misconfigured
 ROWS_READ: Final = 2_000
 SILENT_S: Final = 3  # after which a turn goes to the next process
 WAIT_S: Final = 30
+# Seconds that a process may be silent within a transaction, and wait for another's lock. Whoever writes the journal
+# holds up all others; at the store a million rows are made ready within a transaction, and waited for.
+PATIENCE_S: Final = {"journal": (SILENT_S, WAIT_S), "store": (60, 600)}
 STARTING: Final = 0x594F4E47  # the lock under which a schema is made or brought up
 _OPTIONS: Final = (
-    f"-c idle_in_transaction_session_timeout={SILENT_S}s -c lock_timeout={WAIT_S}s -c tcp_keepalives_idle=1 "
-    f"-c tcp_keepalives_interval=1 -c tcp_keepalives_count={SILENT_S} -c tcp_user_timeout={SILENT_S * 1000} "
+    f"-c tcp_keepalives_idle=1 -c tcp_keepalives_interval=1 -c tcp_keepalives_count={SILENT_S} "
+    f"-c tcp_user_timeout={SILENT_S * 1000} "
     "-c synchronous_commit=on -c timezone=UTC"
+)
+# What numbers the rows of a table, where they are numbered by the server.
+_SEQUENCES: Final = (
+    "SELECT table_name, column_name, pg_get_serial_sequence(table_name, column_name) FROM information_schema.columns "
+    "WHERE table_schema = ? AND pg_get_serial_sequence(table_name, column_name) IS NOT NULL"
 )
 _MARK: Final = re.compile(r"'[^']*'|\?(\d*)|(?<!:):([a-z_]+)")
 
@@ -110,6 +118,8 @@ class PostgresSchema:
                 with ours.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
                     for row in source.execute(f"SELECT {names} FROM {table}"):
                         copy.write_row(row)
+            for table, column, sequence in cursor.execute(_SEQUENCES, (self._history,)).fetchall():
+                cursor.execute(f"SELECT setval('{sequence}', max({column})) FROM {table}")
 
     def exists(self) -> bool:
         """Whether the schema is there."""
@@ -142,15 +152,22 @@ def _me() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _dial(url: str, schema: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(url, options=f"{_OPTIONS} -c search_path={schema},public", connect_timeout=WAIT_S)
+def _dial(url: str, schema: History) -> psycopg.Connection[Any]:
+    silent_s, wait_s = PATIENCE_S[schema]
+    patience = f"-c idle_in_transaction_session_timeout={silent_s}s -c lock_timeout={wait_s}s"
+    options = f"{_OPTIONS} {patience} -c search_path={schema},public"
+    return psycopg.connect(url, options=options, connect_timeout=WAIT_S)
 
 
 class PostgresConnection:
-    """A connection as SQLite's is used. One that was lost is made again at the next statement outside a transaction."""
+    """A connection as SQLite's is used. One that was lost is made again at the next statement outside a transaction.
 
-    def __init__(self, url: str, schema: str) -> None:
+    session: its number, one more each time it is made again; what a session held, as locks, went with it
+    """
+
+    def __init__(self, url: str, schema: History) -> None:
         self._url, self._schema, self._within = url, schema, False
+        self.session = 0
         self._connection = self._made()
 
     def execute(self, query: str, values: Any = ()) -> "PostgresCursor":
@@ -203,9 +220,14 @@ class PostgresConnection:
             cursor.execute(f"SELECT {columns} FROM {table}".encode())
             yield from cursor
 
-    def copy(self, statement: str) -> AbstractContextManager[psycopg.Copy]:
+    @contextmanager
+    def copy(self, statement: str) -> Iterator[psycopg.Copy]:
         """Rows into a table by `COPY … FROM STDIN`."""
-        return self._connection.cursor().copy(statement.encode())
+        try:
+            with self._connection.cursor().copy(statement.encode()) as copy:
+                yield copy
+        except psycopg.Error as problem:
+            raise _ours(problem) from problem
 
     def close(self) -> None:
         """Give it back."""
@@ -215,6 +237,7 @@ class PostgresConnection:
         try:
             connection = _dial(self._url, self._schema)
             connection.autocommit, connection.cursor_factory = True, RawCursor
+            self.session += 1
             return connection
         except psycopg.Error as problem:
             raise Failed(str(problem)) from problem

@@ -1,17 +1,17 @@
 """部件标识码 The one allocator of published identifiers: division, class, serial. It only counts up."""
 
-import sqlite3
 from typing import Final
 
 import polars as pl
 
+from exchange.store.engine import Writer
 from mappings.findings import Severity
 from mappings.schema import FINDINGS, KEY, conform, undecided
 
 LAST_SERIAL: Final = 999_999  # six digits; CJ/T 214-2007: 6 division + 4 class + 6 serial
 
 
-def issue(connection: sqlite3.Connection, founded: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
+def issue(writer: Writer, founded: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
     """An identifier for each component founded, in order, and FINDINGS where a range is spent.
 
     founded: KEY, class_code and division_of_position, which decide. Where a class is undecided the identifier is null,
@@ -20,7 +20,7 @@ def issue(connection: sqlite3.Connection, founded: pl.DataFrame) -> tuple[pl.Ser
     """
     by = ["division_of_position", "class_code"]
     asked = founded.filter(~undecided(pl.col("class_code"))).group_by(by).len().sort(by)
-    before = [_take(connection, *row) for row in asked.rows()]
+    before = [_take(writer, *row) for row in asked.rows()]
     start = asked.with_columns(pl.Series("before", before, dtype=pl.Int64))
     serials = (
         founded.select(*KEY, *by)
@@ -33,13 +33,14 @@ def issue(connection: sqlite3.Connection, founded: pl.DataFrame) -> tuple[pl.Ser
     return issued, _findings(serials.filter(spent))
 
 
-def _take(connection: sqlite3.Connection, division_code: str, class_code: str, count: int) -> int:
+def _take(writer: Writer, division_code: str, class_code: str, count: int) -> int:
     """Takes `count` serials of a range; gives the last one issued before. A spent range stays at its end."""
     key = (division_code, class_code)
-    row = connection.execute("SELECT last FROM serials WHERE division_code = ? AND class_code = ?", key).fetchone()
+    row = writer.execute("SELECT last FROM serials WHERE division_code = ? AND class_code = ?", key).fetchone()
     before = int(row[0]) if row else 0
-    connection.execute(
-        "INSERT INTO serials VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last = excluded.last",
+    writer.execute(
+        "INSERT INTO serials VALUES (?, ?, ?) "
+        "ON CONFLICT (division_code, class_code) DO UPDATE SET last = excluded.last",
         (*key, min(before + count, LAST_SERIAL)),
     )
     return before

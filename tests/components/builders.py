@@ -14,8 +14,10 @@ from exchange.claims import compare
 from exchange.joining import join
 from exchange.placing import Areas, City, place
 from exchange.rights import View
+from exchange.store.embedded import Embedded
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
+from exchange.store.tables import metadata
 from exchange.validation import check, lists
 from mappings.apply import UNREAD
 from mappings.schema import CANDIDATES, FINDINGS, conform
@@ -171,7 +173,13 @@ def outcomes(stored: Stored) -> list[str]:
     return stored.outcomes["outcome"].to_list()
 
 
+def everything(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of all tables."""
+    ask = store.connection().execute
+    return {name: sorted(ask(f"SELECT * FROM {name}").fetchall(), key=repr) for name in metadata.tables}
+
+
 def a_store(folder: Path) -> Store:
     """A new store in a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    return Store(folder)
+    return Store(Embedded(folder))

@@ -18,7 +18,8 @@ from exchange.journal import Journal
 from exchange.receipts import issue_receipts, issue_reports
 from exchange.replays import Replays
 from exchange.settings import SuiteSettings
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from exchange.uploads import Uploads
 from security import pki
 from security.anchors import Anchors
@@ -124,7 +125,7 @@ class TestBus:
             "registry": self.registry,
             "journal": journal,
             "evidence": evidence,
-            "store": Store(folder),
+            "store": Store(Embedded(folder)),
             "city": None,
             "lists": None,
             "schema": compile_schema(SCHEMA),

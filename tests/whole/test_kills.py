@@ -16,7 +16,8 @@ import requests
 
 from exchange import app, audit
 from exchange.cli.trial import Trial
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from security.errors import Unavailable
 from security.message import in_memory
 from tests.whole.real_bus import LAMPS, a_trial
@@ -153,7 +154,7 @@ def test_25_seeded_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None
     assert again == receipts
     told = {number: report and report.document["report"] for number, report in reports.items()}
     assert {number: report for number, report in told.items() if report is None or report["new"] != ROWS} == {}
-    with closing(Store(trial.state)) as store:
+    with closing(Store(Embedded(trial.state))) as store:
         ledger = store.ledger()
     assert (ledger.deliveries, ledger.claims, ledger.components) == (len(receipts), *([len(receipts) * ROWS] * 2))
     verdict = audit.verify(trial.state, app.anchors_of(trial.settings))
