@@ -61,6 +61,7 @@ class Trial:
         suites: dict[str, Any] | None = None,
         keys: dict[str, Any] | None = None,
         evidence: dict[str, Any] | None = None,
+        state: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         more = {
@@ -69,6 +70,7 @@ class Trial:
             "mqtt": {"port": 0, **(mqtt or {})},
             "suites": suites or {},
             "evidence": evidence or {},
+            "state": {"folder": "state", **(state or {})},
         }
         self.settings = _write_settings(folder, city, edition, more)
         app.initialise(self.settings, edition, FOUNDERS, app.utc_now(), demo=True)
@@ -221,7 +223,6 @@ def _write_settings(folder: Path, city: City, edition: str, more: dict[str, dict
             "grid": f"city/{city.grid.name}",
         },
         "https": {"host": "127.0.0.1", "port": 8443, "names": ["localhost", "127.0.0.1"]},
-        "state": {"folder": "state"},
         "feeds": {"folders": [str(path) for path in city.feeds]},
         **more,
     }

@@ -36,7 +36,7 @@ class Served:
     """The schema `store` of a database. url: as `exchange.postgres` takes it."""
 
     def __init__(self, url: str) -> None:
-        self.database = PostgresSchema(url, "store")
+        self.url, self.database = url, PostgresSchema(url, "store")
         self._threads = threading.local()
 
     def connect(self) -> PostgresConnection:

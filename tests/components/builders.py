@@ -144,7 +144,10 @@ def compared(
 
 def a_batch(store: Store, feed: Feed, rows: Sequence[dict[str, Any]], deliveries: Sequence[BatchDelivery]) -> Batch:
     """A batch ready to commit."""
-    found = compared(store, feed, rows, deliveries)
+    return _joined(store, feed, compared(store, feed, rows, deliveries), deliveries)
+
+
+def _joined(store: Store, feed: Feed, found: Compared, deliveries: Sequence[BatchDelivery]) -> Batch:
     joined = join(found.versions, store.near(feed.id, found.versions))
     return Batch(
         feed=feed.id,
@@ -165,7 +168,9 @@ def deliver(
     feed: Feed = WATER,
 ) -> Stored:
     """Work a batch through to the store."""
-    return store.commit(a_batch(store, feed, rows, deliveries))
+    found = compared(store, feed, rows, deliveries)
+    with store.neighbourhood(found):
+        return store.commit(_joined(store, feed, found, deliveries))
 
 
 def outcomes(stored: Stored) -> list[str]:

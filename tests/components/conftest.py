@@ -60,3 +60,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "new_store" in metafunc.fixturenames and module in ON_BOTH:
         own = metafunc.definition.get_closest_marker("of_a_file") is not None
         metafunc.parametrize("new_store", ["sqlite"] if own else ["sqlite", "postgresql"], indirect=True)
+    elif module == "test_workers":
+        metafunc.parametrize("new_store", ["postgresql"], indirect=True)
