@@ -28,9 +28,11 @@ soak: $(VENV)/.test
 # What tests talk to, from Debian's packages, as root; only what is missing. Without it, tests are skipped by name.
 servers:
 	@for program in node:nodejs npm:npm openssl:openssl curl:curl mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
-	    ogr2ogr:gdal-bin softhsm2-util:softhsm2 php:php-cli xmlsec1:xmlsec1 pdftotext:poppler-utils; do \
+	    ogr2ogr:gdal-bin softhsm2-util:softhsm2 php:php-cli xmlsec1:xmlsec1 pdftotext:poppler-utils \
+	    rabbitmq-server:rabbitmq-server pg_ctlcluster:postgresql; do \
 	    PATH="$$PATH:/usr/sbin" command -v $${program%%:*} >/dev/null || missing="$$missing $${program##*:}"; done; \
 	test -z "$$missing" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
+	@ls /usr/share/postgresql/*/extension/postgis.control >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql-postgis >/dev/null; }
 	@php -m 2>/dev/null | grep -qi "^soap$$" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends php-soap php-xml >/dev/null; }
 	@npm install --prefix .node --no-save --no-audit --no-fund --silent soap@1.13.0
 

@@ -32,6 +32,9 @@ WORK: Final = (
 )  # on the disk of the tree: a /tmp in memory would make durability free
 FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "signed_soap_per_s": signed_soap.measure,
+    "signed_soap_act_one_per_s": signed_soap.measure_act_one,
+    "signed_soap_p99_ms_of_300": signed_soap.measure_crowd,
+    "signed_soap_postgres_per_s": signed_soap.measure_postgres,
     "signed_soap_at_10000_grants_per_s": rights.measure,
     "wss_verify_per_s": wss.measure,
     "wss_verify_5mb_per_s": wss.measure_large,

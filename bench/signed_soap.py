@@ -4,20 +4,24 @@ Ours: a `serve` process and its worker; TLS with client certificates, signature,
 receipt. Peer: the same requests to `bench.peer`, which parses and validates them and keeps nothing.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from bench import deliveries
-from bench.figures import Figure, figure
+from bench.figures import Figure, alternating, figure
 from bench.load import Measured, Plan, drive
 from bench.servers import fresh, make_tls, peer
 from bench.standing import Standing, standing
+from tests.postgres import PostgresServer
 
 CLIENTS: Final = 16
 RUN_S: Final = 12.0
-MOST_PER_S: Final = 700  # requests prepared for each second of a run
+MOST_PER_S: Final = 1_000  # requests prepared for each second of a run
+MOST_ALONE_PER_S: Final = 2_000
+CROWD: Final = 300
 PEER_S: Final = 4.0
 STEADY_PER_S: Final = 300
 STEADY_S: Final = 45.0
@@ -55,6 +59,63 @@ def measure(folder: Path) -> Figure:
         "peer: parse and XSD of the same requests on uvicorn, the same TLS"
     )
     return figure("signed_soap_per_s", ours, theirs, "deliveries/s", note)
+
+
+def measure_act_one(folder: Path) -> Figure:
+    """signed_soap_act_one_per_s: the same with act two standing still, so that act one has the machine to itself."""
+    make_tls(fresh(folder))
+    ours, theirs, sent = [], [], 0
+    with standing(folder / "bus") as bus, peer(folder) as peer_port:
+        for _ in range(3):
+            requests = deliveries.requests(sent, int(RUN_S * MOST_ALONE_PER_S), bus.sender)
+            sent += len(requests)
+            with bus.act_two_paused():
+                ours.append(_run(bus, requests, RUN_S, None)[0].per_s)
+            bus.drain(DRAIN_S * 3)
+            theirs.append(_peer_per_s(folder, peer_port, requests))
+    note = f"{CLIENTS} clients; the worker stopped meanwhile, then let drain; peer as of signed_soap_per_s"
+    return figure("signed_soap_act_one_per_s", ours, theirs, "deliveries/s", note)
+
+
+def measure_crowd(folder: Path) -> Figure:
+    """signed_soap_p99_ms_of_300: the 99th percentile with 300 clients at a steady rate; peer: ours with 16."""
+    make_tls(fresh(folder))
+    many, few, sent = [], [], 0
+    with standing(folder / "bus") as bus:
+        for _ in range(3):
+            for clients, found in ((CROWD, many), (CLIENTS, few)):
+                requests = deliveries.requests(sent, int(RUN_S * STEADY_PER_S), bus.sender)
+                sent += len(requests)
+                plan = Plan("localhost", bus.port, requests, clients, RUN_S, *bus.tls, rate=STEADY_PER_S)
+                found.append(drive(plan).p99_ms)
+                bus.drain(DRAIN_S)
+    note = f"open loop at {STEADY_PER_S}/s with {CROWD} keep-alive TLS clients, act two beside; peer: {CLIENTS} clients"
+    return figure("signed_soap_p99_ms_of_300", many, few, "ms", note)
+
+
+def measure_postgres(folder: Path) -> Figure:
+    """signed_soap_postgres_per_s: journal and store on a private server with fsync; peer: the embedded files."""
+    fresh(folder)
+    with contextlib.ExitStack() as stack:
+        server = PostgresServer()
+        stack.callback(server.stop)
+        url = server.database()
+        on_server = stack.enter_context(standing(folder / "server", state={"journal": url, "store": url}))
+        embedded = stack.enter_context(standing(folder / "files"))
+        sent: dict[str, int] = {}
+
+        def run(bus: Standing, name: str) -> float:
+            requests = deliveries.requests(sent.get(name, 0), int(RUN_S * MOST_PER_S), bus.sender)
+            sent[name] = sent.get(name, 0) + len(requests)
+            measured = _run(bus, requests, RUN_S, None)[0]
+            bus.drain(DRAIN_S)
+            return measured.per_s
+
+        ours, theirs = alternating(lambda _: run(on_server, "server"), lambda _: run(embedded, "files"))
+    note = (
+        f"{CLIENTS} clients, act two beside; the server shares the two cores; peer: journal and store as SQLite files"
+    )
+    return figure("signed_soap_postgres_per_s", ours, theirs, "deliveries/s", note)
 
 
 def _said(values: list[float]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ import msgspec
 
 from bench.deliveries import Sender
 from connectors.partner.folder import PartnerFolder
+from exchange import app
 from exchange.cli.demo_quarter import FEEDS
 from exchange.cli.trial import ORIGIN, City, Trial
 from exchange.settings import Settings
@@ -55,7 +57,17 @@ class Standing(msgspec.Struct, frozen=True):
 
     def waiting(self) -> int:
         """Deliveries that act two has not finished."""
-        return int(self._asked("journal.sqlite", "SELECT count(*) FROM inbox WHERE status = 'waiting'")[0])
+        with contextlib.closing(app.journal_database(self.trial.settings).connect()) as journal:
+            return int(journal.execute("SELECT count(*) FROM inbox WHERE status = 'waiting'").fetchone()[0])
+
+    @contextlib.contextmanager
+    def act_two_paused(self) -> Iterator[None]:
+        """Its worker stands still meanwhile."""
+        os.kill(self.worker, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.worker, signal.SIGCONT)
 
     def processor_s(self) -> tuple[float, float]:
         """Processor time that `serve` and its worker have used so far, seconds."""
@@ -112,15 +124,16 @@ def standing(
     city: City = CITY,
     bureaus: Mapping[str, tuple[str, ...]] = BUREAUS,
     mqtt: dict[str, Any] | None = None,
+    state: dict[str, Any] | None = None,
     first: Callable[[Settings], None] = lambda _: None,
     then: Callable[[Settings], None] = lambda _: None,
 ) -> Iterator[Standing]:
     """A new bus in the folder, serving on free ports of this machine.
 
-    bureaus: the feeds of each; all may ask. mqtt: its settings of the second door (none unless given); first: what must
+    bureaus: the feeds of each; all may ask. mqtt: its settings of the second door (none unless given); state: of where it keeps what it knows; first: what must
     run before the bus does; then: what it shall hold beside, once its bureaus are enrolled
     """
-    trial = Trial(folder, city, mqtt=mqtt or {"broker": "off"})
+    trial = Trial(folder, city, mqtt=mqtt or {"broker": "off"}, state=state)
     first(trial.settings)
     for bureau, feeds in bureaus.items():
         trial.enrol(bureau, bureau, bureau)

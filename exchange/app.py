@@ -12,9 +12,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
 from exchange.bus import Bus
 from exchange.certificate_watch import CertificateWatch
-from exchange.database import Database, History, SqliteFile
+from exchange.database import FAILURES, Database, History, SqliteFile
 from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
 from exchange.entry import Detail
 from exchange.evidence import Evidence
@@ -51,7 +52,7 @@ from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
 from exchange.receipts import issue_receipts, issue_reports
 from exchange.registry import Registry
-from exchange.replays import Replays
+from exchange.replays import OwnReplays, SharedReplays
 from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
 from exchange.small_file import write_whole
@@ -86,6 +87,7 @@ PARENT_LOOK_S: Final = 0.5
 PARENT: Final = "YONGTONG_PARENT"  # process by which a worker was started, and with which it ends
 EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept at a later start
 STOP_WATCH_S: Final = 2.0
+DUTY_LOOK_S: Final = 1.0
 KEY_YEARS: Final = 10
 OWN: Final = ("ca", "tls", "answer")  # of each a key and a certificate lie in the keys folder
 KEYS: Final = (*OWN, "log")
@@ -339,6 +341,18 @@ def open_coverage(settings: Settings, journal: Journal) -> Coverage | None:
 def journal_database(settings: Settings) -> Database:
     """Where the journal lies. Raises Misconfigured."""
     return _database(settings, settings.state.journal, "journal")
+
+
+@contextmanager
+def readable_journal(settings: Settings) -> Iterator[Path]:
+    """The journal as the audit's verifier reads it: the file itself, or, of one on a server, a copy for the while."""
+    state_of(settings)
+    database = journal_database(settings)
+    if isinstance(database, SqliteFile):
+        yield database.path
+        return
+    with tempfile.TemporaryDirectory(prefix="yongtong-audit-") as folder:
+        yield database.export(Path(folder))
 
 
 def _database(settings: Settings, url: str, history: History) -> Database:
@@ -696,7 +710,7 @@ def open_bus(
         answer_key=answer,
         answer_certificate_der=answer.certificate_der,
         outcome_secret=(folder / "outcome.secret").read_bytes(),
-        replays=Replays(),
+        replays=SharedReplays(journal.database) if journal.database.shared else OwnReplays(),
         uploads=Uploads(state / "uploads", timedelta(seconds=settings.limits.upload_s)),
         wake=wake,
         clock=utc_now,
@@ -751,7 +765,8 @@ def serve(
     mqtt_listening: for the embedded broker, None where there is none
     """
     with ExitStack() as stack:
-        _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder")
+        shared = journal_database(settings).shared
+        _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder", shared=shared)
         broker = settings.at(settings.state.folder) / "queue"
         celery = make_celery(broker)
         woken = threading.Event()
@@ -805,13 +820,25 @@ def _watch_timestamps(settings: Settings, bus: Bus) -> Callable[[], None]:
     said, attestations = settings.timestamps, Attestations(bus.journal.database)
     authorities = Authorities(said.urls, timestamp_roots(settings), timedelta(seconds=said.every_s))
     watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, fetch, bus.clock)
-    ended = _watching(watch.run, "timestamps")
+    ended = _watching(partial(_on_duty, bus.journal.database, "timestamps", watch.run), "timestamps")
 
     def stop() -> None:
         ended()
         attestations.close()
 
     return stop
+
+
+def _on_duty(database: Database, task: str, run: Callable[[threading.Event], None], stopping: threading.Event) -> None:
+    """Run a task that one process does for all, once it is this one's."""
+    while not stopping.is_set():
+        try:
+            with database.duty(task) as ours:
+                if ours:
+                    run(stopping)
+        except FAILURES as problem:  # the server is away; whoever sees it first goes on
+            log.warning("duty.lost task=%s reason=%s", task, problem)
+        stopping.wait(DUTY_LOOK_S)
 
 
 def _watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:
@@ -964,11 +991,14 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _alone(path: Path, stack: ExitStack, otherwise: str) -> None:
-    """Hold a lock file until the stack closes. Raises Misconfigured with what to say when somebody else has it."""
+def _alone(path: Path, stack: ExitStack, otherwise: str, *, shared: bool = False) -> None:
+    """Hold a lock file until the stack closes. Raises Misconfigured with what to say when somebody else has it.
+
+    shared: with others of its kind, but with nobody who must be alone
+    """
     file = stack.enter_context(path.open("w"))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as problem:
         raise Misconfigured(f"{path.parent}: {otherwise}") from problem
 

@@ -102,6 +102,13 @@ class Database(Protocol):
     def load(self, file: Path) -> None:
         """Take over all that such a file holds, into an empty database that was prepared."""
 
+    def duty(self, task: str) -> AbstractContextManager[bool]:
+        """Whether a task that one process does for all is this one's, for as long as the context lasts."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may serve on it at once, on several machines."""
+
     def exists(self) -> bool:
         """Whether it was made."""
 
@@ -186,6 +193,23 @@ class SqliteFile:
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as source, closing(self.connect()) as ours:
             source.backup(ours)
         self.prepare()  # it may be of a version before
+
+    @contextmanager
+    def duty(self, task: str) -> Iterator[bool]:
+        """As `Database` has it."""
+        with (self._folder / f"{task}.duty").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                ours = False
+            else:
+                ours = True
+            yield ours
+
+    @property
+    def shared(self) -> bool:
+        """As `Database` has it."""
+        return False
 
     def exists(self) -> bool:
         """Whether the file is there."""

@@ -121,6 +121,19 @@ class PostgresSchema:
             for table, column, sequence in cursor.execute(_SEQUENCES, (self._history,)).fetchall():
                 cursor.execute(f"SELECT setval('{sequence}', max({column})) FROM {table}")
 
+    @contextmanager
+    def duty(self, task: str) -> Iterator[bool]:
+        """As `Database` has it. A process that the server loses sight of loses its duties; for a moment two may do one,
+        so each is a task that may be done twice."""
+        with closing(self.connect()) as connection:
+            query = "SELECT pg_try_advisory_lock(hashtext(current_schema()), hashtext(?))"
+            yield bool(connection.execute(query, (task,)).fetchone()[0])
+
+    @property
+    def shared(self) -> bool:
+        """As `Database` has it."""
+        return True
+
     def exists(self) -> bool:
         """Whether the schema is there."""
         with closing(self.connect()) as connection:

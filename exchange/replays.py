@@ -2,18 +2,33 @@
 
 import threading
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
+from exchange.database import FAILURES, Database
+from exchange.entry import instant
 from security.errors import Refusal, Unavailable
 
 MOST_OF_BUREAU: Final = 200_000  # within ten minutes; each bureau has its own, so that none uses up another's
 
 
-class Replays:
+PRUNED_EVERY: Final = 1_000  # reads; what is stale goes then
+
+
+class Replays(Protocol):
     """Digests of what reads had signed, each remembered until its envelope is refused as stale anyway.
 
     Not of the signature: of an ECDSA signature (r, s) anyone can make (r, n-s), which holds as well.
     """
+
+    def refuse_again(self, bureau: str, signed_digest: str, until: datetime, now: datetime) -> None:
+        """Remember this envelope. Raises Refusal `signature.replayed` when it was seen before it expired."""
+
+    def remember(self, bureau: str, signed_digest: str, until: datetime) -> None:
+        """Take over what an earlier process saw."""
+
+
+class OwnReplays:
+    """In memory: of the one process that serves."""
 
     def __init__(self) -> None:
         self._until: dict[str, dict[str, datetime]] = {}
@@ -36,3 +51,30 @@ class Replays:
         """Take over what an earlier process saw."""
         with self._lock:
             self._until.setdefault(bureau, {})[signed_digest] = until
+
+
+class SharedReplays:
+    """In the journal's database: what one process answered no other answers again."""
+
+    def __init__(self, journal: Database) -> None:
+        self._connection, self._lock, self._asked = journal.connect(), threading.Lock(), 0
+
+    def refuse_again(self, bureau: str, signed_digest: str, until: datetime, now: datetime) -> None:
+        """As `Replays` has it. Raises Unavailable where the server is away: no read is answered twice."""
+        query = (
+            "INSERT INTO replays VALUES (?, ?, ?) ON CONFLICT (bureau, digest) DO UPDATE SET until = excluded.until "
+            "WHERE replays.until <= ?"
+        )
+        try:
+            with self._lock:
+                self._asked += 1
+                if self._asked % PRUNED_EVERY == 0:
+                    self._connection.execute("DELETE FROM replays WHERE until <= ?", (instant(now),))
+                new = self._connection.execute(query, (bureau, signed_digest, instant(until), instant(now))).rowcount
+        except FAILURES as problem:
+            raise Unavailable(f"what was answered before cannot be asked: {problem}") from problem
+        if not new:
+            raise Refusal("signature.replayed")
+
+    def remember(self, bureau: str, signed_digest: str, until: datetime) -> None:
+        """Nothing: what an earlier process saw stands there."""

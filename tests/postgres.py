@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-_FASTER = {"autovacuum": "off", "shared_buffers": "64MB", "max_connections": "200", "listen_addresses": "127.0.0.1"}
+_FASTER = {"autovacuum": "off", "shared_buffers": "64MB", "max_connections": "200"}
 
 
 def _binaries() -> Path:
@@ -26,13 +26,17 @@ class PostgresServer:
     """One server with its data in a folder of its own. The programs refuse to run as root, so root runs them as
     `postgres`, to whom pytest's private folders are closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *also_at: str) -> None:
+        """also_at: further addresses of this machine's at which it listens, to those of their network"""
         self._bin, folder = _binaries(), Path(tempfile.mkdtemp(prefix="yongtong-postgres-"))
         self._data, self._made = folder / "data", 0
         self._user = "postgres" if os.geteuid() == 0 else None
         if self._user:
             shutil.chown(folder, self._user)
         self._run("initdb", "-D", str(self._data), "-U", "yongtong", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+        with (self._data / "pg_hba.conf").open("a") as trusted:
+            trusted.writelines(f"host all all {address}/24 trust\n" for address in also_at)
+        self._at = ",".join(["127.0.0.1", *also_at])
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -41,7 +45,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and return once it answers."""
-        said = [f"-c{name}={value}" for name, value in _FASTER.items()]
+        said = [f"-c{name}={value}" for name, value in _FASTER.items()] + [f"-clisten_addresses={self._at}"]
         command = [
             str(self._bin / "postgres"),
             "-D",
@@ -94,9 +98,9 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")  # type: ignore[arg-type]
         return self.url(name)
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, host: str = "127.0.0.1") -> str:
         """How a database of this server is named in settings."""
-        return f"postgresql://yongtong@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://yongtong@{host}:{self.port}/{database}"
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(

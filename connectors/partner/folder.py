@@ -1,6 +1,7 @@
 """A partner's own folder: its keys, what it trusts, the last head of the log it saw, and every receipt it got."""
 
 import os
+import threading
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
@@ -154,7 +155,7 @@ class PartnerFolder:
     def _write(self, path: Path, octets: bytes) -> None:
         """Whole or not at all, and on disk: it is evidence."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
         with beside.open("wb") as file:
             file.write(octets)
             file.flush()

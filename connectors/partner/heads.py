@@ -39,11 +39,13 @@ class Heads:
     ) -> None:
         self._folder, self._clock, self._log = folder, clock, log
         self._anchors = anchors or folder.anchors
+        self._asked_with: int | None = None
 
     def known_size(self) -> int:
-        """Entries under the last head taken; 0 before the first."""
+        """Entries under the last head taken; 0 before the first. The next answer's proof begins there."""
         head = self._remembered()
-        return head.size if head else 0
+        self._asked_with = head.size if head else 0
+        return self._asked_with
 
     def follow(self, offered_text: str, consistency: Consistency | None) -> Checkpoint:
         """Take a signed head if it and the remembered one are of one log, and remember the larger.
@@ -59,10 +61,13 @@ class Heads:
     def check(self, offered_text: str, consistency: Consistency | None) -> Checkpoint:
         """A signed head, if it and the remembered one are of one log; nothing is remembered.
 
-        Raises Refusal `audit.checkpoint_invalid`, `audit.epoch_over`, `audit.log_forked`, `audit.log_truncated`.
+        Raises Refusal `audit.checkpoint_invalid`, `audit.epoch_over`, `audit.log_forked`, `audit.log_truncated`;
+        Unavailable where another client on this folder went on meanwhile and the bus cannot be asked what joins them.
         """
         offered = self._anchors.head(offered_text)
         remembered = self._remembered()
+        if remembered is not None and self._asked_with not in (None, remembered.size):
+            consistency = self._joining(remembered, offered) or consistency
         if remembered is not None and not one_log(remembered, offered, consistency):
             nodes = consistency.nodes if consistency else ()
             ours = self._folder.remembered()
@@ -97,6 +102,17 @@ class Heads:
         if remembered is None or remembered.size == offered.size:
             return self.follow(offered_text, None)
         return offered
+
+    def _joining(self, remembered: Checkpoint, offered: Checkpoint) -> Consistency | None:
+        """The bus's proof between two heads of which the answer's own proof says nothing: it began at a head that was
+        remembered when we asked, and another client on this folder has taken a later one since."""
+        first, second = sorted((remembered.size, offered.size))
+        if self._log is None or not 0 < first < second:
+            return None
+        try:
+            return Consistency(first, second, self._log.consistency(first, second))
+        except Refusal:
+            return None
 
     def _remembered(self) -> Checkpoint | None:
         text = self._folder.remembered()

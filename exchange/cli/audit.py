@@ -4,7 +4,7 @@ import argparse
 import shlex
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 
@@ -254,11 +254,12 @@ def _who_could_see(options: argparse.Namespace) -> int:
 
 def _verify_log(options: argparse.Namespace) -> int:
     settings = None if options.journal and options.anchors else settings_of(options)
-    journal = options.journal or app.state_of(settings or settings_of(options))
     anchors = read_anchors(options.anchors) if options.anchors else app.anchors_of(settings or settings_of(options))
     against = [anchors.head(_read(path)) for path in options.against]
     say("正在重算全部审计记录 reading the whole log again …")
-    verdict = audit.verify(journal, anchors, against)
+    with ExitStack() as stack:
+        journal = options.journal or stack.enter_context(app.readable_journal(settings or settings_of(options)))
+        verdict = audit.verify(journal, anchors, against)
     if options.json:
         print_json({"ok": verdict.ok, **msgspec.to_builtins(verdict)})
     else:

@@ -8,7 +8,7 @@ import pytest
 
 from exchange import replays
 from exchange.intake import admit, remember_reads
-from exchange.replays import Replays
+from exchange.replays import OwnReplays
 from security.errors import Refusal, Unavailable
 from tests.acts.bench_of_one import Acts, both_acts
 
@@ -27,7 +27,7 @@ def test_the_same_read_again_is_refused_also_after_a_restart(acts: Acts) -> None
     asyncio.run(admit(asked, acts.bus, "deliveries"))
     with pytest.raises(Refusal, match=r"signature\.replayed"):
         asyncio.run(admit(asked, acts.bus, "deliveries"))  # its entry waits for the one before it
-    again = acts.with_(replays=Replays())
+    again = acts.with_(replays=OwnReplays())
     remember_reads(again.bus)
     with pytest.raises(Refusal, match=r"signature\.replayed"):
         asyncio.run(admit(asked, again.bus, "deliveries"))
@@ -36,7 +36,7 @@ def test_the_same_read_again_is_refused_also_after_a_restart(acts: Acts) -> None
 
 def test_a_bureau_that_asks_too_much_uses_up_nobody_elses_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replays, "MOST_OF_BUREAU", 2)
-    memory = Replays()
+    memory = OwnReplays()
     for digest in ("a", "b"):
         memory.refuse_again("water", digest, LATER, NOON)
     with pytest.raises(Unavailable):

@@ -16,7 +16,7 @@ from exchange.database import SqliteFile
 from exchange.evidence import Evidence
 from exchange.journal import Journal
 from exchange.receipts import issue_receipts, issue_reports
-from exchange.replays import Replays
+from exchange.replays import OwnReplays
 from exchange.settings import SuiteSettings
 from exchange.store.embedded import Embedded
 from exchange.store.store import Store
@@ -132,7 +132,7 @@ class TestBus:
             "answer_key": answer,
             "answer_certificate_der": answer.certificate_der,
             "outcome_secret": b"0" * 32,
-            "replays": Replays(),
+            "replays": OwnReplays(),
             "uploads": Uploads(folder / "uploads", timedelta(days=1)),
             "wake": self._wake,
             "clock": clock,

@@ -4,10 +4,12 @@ import functools
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,8 +21,11 @@ from exchange.receipts import issue_receipts, issue_reports
 from security import pki
 from security.anchors import Anchors
 from security.checkpoint import log_key_octets
+from security.errors import Unavailable
 from security.keys import Kind, SigningKey, generate
 from security.message import in_memory
+
+T = TypeVar("T")
 
 ORIGIN = "yongtong.example/log"
 NOON = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
@@ -118,8 +123,21 @@ def an_entry(**stated: str) -> Entry:
 
 def finished(journal: Journal, inbox_id: int) -> bytes:
     """The report of a delivery that is now processed."""
+    return _finishing(journal, inbox_id).result(30)
+
+
+def _finishing(journal: Journal, inbox_id: int) -> "Future[bytes]":
     entry = an_entry(type="processing", outcome="processed", sender="water", feed="covers")
-    return journal.finish(inbox_id, "processed", entry, {"records": 1, "outcomes": {"new": 1}}).result(30)
+    return journal.finish(inbox_id, "processed", entry, {"records": 1, "outcomes": {"new": 1}})
+
+
+def _again(handed_in: Callable[[], "Future[T]"]) -> T:
+    """What becomes of it, in the end: where a server or the way to it is away, the same is handed in again."""
+    while True:
+        try:
+            return handed_in().result(60)
+        except Unavailable:
+            time.sleep(0.1)
 
 
 def main(folder: Path, first: int, count: int) -> None:
@@ -127,10 +145,10 @@ def main(folder: Path, first: int, count: int) -> None:
     bus = JournalFolder(folder)
     journal = bus.open()
     for number in range(first, first + count):
-        accepted = journal.accept(bus.acceptance(f"m-{number}", b"row %d" % number)).result(30)
+        accepted = _again(lambda number=number: journal.accept(bus.acceptance(f"m-{number}", b"row %d" % number)))
         assert accepted.inbox.receipt is not None
         _say({"id": f"m-{number}", "receipt": accepted.inbox.receipt.decode()})
-        report = finished(journal, accepted.inbox.id)
+        report = _again(lambda id=accepted.inbox.id: _finishing(journal, id))
         _say({"id": f"m-{number}", "report": report.decode()})
     journal.close()
 

@@ -213,14 +213,21 @@ class RealBus:
 
 
 def a_trial(
-    folder: Path, *feeds: str, suites: dict[str, str] | None = None, keys: dict[str, str] | None = None
+    folder: Path,
+    *feeds: str,
+    suites: dict[str, str] | None = None,
+    keys: dict[str, str] | None = None,
+    state: dict[str, str] | None = None,
 ) -> Trial:
-    """A bus in a folder, not started, with the sample's feeds and those given as TOML. suites, keys: its settings."""
+    """A bus in a folder, not started, with the sample's feeds and those given as TOML.
+
+    suites, keys, state: its settings
+    """
     (folder / "feeds").mkdir(parents=True)
     for text in feeds:
         (folder / "feeds" / f"{tomllib.loads(text)['id']}.toml").write_text(text, encoding="utf-8")
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (FEEDS, folder / "feeds"))
-    return Trial(folder / "bus", city, suites=suites, keys=keys)
+    return Trial(folder / "bus", city, suites=suites, keys=keys, state=state)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -82,8 +82,8 @@ class TwoProcesses:
 
 
 @contextmanager
-def a_bus(folder: Path) -> Iterator[tuple[Trial, TwoProcesses]]:
-    trial = a_trial(folder, LAMPS)
+def a_bus(folder: Path, state: dict[str, str] | None = None) -> Iterator[tuple[Trial, TwoProcesses]]:
+    trial = a_trial(folder, LAMPS, state=state)
     trial.enrol("made-up", "Made-up bureau", "某单位")
     trial.grant("made-up", "push", "made-up-lamps")
     port = free_port()
@@ -125,11 +125,15 @@ def _push_until_receipted(trial: Trial, processes: TwoProcesses, number: int) ->
     raise AssertionError(f"no receipt for d-{number} in a minute")
 
 
-def test_25_seeded_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_25_seeded_kills_lose_nothing_and_double_nothing(
+    tmp_path: Path, engine: str, request: pytest.FixtureRequest, tell: Callable[[str], None]
+) -> None:
     assert len(KILLS) == 25
+    state = {"journal": request.getfixturevalue("postgres").database()} if engine == "postgresql" else {}
     chance = random.Random(20261122)
     receipts: dict[int, bytes] = {}
-    with a_bus(tmp_path) as (trial, processes):
+    with a_bus(tmp_path, state) as (trial, processes):
         for role, step in KILLS * ROUNDS:
             for each in ("http", "worker"):
                 # The worker takes many deliveries in one step, so only its first pass is sure to come.
@@ -157,11 +161,13 @@ def test_25_seeded_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None
     with closing(Store(Embedded(trial.state))) as store:
         ledger = store.ledger()
     assert (ledger.deliveries, ledger.claims, ledger.components) == (len(receipts), *([len(receipts) * ROWS] * 2))
-    verdict = audit.verify(trial.state, app.anchors_of(trial.settings))
+    with app.readable_journal(trial.settings) as journal:
+        verdict = audit.verify(journal, app.anchors_of(trial.settings))
     assert verdict.ok, json.dumps([problem.what for problem in verdict.problems], ensure_ascii=False)
     assert (verdict.receipts, verdict.reports) == (len(receipts), len(receipts))
     named = sum(bool(step) for _, step in KILLS)
     assert len(processes.fallen) == named * ROUNDS, "a named step was not passed in one of the processes"
+    tell(f"{engine}: {len(KILLS) * ROUNDS} kills of doors and worker, {len(receipts)} receipts = deliveries applied")
 
 
 def _drained(trial: Trial) -> bool:

@@ -1,4 +1,4 @@
-"""What a PostgreSQL server needs beside the tables: the turn at writing, and the functions that SQLite has."""
+"""What a PostgreSQL server needs beside the tables: turns at writing, reads that were answered, functions of SQLite."""
 
 from alembic import op
 
@@ -14,6 +14,10 @@ def upgrade() -> None:
         return
     op.execute("CREATE TABLE turns (number BIGINT NOT NULL, holder TEXT NOT NULL)")
     op.execute("INSERT INTO turns VALUES (0, '')")
+    op.execute(
+        "CREATE TABLE replays (bureau TEXT NOT NULL, digest TEXT NOT NULL, until TEXT NOT NULL, "
+        "PRIMARY KEY (bureau, digest))"
+    )
     op.execute(
         "CREATE FUNCTION instr(bytea, bytea) RETURNS INTEGER LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE "
         "RETURN position($2 IN $1)"
