@@ -24,6 +24,7 @@ bench: $(VENV)/.test
 soak: $(VENV)/.test
 	@$(RUN)/python -m bench.soak && YONGTONG_KILL_ROUNDS=4 $(RUN)/python -m pytest -n 0 tests/whole/test_kills.py
 	@YONGTONG_FUZZ_EXAMPLES=5000 $(RUN)/python -m pytest -n 0 tests/security/test_fuzz.py tests/security/test_mutants.py
+	@$(RUN)/python -m bench.cascade --districts 10 --keep
 
 # What tests talk to, from Debian's packages, as root; only what is missing. Without it, tests are skipped by name.
 servers:

@@ -145,7 +145,7 @@ def call_of(entry: LoggedEntry, bureaus: Mapping[str, str]) -> tuple[str, Action
     if leaf.type == "delivery":
         return bureau, "push", leaf.feed
     if leaf.type == "read" and leaf.grant != "own" and "view" in detail:
-        return bureau, "subscribe" if leaf.outcome == "published" else "pull", str(detail["view"])
+        return bureau, "subscribe" if leaf.outcome in ("published", "cascaded") else "pull", str(detail["view"])
     action, _, target = str(detail.get("wanted", "")).partition(" ")
     if leaf.type == "refusal" and action in get_args(Action):
         return bureau, action, target  # type: ignore[return-value]  # an Action, by the line above

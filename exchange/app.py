@@ -26,15 +26,20 @@ import msgspec
 from paho.mqtt.enums import MQTTProtocolVersion
 from starlette.applications import Starlette
 
+from connectors.partner.cascade import CityNode
+from connectors.partner.folder import PartnerFolder
+from connectors.partner.partner import Partner
 from connectors.transports.fetch import fetch
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange import validation
 from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
 from exchange.bus import Bus
+from exchange.cascade import Cascade, Upward
 from exchange.certificate_watch import CertificateWatch
 from exchange.database import FAILURES, Database, History, SqliteFile
 from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
+from exchange.districts import District, Districts
 from exchange.entry import Detail
 from exchange.evidence import Evidence
 from exchange.http import server
@@ -47,10 +52,11 @@ from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
 from exchange.own_keys import Changeable, OwnKey, epochs, first_head_is_signed, own_keys, stem_of
-from exchange.placing import load_city
+from exchange.placing import City, load_city
 from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
-from exchange.receipts import issue_receipts, issue_reports
+from exchange.receipts import issue_receipts, issue_reports, verify_receipt
+from exchange.reference import PARTS, Listed, Reference, Shelf, make_reference, open_listed
 from exchange.registry import Registry
 from exchange.replays import OwnReplays, SharedReplays
 from exchange.revocation import CityAuthority, Revocations
@@ -71,7 +77,7 @@ from security.anchors import Anchors
 from security.authenticate import carrier_of
 from security.chain import Chain, check_chain
 from security.checkpoint import Checkpoint, log_key_octets
-from security.errors import AuditBroken, Misconfigured
+from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, places
 from security.expiry import Ending, ending_of
 from security.keyring import Keyring, a_person
 from security.keys import Algorithm, Kind, SigningKey, der_of_pem, ders_of_pem, kind_of
@@ -692,6 +698,7 @@ def open_bus(
     journal = _open_journal(settings, keyring, evidence.sync)
     feeds = _feeds(settings)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
+    _check_divisions(settings, city)
     answer = _answer_key(settings, keyring)
     assert answer.certificate_der is not None
     return Bus(
@@ -721,7 +728,71 @@ def open_bus(
         anchors=anchors_of(settings),
         attestations=Attestations(journal.database),
         coverage=open_coverage(settings, journal),
+        territory=settings.territory.territory,
+        districts=_districts(settings, state),
     )
+
+
+def _check_divisions(settings: Settings, city: City) -> None:
+    """A code that no polygon has would give nobody the divisions that it was meant to give somebody."""
+    said = settings.territory
+    unknown = {*said.divisions, *said.territory.delegated} - {*city.districts.codes}
+    if unknown:
+        raise Misconfigured(f"{settings.source}: [territory] no division of the city: {', '.join(sorted(unknown))}")
+
+
+def _districts(settings: Settings, state: Path) -> Districts:
+    """The nodes to which divisions are delegated, by their centre's bureau. Raises Misconfigured."""
+    found = {}
+    for one in settings.territory.delegated:
+        path = settings.at(one.anchors)
+        try:
+            anchors = msgspec.json.decode(path.read_bytes(), type=Anchors)
+        except (OSError, msgspec.MsgspecError) as problem:
+            raise Misconfigured(f"{path}: not the anchors of the node of {one.bureau} ({problem})") from problem
+        found[one.bureau] = District(one.bureau, anchors, state / "districts" / one.bureau, utc_now)
+    return found
+
+
+def reference_of(settings: Settings, key: SigningKey) -> Reference:
+    """What district nodes fetch here: the files as they stand at the start."""
+    files = dict(zip(PARTS, map(settings.at, (settings.city.districts, settings.city.grid)), strict=True))
+    return make_reference(settings.bus.origin, settings.city.edition, files, state_of(settings), key)
+
+
+def open_cascade(settings: Settings, bus: Bus) -> Cascade:
+    """This node's way up to its city's. Raises Misconfigured where the settings name none."""
+    said = settings.cascade
+    if not said.city:
+        raise Misconfigured(f"{settings.source}: [cascade] city names nobody to whom anything goes up")
+    folder = _partner_folder(settings)
+    partner = Partner(folder, said.url, partial(verify_receipt, anchors=folder.anchors))
+    upward = Upward(said.city, said.feed, said.records, said.deliveries_per_s)
+    return Cascade(bus, upward, CityNode(folder, said.url), partner.push)
+
+
+def fetch_reference(settings: Settings, journal: Journal) -> Listed | None:
+    """Put in force what the city's node hands down, if it is news; None where it is not.
+
+    Raises Refusal `reference.*`, or the city's own; Unavailable; Misconfigured where the settings name no folder.
+    """
+    said = settings.cascade
+    if not said.reference:
+        raise Misconfigured(f"{settings.source}: [cascade] reference names no folder")
+    folder = _partner_folder(settings)
+    city, shelf = CityNode(folder, said.url), Shelf(settings.at(said.reference))
+    listed = open_listed(city.reference(), folder.anchors)
+    if not shelf.is_news(listed):
+        return None
+    shelf.adopt(listed, city.part, settings.city.edition, settings.city.extent, journal)
+    return listed
+
+
+def _partner_folder(settings: Settings) -> PartnerFolder:
+    """The district centre's own folder, for its city's node."""
+    path = settings.at(settings.cascade.partner)
+    check_key_apart(settings, path)
+    return PartnerFolder(path)
 
 
 def _origin(settings: Settings) -> Origin:
@@ -774,15 +845,18 @@ def serve(
         bus = open_bus(settings, woken.set, revocations, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
-        bus = msgspec.structs.replace(bus, anchors=keep_anchors(settings, bus.registry))
+        reference = reference_of(settings, bus.answer_key)
+        bus = msgspec.structs.replace(bus, anchors=keep_anchors(settings, bus.registry), reference=reference)
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
         bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
         announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
         stack.callback(announcer.stop)
-        if with_worker:
-            keeper = WorkerKeeper(settings.source)
+        keeper = WorkerKeeper(settings.source) if with_worker else None
+        if keeper is not None:
             stack.callback(keeper.stop)
+        for stop in _cascading(settings, bus, keeper):
+            stack.callback(stop)
         stack.callback(_watch_certificates(settings, bus, revocations))
         stack.callback(_watch_timestamps(settings, bus))
         tls = _server_tls(settings)
@@ -839,6 +913,36 @@ def _on_duty(database: Database, task: str, run: Callable[[threading.Event], Non
         except FAILURES as problem:  # the server is away; whoever sees it first goes on
             log.warning("duty.lost task=%s reason=%s", task, problem)
         stopping.wait(DUTY_LOOK_S)
+
+
+def _cascading(settings: Settings, bus: Bus, keeper: "WorkerKeeper | None") -> list[Callable[[], None]]:
+    """Start what a district's node has to do with its city's: up what happened, down what to place by; what ends it."""
+    said, started = settings.cascade, []
+    if said.city:
+        up = partial(open_cascade(settings, bus).run, every_s=said.every_s)
+        started.append(_watching(partial(_on_duty, bus.journal.database, "cascade", up), "cascade up"))
+    if said.reference:
+        started.append(_watching(partial(_fetch_references, settings, bus.journal, keeper), "cascade down"))
+    return started
+
+
+def _fetch_references(
+    settings: Settings, journal: Journal, keeper: "WorkerKeeper | None", stop: threading.Event
+) -> None:
+    """Look for newer reference data on a rhythm; the worker begins anew with it, after its batch."""
+    while not stop.is_set():
+        try:
+            listed = fetch_reference(settings, journal)
+            if listed is not None:
+                log.info("reference.adopted version=%s", listed.version)
+                if keeper is not None:
+                    keeper.renew()
+        except ExchangeError as problem:
+            code = problem.code if isinstance(problem, Refusal) else type(problem).__name__
+            log.warning("reference.not_adopted reason=%s", code)
+        except Exception as problem:  # the outermost loop: what trips one look must not end all later ones
+            log.error("reference.failed at=%s", places(problem))
+        stop.wait(settings.cascade.every_s)
 
 
 def _watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:
@@ -956,6 +1060,10 @@ class WorkerKeeper:
         self._stopped.set()
         self._process.terminate()
         self._thread.join()
+
+    def renew(self) -> None:
+        """Let the worker finish its batch, end it and start another, which reads its files anew."""
+        self._process.terminate()
 
     def _keep(self) -> None:
         while True:

@@ -9,12 +9,15 @@ import msgspec
 from lxml import etree
 
 from exchange.attestations import Attestations
+from exchange.districts import Districts
 from exchange.evidence import Evidence
 from exchange.journal import Journal
 from exchange.placing import City
+from exchange.reference import Reference
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.store.store import Store
+from exchange.store.territory import WHOLE, Territory
 from exchange.timestamping import Coverage
 from exchange.uploads import Uploads
 from exchange.validation import Lists
@@ -54,6 +57,9 @@ class Bus(msgspec.Struct, frozen=True):
     attestations: what witnesses and timestamp authorities said of heads
     xml_suites:   the names that SM2 and SM3 go by in XML signatures
     coverage:     how far the log lies under timestamps; None where none are demanded
+    territory:    in which divisions identifiers are issued here, and who names components in the others
+    districts:    the nodes to which divisions are delegated, by their centre's bureau
+    reference:    what district nodes fetch here; None where no door is open
     """
 
     origin: str
@@ -82,6 +88,9 @@ class Bus(msgspec.Struct, frozen=True):
     on_classified: Literal["refuse", "hold"] = "refuse"
     xml_suites: XmlSuites = STANDARD
     coverage: Coverage | None = None
+    territory: Territory = WHOLE
+    districts: Districts = {}
+    reference: Reference | None = None
 
     def timestamp_pending(self) -> datetime | None:
         """When the oldest entry was made that waits for a timestamp, once answers have to say so."""

@@ -13,7 +13,7 @@ from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.formats.catalogue import formats
-from exchange import claims, joining, map_area, readings, validation
+from exchange import claims, joining, map_area, naming, provenance, readings, validation
 from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.database import FAILURES, Cursor
@@ -176,8 +176,8 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         checked = validation.check(
             placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists, beyond=beyond
         )
-    findings = pl.concat([found, checked])
     seen = reading.result() or bus.store.seen(feed.id, _keys(placed))
+    findings = pl.concat([found, checked, *_of_district(placed, seen, feed, bus)])
     compared = claims.compare(
         placed,
         findings,
@@ -198,14 +198,26 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     roots = roots_of(compared.outcomes, secrets)
     with bus.store.neighbourhood(compared):  # else two workers could each found what is one thing
         joined = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
-        joined_km2 = map_area.largest_km2(_cells(compared.versions, joined.links))
+        links = naming.keep_apart(joined.links, compared.versions, feed.bureau, bus.territory, bus.store.identifiers_of)
+        joined_km2 = map_area.largest_km2(_cells(compared.versions, links))
         map_area.refuse_larger(joined_km2, bus.limits.map_area_km2, list(grants.values()), "join.area_too_large")
         durable_step("store.commit:before")
-        batch = Batch(feed.id, feed.bureau, bus.clock(), deliveries, roots, compared, joined.links, joined.ties)
+        said_by = (feed.id, feed.bureau, bus.clock(), deliveries, roots)
+        batch = Batch(*said_by, compared, links, joined.ties, territory=bus.territory)
         stored = bus.store.commit(batch)
     durable_step("store.commit:after")
     said = pl.concat([findings, compared.findings, stored.findings])
     _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
+
+
+def _of_district(placed: pl.DataFrame, seen: Seen, feed: Feed, bus: Bus) -> list[pl.DataFrame]:
+    """FINDINGS of what a district centre says as one: the identifiers that it gives, and on what its records rest."""
+    district = bus.districts.get(feed.bureau)
+    if district is None:
+        return []
+    held = bus.store.holders, bus.store.identifiers_of
+    named = naming.check(placed, feed.bureau, seen, bus.territory, bus.lists, *held)
+    return [named, provenance.check(placed, district.followed)]
 
 
 @contextmanager

@@ -2,18 +2,21 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from exchange.bus import Limits
 from exchange.decisions import FEWEST_DETAIL_DAYS
+from exchange.store.territory import Territory
 from security.checkpoint import note_name
 from security.cosignature import Witness
 from security.errors import Misconfigured
 from security.keys import Algorithm
 from security.sealing import Cipher
 from security.suites import SM2_WITH_SM3, SM3, XmlSuites
+
+MOST_RECORDS: Final = 5_000  # components in a delivery that goes up
 
 
 class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -197,6 +200,71 @@ class WitnessesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             raise ValueError(f"quorum {self.quorum} of {len(names)} witnesses")
 
 
+class DelegatedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Divisions whose components a district's node names, and no serial is issued for here.
+
+    bureau:  code of the district centre here, which delivers what its node knows
+    anchors: a file, relative to the settings file: `anchors.json` of that node, by which its log's heads are taken
+    """
+
+    divisions: list[str]
+    bureau: str
+    anchors: str
+
+
+class TerritorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where identifiers are issued. divisions: those in which they are here; []: all that are not delegated."""
+
+    divisions: list[str] = []
+    delegated: list[DelegatedSettings] = []
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a division with two writers, and for a district centre that is named twice."""
+        codes = [*self.divisions, *(code for one in self.delegated for code in one.divisions)]
+        twice = sorted({code for code in codes if codes.count(code) > 1})
+        if twice:
+            raise ValueError(f"each division has one writer; twice: {', '.join(twice)}")
+        bureaus = [one.bureau for one in self.delegated]
+        if len(set(bureaus)) < len(bureaus) or not all(one.divisions for one in self.delegated):
+            raise ValueError("delegated: each bureau once, with its divisions")
+
+    @property
+    def territory(self) -> Territory:
+        """The same as the store has it."""
+        delegated = {code: one.bureau for one in self.delegated for code in one.divisions}
+        return Territory(frozenset(self.divisions), delegated)
+
+
+class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A district's node: what it tells its city's node, and what it fetches there.
+
+    city:      code of the city's bureau here, whose grant to `subscribe` to `cascade` says what goes up; empty: nothing
+    url:       of the city's node; partner: folder of the district centre's keys and of the city's anchors, relative to
+               the settings file
+    feed:      our feed's id at the city; records: components a delivery
+    every_s:   seconds between two looks; deliveries_per_s: at most, also when a backlog drains
+    reference: folder, relative to the settings file, in which reference data is put in force; empty: none is fetched
+    """
+
+    city: str = ""
+    url: str = ""
+    partner: str = ""
+    feed: str = ""
+    records: int = 500
+    every_s: float = 60.0
+    deliveries_per_s: float = 2.0
+    reference: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where it says what to send and not where, or a pace that is none."""
+        if (self.city or self.reference) and not (self.url.startswith("https://") and self.partner):
+            raise ValueError("city and reference need url, https://host:port, and partner")
+        if self.city and not self.feed:
+            raise ValueError("city needs feed")
+        if not (0 < self.records <= MOST_RECORDS and self.every_s > 0 and self.deliveries_per_s > 0):
+            raise ValueError(f"records 1 to {MOST_RECORDS}, every_s and deliveries_per_s more than 0")
+
+
 class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long content is kept, days; then it is due (`yongtong erasure due`), and two persons erase it.
 
@@ -227,6 +295,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     witnesses: WitnessesSettings = WitnessesSettings()
     timestamps: TimestampSettings = TimestampSettings()
     retention: RetentionSettings = RetentionSettings()
+    territory: TerritorySettings = TerritorySettings()
+    cascade: CascadeSettings = CascadeSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:

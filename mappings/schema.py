@@ -38,6 +38,7 @@ CANDIDATES: Final[Schema] = {
     "removed": pl.Boolean,  # a `changes` feed says that the thing is gone
     "network": pl.String,  # 管类: which pipe network it belongs to; things of two networks are never one
     "label": pl.String,  # 图上注记: the number written beside it on a drawing
+    "provenance": pl.String,  # 来源: of a district node's record, whose claims it rests on (`exchange.provenance`)
 }
 
 # 监测读数: what a thing of the bureau's register reported, not yet believed. It says a value, a state, or both.

@@ -88,7 +88,8 @@ class Heads:
         offered = self._anchors.head(offered_text)
         if offered.size < known:
             nodes = consistency.nodes if consistency else ()
-            kept = keep_fork(self._folder.remembered(), offered_text, nodes, self._folder, self._clock(), self._log)
+            ours = self._folder.remembered()
+            kept = keep_fork(ours, offered_text, nodes, self._folder, self._clock(), self._log, self._anchors)
             raise Refusal("audit.log_truncated", f"{known} and {offered.size}; both kept in {kept}")
         return self.follow(offered_text, consistency)
 

@@ -31,7 +31,8 @@ USE_WORDS: Final[dict[Use, str]] = {
     "encryption": "encryption key, the other one of double certificates (签名/加密)",
 }
 TARGETS = (
-    "a feed to push into; ownership, components or changes to pull; changes to subscribe to; a bureau to carry for"
+    "a feed to push into; ownership, components or changes to pull; changes or cascade to subscribe to; "
+    "a bureau to carry for"
 )
 
 

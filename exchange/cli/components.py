@@ -7,7 +7,7 @@ import argparse
 from contextlib import closing
 from typing import Any
 
-from exchange import app, ownership, publication
+from exchange import app, ownership, provenance, publication
 from exchange.cli.output import STDOUT, print_json, print_table, printable, say
 from exchange.cli.parsing import Commands, add_command, change_number, day, degrees, page_size, settings_of
 from exchange.cli.partner import add_partner_options, partner_of
@@ -210,15 +210,29 @@ def print_ownership(answer: Any) -> None:
             for role in ROLE_WORDS
             if (unit := getattr(claim, role)) is not None
         )
-        attributes = ", ".join(f"{name} {text}" for name, text in claim.attributes.items())
+        told = {name: text for name, text in claim.attributes.items() if name != provenance.FIELD}
+        attributes = ", ".join(f"{name} {text}" for name, text in told.items())
         for line in (
             f"  {claim.bureau} / {claim.feed} / {claim.source_key}   {claim.valid_from:%Y-%m-%d}{until}",
             f"      {said}",
             *([f"      {attributes}"] if attributes else []),
             f"      {proof}{_stood_in(claim)}",
+            *_sources(claim),
             *_taken_back(claim),
         ):
             STDOUT.print(printable(line), markup=False, soft_wrap=True)
+
+
+def _sources(claim: Any) -> list[str]:
+    """Of what a district's node said: which bureaus it has it from, and where in its log that stands."""
+    said = provenance.read(claim.attributes.get(provenance.FIELD, ""))
+    if said is None:
+        return []
+    return [
+        f"      经 {said.origin} 来自 {one.bureau} / {one.feed}   record {one.record} of {one.message_id}, "
+        f"entry {one.entry} of that log, receipt {one.receipt[:16]}…"
+        for one in said.claims
+    ]
 
 
 def _taken_back(claim: Any) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Final
 from exchange.cli import (
     audit,
     bureaus,
+    cascade,
     components,
     demo,
     doctor,
@@ -28,7 +29,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
-    *(serving, demo, people, bureaus, feeds, partner, components, export),
+    *(serving, demo, people, bureaus, feeds, partner, components, export, cascade),
     *(held, evidence, erasure, keys, audit, verifying, witness, doctor),
 )
 

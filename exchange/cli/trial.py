@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -62,7 +62,10 @@ class Trial:
         keys: dict[str, Any] | None = None,
         evidence: dict[str, Any] | None = None,
         state: dict[str, Any] | None = None,
+        origin: str = ORIGIN,
+        also: dict[str, dict[str, Any]] | None = None,
     ) -> None:
+        """also: further tables of the settings, or further keys of those that there are."""
         self.folder = folder
         more = {
             "keys": {"folder": "keys", **(keys or {})},
@@ -72,7 +75,10 @@ class Trial:
             "evidence": evidence or {},
             "state": {"folder": "state", **(state or {})},
         }
-        self.settings = _write_settings(folder, city, edition, more)
+        document = _document(city, edition, origin, more)
+        for name, table in (also or {}).items():
+            document[name] = {**document.get(name, {}), **table}
+        self.settings = _write_settings(folder, city, document)
         app.initialise(self.settings, edition, FOUNDERS, app.utc_now(), demo=True)
         people = self.settings.at(PEOPLE)
         people.mkdir(mode=0o700)
@@ -209,13 +215,10 @@ class Trial:
         return (self.folder / "serve.log").read_text()[-2000:]
 
 
-def _write_settings(folder: Path, city: City, edition: str, more: dict[str, dict[str, Any]]) -> Settings:
-    """The trial's own settings.toml, and copies of the city's polygons in its state folder."""
-    (folder / "city").mkdir(parents=True)
-    for source in (city.districts, city.grid):
-        shutil.copy(source, folder / "city" / source.name)
-    document: dict[str, dict[str, Any]] = {
-        "bus": {"origin": ORIGIN},
+def _document(city: City, edition: str, origin: str, more: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The tables of a trial's settings."""
+    return {
+        "bus": {"origin": origin},
         "city": {
             "edition": edition,
             "extent": list(city.extent),
@@ -226,15 +229,30 @@ def _write_settings(folder: Path, city: City, edition: str, more: dict[str, dict
         "feeds": {"folders": [str(path) for path in city.feeds]},
         **more,
     }
-    # JSON's strings, numbers and lists are TOML's too.
-    lines = [
-        line
-        for name, table in document.items()
-        for line in (f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()))
-    ]
+
+
+def _write_settings(folder: Path, city: City, document: dict[str, dict[str, Any]]) -> Settings:
+    """The trial's own settings.toml, and copies of the city's polygons beside it."""
+    (folder / "city").mkdir(parents=True)
+    for source in (city.districts, city.grid):
+        shutil.copy(source, folder / "city" / source.name)
     path = folder / "settings.toml"
+    lines = [line for name, table in document.items() for line in _table(name, table)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return load_settings(path)
+
+
+def _table(name: str, table: dict[str, Any], brackets: str = "[{}]") -> Iterator[str]:
+    """A table's lines, then those of tables that stand several times in it."""
+    several = {k: v for k, v in table.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
+    yield brackets.format(name)
+    # JSON's strings, numbers and lists are TOML's too.
+    yield from (
+        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if key not in several
+    )
+    for key, tables in several.items():
+        for one in tables:
+            yield from _table(f"{name}.{key}", one, "[[{}]]")
 
 
 def city_of(settings_file: Path) -> City:

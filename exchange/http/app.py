@@ -10,8 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from exchange.bus import Bus
 from exchange.http.body import Spool
-from exchange.http.cosignatures import CosignaturesDoor
+from exchange.http.cosignatures import cosignatures_door
 from exchange.http.deliveries import DeliveriesDoor
+from exchange.http.heads import heads_door
 from exchange.http.rest import RestDoor
 from exchange.http.soap import CONTRACTS, SoapDoor, schema
 from security.errors import ExchangeError
@@ -26,7 +27,8 @@ def make_app(bus: Bus, spool: Path) -> Starlette:
             Route("/soap/components", SoapDoor("components", bus, large)),
             Route("/soap/yongtong.xsd", schema),
             Route("/api/v1/deliveries", DeliveriesDoor(bus, large)),
-            Route("/api/v1/audit/cosignatures", CosignaturesDoor(bus, large)),
+            Route("/api/v1/audit/cosignatures", cosignatures_door(bus, large)),
+            Route("/api/v1/cascade/heads", heads_door(bus, large)),
             *RestDoor(bus).routes(),
             Route("/api/openapi.json", _openapi),
             Route("/api/asyncapi.json", _asyncapi),

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from exchange.anchor_updates import make_update
 from exchange.bus import Bus
+from exchange.districts import district_of
 from exchange.http.envelopes import instant
 from exchange.http.own_entries import MOST as MOST_ENTRIES
 from exchange.http.own_entries import USUAL as ENTRIES
@@ -35,6 +36,7 @@ from exchange.journal import content_erased
 from exchange.map_area import Measured
 from exchange.outcomes import as_arrow
 from exchange.publication import MOST, USUAL, VIEW
+from exchange.reference import Reference
 from security.errors import FOR_NOW, AuditBroken, Refusal, Unavailable
 
 JSON: Final = "application/json"
@@ -49,6 +51,9 @@ _ALWAYS: Final = ("purpose", "case_number")
 LATER: Final = b'{"unavailable":"later"}'
 _STATUS: Final = {
     **dict.fromkeys(("component.unknown", "delivery.unknown", "report.not_ready", "audit.not_cosigned"), 404),
+    "reference.unknown": 404,
+    "head.no_district": 403,
+    **dict.fromkeys(("head.other_known", "audit.log_forked", "audit.log_truncated"), 409),
     **dict.fromkeys(("grant.attribute_masked", "export.area_too_large"), 403),
     **dict.fromkeys(("size.too_large", "jws.too_large"), 413),
     "http.body_slow": 408,
@@ -87,6 +92,9 @@ class RestDoor:
             self._route("/audit/consistency", self.consistency),
             self._route("/audit/inclusion", self.inclusion),
             self._route("/audit/anchors", self.anchors),
+            self._route("/cascade/head", self.head),
+            self._route("/reference", self.reference),
+            self._route("/reference/{digest}", self.reference_part),
         ]
 
     async def ownership(self, request: Request) -> Response:
@@ -245,6 +253,30 @@ class RestDoor:
         changes = self._bus.registry.key_changes()
         update = await asyncio.to_thread(make_update, self._bus.journal, changes, known)
         return Response(update, headers={**UNSIGNED, **pending_header(self._bus)}, media_type=JSON)
+
+    async def head(self, request: Request) -> Response:
+        """How far the log of the caller's own district node is known here."""
+        admitted = await self._admitted(request, "deliveries", _query(request))
+        district = district_of(self._bus.districts, admitted.principal.bureau)
+        return self._answer(admitted, msgspec.structs.asdict(await asyncio.to_thread(district.followed)))
+
+    async def reference(self, request: Request) -> Response:
+        """基准数据: the signed list of what district nodes place by, each part by its digest."""
+        await self._admitted(request, "deliveries", _query(request))
+        return Response(self._reference().signed, headers=UNSIGNED, media_type="application/jose+json")
+
+    async def reference_part(self, request: Request) -> Response:
+        """One part of it, the octets that the list names."""
+        await self._admitted(request, "deliveries", _query(request))
+        octets = self._reference().parts.get(request.path_params["digest"])
+        if octets is None:
+            raise Refusal("reference.unknown")
+        return Response(octets, headers=UNSIGNED, media_type="application/octet-stream")
+
+    def _reference(self) -> Reference:
+        if self._bus.reference is None:
+            raise Unavailable("no reference data was made at the start")
+        return self._bus.reference
 
     async def _own_delivery(self, request: Request) -> tuple[Admitted, str]:
         message_id: str = request.path_params["message_id"]

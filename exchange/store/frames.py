@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from exchange.rights import EVERYTHING, View
+from exchange.store.territory import WHOLE, Territory
 from mappings.schema import PLACED, READINGS, Schema
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -142,6 +143,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     roots: outcome root (hex) of each delivery, in order; links LINKS; ties TIES
     readings: OBSERVED, what is new of a feed of readings, which has no versions, links and ties
+    territory: in which divisions identifiers are issued here, and which bureau's word counts in the others
     """
 
     feed: str
@@ -153,6 +155,7 @@ class Batch(msgspec.Struct, frozen=True):
     links: pl.DataFrame
     ties: pl.DataFrame
     readings: pl.DataFrame | None = None
+    territory: Territory = WHOLE
 
 
 class Counts(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ ROLE_COLUMNS: Final = tuple(f"{role}_{part}" for role in ROLES for part in ("cod
 # Kept with the claim, asked for by nobody in bulk: one JSON text, without what was not said.
 MORE: Final = (
     "height_m", "grid_code", "division_code", "component_code", "place", "initial_date", "change_date", "data_source",
-    "note", "appurtenance", "network", "label",
+    "note", "appurtenance", "network", "label", "provenance",
 )  # fmt: skip
 VERSION: Final = (
     "component_id", "delivery_id", "record", "valid_from_us", "valid_to_us", "closed_by", "digest", "class_code",
@@ -111,9 +111,9 @@ def write(writer: Writer, batch: Batch) -> Stored:
 
     numbers = _numbers(writer, events)
     founded = versions.filter("last", "founds")
-    identifiers, findings = issue(writer, founded)
+    identifiers, findings = issue(writer, founded, batch.territory)
     writer.insert("components", COMPONENT, _components(founded, identifiers, numbers))
-    findings = pl.concat([findings, _touch(writer, numbers, versions, events.filter("ends"))])
+    findings = pl.concat([findings, _touch(writer, numbers, versions, events.filter("ends"), batch)])
     return Stored(deliveries, outcomes, findings, repeated=False)
 
 
@@ -167,7 +167,7 @@ def _feed(writer: Writer, batch: Batch) -> int:
 
 def _linked(writer: Writer, batch: Batch) -> pl.DataFrame:
     """VERSIONS in their order with claim and component filled, and: distance_m, added (the claim is), founds (a
-    component), last (of its key)."""
+    component), last (of its key), named (the identifier that its district says it has)."""
     links = batch.links.select("source_key", "distance_m", linked="component")
     versions = batch.compared.versions.drop("component")
     versions = versions.join(links, on="source_key", how="left", maintain_order="left")
@@ -186,7 +186,10 @@ def _linked(writer: Writer, batch: Batch) -> pl.DataFrame:
     in_time = versions.select("claim", "valid_from_us", *KEY).sort("claim", "valid_from_us", *KEY)
     latest = in_time.unique("claim", keep="last").select(*KEY, last=True)
     latest_or_not = versions.join(latest, on=list(KEY), how="left", maintain_order="left")
-    return latest_or_not.with_columns(pl.col("last").fill_null(False))
+    last = pl.col("last").fill_null(False)
+    # Only a district centre names components, and only what it says last of one.
+    names = pl.lit(bool(batch.territory.given_to(batch.bureau))) & last
+    return latest_or_not.with_columns(last, named=pl.when(names).then("component_code"))
 
 
 def _events(versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
@@ -304,7 +307,9 @@ def _put_ties(writer: Writer, batch: Batch, versions: pl.DataFrame) -> None:
     writer.insert("ties", TIE, ties.with_columns(claim_id="claim", component_id="component"))
 
 
-def _touch(writer: Writer, numbers: pl.DataFrame, versions: pl.DataFrame, ended: pl.DataFrame) -> pl.DataFrame:
+def _touch(
+    writer: Writer, numbers: pl.DataFrame, versions: pl.DataFrame, ended: pl.DataFrame, batch: Batch
+) -> pl.DataFrame:
     """Components that were there before: their change number, and what their claims make of them now, if any stands.
 
     Gives FINDINGS of identifiers issued to those whose class is decided now.
@@ -318,15 +323,17 @@ def _touch(writer: Writer, numbers: pl.DataFrame, versions: pl.DataFrame, ended:
     writer.stage("touched", touched)
     writer.execute(TOUCH)
     writer.execute(LEAD)
-    return _identify(writer, versions)
+    return _identify(writer, versions, batch)
 
 
-def _identify(writer: Writer, versions: pl.DataFrame) -> pl.DataFrame:
-    """An identifier for each of the touched components that waited for its class; FINDINGS."""
+def _identify(writer: Writer, versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+    """An identifier for each of the touched components that waited for its class, or for its district's
+    word; FINDINGS."""
     pending = pl.DataFrame(writer.execute(PENDING).fetchall(), PENDING_COLUMNS, orient="row")
-    said = versions.unique("component", keep="first", maintain_order=True).select("component", *KEY)
+    last = versions.filter("last").unique("component", keep="first", maintain_order=True)
+    said = last.select("component", "named", *KEY)
     decided = pending.join(said, on="component", how="inner", maintain_order="left")
-    identifiers, findings = issue(writer, decided)
+    identifiers, findings = issue(writer, decided, batch.territory)
     in_bulk(writer, IDENTIFY, "identified", decided.select("component", identifiers.alias("identifier")))
     return findings
 

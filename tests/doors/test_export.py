@@ -165,7 +165,7 @@ def test_every_address_is_described(served: Served) -> None:
     ca = str(served.test.city.ca_file)
     described = requests.get(f"{served.url}/api/openapi.json", verify=ca, timeout=10).json()["paths"]
     addresses = {route.path.removeprefix("/api/v1") for route in RestDoor(served.test.bus).routes()}
-    pushed_to = {"/deliveries", "/audit/cosignatures"}  # doors of their own
+    pushed_to = {"/deliveries", "/audit/cosignatures", "/cascade/heads"}  # doors of their own
     assert {address.replace("{key}", "{id}") for address in addresses} | pushed_to == set(described)
     asked = {one["name"] for one in described["/components"]["get"]["parameters"]}
     assert asked == {"after", "limit", "class", "state", "purpose", "case_number"}
