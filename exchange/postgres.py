@@ -196,7 +196,10 @@ class PostgresConnection:
         if not self._within and self._lost():
             self._connection.close()
             self._connection = self._made()
-        return PostgresCursor(self._connection.cursor())
+        try:
+            return PostgresCursor(self._connection.cursor())
+        except psycopg.Error as problem:  # it was lost within a transaction
+            raise _ours(problem) from problem
 
     @contextmanager
     def transaction(self) -> Iterator["PostgresCursor"]:
@@ -260,7 +263,8 @@ class PostgresConnection:
         if self._connection.closed:
             return True
         try:
-            self._connection.pgconn.consume_input()
+            for _ in range(2):  # the first may read a server's last words, the second that nothing comes after them
+                self._connection.pgconn.consume_input()
         except psycopg.Error:
             return True
         return self._connection.pgconn.status != pq.ConnStatus.OK
