@@ -67,7 +67,9 @@ class PostgresSchema:
         try:
             with engine.connect() as lock:
                 lock.exec_driver_sql(f"SELECT pg_advisory_lock({STARTING})")
-                lock.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {self._history}")
+                # The role of a schema that its administrator made need not be let make any.
+                if lock.exec_driver_sql(f"SELECT to_regnamespace('{self._history}')").scalar() is None:
+                    lock.exec_driver_sql(f"CREATE SCHEMA {self._history}")
                 lock.commit()
                 upgrade(engine, self._history)
                 lock.exec_driver_sql(f"SELECT pg_advisory_unlock({STARTING})")

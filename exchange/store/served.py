@@ -23,7 +23,7 @@ from exchange.store.engine import MOST_ROWS
 TURN, FEED, TILE = 0x594F5401, 0x594F5402, 0x594F5403  # the first of two numbers of a lock
 EVERYWHERE: Final = -1  # the number of a tile that none has: shared by who takes some, alone by who takes all
 MOST_TILES: Final = 64  # locks of a server's are counted; a batch over more takes the whole city
-ROWS_AT_ONCE: Final = 50_000  # of what is told by COPY
+ROWS_AT_ONCE: Final = 4_000  # of what is told by COPY: while the server takes some in, the next are spelt
 
 _TYPES: Final = {pl.String: "TEXT", pl.Binary: "BYTEA", pl.Float64: "DOUBLE PRECISION", pl.Boolean: "BOOLEAN"}
 _HOLD: Final = (

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exchange.database import Failed
+from exchange.postgres import PostgresSchema
 from exchange.rights import in_ring, is_ring, ring_text
 from exchange.store.embedded import Embedded
 from exchange.store.served import Served
@@ -18,6 +20,7 @@ from exchange.store.tables import metadata
 from security.message import Area
 from tests.components.builders import CENSUS, DAY, MONDAY, a_delivery, a_row, deliver, everything
 from tests.components.conftest import NewStore
+from tests.conftest import ROOT
 from tests.postgres import PostgresServer
 
 Place = tuple[float, float]
@@ -77,6 +80,25 @@ def test_a_copy_goes_from_server_to_file_and_back_and_the_store_goes_on(new_stor
             deliver(one, [a_row("M", 2)], a_delivery("3", MONDAY + 2 * DAY))
         deliver(one, [a_row("K", state="完好"), a_row("N", 3)], a_delivery("4", MONDAY + 3 * DAY))
     assert everything(back) == everything(store), "numbers go on where they were"
+
+
+def test_the_roles_that_the_page_makes_suffice_and_neither_reads_the_others_schema(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    url = postgres.database()
+    made = (ROOT / "docs/postgres.md").read_text().partition("```sql\n")[2].partition("```")[0]
+    with psycopg.connect(url, autocommit=True) as administrator:
+        administrator.execute(made.encode())
+    by_role = {role: url.replace("yongtong@", f"yongtong_{role}@") for role in ("journal", "store")}
+    PostgresSchema(by_role["journal"], "journal").prepare()
+    with closing(Store(Served(by_role["store"]))) as store:
+        deliver(store, [a_row("K")], a_delivery("1"))
+        assert store.recall("water", "1", MONDAY + DAY) == 1
+        store.scrub()
+        assert store.database.export(tmp_path).exists()
+        for forbidden in ("SELECT * FROM journal.entries", "CREATE SCHEMA more"):
+            with pytest.raises(Failed, match="permission denied"):
+                store.connection().execute(forbidden)
 
 
 @pytest.mark.parametrize("new_store", ["postgresql"], indirect=True)
