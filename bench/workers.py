@@ -30,7 +30,9 @@ COVERS: Final = 10_000  # of each feed, 30 m apart; all later deliveries change 
 CLIENTS: Final = 16
 PUSHED_S: Final = 120.0
 DONE_S: Final = 180.0
-LOOK_S: Final = 0.02
+SWEEP: Final = {"sweep_s": 0.2}  # nothing comes while they work, and so nobody wakes a worker for the second feed
+LOOK_S: Final = 0.1
+IDLE_S: Final = 2.0  # after the last report a worker lets go its feed; stopped before, it would keep it
 KINDS: Final = ("给水井", "污水井", "雨水井")
 
 
@@ -38,14 +40,16 @@ def measure(folder: Path) -> Figure:
     """workers_two_on_postgres: deliveries a second that two workers finish; peer: one worker."""
     city, server = _city(fresh(folder)), PostgresServer(settings=SERVER)
     url, sent = server.database(), 0
+    state = {"journal": url, "store": url}
     try:
         with (
-            standing(folder / "bus", city, {"water": FEEDS}, state={"journal": url, "store": url}) as bus,
+            standing(folder / "bus", city, {"water": FEEDS}, state=state, worker=SWEEP) as bus,
             _another_worker(bus, folder / "worker.log") as another,
         ):
 
             def run(workers: int) -> float:
                 nonlocal sent
+                time.sleep(IDLE_S)
                 processes = (bus.worker, another)
                 for process in processes:
                     os.kill(process, signal.SIGSTOP)

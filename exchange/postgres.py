@@ -32,6 +32,7 @@ WAIT_S: Final = 30
 # Seconds that a process may be silent within a transaction, and wait for another's lock. Whoever writes the journal
 # holds up all others; at the store a million rows are made ready within a transaction, and waited for.
 PATIENCE_S: Final = {"journal": (SILENT_S, WAIT_S), "store": (60, 600)}
+IDLE_S: Final = 900  # outside of a transaction: a frozen worker loses its feed; any other connects anew
 STARTING: Final = 0x594F4E47  # the lock under which a schema is made or brought up
 _OPTIONS: Final = (
     f"-c tcp_keepalives_idle=1 -c tcp_keepalives_interval=1 -c tcp_keepalives_count={SILENT_S} "
@@ -170,6 +171,7 @@ def _me() -> str:
 def _dial(url: str, schema: History) -> psycopg.Connection[Any]:
     silent_s, wait_s = PATIENCE_S[schema]
     patience = f"-c idle_in_transaction_session_timeout={silent_s}s -c lock_timeout={wait_s}s"
+    patience += f" -c idle_session_timeout={IDLE_S}s" if schema == "store" else ""
     options = f"{_OPTIONS} {patience} -c search_path={schema},public"
     return psycopg.connect(url, options=options, connect_timeout=WAIT_S)
 

@@ -34,6 +34,10 @@ COMPONENT: Final = (
     "id", "identifier", "class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code",
     "cell", "change_number", "change_kind",
 )  # fmt: skip
+DELIVERY: Final = (
+    "id", "sender", "message_id", "feed_id", "commit_id", "position", "entry", "evidence_class", "valid_from_us",
+    "root", "counts", "asserted_by",
+)  # fmt: skip
 TIE: Final = ("claim_id", "component_id", "distance_m")
 LEADING: Final = ("class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code")
 
@@ -357,19 +361,19 @@ def _deliveries(
     octets = file.getvalue()
     outcomes_file = sha256(octets).hexdigest()
     writer.execute("INSERT INTO commits VALUES (?, ?, ?)", (commit_id, recorded_at_us, octets))
-    counts, stored = _counts(batch, outcomes), []
+    counts, stored, rows = _counts(batch, outcomes), [], []
     for position, (one, root) in enumerate(zip(batch.deliveries, batch.roots, strict=True)):
         text = msgspec.json.encode(counts[position]).decode()
-        writer.execute(
-            f"INSERT INTO deliveries VALUES ({_marks(14)})",
+        rows.append(
             (
                 *(first_delivery + position, one.sender, one.message_id, feed_id, commit_id, position),
                 *(one.entry, one.evidence_class, microseconds(one.valid_from), root, text, one.asserted_by),
-                *(None, None),
-            ),
+            )
         )
         done = StoredDelivery(one.sender, one.message_id, root, counts[position], batch.recorded_at, outcomes_file)
         stored.append(done)
+    frame = pl.DataFrame(rows, DELIVERY, orient="row", infer_schema_length=None)
+    writer.insert("deliveries", DELIVERY, frame.with_columns(pl.col("asserted_by").cast(pl.String)))
     return tuple(stored)
 
 
@@ -381,7 +385,3 @@ def _counts(batch: Batch, outcomes: pl.DataFrame) -> list[Counts]:
     for delivery, count in gone.group_by("delivery").len().rows():
         found[delivery]["gone"] = count
     return [Counts(**one) for one in found]
-
-
-def _marks(count: int) -> str:
-    return ", ".join("?" * count)
