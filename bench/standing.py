@@ -131,9 +131,9 @@ def standing(
 ) -> Iterator[Standing]:
     """A new bus in the folder, serving on free ports of this machine.
 
-    bureaus: the feeds of each; all may ask. mqtt: its settings of the second door (none unless given); state: where it
-    keeps what it knows; worker: how its worker works. first: what must run before the bus does; then: what it shall hold beside, once its bureaus are
-    enrolled
+    bureaus: the feeds of each; all may ask. mqtt, state, worker: settings of the second door (none unless given), of
+    where it keeps what it knows, of its worker. first: what must run before the bus does; then: what it shall hold
+    beside, once its bureaus are enrolled
     """
     trial = Trial(folder, city, mqtt=mqtt or {"broker": "off"}, state=state, worker=worker)
     first(trial.settings)
