@@ -30,7 +30,7 @@ soak: $(VENV)/.test
 servers:
 	@for program in node:nodejs npm:npm openssl:openssl curl:curl mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
 	    ogr2ogr:gdal-bin softhsm2-util:softhsm2 php:php-cli xmlsec1:xmlsec1 pdftotext:poppler-utils \
-	    rabbitmq-server:rabbitmq-server pg_ctlcluster:postgresql; do \
+	    rabbitmqctl:rabbitmq-server pg_ctlcluster:postgresql; do \
 	    PATH="$$PATH:/usr/sbin" command -v $${program%%:*} >/dev/null || missing="$$missing $${program##*:}"; done; \
 	test -z "$$missing" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 	@ls /usr/share/postgresql/*/extension/postgis.control >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql-postgis >/dev/null; }
@@ -40,7 +40,7 @@ servers:
 # New locks, with hashes and no addresses. Needs `uv`.
 lock:
 	@uv pip compile $(LOCK) pyproject.toml requirements-build.in -o requirements.lock
-	@uv pip compile $(LOCK) --extra test pyproject.toml requirements-build.in -o requirements-test.lock
+	@uv pip compile $(LOCK) --constraint requirements.lock --extra test pyproject.toml requirements-build.in -o requirements-test.lock
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 $(VENV)/bin/python:

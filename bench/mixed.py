@@ -26,6 +26,7 @@ import requests
 from bench.__main__ import WORK
 from bench.standing import CITY
 from exchange import app, audit
+from exchange.account import unbalanced
 from exchange.cli.trial import City, Trial
 from security.errors import ExchangeError, Refusal, Unavailable
 from security.message import in_memory
@@ -206,6 +207,8 @@ class Mixed:
             ledger = bus.store.ledger()
             if ledger.deliveries != sent:
                 found.append(f"{sent} receipts, {ledger.deliveries} deliveries applied")
+            for row in unbalanced(bus.journal, bus.store):
+                found.append(f"the account of {row.bureau} on {row.day} does not balance: {row.differences[:5]}")
         with app.readable_journal(settings) as file:
             verdict = audit.verify(file, app.anchors_of(settings))
         found += [problem.what for problem in verdict.problems]

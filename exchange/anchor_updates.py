@@ -7,15 +7,27 @@ thief of a key of the log alone persuades nobody: he lacks the two persons' keys
 
 A new epoch of the log is followed likewise, only that its first head is signed by its own key alone: what was decided
 before lies under the last head of the epoch that ended, which the key of that one signed and the new log continues.
+Where entries were lost nothing could be decided there any more: then the epoch's first entry carries the decision, and
+the former key must have signed the head over it, too.
 """
 
 import base64
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
-from exchange.decisions import ENTRY, AnchorBody, Decided, EpochBegun, EpochBody, KeyChange, Standing, bears_on_keys
+from exchange.decisions import (
+    ENTRY,
+    AnchorBody,
+    Decided,
+    EpochBegun,
+    EpochBody,
+    KeyChange,
+    Standing,
+    bears_on_keys,
+    unverified_document,
+)
 from exchange.entry import Leaf, commitment
 from exchange.journal import Journal
 from security import merkle
@@ -170,6 +182,8 @@ def _begun(change: Change, anchors: Anchors) -> tuple[Checkpoint, EpochBegun]:
     nodes = list(map(_unhex, change.continued))
     if not merkle.verify_consistency(former.size, head.size, nodes, former.root, head.root):
         raise _invalid("the new log does not begin with the one that is trusted")
+    if _carried_within(change.entries[-1]) is not None:
+        _check_vouched(change.checkpoint, new.log, former, anchors)
     last = _take(change.entries[-1:], head, standing)
     _, body = _carried_out(standing, last)
     if not isinstance(body, EpochBegun) or (last, body.root) != (former.size, former.root.hex()):
@@ -180,11 +194,29 @@ def _begun(change: Change, anchors: Anchors) -> tuple[Checkpoint, EpochBegun]:
 def _waiting(entry: ProvenEntry, standing: Standing) -> EpochBody:
     """The decided epoch that an entry says it opens; whether it does, is not known yet."""
     try:
+        within = _carried_within(entry)
+        if within is not None:
+            return msgspec.convert(within["body"], EpochBody)
         of = msgspec.json.decode(entry.detail, type=dict[str, str | int])["of"]
         return standing.epochs[str(of)]
     except (msgspec.MsgspecError, KeyError) as problem:
         why = standing.troubles[-1].code if standing.troubles else "no epoch is decided"
         raise _invalid(f"two persons of the founding's did not decide it: {why}") from problem
+
+
+def _carried_within(entry: ProvenEntry) -> dict[str, Any] | None:
+    """The decision that an entry carries in itself, unverified; None where it carries none."""
+    try:
+        said = msgspec.json.decode(entry.detail, type=dict[str, str | int])
+    except msgspec.MsgspecError as problem:
+        raise _invalid(f"entry {entry.index} is not readable") from problem
+    return unverified_document(str(said["proposal"])) if {"proposal", "carrying"} <= said.keys() else None
+
+
+def _check_vouched(checkpoint: str, log: str, former: Checkpoint, anchors: Anchors) -> None:
+    """Return if the key that was in force at the former epoch's last head signed this one too."""
+    kind, key = anchors.log_key_in_force(former)
+    open_checkpoint(checkpoint, log, log_key_of(kind, bytes.fromhex(key)))
 
 
 def _take(entries: list[ProvenEntry], head: Checkpoint, standing: Standing) -> int:

@@ -2,11 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
 import fcntl
+import hmac
+import itertools
 import logging
 import os
 import resource
 import secrets
+import shutil
 import signal
 import socket
 import ssl
@@ -15,11 +19,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from time import sleep
+from tempfile import TemporaryDirectory
+from time import monotonic, sleep
 from typing import Final
 
 import msgspec
@@ -30,28 +35,49 @@ from connectors.partner.cascade import CityNode
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.partner import Partner
 from connectors.transports.fetch import fetch
+from connectors.transports.mail import MailServer
 from connectors.transports.mqtt import Address, address_of, client_tls
-from exchange import validation
+from exchange import backup, restoring, validation
+from exchange.account_watch import AccountWatch
+from exchange.alarm_ways import Mail, Way, Webhook
+from exchange.alarms import read_book
 from exchange.anchor_updates import changed_anchors
 from exchange.attestations import Attestations
+from exchange.backup_file import KIND, SMALL, Manifest
 from exchange.bus import Bus
 from exchange.cascade import Cascade, Upward
 from exchange.certificate_watch import CertificateWatch
+from exchange.clock_watch import ClockWatch
 from exchange.database import FAILURES, Database, History, SqliteFile
-from exchange.decisions import AnchorBody, EpochBegun, EpochBody, Officer, Role
+from exchange.decisions import AnchorBody, Apart, EpochBegun, EpochBody, Officer, Role
 from exchange.districts import District, Districts
-from exchange.entry import Detail
+from exchange.entry import Detail, Entry, instant
+from exchange.erased_apart import to_repeat
 from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
+from exchange.evidence_place import Place
+from exchange.faults import durable_step
 from exchange.http import server
 from exchange.http.app import make_app
+from exchange.http.health import Scrapes
 from exchange.http.tls import server_context
 from exchange.intake import remember_reads, signs_for, turn_away
 from exchange.journal import Journal
 from exchange.key_places import DEMO, check_apart, check_demo_stays_here, check_private, is_demo
+from exchange.known_heads import Gap, HeadsOut, gap_of, head_text, keep, texts_in
+from exchange.metrics import Metrics
 from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
 from exchange.mqtt.reports import ReportPush
-from exchange.own_keys import Changeable, OwnKey, epochs, first_head_is_signed, own_keys, stem_of
+from exchange.own_keys import (
+    Changeable,
+    OwnKey,
+    epoch_number,
+    epochs,
+    first_head_is_signed,
+    own_keys,
+    stem_of,
+)
 from exchange.placing import City, load_city
 from exchange.processing import process
 from exchange.publication import Publisher, subscription, today
@@ -64,6 +90,7 @@ from exchange.settings import Settings
 from exchange.small_file import write_whole
 from exchange.store.embedded import Embedded
 from exchange.store.store import Store
+from exchange.tally import Tally
 from exchange.timestamp_watch import Authorities, TimestampWatch
 from exchange.timestamping import Coverage, Rule
 from exchange.uploads import Uploads
@@ -72,14 +99,16 @@ from mappings.feed import Feed
 from mappings.load import load_feeds
 from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer, register, run_worker
+from scheduler.queues import Rabbit, open_queue, rabbit_of
 from security import keys, pki, tokens
 from security.anchors import Anchors
 from security.authenticate import carrier_of
 from security.chain import Chain, check_chain
-from security.checkpoint import Checkpoint, log_key_octets
+from security.checkpoint import Checkpoint, log_key_octets, open_checkpoint
 from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, places
 from security.expiry import Ending, ending_of
-from security.keyring import Keyring, a_person
+from security.jws import sign_document
+from security.keyring import Keyring, a_person, secret_line
 from security.keys import Algorithm, Kind, SigningKey, der_of_pem, ders_of_pem, kind_of
 from security.message import sha256
 from security.sealing import KEY_BYTES, SealingKey
@@ -91,13 +120,19 @@ RESTART_S: Final = 1.0
 MQTT_READY_S: Final = 10.0  # how long the doors wait for the broker before they open without it
 PARENT_LOOK_S: Final = 0.5
 PARENT: Final = "YONGTONG_PARENT"  # process by which a worker was started, and with which it ends
-EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept at a later start
+EVIDENCE_WAITS: Final = timedelta(hours=1)  # what a crash left without an inbox row is swept later
+SWEPT_S: Final = 1.0
+SWEEP_EVERY_S: Final = 86_400.0
 STOP_WATCH_S: Final = 2.0
 DUTY_LOOK_S: Final = 1.0
 KEY_YEARS: Final = 10
 OWN: Final = ("ca", "tls", "answer")  # of each a key and a certificate lie in the keys folder
 KEYS: Final = (*OWN, "log")
 SECRETS: Final = ("outcome.secret", "evidence.key")
+APART: Final = "epoch-apart.json"
+RESTORING: Final = "restoring"
+PUT_BACK: Final = ("origin.json", "anchors.json", "evidence", "districts", "reports-pushed", "subscribers.json")
+LOST_CHANGES: Final = 1_000_000_000  # numbers left out after a loss: some of them were told to subscribers
 SCHEMA: Final = Path(__file__).parent / "contracts" / "yongtong.xsd"
 
 
@@ -110,6 +145,10 @@ class Origin(msgspec.Struct, frozen=True):
     hash: str
     evidence_key: str
     founding: str
+
+
+# Started beside the doors once they have all they need, and ended by what it gives; the watch over the bus is one.
+Beside = Callable[[Bus, Tally, ClockWatch], Callable[[], None]]
 
 
 def utc_now() -> datetime:
@@ -186,6 +225,12 @@ def no_bus_yet(settings: Settings) -> None:
     state = settings.at(settings.state.folder)
     if (state / "origin.json").exists():
         raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
+    known = [path for path, text in texts_in(heads_folder(settings)).items() if _epoch_in(settings.bus.origin, text)]
+    if known:
+        raise Misconfigured(
+            f"{known[0]}: a log named {settings.bus.origin} signed heads already, and a second one would sign others "
+            "under its name; put the bus back with yongtong restore FILE, or name another [bus] origin"
+        )
 
 
 def check_keys_placed(settings: Settings) -> None:
@@ -196,9 +241,14 @@ def check_keys_placed(settings: Settings) -> None:
     keyring, folder = keyring_of(settings, attended=False), settings.at(settings.keys.folder)
     files = [keyring.path(name) for name in KEYS if not keyring.in_token(name)]
     files += [folder / name for name in SECRETS] + sorted(folder.glob("*.key"))
-    files += [settings.at(path) for path in (settings.keys.passphrase_file, settings.mqtt.key) if path]
+    named = (settings.keys.passphrase_file, settings.mqtt.key, settings.worker.queue_password_file)
+    files += [settings.at(path) for path in named if path]
     check_key_apart(settings, folder, *files)
     check_private(files)
+    if heads_folder(settings).resolve().is_relative_to(settings.at(settings.state.folder).resolve()):
+        raise Misconfigured(
+            f"[state] heads = {settings.state.heads!r} lies in the state folder, and would be lost with it; move it out"
+        )
 
 
 def check_key_apart(settings: Settings, *paths: Path) -> None:
@@ -378,13 +428,23 @@ def open_store(settings: Settings) -> Store:
     return Store(Served(settings.state.store))
 
 
-def open_journal(settings: Settings, before_commit: Callable[[], None] = lambda: None) -> Journal:
-    """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus."""
+def store_database(settings: Settings) -> Database:
+    """Where the store lies. Raises Misconfigured."""
+    return _database(settings, settings.state.store, "store")
+
+
+def open_journal(settings: Settings, before_commit: Callable[[Sequence[str]], None] = lambda _: None) -> Journal:
+    """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus.
+
+    Where heads are known that it has lost, it is for reading alone.
+    """
     state_of(settings)
-    return _open_journal(settings, keyring_of(settings), before_commit)
+    return _guarded(settings, _open_journal(settings, keyring_of(settings), before_commit))
 
 
-def _open_journal(settings: Settings, keyring: Keyring, before_commit: Callable[[], None] = lambda: None) -> Journal:
+def _open_journal(
+    settings: Settings, keyring: Keyring, before_commit: Callable[[Sequence[str]], None] = lambda _: None
+) -> Journal:
     answer = _answer_key(settings, keyring)
     return Journal(
         journal_database(settings),
@@ -438,6 +498,63 @@ def _check_is(wanted: OwnKey, found: str) -> None:
         raise Misconfigured(
             f"{wanted.stem}.key is not the {wanted.name} key in force, {wanted.key[:16]}…; put that one back"
         )
+
+
+# --- heads that are known outside -------------------------------------------------------------------------------------
+
+
+def heads_folder(settings: Settings) -> Path:
+    """Where heads are kept that are known outside the database."""
+    return settings.at(settings.state.heads)
+
+
+def log_gap(settings: Settings, journal: Journal) -> Gap | None:
+    """Whether the log lies behind a head that it signed. Raises Misconfigured for a file that holds no head of it."""
+    anchors, heads = anchors_of(settings), list[Checkpoint]()
+    open_now = epoch_number(journal.log_name(), anchors.origin) or 1
+    for path, text in texts_in(heads_folder(settings)).items():
+        epoch = _epoch_in(anchors.origin, text)
+        if epoch is None:
+            raise Misconfigured(f"{path}: a head of another log; take it out of the folder of this one's heads")
+        if epoch < open_now:
+            continue  # nothing is signed any more under that name
+        try:
+            heads.append(known_head(settings, anchors, text))
+        except Refusal as refusal:
+            raise Misconfigured(f"{path}: not a head that a key of this log signed ({refusal.detail})") from refusal
+    return gap_of(journal, heads)
+
+
+def known_head(settings: Settings, anchors: Anchors, text: str) -> Checkpoint:
+    """A head that somebody shows, signed by the key of the anchors, or by any other in our own keys folder: of keys
+    that came after a backup was made, the backup's anchors say nothing. Raises Refusal `audit.checkpoint_invalid`."""
+    try:
+        return anchors.head(text)
+    except Refusal as refusal:
+        name = text.partition("\n")[0]
+        if epoch_number(name, anchors.origin) is None:
+            raise
+        for path in sorted(settings.at(settings.keys.folder).glob("log*.key")):
+            key = keyring_of(settings, stems={"log": path.stem}).load("log", certificate=False).public_key
+            with suppress(Refusal):
+                return open_checkpoint(text, name, key)
+        raise Refusal("audit.checkpoint_invalid", refusal.detail) from refusal
+
+
+def _epoch_in(origin: str, text: str) -> int | None:
+    return epoch_number(text.partition("\n")[0], origin)
+
+
+def _guarded(settings: Settings, journal: Journal) -> Journal:
+    """The same journal, which takes no entry where it lost some. Closed where that cannot be told."""
+    try:
+        gap = log_gap(settings, journal)
+    except BaseException:
+        journal.close()
+        raise
+    if gap:
+        journal.take_nothing(str(gap))
+    return journal
 
 
 # --- changing its keys -----------------------------------------------------------------------------------------------
@@ -520,11 +637,12 @@ def change_key(settings: Settings, id: str, body: AnchorBody, by: Officer) -> An
                     utc_now,
                     partial(issue_receipts, key=answer),
                     partial(issue_reports, key=answer),
-                    lambda: None,
+                    lambda _: None,
                     log_key if body.name == "log" else None,
                 )
             )
         )
+        _guarded(settings, journal)
         journal.resume()  # what is owed is signed by whoever was in force
         registry = stack.enter_context(closing(open_registry(settings, journal)))
         registry.change_key(id, former, by)
@@ -542,7 +660,7 @@ def make_epoch(settings: Settings, log: str, ground: str, known: Checkpoint | No
     except Misconfigured:
         forget_next_key(settings, key)
         raise
-    said = (known.size, known.root.hex()) if known else (0, "")
+    said = (known.size, known.root.hex(), known.origin) if known else (0, "", "")
     return EpochBody(log, key, answer, ground, *said)
 
 
@@ -552,10 +670,27 @@ def forget_epoch(settings: Settings, body: EpochBody) -> None:
         forget_next_key(settings, key)
 
 
-def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anchors:
+def apart_of(settings: Settings) -> Apart | None:
+    """The new epoch that is being decided beside a log that lost entries, or None."""
+    path = state_of(settings) / APART
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Apart) if path.exists() else None
+    except msgspec.MsgspecError as problem:
+        raise Misconfigured(f"{path}: not what yongtong epoch propose wrote ({problem})") from problem
+
+
+def keep_apart(settings: Settings, apart: Apart) -> None:
+    """Keep how far that has come."""
+    write_whole(state_of(settings) / APART, msgspec.json.encode(apart))
+
+
+def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer, apart: Apart | None = None) -> Anchors:
     """Open a decided epoch: its first entry, its first head under its own name and key, and the anchors.
 
-    The former keys sign what they owe, and nothing from there on. Raises Misconfigured as `change_key`.
+    apart: where the log lost entries, what two persons decided beside it
+
+    The former keys sign what they owe, and nothing from there on. Raises Misconfigured as `change_key`, and Refusal
+    `audit.log_behind` where the log lost entries and the decision is in it, which cannot speak of that.
     """
     state = state_of(settings)
     with ExitStack() as stack:
@@ -570,6 +705,8 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
         _check_is(OwnKey("log", 1, body.key.key, body.key.algorithm), log_key_octets(loaded.public_key).hex())
         _check_is(OwnKey("answer", 1, body.answer.key, body.answer.algorithm), next_ones.load("answer").fingerprint)
         with closing(_open_journal(settings, in_force)) as journal:
+            if (gap := log_gap(settings, journal)) and apart is None:
+                raise Refusal("audit.log_behind", str(gap))
             journal.resume()  # what is owed is signed by whoever was in force
             last = journal.head(journal.checkpoint())
         former = [
@@ -585,15 +722,25 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer) -> Anc
                     utc_now,
                     partial(issue_receipts, key=answer),
                     partial(issue_reports, key=answer),
-                    lambda: None,
+                    lambda _: None,
                     log_key,
                 )
             )
         )
         registry = stack.enter_context(closing(open_registry(settings, journal)))
         had = own_keys(journal.database)
-        registry.open_epoch(id, last, _seen(settings), [key for key in former if key.name not in had], by)
-        return keep_anchors(settings, registry)
+        if apart is not None:
+            _leave_out_lost_changes(store_database(settings))
+        registry.open_epoch(id, last, _seen(settings), [key for key in former if key.name not in had], by, apart)
+        anchors = keep_anchors(settings, registry)
+        (state / APART).unlink(missing_ok=True)
+        return anchors
+
+
+def _leave_out_lost_changes(store: Database) -> None:
+    """A subscriber who was told of changes that were lost must not take the next ones for those."""
+    with closing(store.connect()) as connection, store.transaction(connection) as cursor:
+        cursor.execute("UPDATE change_counter SET last = last + ?", (LOST_CHANGES,))
 
 
 def _seen(settings: Settings) -> Detail:
@@ -694,8 +841,11 @@ def open_bus(
         )
     said = settings.evidence
     key = _evidence_key(settings, origin)
-    evidence = Evidence(state / "evidence", key, said.cipher, seal_all=said.seal == "all")
+    evidence = Evidence(evidence_place(settings), key, said.cipher, seal_all=said.seal == "all")
     journal = _open_journal(settings, keyring, evidence.sync)
+    if gap := log_gap(settings, journal):
+        journal.close()
+        raise Refusal("audit.log_behind", str(gap))
     feeds = _feeds(settings)
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
     _check_divisions(settings, city)
@@ -795,6 +945,15 @@ def _partner_folder(settings: Settings) -> PartnerFolder:
     return PartnerFolder(path)
 
 
+def evidence_place(settings: Settings) -> Place:
+    """Where evidence lies: in the state folder, or in the bucket that the settings name. Raises Misconfigured."""
+    if not settings.evidence.url:
+        return EvidenceFolder(settings.at(settings.state.folder) / "evidence")
+    from exchange.evidence_s3 import EvidenceBucket, s3_url  # a bus on a folder does not pay for the store's client
+
+    return EvidenceBucket(s3_url(settings.evidence.url))
+
+
 def _origin(settings: Settings) -> Origin:
     path = state_of(settings) / "origin.json"
     try:
@@ -820,6 +979,175 @@ def state_of(settings: Settings) -> Path:
     return state
 
 
+# --- backup and restore ----------------------------------------------------------------------------------------------
+
+
+def make_backup(settings: Settings, path: Path, journal: Journal, by: str, say: Callable[[str], None]) -> Manifest:
+    """Write a backup to a file while the bus serves, or not. by: pseudonym of who has it made, for the audit.
+
+    Raises as `backup.make`.
+    """
+    backup.check_free(path)
+    origin, now, state = _origin(settings), utc_now(), state_of(settings)
+    sizes = [
+        one.path.stat().st_size
+        for one in (journal_database(settings), store_database(settings))
+        if isinstance(one, SqliteFile)
+    ]
+    backup.check_room(path.parent, 2 * sum(sizes))
+    id = f"b-{secrets.token_hex(6)}"
+    # Before the copy, so that it has this entry: one made after it would be lost with all that is lost later.
+    entry = journal.note(Entry(type="backup", outcome="begun", actor=by, detail={"id": id})).result().index
+    key = _answer_key(settings, keyring_of(settings))
+    with closing(open_store(settings)) as store, closing(evidence_place(settings)) as place:
+        source = backup.Source(
+            journal=journal.database,
+            store=store_database(settings),
+            turn=store.turn,
+            evidence=place.open,
+            small=lambda: {name: (state / name).read_bytes() for name in _small_files(state)},
+            sign=lambda document: sign_document(document, KIND, key, now),
+        )
+        made = backup.Made(id=id, made_at=instant(now), entry=entry, **msgspec.structs.asdict(origin))
+        return backup.make(path, source, made, say)
+
+
+def _small_files(folder: Path) -> list[str]:
+    """Small files of a state folder that are backed up, by their names in it."""
+    found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if SMALL.fullmatch(name))
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What was put back, and whether entries were lost since.
+
+    state_root: of what stands, and of the backup; erasures: decisions that were carried out once and are to be again
+    """
+
+    found: restoring.Found
+    state_root: str
+    gap: Gap | None = None
+    erasures: tuple[str, ...] = ()
+
+
+def restore(settings: Settings, path: Path, known: Sequence[Path], say: Callable[[str], None]) -> Restored:
+    """Put a backup back where no bus stands, on the engines that the settings name, or leave nothing behind.
+
+    known: heads that others were shown, checkpoints or receipts; they are kept beside those that `serve` kept
+
+    Raises Misconfigured where a bus stands; Refusal `backup.*`, `audit.checkpoint_invalid`.
+    """
+    check_keys_placed(settings)
+    state = settings.at(settings.state.folder)
+    journal, store = journal_database(settings), store_database(settings)
+    texts = [head_text(one) for one in known]
+    state.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        for lock in ("serve.lock", "worker.lock"):
+            _alone(state / lock, stack, "stop serve first")
+        if (state / RESTORING).exists() and not (state / "origin.json").exists():
+            _take_away(state, journal, store)  # a restore before this one was cut short
+        _nothing_stands(state, journal, store)
+        stack.enter_context(backup.room_for(state))
+        try:
+            restored = _put_back(settings, path, texts, say)
+        except BaseException:
+            _take_away(state, journal, store)
+            raise
+        shutil.rmtree(state / RESTORING)
+    with closing(open_journal(settings)) as opened, closing(open_registry(settings, opened)) as registry:
+        again = tuple(one.id for one in to_repeat(heads_folder(settings), registry))
+        return msgspec.structs.replace(restored, gap=log_gap(settings, opened), erasures=again)
+
+
+def _put_back(settings: Settings, path: Path, known: Sequence[str], say: Callable[[str], None]) -> Restored:
+    state = settings.at(settings.state.folder)
+    journal, store, folder = journal_database(settings), store_database(settings), state / RESTORING
+    folder.mkdir(mode=0o700)
+    if path.exists():
+        backup.check_room(state, 2 * path.stat().st_size)
+    found = restoring.examine(path, folder, _answer_ders(settings), say)
+    _check_of_this_bus(settings, found, folder)
+    heads = [(known_head(settings, found.anchors, text), text) for text in known]
+    say("正在写入数据库 putting store and journal back")
+    restoring.put_back(folder, journal, store)
+    (folder / "evidence").mkdir(exist_ok=True)
+    if settings.evidence.url:
+        with closing(evidence_place(settings)) as place:
+            restoring.bring_evidence(folder / "evidence", place)
+    else:
+        (folder / "evidence").rename(state / "evidence")
+    for name in _small_files(folder):
+        if name != "origin.json":
+            (state / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).rename(state / name)
+    say("正在重新计算状态根 the state root anew, from what now stands")
+    root = restoring.check_equal(found.manifest, journal, store, folder / "copies")
+    durable_step("restore.equal:after")
+    for head, text in heads:
+        keep(heads_folder(settings), head, text)
+    os.sync()
+    # Last, so that a half-restored bus is not taken for one.
+    write_whole(state / "origin.json", (folder / "origin.json").read_bytes())
+    return Restored(found, root)
+
+
+def check_backup(path: Path, settings: Settings | None, say: Callable[[str], None]) -> restoring.Found:
+    """Verify a backup without restoring it. settings: of the bus that must have signed it; None: whichever it says."""
+    with backup.room_for(path.parent), TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        certificates = None if settings is None else _answer_ders(settings)
+        return restoring.examine(path, Path(folder), certificates, say, with_evidence=False)
+
+
+def _nothing_stands(state: Path, journal: Database, store: Database) -> None:
+    there = [str(state / name) for name in PUT_BACK if (state / name).exists()]
+    there += [history for history, one in (("journal", journal), ("store", store)) if one.exists()]
+    if there:
+        raise Misconfigured(
+            f"{state} holds a bus, or part of one ({', '.join(there)}); nothing is put over it: stop it, move the "
+            "state folder away (on PostgreSQL rename the schemas journal and store), and restore again"
+        )
+
+
+def _take_away(state: Path, journal: Database, store: Database) -> None:
+    """All that a restore has put there, and nothing else: it began only where nothing stood."""
+    for database in (journal, store):
+        database.discard()
+    for path in (state / name for name in (*PUT_BACK, RESTORING)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _check_of_this_bus(settings: Settings, found: restoring.Found, folder: Path) -> None:
+    """Return if a backup is of the bus that the settings name, and the keys folder has its keys. Raises Refusal."""
+    origin = msgspec.json.decode((folder / "origin.json").read_bytes(), type=Origin)
+    said = found.manifest
+    stated = Origin(said.origin, said.edition, said.hash, said.evidence_key, said.founding)
+    if origin != stated or (origin.origin, origin.edition) != (settings.bus.origin, settings.city.edition):
+        raise Refusal("backup.other_bus", f"{said.origin}, {said.edition}"[:120])
+    changed = own_keys(SqliteFile(folder, "journal"))
+    keyring = keyring_of(settings, stems={name: of[-1].stem for name, of in changed.items()})
+    answers = {sha256(der_of_pem(pem.encode())).hex for pem in found.anchors.receipt_certificates}
+    if log_key_octets(keyring.load("log", certificate=False).public_key).hex() != found.anchors.log_key:
+        raise Refusal("backup.other_keys", "log")
+    if keyring.load("answer").fingerprint not in answers:
+        raise Refusal("backup.other_keys", "answer")
+    if SealingKey.load(settings.at(settings.keys.folder) / "evidence.key").fingerprint != origin.evidence_key:
+        raise Refusal("backup.other_keys", "evidence")
+
+
+def _answer_ders(settings: Settings) -> list[bytes]:
+    """The certificates of all answer keys that lie in the keys folder, former ones too. Raises Misconfigured."""
+    found = [der_of_pem(path.read_bytes()) for path in settings.at(settings.keys.folder).glob("answer*.pem")]
+    if not found:
+        raise Misconfigured(
+            f"{settings.at(settings.keys.folder)}: no keys here; they are kept apart from backups: put them back first"
+        )
+    return found
+
+
 # --- running it ------------------------------------------------------------------------------------------------------
 
 
@@ -830,38 +1158,59 @@ def serve(
     *,
     with_worker: bool,
     ready: Callable[[], None],
+    beside: Beside = lambda *_: lambda: None,
 ) -> None:
     """Open the doors until SIGTERM or SIGINT; with_worker also keeps one worker process alive beside them.
 
     mqtt_listening: for the embedded broker, None where there is none
+    beside:         started with them
     """
     with ExitStack() as stack:
         shared = journal_database(settings).shared
         _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder", shared=shared)
-        broker = settings.at(settings.state.folder) / "queue"
-        celery = make_celery(broker)
+        queue = queue_of(settings)
+        _check_sharing(settings)
         woken = threading.Event()
         revocations = open_revocations(settings)
         bus = open_bus(settings, woken.set, revocations, attended=False)
+        # Closed last: what is signed while the bus closes went out, too.
+        stack.callback(HeadsOut(bus.journal.database, bus.journal.log_name(), heads_folder(settings)).close)
         stack.callback(bus.close)
         bus.journal.resume()
         reference = reference_of(settings, bus.answer_key)
         bus = msgspec.structs.replace(bus, anchors=keep_anchors(settings, bus.registry), reference=reference)
         remember_reads(bus)
         bus.uploads.sweep(utc_now())
-        bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
-        announcer = Announcer(celery, broker, bus.journal.feeds_waiting, woken, settings.worker.sweep_s)
+        stack.callback(_look_after_evidence(bus))
+        announcer = Announcer(
+            open_queue(make_celery(queue), queue), bus.journal.feeds_waiting, woken, settings.worker.sweep_s
+        )
         stack.callback(announcer.stop)
         keeper = WorkerKeeper(settings.source) if with_worker else None
         if keeper is not None:
             stack.callback(keeper.stop)
         for stop in _cascading(settings, bus, keeper):
             stack.callback(stop)
-        stack.callback(_watch_certificates(settings, bus, revocations))
-        stack.callback(_watch_timestamps(settings, bus))
+        tally = Tally(bus.journal, bus.folder / "tally.json", bus.feeds, utc_now())
+        clock = ClockWatch(bus.clock, monotonic, timedelta(seconds=settings.alarms.clock_s))
+        stack.callback(_watch_certificates(settings, bus, revocations, clock))
+        stack.callback(_watch_timestamps(settings, bus, clock))
+        stack.callback(beside(bus, tally, clock))
+        accounts = AccountWatch(bus.journal, bus.store, bus.clock)
+        stack.callback(watching(partial(_on_duty, bus.journal.database, "accounts", accounts.run), "accounts"))
         tls = _server_tls(settings)
-        app = make_app(bus, bus.folder / "spool")
+        app = make_app(bus, bus.folder / "spool", _scrapes(settings, bus, tally))
         asyncio.run(_doors(app, listening, tls, ready, partial(_mqtt, settings, bus, mqtt_listening)))
+
+
+def queue_of(settings: Settings) -> Path | Rabbit:
+    """What wakes the workers: a folder in the state folder, or this bus's queue at a RabbitMQ. Raises Misconfigured."""
+    said = settings.worker
+    if said.queue == "files":
+        return settings.at(settings.state.folder) / "queue"
+    file = settings.at(said.queue_password_file) if said.queue_password_file else None
+    ca = settings.at(said.queue_ca) if said.queue_ca else settings.at(settings.keys.folder) / "ca.pem"
+    return rabbit_of(said.queue, partial(secret_line, "queue", file), str(ca), f"yongtong.{settings.bus.origin}")
 
 
 def _server_tls(settings: Settings) -> ssl.SSLContext:
@@ -874,27 +1223,72 @@ def _server_tls(settings: Settings) -> ssl.SSLContext:
     return server_context(folder / "tls.pem", keyring.path("tls"), *authorities, passphrase=keyring.passphrase("tls"))
 
 
-def _watch_certificates(settings: Settings, bus: Bus, revocations: Revocations) -> Callable[[], None]:
+def _scrapes(settings: Settings, bus: Bus, tally: Tally) -> Scrapes:
+    """What /metrics tells, and whom."""
+
+    def standing() -> list[tuple[str, str]]:
+        return [(one.alarm.code, one.alarm.severity) for one in read_book(bus.folder).standing.values()]
+
+    metrics = Metrics(bus, tally, own_certificates(settings), standing)
+    return Scrapes(settings.watch.networks, metrics)
+
+
+def alarm_ways(settings: Settings, heard: Callable[[str, str], None] | None = None) -> dict[str, Way]:
+    """The ways by which alarms leave, by name. heard: what a webhook's server says the time is.
+
+    Raises Misconfigured naming a file that cannot be used.
+    """
+    said, ways = settings.alarms, dict[str, Way]()
+    secret, password = (_alarm_secret(settings, path) for path in (said.webhook_secret_file, said.smtp_password_file))
+    try:
+        tls = ssl.create_default_context(cafile=str(settings.at(said.ca)) if said.ca else None)
+    except OSError as problem:
+        raise Misconfigured(f"{settings.at(said.ca)}: not a PEM file of certificates ({problem})") from problem
+    if said.webhook:
+        ways["webhook"] = Webhook(said.webhook, settings.bus.origin, tls, secret, heard).send
+    if said.smtp:
+        server = MailServer(said.smtp, tls, said.smtp_user, password.decode())
+        ways["mail"] = Mail(server, settings.bus.origin, said.sender, said.to).send
+    return ways
+
+
+def _alarm_secret(settings: Settings, path: str) -> bytes:
+    """What such a file holds, without the line's end; nothing where none is named."""
+    if not path:
+        return b""
+    file = settings.at(path)
+    check_key_apart(settings, file)
+    check_private([file])
+    try:
+        return file.read_bytes().rstrip(b"\r\n")
+    except OSError as problem:
+        raise Misconfigured(f"{file}: {problem.strerror}") from problem
+
+
+def _watch_certificates(
+    settings: Settings, bus: Bus, revocations: Revocations, clock: ClockWatch
+) -> Callable[[], None]:
     """Start asking authorities and looking at the days that certificates have left; gives what ends it."""
     watch = CertificateWatch(
         revocations,
         bus.registry.certificates,
         own_certificates(settings),
-        fetch,
+        partial(fetch, heard=clock.heard),
         lambda: secrets.token_bytes(16),
         bus.clock,
     )
-    return _watching(watch.run, "certificates")
+    return watching(watch.run, "certificates")
 
 
-def _watch_timestamps(settings: Settings, bus: Bus) -> Callable[[], None]:
+def _watch_timestamps(settings: Settings, bus: Bus, clock: ClockWatch) -> Callable[[], None]:
     """Start having the log's heads stamped, where the settings name who does; gives what ends it."""
     if bus.coverage is None:
         return lambda: None
     said, attestations = settings.timestamps, Attestations(bus.journal.database)
     authorities = Authorities(said.urls, timestamp_roots(settings), timedelta(seconds=said.every_s))
-    watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, fetch, bus.clock)
-    ended = _watching(partial(_on_duty, bus.journal.database, "timestamps", watch.run), "timestamps")
+    asked = partial(fetch, heard=clock.heard)
+    watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, asked, bus.clock)
+    ended = watching(partial(_on_duty, bus.journal.database, "timestamps", watch.run), "timestamps")
 
     def stop() -> None:
         ended()
@@ -920,9 +1314,9 @@ def _cascading(settings: Settings, bus: Bus, keeper: "WorkerKeeper | None") -> l
     said, started = settings.cascade, []
     if said.city:
         up = partial(open_cascade(settings, bus).run, every_s=said.every_s)
-        started.append(_watching(partial(_on_duty, bus.journal.database, "cascade", up), "cascade up"))
+        started.append(watching(partial(_on_duty, bus.journal.database, "cascade", up), "cascade up"))
     if said.reference:
-        started.append(_watching(partial(_fetch_references, settings, bus.journal, keeper), "cascade down"))
+        started.append(watching(partial(_fetch_references, settings, bus.journal, keeper), "cascade down"))
     return started
 
 
@@ -945,7 +1339,35 @@ def _fetch_references(
         stop.wait(settings.cascade.every_s)
 
 
-def _watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:
+def _look_after_evidence(bus: Bus) -> Callable[[], None]:
+    """Sweep what a crash or a store that was away left, now and every day, and say where erasing would not erase;
+    gives what ends it. The doors wait a moment for the first time and no longer: a long list goes on beside them."""
+    looked = threading.Event()
+
+    def say_copies() -> None:
+        if kept := bus.evidence.keeps_copies():
+            log.warning("evidence.copies_kept by=%s; what is erased goes on lying there", kept)
+
+    def sweep() -> None:
+        bus.evidence.sweep(bus.journal.evidence_files(), utc_now() - EVIDENCE_WAITS)
+
+    def run(stopping: threading.Event) -> None:
+        while True:
+            for look in (say_copies, sweep):
+                try:
+                    look()
+                except (OSError, *FAILURES) as problem:  # tomorrow again
+                    log.warning("evidence.not_looked_after by=%s reason=%s", look.__name__, problem)
+            looked.set()
+            if stopping.wait(SWEEP_EVERY_S):
+                return
+
+    ended = watching(run, "evidence sweep")
+    looked.wait(SWEPT_S)
+    return ended
+
+
+def watching(run: Callable[[threading.Event], None], name: str) -> Callable[[], None]:
     """Start a thread that asks others' servers; gives what ends it."""
     stopping = threading.Event()
     thread = threading.Thread(target=run, args=(stopping,), name=name, daemon=True)
@@ -981,11 +1403,19 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         broker = _embedded(settings, bus, listening)
         await broker.start()
         stack.push_async_callback(broker.shutdown)
-    client_id = f"{US}:{settings.bus.origin}"
-    address = broker_address(settings, listening)
-    door = MqttDoor(bus, address, client_id, settings.mqtt.name, settings.mqtt.max_packet_bytes)
+    said, client_id = settings.mqtt, f"{US}:{settings.bus.origin}"
+    door = MqttDoor(
+        bus,
+        broker_address(settings, listening),
+        f"{client_id}:{_place(bus.folder, stack)}" if said.shared else client_id,
+        said.name,
+        said.max_packet_bytes,
+        group=share_group(bus.outcome_secret) if said.shared else "",
+        drain_per_s=said.drain_per_s,
+    )
     stopping = threading.Event()
-    changes = threading.Thread(target=Publisher(bus, door.publish).run, args=(stopping,), name="changes", daemon=True)
+    published = partial(_on_duty, bus.journal.database, "changes", lambda stop: Publisher(bus, door.publish).run(stop))
+    changes = threading.Thread(target=published, args=(stopping,), name="changes", daemon=True)
     stack.push_async_callback(asyncio.to_thread, changes.join)  # after the door, whose end fails what it waits for
     changes.start()
     door.start()
@@ -993,8 +1423,50 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
     stack.callback(stopping.set)
     if not await door.ready(MQTT_READY_S):
         log.warning("mqtt.not_ready broker=%s; the other doors open, and it is tried on", settings.mqtt.broker)
-    pushing = asyncio.create_task(ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run())
+    pushing = asyncio.create_task(_push_reports(bus, door))
     stack.callback(pushing.cancel)
+
+
+async def _push_reports(bus: Bus, door: MqttDoor) -> None:
+    """Push act two's reports, once that is this process's duty; what another had begun is gone on with."""
+    while True:
+        with contextlib.suppress(*FAILURES):  # the server is away; whoever sees it first goes on
+            async with AsyncExitStack() as stack:
+                duty = bus.journal.database.duty("reports")
+                ours = await asyncio.to_thread(duty.__enter__)
+                stack.push_async_callback(asyncio.to_thread, duty.__exit__, None, None, None)
+                if ours:
+                    await ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run()
+        await asyncio.sleep(DUTY_LOOK_S)
+
+
+def _check_sharing(settings: Settings) -> None:
+    """Return if what the settings say of sharing a broker can be. Raises Misconfigured."""
+    if settings.mqtt.shared and settings.mqtt.broker == "embedded":
+        raise Misconfigured(f"{settings.source}: [mqtt] shared: the embedded broker is of one process; name a city's")
+    if settings.mqtt.drain_per_s < 0:
+        raise Misconfigured(f"{settings.source}: [mqtt] drain_per_s = {settings.mqtt.drain_per_s}: write 0 or more")
+
+
+def share_group(secret: bytes) -> str:
+    """The group in which this bus's processes share a broker's deliveries, which nobody else can name.
+
+    Whoever subscribes in a group takes its share of the messages away, and Mosquitto with an ACL file lets every
+    client subscribe to everything: it hands him nothing, and his share to nobody (measured).
+    """
+    return f"yongtong-{hmac.digest(secret, b'group of shared subscriptions', 'sha256').hex()[:16]}"
+
+
+def _place(state: Path, stack: AsyncExitStack) -> str:
+    """A name for this process among those of the bus, which it finds again when it is started again: HOST-1, HOST-2."""
+    for number in itertools.count(1):
+        file = (state / f"mqtt-{number}.lock").open("w")
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(file)
+            return f"{socket.gethostname()}-{number}"
+        file.close()
+    raise AssertionError
 
 
 def _embedded(settings: Settings, bus: Bus, listening: socket.socket) -> EmbeddedBroker:
@@ -1087,7 +1559,7 @@ def work(settings: Settings) -> None:
         bus = open_bus(settings, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
-        celery = make_celery(settings.at(settings.state.folder) / "queue")
+        celery = make_celery(queue_of(settings))
         register(celery, lambda feed: process(feed, bus) if feed in bus.feeds else None)
         run_worker(celery)
 

@@ -34,7 +34,7 @@ from exchange.log_stretch import (
     read_stretch,
     rows_of,
 )
-from exchange.receipts import IN_DETAIL, IN_LEAF, verify_receipt
+from exchange.receipts import COUNTED, IN_DETAIL, IN_LEAF, verify_receipt
 from security import merkle
 from security.anchors import Anchors, FormerLogKey
 from security.checkpoint import Checkpoint, open_checkpoint
@@ -50,7 +50,7 @@ _ENTRY: Final = "SELECT leaf, detail FROM entries NATURAL JOIN details WHERE idx
 _OF_ERASED: Final = "SELECT idx, leaf FROM entries NATURAL JOIN details WHERE salt IS NULL AND detail IS NULL"
 
 # Columns of the inbox that leaf or detail say as well.
-_OF_INBOX: Final = tuple(name for name in (*IN_LEAF, *IN_DETAIL) if name not in ("origin", "outcome"))
+_OF_INBOX: Final = tuple(name for name in (*IN_LEAF, *IN_DETAIL, *COUNTED) if name not in ("origin", "outcome"))
 
 # A head's checkpoint is kept together with the documents of its group: where it stands, none of them may be missing.
 NAME: Final = "journal.sqlite"

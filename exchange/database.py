@@ -112,6 +112,9 @@ class Database(Protocol):
     def exists(self) -> bool:
         """Whether it was made."""
 
+    def discard(self) -> None:
+        """Take it away with all that it holds: of a restore that failed, and of nothing else."""
+
     def meddling(self) -> list[str]:
         """Triggers and views in it, of which it has none of its own."""
 
@@ -185,6 +188,9 @@ class SqliteFile:
         """As `Database` has it."""
         target = SqliteFile(folder, self._history)
         with closing(self.connect()) as ours, closing(sqlite3.connect(target.path)) as copy:
+            # One reading from the first page to the last: a copy made between others' commits would begin anew at each.
+            ours.execute("BEGIN")
+            ours.execute("SELECT count(*) FROM sqlite_master").fetchone()
             ours.backup(copy, pages=PAGES_AT_ONCE)
         return target.path
 
@@ -214,6 +220,11 @@ class SqliteFile:
     def exists(self) -> bool:
         """Whether the file is there."""
         return self.path.exists()
+
+    def discard(self) -> None:
+        """As `Database` has it."""
+        for ending in ("", "-wal", "-shm", "-journal"):
+            self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
 
     def meddling(self) -> list[str]:
         """As `Database` has it."""

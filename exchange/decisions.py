@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from exchange.entry import CITY_TIME, Detail, instant
-from exchange.own_keys import Changeable
+from exchange.own_keys import Changeable, epoch_number
 from exchange.rights import ATTRIBUTES, is_ring
 from security.authenticate import SIGNS
 from security.checkpoint import log_key_of
@@ -172,12 +172,13 @@ class AnchorBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EpochBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A new epoch of the log, because a key of the last one is in strange hands.
+    """A new epoch of the log, because a key of the last one is in strange hands, or because entries were lost.
 
     log:         its name in checkpoints: the bus's own, a slash, and the number of the epoch
     key, answer: of the log, and of receipts and answers
     known_size, known_root: of the largest head of the last epoch that somebody outside was shown; 0 and empty where
                  none is known that this log has not; root in hex
+    known_log:   the name in it; of a lost epoch, the new one is numbered after that one
     """
 
     log: str
@@ -186,6 +187,7 @@ class EpochBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ground: str
     known_size: int = 0
     known_root: str = ""
+    known_log: str = ""
 
 
 class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -241,6 +243,14 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     at: str
     body: dict[str, Any]
+
+
+class Apart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A decision as it lies beside the log: a new epoch of one that lost entries and takes none, whose first entry will
+    carry it; or an erasure, for after a restore. proposal, approval: as signed; empty until the second person has."""
+
+    proposal: str
+    approval: str = ""
 
 
 class Officer(msgspec.Struct, frozen=True):
@@ -340,7 +350,7 @@ def fingerprint_of(public_key: PublicKey) -> str:
 
 def founding_digest(proposal: str) -> str:
     """By what a founding is known to whoever trusts it: SHA-256 of its canonical document, hex."""
-    return hashlib.sha256(jcs(_payload(proposal))).hexdigest()
+    return hashlib.sha256(jcs(unverified_document(proposal))).hexdigest()
 
 
 def proposal_of(document: Document, by: Officer, at: datetime) -> str:
@@ -486,9 +496,33 @@ class Standing:
         self._is_next(found)
         return found
 
-    def next_log(self) -> str:
-        """The log's name in the checkpoints of the next epoch."""
-        return f"{self._origin}/{2 + sum(isinstance(one, EpochBegun) for _, one in self.key_changes)}"
+    def check_apart_proposal(self, apart: Apart, by: str) -> Document:
+        """The epoch that one person proposed beside the log, if this second one may approve it. Raises Refusal."""
+        document, proposer = self._signed(apart.proposal, PROPOSAL)
+        if document.kind != "epoch":
+            raise Refusal("decision.not_readable", document.kind[:40])
+        self.check_approval(document, proposer, by)
+        return document
+
+    def check_agreed(self, signed: Apart) -> Document:
+        """What two persons signed, if both may and it could take effect now. Raises Refusal."""
+        return self._agreed(signed.proposal, signed.approval)[0]
+
+    def check_apart(self, apart: Apart, id: str, by: str) -> EpochBody:
+        """The epoch on which two persons decided beside the log, if this person may open it, and it is the next."""
+        if not apart.approval:
+            raise Refusal("decision.not_in_force", id[:80])
+        document, _, _ = self._agreed(apart.proposal, apart.approval)
+        body = self._body(document)
+        if not isinstance(body, EpochBody) or document.id != id:
+            raise Refusal("decision.not_in_force", id[:80])
+        self._holds(by, SIGNERS["epoch"][0])
+        return body
+
+    def next_log(self, known_log: str = "") -> str:
+        """The log's name in the checkpoints of the next epoch. known_log: in those of one that was lost, perhaps."""
+        names = [self._origin, known_log, *(one.body.log for _, one in self.key_changes if isinstance(one, EpochBegun))]
+        return f"{self._origin}/{1 + max(epoch_number(name, self._origin) or 0 for name in names)}"
 
     def keys_had(self) -> set[str]:
         """Every key that took the place of another."""
@@ -523,7 +557,7 @@ class Standing:
         proposal, approval = str(decided.detail["proposal"]), str(decided.detail["approval"])
         if self.persons or founding_digest(proposal) != self._founding:
             raise Refusal("decision.founding_other")
-        body = msgspec.convert(_payload(proposal)["body"], FoundingBody)
+        body = msgspec.convert(unverified_document(proposal)["body"], FoundingBody)
         check_founders(body)
         named = {
             fingerprint_of(load_public_pem(p.public_key.encode())): p for p in body.persons if p.role == "security"
@@ -533,7 +567,7 @@ class Standing:
             raise Refusal("decision.same_person", "founding")
         for octets, person, typ in zip((proposal, approval), signed, (PROPOSAL, APPROVAL), strict=True):
             document = open_document(octets.encode(), load_public_pem(person.public_key.encode()), typ)
-            if document != _payload(proposal) or document["origin"] != self._origin:
+            if document != unverified_document(proposal) or document["origin"] != self._origin:
                 raise Refusal("decision.other_document", "founding")
         for one in body.persons:
             self._appoint(one, decided.time)
@@ -548,14 +582,18 @@ class Standing:
         self.proposals[document.id] = Proposed(document, octets, by)
 
     def _approve(self, decided: Decided) -> None:
-        proposal, approval = str(decided.detail["proposal"]), str(decided.detail["approval"])
+        document, first, second = self._agreed(str(decided.detail["proposal"]), str(decided.detail["approval"]))
+        self._effect(document, first, second, decided.time)
+        self.proposals.pop(document.id, None)
+        self._decided.add(document.id)
+
+    def _agreed(self, proposal: str, approval: str) -> tuple[Document, str, str]:
+        """What two persons signed who may decide it, and who they are."""
         (document, first), (approved, second) = self._signed(proposal, PROPOSAL), self._signed(approval, APPROVAL)
         if approved != document:
             raise Refusal("decision.other_document", document.id)
         self.check_approval(document, first, second)
-        self._effect(document, first, second, decided.time)
-        self.proposals.pop(document.id, None)
-        self._decided.add(document.id)
+        return document, first, second
 
     def _revoke(self, decided: Decided) -> None:
         octets = str(decided.detail["revocation"])
@@ -586,13 +624,17 @@ class Standing:
         body = self._body(document)
         if not isinstance(body, CarryingBody):
             raise Refusal("decision.not_readable", document.id)
-        if body.of in self.epochs:
-            epoch = self.check_epoch(body.of, by)
+        # After a loss no entry of the former log could carry what two persons decided: this one does.
+        within = "proposal" in decided.detail
+        if within or body.of in self.epochs:
+            apart = Apart(str(decided.detail.get("proposal", "")), str(decided.detail.get("approval", "")))
+            epoch = self.check_apart(apart, body.of, by) if within else self.check_epoch(body.of, by)
             if body.size != decided.index:
                 raise Refusal("epoch.not_next", f"{epoch.log} at {decided.index}, not {body.size}")
             # Keys that were decided on and not in force yet lay beside the one that was stolen.
             self.epochs.clear()
             self.anchors.clear()
+            self._decided.add(body.of)
             self.key_changes.append((decided.index, EpochBegun(epoch, body.size, body.root)))
             return
         if body.of in self.anchors:
@@ -606,7 +648,7 @@ class Standing:
     def _concerned(self, decided: Decided) -> set[str]:
         """Whose certificates or grants an entry decides over: a bureau must hear of what others do in its name."""
         said = next((decided.detail[name] for name in ("proposal", "revocation") if name in decided.detail), None)
-        body = self._body(_shaped(_payload(str(said)))) if said is not None else None
+        body = self._body(_shaped(unverified_document(str(said)))) if said is not None else None
         if isinstance(body, EnrolmentBody):
             return {body.bureau}
         if isinstance(body, GrantBody):
@@ -689,8 +731,9 @@ class Standing:
             raise Refusal("anchor.key_known", body.key[:16])
 
     def _is_next(self, body: EpochBody) -> None:
-        if body.log != self.next_log():
-            raise Refusal("epoch.not_next", f"{body.log[:80]}, not {self.next_log()}")
+        expected = self.next_log(body.known_log)
+        if body.log != expected:
+            raise Refusal("epoch.not_next", f"{body.log[:80]}, not {expected}")
 
     def _could_enrol(self, certificates: list[EnrolledCertificate]) -> None:
         """Each once, for one use; and none of a key that was revoked under another certificate. An encryption
@@ -795,7 +838,7 @@ def check_anchor(body: AnchorBody) -> None:
 def bears_on_keys(outcome: str, detail: Detail) -> bool:
     """Whether a decision is among those that a change of the bus's keys rests on: offices, and changes."""
     if outcome == "approved":
-        return _payload(str(detail["proposal"]))["kind"] in ("person", "anchor", "epoch")
+        return unverified_document(str(detail["proposal"]))["kind"] in ("person", "anchor", "epoch")
     return outcome == "founded" or "key" in detail or (outcome == "revoked" and detail.get("what") == "person")
 
 
@@ -855,8 +898,8 @@ def _named_in(grant: Grant | GrantBody) -> set[str]:
     return {grant.bureau, *([grant.target] if grant.action in ("carry", "on_behalf_of") else [])}
 
 
-def _payload(octets: str) -> dict[str, Any]:
-    """The document inside a signed one, unverified: for what is known by its digest."""
+def unverified_document(octets: str) -> dict[str, Any]:
+    """The document inside a signed one, unverified: for what is known by its digest, or verified later."""
     try:
         outer = msgspec.json.decode(octets, type=dict[str, str])
         text = outer["payload"]
@@ -864,6 +907,11 @@ def _payload(octets: str) -> dict[str, Any]:
         return msgspec.json.decode(decoded, type=dict[str, Any])
     except (msgspec.MsgspecError, KeyError, ValueError) as problem:
         raise Refusal("decision.not_readable") from problem
+
+
+def document_apart(apart: Apart) -> Document:
+    """What somebody proposed beside the log, unverified. Raises Refusal `decision.not_readable`."""
+    return _shaped(unverified_document(apart.proposal))
 
 
 def _shaped(signed: dict[str, Any]) -> Document:

@@ -79,6 +79,7 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
     content_digest, request_digest: SHA-256, lower-case hex; request_digest is that of the SignatureValue octets
     signer, carrier:                SHA-256 of the certificates, hex; carrier may be empty
     evidence:                       location given by `Evidence.keep`
+    sequence:                       which delivery of this sender to this feed it is, from 1; None where it is not said
     """
 
     sender: str
@@ -97,6 +98,7 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
     signed_at: datetime
     evidence: str
     entry: Entry
+    sequence: int | None = None
 
 
 class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,7 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
 
     entry_index: of the entry that accepted it
     receipt:     the one receipt, or None when a crash came before it was kept (`resume` issues it)
+    sequence:    as its sender counts its deliveries to the feed, from 1; None where it does not
     decision:    of a person, on a delivery that was held, or `recall`, of its bureau; until act two has carried it out
     """
 
@@ -125,6 +128,7 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str
     entry_index: int
     status: Status
+    sequence: int | None = None
     receipt: bytes | None = None
     decision: Decision = ""
 
@@ -186,6 +190,11 @@ class OwnEntry(msgspec.Struct, frozen=True):
     leaf: bytes
     salt: bytes | None
     detail: bytes | None
+
+
+def other_number(stated: int | None, kept: int | None) -> bool:
+    """Whether two envelopes of one delivery number it differently; one that states none says nothing of it."""
+    return None not in (stated, kept) and stated != kept
 
 
 def instant(moment: datetime) -> str:

@@ -10,9 +10,11 @@ import msgspec
 
 from exchange.bus import Bus
 from exchange.entry import CITY_TIME, RECALL
+from exchange.figures import count_refusal
 from exchange.journal import Acceptance, Entry, InboxRow, content_erased
 from exchange.landing import landed
 from exchange.opened import Opened, Verified, opened_of
+from exchange.watched import act_one, step
 from mappings.feed import Feed
 from security.authenticate import carrier_of, signer_of, signing_certificate
 from security.authorise import authorise
@@ -98,6 +100,7 @@ class _Standing(msgspec.Struct):
         self.stands_in = {**self.stands_in, "asserted_by": signer.bureau, "on_behalf_of_grant": grant.id}
 
 
+@act_one
 async def receive(delivery: Delivery, bus: Bus) -> Received:
     """Take one delivery: who, which, may they, is it theirs, keep, accept, answer.
 
@@ -113,6 +116,7 @@ async def receive(delivery: Delivery, bus: Bus) -> Received:
         known = bus.journal.inbox(payload.sender, payload.message_id)
         evidence = known.evidence if known else await _beside(delivery, _kept, payload, delivery, bus)
         # 6 accept – inbox row and audit entry in one group; 7 answer – the receipt waits for its checkpoint
+        step("accept")
         acceptance = _acceptance(delivery, checked, evidence, standing, bus)
         accepted = await landed(bus.journal.accept(acceptance))
     except Refusal as refusal:
@@ -226,6 +230,7 @@ def _permitted(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Ver
     opened.check_arrival(feed, now)
     # 3 may they – default is no; in another's name neither, and then still by the signer's own grant to push; and
     # nothing new by a certificate whose authority has been silent too long, nor while the log is without a timestamp
+    step("may")
     for known in (signer, standing.carrier or signer):
         bus.registry.trust().check_status_known(known.certificate, now)
     if bus.coverage is not None:
@@ -240,6 +245,7 @@ def _permitted(delivery: Delivery, bus: Bus, standing: "_Standing") -> tuple[Ver
 
 
 def _kept(payload: VerifiedPayload, delivery: Delivery, bus: Bus) -> str:
+    step("keep")
     try:
         return bus.evidence.keep(payload.sender, delivery.raw, sealed=bus.feeds[payload.feed].sealed)
     except OSError as problem:  # the disk is full, or gone: nobody's fault who sends
@@ -328,6 +334,7 @@ def _standing(delivery: Delivery) -> _Standing:
 def _who(delivery: Delivery, bus: Bus, standing: _Standing, now: datetime) -> tuple[Opened, EnrolledCertificate]:
     """The envelope and the certificate that it claims. Of somebody without an enrolled connection nothing is opened,
     but where a broker carries."""
+    step("who")
     trust = bus.registry.trust()
     standing.trust_digest = trust.digest
     standing.carrier = carrier_of(delivery.carrier_der, trust, now)
@@ -345,6 +352,7 @@ def _who(delivery: Delivery, bus: Bus, standing: _Standing, now: datetime) -> tu
 
 
 def _feed_named(opened: Opened, bus: Bus, standing: _Standing) -> Feed:
+    step("which")
     standing.feed = opened.feed[:64]
     feed = bus.feeds.get(standing.feed)
     if feed is None:
@@ -356,6 +364,7 @@ def _feed_named(opened: Opened, bus: Bus, standing: _Standing) -> Feed:
 
 def _theirs(opened: Opened, certificate: EnrolledCertificate, bus: Bus, standing: _Standing, now: datetime) -> Verified:
     """The signature holds, the signed part has the published shape, and it names this bus as its recipient."""
+    step("theirs")
     verified = opened.verify(certificate, now, standing.confirm)
     if verified.recipient != bus.origin:
         raise Refusal("auth.wrong_recipient", f"{verified.recipient} != {bus.origin}")
@@ -395,6 +404,7 @@ def _acceptance(delivery: Delivery, checked: _Checked, evidence: str, standing: 
         signed_at=payload.signed_at,
         evidence=evidence,
         entry=entry,
+        sequence=payload.sequence,
     )
 
 
@@ -437,6 +447,7 @@ async def _entered(refusal: Refusal, standing: _Standing, bus: Bus) -> Refusal:
     hears `auth.refused` and a reference; for strangers one entry an address and minute, so that a flood cannot fill
     the log.
     """
+    count_refusal(refusal.code)
     if standing.known is None:
         reference = secrets.token_hex(4)
         bus.journal.note_stranger(standing.remote, refusal.code)

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any, Final, Literal
@@ -37,6 +37,7 @@ from exchange.entry import (
     Prepared,
     Sequenced,
     Status,
+    begin_of,
     commitment,
     day_of,
     instant,
@@ -55,6 +56,7 @@ from exchange.sequencer import (
     Work,
     inbox_row,
 )
+from exchange.sequences import Gaps, find_gaps
 from security import merkle
 from security.batch import unverified
 from security.checkpoint import Checkpoint, log_key_octets, note_name, open_checkpoint
@@ -78,6 +80,14 @@ class _Resume(msgspec.Struct):
     future: "Future[int]"
 
 
+class Trouble(msgspec.Struct, frozen=True):
+    """The last group could not be written. since_s: time.monotonic(); broken: for the log does not add up, which does
+    not pass."""
+
+    since_s: float
+    broken: bool
+
+
 class Journal:
     """The journal of one bus, opened by one process. Each process opens its own; none is carried over a fork.
 
@@ -88,8 +98,10 @@ class Journal:
     issue_receipts: makes the signed receipts of inbox rows and their proven entries (`receipts.issue_receipts`, key
                     bound), all of a group at once
     issue_reports:  the same for reports' documents
-    before_commit:  makes the evidence durable; called before every group that accepts deliveries
+    before_commit:  makes the evidence at these locations durable; called before every group that accepts deliveries.
+                    When it raises, none of them is named by any inbox row that this group would have made
     former_log_key: of which log_key takes the place, while the first head under log_key is not signed yet
+    trouble:        while the last group could not be written: since when, and whether the log is broken
 
     Futures fail with Unavailable when the disk does: then nothing is promised, and a retry is right.
     """
@@ -102,7 +114,7 @@ class Journal:
         clock: Callable[[], datetime],
         issue_receipts: IssueReceipts,
         issue_reports: IssueReports,
-        before_commit: Callable[[], None],
+        before_commit: Callable[[Sequence[str]], None],
         former_log_key: SigningKey | None = None,
     ) -> None:
         self.database = database
@@ -122,7 +134,9 @@ class Journal:
         self._strangers_lock = threading.Lock()
         self._owners = Owners(self._read)
         self._closed = False
+        self._behind = ""  # why it takes no entry
         self._owing = False  # documents of a group whose entries are durable
+        self.trouble: Trouble | None = None
         self._next_group_s = 0.0  # time.monotonic() of the earliest next group
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
@@ -133,8 +147,9 @@ class Journal:
         """Take a delivery: its inbox row, entry and receipt.
 
         The same delivery again gives the stored receipt and no entry. Fails with Refusal `delivery.id_reused` when the
-        id is known with another feed, content type or digest. The detail is completed with what the inbox keeps, so
-        that the leaf commits to it.
+        id is known with another feed, content type, digest or, where both state one, sequence number; `sequence.used`
+        when the number is another delivery's. The detail is completed with what the inbox keeps, so that the leaf
+        commits to it.
         """
         a = acceptance
         committed: Detail = {
@@ -147,6 +162,7 @@ class Journal:
             "form": a.form,
             "received_at": instant(a.received_at),
             "signed_at": instant(a.signed_at),
+            **({} if a.sequence is None else {"sequence": a.sequence}),
         }
         entry = msgspec.structs.replace(a.entry, detail={**a.entry.detail, **committed})
         future: Future[Accepted] = _promised()
@@ -165,12 +181,14 @@ class Journal:
 
     def stage_read(self, entry: Entry) -> None:
         """Append an entry within a second, without waiting. Raises Unavailable when the stage is full."""
+        self._check_takes()
         if self._closed or len(self._staged) >= MOST_STAGED:
             raise Unavailable("the audit's stage is full: no read is answered that cannot be entered")
         self._staged.append(prepare_entry(entry, self._origin))
 
     def note_stranger(self, address: str, code: str) -> None:
         """Count a refusal of somebody unknown: one entry an address and minute, written when the minute is over."""
+        self._check_takes()
         minute = instant(self._clock())[:16]
         with self._strangers_lock:
             known = (address, minute) in self._strangers or len(self._strangers) < MOST_STRANGERS
@@ -194,6 +212,10 @@ class Journal:
         work = _Resume(Future())
         self._hand_in(work)
         return work.future.result()
+
+    def take_nothing(self, why: str) -> None:
+        """Refuse every entry from now on, as `audit.log_behind`: the log lost entries, and their heads are known."""
+        self._behind = why
 
     def close(self) -> None:
         """Write what is staged, then stop. What comes later is refused as Unavailable."""
@@ -224,7 +246,13 @@ class Journal:
     def _hand_in(self, work: "Work | _Resume") -> None:
         if self._closed:
             raise Unavailable("the journal is closed")
+        if not isinstance(work, _Resume):
+            self._check_takes()
         self._queue.put(work)
+
+    def _check_takes(self) -> None:
+        if self._behind:
+            raise Refusal("audit.log_behind", self._behind)
 
     def _write(self) -> None:
         """The writer thread: the only one that commits."""
@@ -272,15 +300,17 @@ class Journal:
         """Write a group; false when the disk would not have it."""
         placed = False
         try:
-            if any(isinstance(work, Arrival) for work in works):
-                self._before_commit()
+            if arrivals := [work for work in works if isinstance(work, Arrival)]:
+                self._before_commit([work.acceptance.evidence for work in arrivals])
             group = self._sequencer.place(works)
             placed = self._owing = True
             self._sequencer.answer(group)
             self._owing = False
+            self.trouble = None
             self._index()
         except Exception as problem:  # the thread's outermost loop: who waits must hear it, and the thread must live
             log.warning("journal.group_failed placed=%s reason=%s", placed, problem)
+            self.trouble = Trouble(time.monotonic(), isinstance(problem, AuditBroken))
             for work in works:
                 if not work.future.done():
                     work.future.set_exception(_said(problem))
@@ -346,6 +376,36 @@ class Journal:
                 return Sequenced(entry.index, entry.leaf.time)
         raise AuditBroken(f"delivery {row.id} is to be recalled, which no entry of the log says")
 
+    def gaps(self, sender: str | None = None, feed: str | None = None) -> Gaps:
+        """What has not come of deliveries that their senders number; of one sender, of one feed, or of all."""
+        return find_gaps(self._read, sender, feed)
+
+    def of_day(self, day: str) -> range:
+        """The entries of a day of the city, YYYY-MM-DD. Raises ValueError."""
+        first = datetime.fromisoformat(begin_of(day))
+        size = self.size()
+        return range(self._first_at(first, size), self._first_at(first + timedelta(days=1), size))
+
+    def delivered(self, entries: range, size: int) -> tuple[list[Any], list[Any]]:
+        """What was accepted under these entries, and what became of it under the first `size` of the log.
+
+        First of each accepting entry: number, sender, feed. Then of each delivery in the inbox, a row for each report,
+        oldest first, or one: accepting entry, sender, feed, message id, status and decision of the inbox; outcome and
+        detail of the report's entry, None where there is none.
+        """
+        accepted = self._read(_ACCEPTED, entries.start, entries.stop, _DELIVERY)
+        return accepted, self._read(_BECAME, size, entries.start, entries.stop)
+
+    def account_of(self, day: str) -> LoggedEntry | None:
+        """The entry that holds a day's account, or None."""
+        for (index,) in self._read("SELECT entry_index FROM accounts WHERE day = ?", day):
+            return self.entry(index)
+        return None
+
+    def last_account(self) -> str:
+        """The last day whose account is entered; empty where none is."""
+        return str(self._read("SELECT coalesce(max(day), '') FROM accounts")[0][0])
+
     def to_wipe(self, inbox_id: int) -> list[str]:
         """Where evidence of a delivery lay in the clear before it was sealed."""
         return [location for (location,) in self._read("SELECT location FROM wipes WHERE inbox_id = ?", inbox_id)]
@@ -357,6 +417,27 @@ class Journal:
             "ORDER BY feed"
         )
         return [feed for (feed,) in self._read(query)]
+
+    def waiting_by_feed(self) -> list[tuple[str, int, str]]:
+        """Of each feed that has deliveries waiting: how many, and when the oldest was received."""
+        query = (
+            "SELECT waits.feed, many, received_at FROM (SELECT feed, count(*) AS many, min(id) AS first FROM inbox "
+            "WHERE status = 'waiting' GROUP BY feed) AS waits JOIN inbox ON id = first ORDER BY waits.feed"
+        )
+        return [(feed, many, received_at) for feed, many, received_at in self._read(query)]
+
+    def finished_within(self, first: int, stop: int) -> list[tuple[int, str, str]]:
+        """Reports under these entries: number of the entry, the delivery's feed, and when that was received."""
+        query = (
+            "SELECT reports.entry_index, feed, received_at FROM reports JOIN inbox ON id = inbox_id "
+            "WHERE reports.entry_index >= ? AND reports.entry_index < ?"
+        )
+        return [(index, feed, received_at) for index, feed, received_at in self._read(query, first, stop)]
+
+    def raw_entries(self, first: int, limit: int) -> list[tuple[int, bytes, bytes | None]]:
+        """Entries from one on, in order, at most `limit`: number, leaf and detail as they lie."""
+        query = f"{_SELECT_ENTRY} WHERE idx >= ? ORDER BY idx LIMIT ?"
+        return [(index, leaf, detail) for index, leaf, detail in self._read(query, first, limit)]
 
     def inbox(self, sender: str | None, message_id: str) -> InboxRow | None:
         """An accepted delivery; without sender, the first of that message id."""
@@ -480,6 +561,18 @@ class Journal:
             for note, size in self._read(query, log, index):
                 return note, size
         return "", 0
+
+    def log_name(self) -> str:
+        """The log's name in the checkpoints of the epoch that is open."""
+        return self._logs()[-1]
+
+    def root(self) -> bytes:
+        """The root of all entries."""
+        return merkle.root_at(self._node, self.size())
+
+    def has(self, head: Checkpoint) -> bool:
+        """Whether a head is of this tree, whatever its name."""
+        return head.size <= self.size() and merkle.root_at(self._node, head.size) == head.root
 
     def _logs(self) -> list[str]:
         """The log's names in checkpoints, of each epoch, oldest first."""
@@ -638,6 +731,17 @@ def _open_head(text: str, logs: list[str], keys: tuple[PublicKey, ...]) -> Check
     return open_checkpoint(text, name, keys[-1])
 
 
+_DELIVERY: Final = b'"type":"delivery"'
+_ACCEPTED: Final = (
+    "SELECT idx, said(leaf, 'sender'), said(leaf, 'feed') FROM entries WHERE idx >= ? AND idx < ? "
+    "AND instr(leaf, ?) > 0 AND said(leaf, 'type') = 'delivery' AND said(leaf, 'outcome') = 'accepted' ORDER BY idx"
+)
+_BECAME: Final = (
+    "SELECT i.entry_index, i.sender, i.feed, i.message_id, i.status, i.decision, said(e.leaf, 'outcome'), d.detail "
+    "FROM inbox i LEFT JOIN reports r ON r.inbox_id = i.id AND r.entry_index < ? "
+    "LEFT JOIN entries e ON e.idx = r.entry_index LEFT JOIN details d ON d.idx = r.entry_index "
+    "WHERE i.entry_index >= ? AND i.entry_index < ? ORDER BY i.entry_index, r.entry_index"
+)
 # A detail whose very row is gone reads as an erased one: it must hide no entry.
 _SELECT_ENTRY = "SELECT idx, leaf, detail FROM entries NATURAL LEFT JOIN details"
 

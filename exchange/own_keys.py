@@ -15,6 +15,7 @@ from security.keys import Algorithm
 
 Changeable = Literal["answer", "log"]
 _KEY: Final = re.compile(r"[0-9a-f]{64,128}")
+_EPOCH: Final = re.compile(r"[2-9]|[1-9][0-9]{1,8}")
 
 
 class OwnKey(msgspec.Struct, frozen=True):
@@ -41,6 +42,15 @@ def stem_of(name: Changeable, key: str) -> str:
     if not _KEY.fullmatch(key):
         raise Misconfigured(f"the journal names a {name} key that is none: {key!r:.40}")
     return f"{name}-{key[:16]}"
+
+
+def epoch_number(log: str, origin: str) -> int | None:
+    """Which epoch of a bus's log a name in checkpoints is of, from 1; None for another log's."""
+    if log == origin:
+        return 1
+    before, _, number = log.rpartition("/")
+    known = before == origin and _EPOCH.fullmatch(number)
+    return int(number) if known else None
 
 
 def own_keys(journal: Database) -> dict[str, list[OwnKey]]:

@@ -87,7 +87,8 @@ class PostgresSchema:
     def transaction(self, connection: "PostgresConnection") -> Iterator["PostgresCursor"]:
         """As `Database` has it."""
         with connection.transaction() as cursor:
-            cursor.execute("UPDATE turns SET number = number + 1, holder = ?", (_me(),))
+            if self._history == "journal":  # at the store several write, and hold what each of them must
+                cursor.execute("UPDATE turns SET number = number + 1, holder = ?", (_me(),))
             yield cursor
 
     def scrub(self) -> None:
@@ -142,6 +143,11 @@ class PostgresSchema:
         with closing(self.connect()) as connection:
             query = "SELECT 1 FROM pg_tables WHERE schemaname = ? AND tablename = 'alembic_version'"
             return connection.execute(query, (self._history,)).fetchone() is not None
+
+    def discard(self) -> None:
+        """As `Database` has it."""
+        with closing(self.connect()) as connection:
+            connection.execute(f"DROP SCHEMA IF EXISTS {self._history} CASCADE")
 
     def meddling(self) -> list[str]:
         """Triggers, rules and views in it, of which it has none of its own."""

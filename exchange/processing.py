@@ -27,6 +27,7 @@ from exchange.reading import EvidenceBroken, reopened
 from exchange.rights import View, without_masked
 from exchange.store.frames import LINKS, TIES, Batch, BatchDelivery, Compared, Seen, Stored
 from exchange.store.places import cell
+from exchange.watched import act_two, step
 from mappings.apply import check_unclassified, map_records, take
 from mappings.feed import Feed
 from mappings.schema import KEY
@@ -158,24 +159,30 @@ def _one_by_one(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         _finish_all([row], feed, bus)
 
 
+@act_two
 def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """Steps 8 to 16 for one batch: decode, map, place, check, claim, join, store, note, report."""
     assert feed.content != "readings"  # they have a story of their own
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
     deliveries = tuple(_delivery(row, feed, grants[row.grant], bus) for row in rows)
     with _meanwhile(lambda: bus.store.seen(feed.id) if feed.content == "snapshot" else None) as reading:
+        step("decode")
         records, whole = _decoded(rows, feed, bus)
+        step("map")
         mapped = map_records(records, feed)
         del records  # the text of a million rows is not held through all that follows
+        step("place")
         placing = place(
             mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
         )
         placed, masked = without_masked(placing.placed, [one.view for one in deliveries])
         found = pl.concat([mapped.findings, placing.findings, masked])
+        step("check")
         beyond = _beyond(placed, deliveries, feed, bus)
         checked = validation.check(
             placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists, beyond=beyond
         )
+    step("claim")
     seen = reading.result() or bus.store.seen(feed.id, _keys(placed))
     findings = pl.concat([found, checked, *_of_district(placed, seen, feed, bus)])
     compared = claims.compare(
@@ -194,6 +201,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     if compared.held:
         _hold(rows[0], _too_much_gone(compared, feed), feed, bus)
         return
+    step("join")
     secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
     roots = roots_of(compared.outcomes, secrets)
     with bus.store.neighbourhood(compared):  # else two workers could each found what is one thing
@@ -201,11 +209,13 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         links = naming.keep_apart(joined.links, compared.versions, feed.bureau, bus.territory, bus.store.identifiers_of)
         joined_km2 = map_area.largest_km2(_cells(compared.versions, links))
         map_area.refuse_larger(joined_km2, bus.limits.map_area_km2, list(grants.values()), "join.area_too_large")
+        step("store")
         durable_step("store.commit:before")
         said_by = (feed.id, feed.bureau, bus.clock(), deliveries, roots)
         batch = Batch(*said_by, compared, links, joined.ties, territory=bus.territory)
         stored = bus.store.commit(batch)
     durable_step("store.commit:after")
+    step("report")
     said = pl.concat([findings, compared.findings, stored.findings])
     _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
 
@@ -265,22 +275,29 @@ def _keys(placed: pl.DataFrame) -> list[str]:
     return placed["source_key"].drop_nulls().unique().to_list()
 
 
+@act_two
 def _apply_readings(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """The same for readings of known things, which are no claims: decode, map, check, compare, store, note, report."""
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
     deliveries = tuple(_delivery(row, feed, grants[row.grant], bus) for row in rows)
+    step("decode")
     records, _ = _decoded(rows, feed, bus)  # whole or not: readings end nothing
+    step("map")
     mapped = map_records(records, feed)
+    step("check")
     known = bus.store.known_keys(feed.of, mapped.candidates["source_key"])
     checked = readings.check(mapped.candidates, known, deliveries)
+    step("claim")
     stored_before = bus.store.known_readings(feed.id, checked.readings)
     compared, new = readings.compare(checked, mapped, stored_before)
     secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
     roots = roots_of(compared.outcomes, secrets)
+    step("store")
     durable_step("store.commit:before")
     none = pl.DataFrame(schema=LINKS), pl.DataFrame(schema=TIES)
     stored = bus.store.commit(Batch(feed.id, feed.bureau, bus.clock(), deliveries, roots, compared, *none, new))
     durable_step("store.commit:after")
+    step("report")
     said = pl.concat([mapped.findings, checked.findings, compared.findings, stored.findings])
     _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
 
@@ -386,7 +403,7 @@ def _seal(row: InboxRow, why: Literal["spill", "recall"], feed: Feed, bus: Bus) 
     act two comes back: nothing is lost, and nothing stays in the clear."""
     if not (is_sealed(row.evidence) or is_erased(row.evidence)):
         sealed = bus.evidence.reseal(row.evidence)
-        bus.evidence.sync()
+        bus.evidence.sync([sealed])
 
         def moved(cursor: Cursor, _: int) -> None:
             cursor.execute("INSERT INTO wipes VALUES (?, ?)", (row.evidence, row.id))

@@ -41,6 +41,9 @@ IN_DETAIL = (
 # Where somebody stood in for another: the bureau that signed in the sender's name, and the grants that let it, and
 # that let another bureau's connection carry the message. A receipt has these members only where its entry has them.
 STANDING_IN = ("asserted_by", "on_behalf_of_grant", "carry_grant")
+# The sender's own number of the delivery, likewise only where it stated one.
+COUNTED = ("sequence",)
+WHERE_SAID = (*STANDING_IN, *COUNTED)
 
 
 class VerifiedDocument(msgspec.Struct, frozen=True):
@@ -83,7 +86,7 @@ def _receipt(row: InboxRow, proof: EntryProof) -> Document:
         "form": row.form,
         "grant": row.grant,
         "received_at": row.received_at,
-        **_standing_in(proof),
+        **_where_said(proof),
         **_proven(proof),
     }
 
@@ -182,7 +185,7 @@ def _checked(kind: Literal["receipt", "report"], document: Document, anchors: An
 def differing(document: Document, leaf: Leaf, detail: Document) -> list[str]:
     """Members of a receipt that its entry says otherwise; empty when they agree."""
     names = [name for name in IN_LEAF if document[name] != getattr(leaf, name)]
-    names += [name for name in STANDING_IN if document.get(name) != detail.get(name)]
+    names += [name for name in WHERE_SAID if document.get(name) != detail.get(name)]
     return names + [name for name in IN_DETAIL if document[name] != detail[name]]
 
 
@@ -194,9 +197,9 @@ def differing_report(document: Document, leaf: Leaf, detail: Document) -> list[s
     return names + [name for name, value in document["report"].items() if detail.get(name, value) != value]
 
 
-def _standing_in(proof: EntryProof) -> Document:
+def _where_said(proof: EntryProof) -> Document:
     detail = msgspec.json.decode(proof.detail or b"{}")
-    return {name: detail[name] for name in STANDING_IN if name in detail}
+    return {name: detail[name] for name in WHERE_SAID if name in detail}
 
 
 def _proven(proof: EntryProof) -> Document:

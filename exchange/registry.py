@@ -22,6 +22,7 @@ from exchange.decisions import (
     DECIDES,
     ENTRY,
     AnchorBody,
+    Apart,
     Body,
     Bureau,
     Carried,
@@ -457,6 +458,29 @@ class Registry:
         assert isinstance(body, ErasureBody)  # of a purge
         return body
 
+    def signed(self, id: str) -> Apart:
+        """What two persons signed of a decision in force, as the log has it. Raises Refusal `decision.not_in_force`."""
+        with self._lock:
+            query = "SELECT entry_index FROM decisions WHERE id = ? AND outcome = 'approved'"
+            row = self._connection.execute(query, (id,)).fetchone()
+        entry = self.journal.entry(row[0]) if row else None
+        if entry is None or entry.detail is None:
+            raise Refusal("decision.not_in_force", id[:80])
+        return Apart(str(entry.detail["proposal"]), str(entry.detail["approval"]))
+
+    def is_decided(self, id: str) -> bool:
+        """Whether a decision over deliveries is in force and was not carried out."""
+        return id in self._now().deliveries
+
+    def decide_again(self, id: str, signed: Apart, by: Officer) -> None:
+        """Enter what two persons signed once more: the entry that had it was lost. Raises Refusal as `approve`."""
+        detail: Detail = {"proposal": signed.proposal, "approval": signed.approval}
+
+        def made(standing: Standing, actor: str) -> tuple[Document, Detail]:
+            return standing.check_agreed(signed), detail
+
+        self._decide("approved", id, by, made)
+
     def _decided(self, id: str, kind: Kind, by: Officer) -> DeliveryBody | ErasureBody:
         with self._lock:
             standing = self._now()
@@ -507,37 +531,70 @@ class Registry:
         self._decide("carried_out", document.id, by, made, also)
         return self.key_changes()[-1][0]
 
-    def next_log(self) -> str:
-        """The log's name in the checkpoints of the next epoch."""
-        return self._now().next_log()
+    def next_log(self, known_log: str = "") -> str:
+        """The log's name in the checkpoints of the next epoch. known_log: in those of one that was lost, perhaps."""
+        return self._now().next_log(known_log)
 
     def propose_epoch(self, body: EpochBody, by: Officer) -> str:
         """Put before a second person that a new epoch of the log be opened. Raises Refusal."""
         return self._propose("epoch", body, by)
 
-    def epoch_decided(self, id: str, by: Officer) -> EpochBody:
-        """The epoch that two persons decided on, for the person who is to open it.
+    def propose_epoch_apart(self, body: EpochBody, by: Officer) -> tuple[str, Apart]:
+        """The same beside the log, which has lost entries and takes none; gives the decision's id and what is signed.
+
+        Raises Refusal `epoch.not_next`, `role.not_held`.
+        """
+        document = self._document("epoch", body)
+        with self._lock:
+            standing = self._now()
+            standing.check_proposal(document, standing.office_of(by.key.public_key).pseudonym)
+        return document.id, Apart(proposal_of(document, by, self._clock()))
+
+    def approve_epoch_apart(self, apart: Apart, by: Officer) -> Apart:
+        """The second person's signature over what the first proposed beside the log. Raises Refusal as `approve`."""
+        with self._lock:
+            standing = self._now()
+            actor = standing.office_of(by.key.public_key).pseudonym
+            document = standing.check_apart_proposal(apart, actor)
+        return msgspec.structs.replace(apart, approval=approval_of(document, by, self._clock()))
+
+    def epoch_decided(self, id: str, by: Officer, apart: Apart | None = None) -> EpochBody:
+        """The epoch that two persons decided on, for the person who is to open it. apart: where that is not in the log
 
         Raises Refusal `decision.not_in_force`, `epoch.not_next`, `role.not_held`.
         """
         with self._lock:
             standing = self._now()
-            return standing.check_epoch(id, standing.office_of(by.key.public_key).pseudonym)
+            actor = standing.office_of(by.key.public_key).pseudonym
+            return standing.check_apart(apart, id, actor) if apart else standing.check_epoch(id, actor)
 
-    def open_epoch(self, id: str, last: Checkpoint, seen: Detail, former: Sequence[OwnKey], by: Officer) -> None:
+    def open_epoch(
+        self,
+        id: str,
+        last: Checkpoint,
+        seen: Detail,
+        former: Sequence[OwnKey],
+        by: Officer,
+        apart: Apart | None = None,
+    ) -> None:
         """Enter that an epoch begins: this entry is its first, and the heads from here on bear its name.
 
         last: the last head of the epoch that ends; seen: what else is known of heads, for the entry; former: the keys
-        until now, as `init` made them or an earlier change
+        until now, as `init` made them or an earlier change; apart: what two persons decided beside the log
 
         Raises Refusal `epoch.not_next`, also where the log has grown beyond that head.
         """
         document = self._document("carrying", CarryingBody(id, last.size, last.root.hex()))
-        body = self.epoch_decided(id, by)
+        body = self.epoch_decided(id, by, apart)
+        decided: Detail = {"proposal": apart.proposal, "approval": apart.approval} if apart else {}
 
         def made(standing: Standing, actor: str) -> tuple[Document, Detail]:
-            standing.check_epoch(id, actor)
+            if apart:
+                standing.check_apart(apart, id, actor)
+            else:
+                standing.check_epoch(id, actor)
             detail: Detail = {
+                **decided,
                 "of": id,
                 "key": body.key.key,
                 "log": body.log,
@@ -546,6 +603,8 @@ class Registry:
                 "root": last.root.hex(),
                 "known_size": body.known_size,
                 "known_root": body.known_root,
+                "known_log": body.known_log,
+                "gap": max(body.known_size - last.size, 0),
                 **seen,
                 "ground": body.ground,
                 "carrying": carrying_of(document, by, self._clock()),

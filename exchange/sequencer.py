@@ -24,6 +24,7 @@ from exchange.entry import (
     Sequenced,
     Status,
     instant,
+    other_number,
 )
 from exchange.faults import durable_step
 from exchange.log_index import PIECE, index_piece
@@ -31,6 +32,7 @@ from security import merkle
 from security.checkpoint import log_key_octets, sign_checkpoint
 from security.errors import AuditBroken, Misconfigured, Refusal
 from security.keys import SigningKey
+from security.signed_delivery import HIGHEST
 
 # Of a group all at once, in their order: so that one signature may do for all.
 IssueReceipts = Callable[[Sequence[tuple[InboxRow, EntryProof]]], list[bytes]]
@@ -38,7 +40,7 @@ IssueReports = Callable[[Sequence[tuple[InboxRow, EntryProof, dict[str, Any]]]],
 
 INBOX_COLUMNS = (
     "id, sender, message_id, feed, content_type, content_digest, content_length, request_digest, signer, carrier, "
-    "evidence_class, form, grant_id, received_at, signed_at, evidence, entry_index, status"
+    "evidence_class, form, grant_id, received_at, signed_at, evidence, entry_index, status, sequence"
 )
 _INBOX_FIELDS = [name.strip().replace("grant_id", "grant") for name in INBOX_COLUMNS.split(",")] + [
     "receipt",
@@ -76,6 +78,9 @@ class Closing(msgspec.Struct):
 Work = Note | Arrival | Closing
 
 
+Numbered = tuple[str, str, int]  # sender, feed and sequence number
+
+
 class _Edge(msgspec.Struct, frozen=True):
     """Where the log ends. peaks: hashes of the complete subtrees, largest first."""
 
@@ -91,6 +96,7 @@ class Group(msgspec.Struct):
     start: size of the log before it; size: after it
     nodes: those it made, and those at hand that its proofs go through
     known: deliveries of its arrivals that are in the inbox, by (message id, sender)
+    taken: of their sequence numbers, those that are another delivery's
     """
 
     start: int
@@ -103,6 +109,7 @@ class Group(msgspec.Struct):
     nodes: dict[tuple[int, int], bytes] = {}
     inbox: list[tuple[object, ...]] = []
     known: dict[tuple[str, str], InboxRow] = {}
+    taken: set[Numbered] = set()
     next_id: int = 0
     notes: list[tuple[Note, int]] = []
     arrivals: list[tuple[Arrival, InboxRow, bool]] = []
@@ -191,6 +198,7 @@ class Sequencer:
         self._in_force(edge.size + 1)  # before anything is written that this process could not sign
         group = Group(edge.size, edge.size, max(instant(self._clock()), edge.time), edge.root)
         group.known = self._known_arrivals(cursor, works)
+        group.taken = self._taken(cursor, works)
         for work in works:
             try:
                 if self._place(cursor, work, group):
@@ -262,14 +270,16 @@ class Sequencer:
         a = work.acceptance
         row = group.known.get((a.message_id, a.sender))
         if row is not None:
-            if (row.feed, row.content_type, row.content_digest) != (a.feed, a.content_type, a.content_digest):
+            said, kept = ((one.feed, one.content_type, one.content_digest) for one in (a, row))
+            if said != kept or other_number(a.sequence, row.sequence):
                 raise Refusal("delivery.id_reused", a.message_id)
             group.arrivals.append((work, row, True))
             return False
+        self._take_number(cursor, a, group)
         values = (
             *(a.sender, a.message_id, a.feed, a.content_type, a.content_digest, a.content_length, a.request_digest),
             *(a.signer, a.carrier, a.evidence_class, a.form, a.grant, instant(a.received_at), instant(a.signed_at)),
-            *(a.evidence, group.size, "waiting"),
+            *(a.evidence, group.size, "waiting", a.sequence),
         )
         if not group.next_id:
             group.next_id = cursor.execute("SELECT coalesce(max(id), 0) + 1 FROM inbox").fetchone()[0]
@@ -278,6 +288,31 @@ class Sequencer:
         group.arrivals.append((work, row, False))
         group.next_id += 1
         return True
+
+    def _take_number(self, cursor: Cursor, a: Acceptance, group: Group) -> None:
+        """Give a delivery the number that it states. Raises Refusal `sequence.used`, which says the highest used."""
+        if a.sequence is None:
+            return
+        number = a.sender, a.feed, a.sequence
+        if number in group.taken:
+            query = "SELECT max(sequence) FROM inbox WHERE sender = ? AND feed = ?"
+            kept = cursor.execute(f"{query} AND sequence IS NOT NULL", number[:2]).fetchone()[0] or 0
+            highest = max([kept, *(taken for *whose, taken in group.taken if (a.sender, a.feed) == tuple(whose))])
+            raise Refusal("sequence.used", f"{a.sequence}; {HIGHEST} {highest}")
+        group.taken.add(number)
+
+    def _taken(self, cursor: Cursor, works: list[Work]) -> set[Numbered]:
+        """Numbers that arrivals state and that are in the inbox. One question a sender and feed: of a group few."""
+        stated: dict[tuple[str, str], list[int]] = {}
+        for a in (work.acceptance for work in works if isinstance(work, Arrival)):
+            if a.sequence is not None:
+                stated.setdefault((a.sender, a.feed), []).append(a.sequence)
+        taken: set[Numbered] = set()
+        for (sender, feed), numbers in stated.items():
+            query = "SELECT sequence FROM inbox WHERE sender = ? AND feed = ? AND sequence IS NOT NULL AND sequence IN "
+            rows = cursor.execute(f"{query}({', '.join('?' * len(numbers))})", [sender, feed, *numbers]).fetchall()
+            taken |= {(sender, feed, number) for (number,) in rows}
+        return taken
 
     def _known_arrivals(self, cursor: Cursor, works: list[Work]) -> dict[tuple[str, str], InboxRow]:
         keys = [(w.acceptance.message_id, w.acceptance.sender) for w in works if isinstance(w, Arrival)]
@@ -371,7 +406,8 @@ class Sequencer:
 
     def _signers(self, size: int) -> list[SigningKey]:
         """Who signs a head of this size: the key in force there, and at the first head under it the former one too,
-        unless an epoch begins with it, for which the former key is not asked.
+        unless an epoch begins with it: a key that was stolen is not asked. Where entries were lost, and the epoch's
+        first one carries the decision itself, the former key vouches for what no head of its own could cover.
 
         Raises Misconfigured where one is not held here: perhaps the key was changed since this process began.
         """
@@ -379,7 +415,8 @@ class Sequencer:
         query = "SELECT 1 FROM heads WHERE origin = ? AND size >= ? AND size < ? LIMIT 1"
         if not rows or self._connection.execute(query, (self._log_at(size), rows[0][0], size)).fetchone():
             return [self._in_force(size)]
-        if self._connection.execute("SELECT 1 FROM epochs WHERE first_size = ?", (rows[0][0],)).fetchone():
+        begins = "SELECT said(detail, 'proposal') FROM epochs JOIN details ON idx = first_size - 1 WHERE first_size = ?"
+        if self._connection.execute(begins, (rows[0][0],)).fetchone() == (None,):
             return [self._in_force(size)]
         return [self._holding(key, size) for _, key in rows]
 

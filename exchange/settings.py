@@ -1,11 +1,14 @@
 """What stands in `settings.toml`, read once at the start. Only `exchange.app` reads this."""
 
 import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
+from connectors.transports.mail import check_mail_url
+from exchange.alarms import quiet_hours
 from exchange.bus import Limits
 from exchange.decisions import FEWEST_DETAIL_DAYS
 from exchange.store.territory import Territory
@@ -48,6 +51,8 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: `embedded`, `off`, or `mqtts://host:port` of a broker of the city's
     name:   of the broker, as receipts name it: `broker:{name}`
     host, port: where the embedded broker listens; max_packet_bytes: the longest packet it reads
+    shared: whether several processes of this bus share the deliveries of a broker that speaks MQTT 5
+    drain_per_s: how many deliveries a second are taken of what piled up while the bus was away; 0: all it can
     ca, certificate, key: PEM files for a broker of the city's; empty: the bus's own CA, TLS certificate and key
     """
 
@@ -56,6 +61,8 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: int = 8883
     max_packet_bytes: int = 1_100_000
+    shared: bool = False
+    drain_per_s: float = 0.0
     ca: str = ""
     certificate: str = ""
     key: str = ""
@@ -99,11 +106,13 @@ class StateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     folder:  relative to the settings file
     journal, store: `postgresql://user@host/database`; empty: a SQLite file in the folder
+    heads:   folder for the newest heads that went out; not in the state folder, and better on another disk
     """
 
     folder: str
     journal: str = ""
     store: str = ""
+    heads: str = "heads"
 
 
 class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,8 +141,16 @@ class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """batch_deliveries: how many small deliveries go through act two together; sweep_s: seconds;
-    memory_bytes: address space of the worker process, which reads outsiders' workbooks."""
+    memory_bytes: address space of the worker process, which reads outsiders' workbooks.
 
+    queue: `files`, a folder of the state folder's, or `amqps://USER@HOST:PORT/VHOST` of a RabbitMQ (docs/queues.md)
+    queue_password_file: what USER says there, in one line; never the password itself
+    queue_ca: PEM file in which the RabbitMQ's certificate ends; empty: the bus's own CA
+    """
+
+    queue: str = "files"
+    queue_password_file: str = ""
+    queue_ca: str = ""
     batch_deliveries: int = 500
     sweep_s: float = 1.0
     memory_bytes: int = 8_589_934_592
@@ -167,12 +184,14 @@ class SuiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EvidenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How evidence lies on disk.
+    """Where evidence lies, and how.
 
+    url:    `s3://bucket/prefix?endpoint=…&region=…`; empty: a folder in the state folder
     cipher: by which what is sealed from now on is sealed; what was sealed before is read whatever stands here
     seal:   `sensitive`: what feeds with a sensitive field sent; `all`: everything
     """
 
+    url: str = ""
     cipher: Cipher = "AES-256-GCM"
     seal: Literal["sensitive", "all"] = "sensitive"
 
@@ -276,6 +295,75 @@ class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     audit_detail_days: int = 1096
 
 
+class WatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the bus lets itself be watched.
+
+    scrape: addresses and networks that may read /metrics; nobody else may
+    log:    how log lines are written: `text` (event key=value) or `json`, one object a line
+    """
+
+    scrape: tuple[str, ...] = ("127.0.0.1/32", "::1/128")
+    log: Literal["text", "json"] = "text"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no network."""
+        _ = self.networks
+
+    @property
+    def networks(self) -> list[IPv4Network | IPv6Network]:
+        """`scrape`, parsed."""
+        return [ip_network(text) for text in self.scrape]
+
+
+class AlarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """By which ways alarms leave, when not, and from where on something is one.
+
+    webhook:             an address, http or https, that JSON is posted to; empty: none
+    webhook_secret_file: with what the body is signed; empty: it is not
+    smtp:                `smtp://host:587` (STARTTLS) or `smtps://host:465`; empty: no mail
+    ca:                  a PEM file of roots for both; empty: the machine's own
+    smtp_user, smtp_password_file: how to log in; empty: without
+    sender, to:          addresses of mail
+    quiet:               hours of the city, `22:00-07:00`, in which only what is critical goes out
+    least_free_bytes:    with less on the state folder's disk it counts as almost full
+    backlog_s:           how long a delivery may wait for act two
+    clock_s:             how far the clock may jump, or be off others', seconds
+    """
+
+    webhook: str = ""
+    webhook_secret_file: str = ""
+    smtp: str = ""
+    ca: str = ""
+    smtp_user: str = ""
+    smtp_password_file: str = ""
+    sender: str = ""
+    to: list[str] = []
+    quiet: list[str] = []
+    least_free_bytes: int = 1 << 30
+    backlog_s: float = 3600.0
+    clock_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be meant."""
+        try:
+            quiet_hours(self.quiet)
+            if self.smtp:
+                check_mail_url(self.smtp)
+        except Misconfigured as problem:
+            raise ValueError(str(problem)) from problem
+        if self.webhook and not self.webhook.startswith(("https://", "http://")):
+            raise ValueError("webhook: write https://…")
+        if self.smtp and not (self.sender and self.to):
+            raise ValueError("smtp needs sender and to")
+        if bool(self.smtp_user) != bool(self.smtp_password_file):
+            raise ValueError("smtp_user and smtp_password_file go together")
+
+    @property
+    def ways(self) -> list[str]:
+        """The names of the ways that are set."""
+        return [name for name, said in (("webhook", self.webhook), ("mail", self.smtp)) if said]
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. `at(path)` resolves a path against the file's own folder."""
 
@@ -297,6 +385,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention: RetentionSettings = RetentionSettings()
     territory: TerritorySettings = TerritorySettings()
     cascade: CascadeSettings = CascadeSettings()
+    watch: WatchSettings = WatchSettings()
+    alarms: AlarmSettings = AlarmSettings()
     source: str = ""
 
     def at(self, path: str) -> Path:

@@ -104,6 +104,26 @@ class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         """The keys that were changed in the epoch to which a size belongs."""
         return next((one.former_log_keys for one in self.former_epochs if size <= one.size), self.former_log_keys)
 
+    def log_key_in_force(self, head: Checkpoint) -> tuple[Literal["EdDSA", "SM2"], str]:
+        """Kind and octets, hex, of the key that signed, or would, a head of this name and size."""
+        epoch = next((one for one in self.former_epochs if one.log == head.origin), self)
+        former = next((one for one in epoch.former_log_keys if head.size <= one.last_size), None)
+        return (former.kind, former.key) if former else (epoch.log_key_kind, epoch.log_key)
+
+    def before_epoch(self, log: str) -> "Anchors":
+        """What was trusted while an epoch was open that is over. Raises KeyError where none is of that name."""
+        found = {one.log: number for number, one in enumerate(self.former_epochs)}
+        one = self.former_epochs[found[log]]
+        return msgspec.structs.replace(
+            self,
+            log=one.log,
+            log_key=one.log_key,
+            log_key_kind=one.log_key_kind,
+            receipt_certificates=one.receipt_certificates,
+            former_log_keys=one.former_log_keys,
+            former_epochs=self.former_epochs[: found[log]],
+        )
+
     def certificates_with(self, checkpoint: str) -> list[str]:
         """Who signs what rests on a checkpoint, PEM: the certificates of its epoch, so that a key that was stolen says
         nothing of what came later."""

@@ -4,8 +4,9 @@ What is signed (`security.cms` says how) is one octet string:
 
     length of the header, 4 octets, big-endian ‖ header, JSON ‖ content's octets
 
-with the header exactly `typ iss aud mid cty feed iat dig` (`security.signed_delivery`). The certificate that signed is
-named by CMS itself, so the header names none; `iat` and the signed attribute signingTime are one moment.
+with the header exactly `typ iss aud mid cty feed iat dig`, and perhaps `seq` (`security.signed_delivery`). The
+certificate that signed is named by CMS itself, so the header names none; `iat` and the signed attribute signingTime are
+one moment.
 """
 
 import re

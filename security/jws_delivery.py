@@ -1,8 +1,8 @@
 """The JWS envelope of a delivery (MQTT, REST): opened strictly, verified against an enrolled certificate, and signed.
 
 Flattened JWS (RFC 7515 §7.2.2) over the content's octets, whatever they are. All that decides stands in the protected
-header: exactly `alg typ kid x5t#S256 iss aud mid cty feed iat dig`, of which `security.signed_delivery` says what they
-mean but for
+header: exactly `alg typ kid x5t#S256 iss aud mid cty feed iat dig`, and perhaps `seq`, of which
+`security.signed_delivery` says what they mean but for
 
     alg             `ES256`, `PS256`, `RS256`, `EdDSA`: the one of the certificate's key
     kid, x5t#S256   SHA-256 of the signing certificate, in hex and in base64url

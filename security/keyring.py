@@ -121,6 +121,19 @@ def is_encrypted(path: Path) -> bool:
         raise Misconfigured(f"{path}: no usable private key or certificate: {problem.strerror}") from problem
 
 
+def secret_line(name: str, file: Path | None) -> str:
+    """What a server asks of us, of systemd's credential `yongtong.NAME` or of a file. Raises Misconfigured."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder and (credential := Path(folder) / f"yongtong.{name}").is_file():
+        return _first_line(credential).decode()
+    if file is None:
+        raise Misconfigured(
+            f"no password for {name}: put it into a file and name that in the settings, "
+            f"or give systemd's credential yongtong.{name}"
+        )
+    return _first_line(file).decode()
+
+
 def _first_line(path: Path) -> bytes:
     try:
         line = path.read_bytes().rstrip(b"\r\n")

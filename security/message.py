@@ -25,6 +25,7 @@ Action = Literal["push", "pull", "subscribe", "audit", "carry", "on_behalf_of"]
 Hash = Literal["SHA-256", "SM3"]
 HASHES: Final[dict[str, Hash]] = {"SHA-256": "SHA-256", "SM3": "SM3"}  # by what a message calls them
 PIECE_BYTES: Final = 1 << 20
+LAST_SEQUENCE: Final = (1 << 53) - 1  # what every reader of JSON takes for a whole number
 
 
 class Hasher(Protocol):
@@ -244,6 +245,7 @@ class VerifiedPayload(msgspec.Struct, frozen=True):
     signed_at: UTC, from the signature, not from our clock
     form:      `inline`, `mtom` (signed as sent), `mtom-expanded` (signed with the part's base64 in place), `upload`
                (came in pieces before), `jws` or `cms`
+    sequence:  which delivery of this sender to this feed it is, from 1; None where the sender does not count
     """
 
     content: Content
@@ -254,6 +256,7 @@ class VerifiedPayload(msgspec.Struct, frozen=True):
     signer: Principal
     signed_at: datetime
     form: str
+    sequence: int | None = None
 
 
 def file_content(path: Path) -> Content:

@@ -136,6 +136,7 @@ def _of_envelope(envelope: SignedDelivery, signer: Principal) -> VerifiedPayload
         signer=signer,
         signed_at=envelope.signed_at,
         form=envelope.form,
+        sequence=envelope.sequence,
     )
 
 
@@ -167,6 +168,7 @@ def _payload(
         signer=signer,
         signed_at=signed_at,
         form=form,
+        sequence=int(text_of(operation, "Sequence") or 0) or None,  # the XSD says: a whole number from 1
     )
 
 

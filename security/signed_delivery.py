@@ -8,6 +8,10 @@ The header is one JSON object. Members that both kinds have:
     iat             when it was signed, whole seconds since 1970 UTC
     dig             `SHA-256:` and the content's digest in lower-case hex; in a CMS it may be `SM3:`
 
+and one that need not stand there:
+
+    seq             which delivery of this sender to this feed it is, counted from 1: what is lost leaves a gap
+
 Codes of refusals begin with the kind of envelope, here `kind`: `jws.member_doubled`, `cms.member_doubled`.
 """
 
@@ -15,13 +19,13 @@ import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Final, Literal, NotRequired, TypedDict, Unpack
 
 import msgspec
 
 from security.errors import Refusal
 from security.jose import Doubled, Members, strict_object
-from security.message import HASHES, Digest, Hash, Principal, in_memory
+from security.message import HASHES, LAST_SEQUENCE, Digest, Hash, Principal, in_memory
 
 Kind = Literal["jws", "cms"]
 
@@ -41,8 +45,12 @@ FORMS: Final[Mapping[str, re.Pattern[str]]] = {
 }
 
 
+OPTIONAL: Final = frozenset({"seq"})
+HIGHEST: Final = "highest used"  # before the number in the detail of `sequence.used`: a sender may go on above it
+
+
 class Names(TypedDict):
-    """What whoever signs a delivery says of it. signed_at: aware; whole seconds are kept."""
+    """What whoever signs a delivery says of it. signed_at: aware; whole seconds are kept. sequence: from 1, or None."""
 
     sender: str
     recipient: str
@@ -50,6 +58,7 @@ class Names(TypedDict):
     message_id: str
     content_type: str
     signed_at: datetime
+    sequence: NotRequired[int | None]
 
 
 class SignedDelivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +67,7 @@ class SignedDelivery(msgspec.Struct, frozen=True, kw_only=True):
     digest:    of the content, as the header states it
     algorithm: of the signature, as the message says
     signed:    the octets under `signature`
+    sequence:  None where it states none
     """
 
     form: ClassVar[Kind]
@@ -73,6 +83,7 @@ class SignedDelivery(msgspec.Struct, frozen=True, kw_only=True):
     algorithm: str
     signed: bytes
     signature: bytes
+    sequence: int | None = None
 
     @property
     def signature_digest(self) -> str:
@@ -115,13 +126,14 @@ def check_age(envelope: SignedDelivery, now: datetime, max_age: timedelta) -> No
 
 
 def read_header(octets: bytes, forms: Mapping[str, re.Pattern[str]], kind: Kind, place: str) -> Members:
-    """The header's members: exactly those of `forms`, each of its form, and `iat`. place: its name in details.
+    """The header's members: exactly those of `forms`, each of its form, `iat`, and perhaps `seq`. place: its name in
+    details.
 
     Raises Refusal `….not_json`, `….member_doubled`, `….member_refused`, `….member_missing`, `….member_form`,
     `….not_a_delivery`.
     """
     header = members(octets, kind, place)
-    exactly(header, frozenset({*forms, "iat"}), kind, f"{place}.")
+    exactly(header, frozenset({*forms, "iat"}), kind, f"{place}.", OPTIONAL)
     for name, form in forms.items():
         if not form.fullmatch(text(header, name, kind)):
             raise Refusal(f"{kind}.member_form", name)
@@ -142,6 +154,7 @@ def said(header: Members, kind: Kind) -> dict[str, Any]:
         "feed": header["feed"],
         "signed_at": _instant(header["iat"], kind),
         "digest": Digest(HASHES[algorithm], bytes.fromhex(digest)),
+        "sequence": _sequence(header["seq"], kind) if "seq" in header else None,
     }
 
 
@@ -157,6 +170,7 @@ def header_of(content: bytes, kind: Kind, algorithm: Hash, **names: Unpack[Names
         "feed": names["feed"],
         "iat": int(names["signed_at"].timestamp()),
         "dig": f"{digest.algorithm}:{digest.hex}",
+        **({} if (sequence := names.get("sequence")) is None else {"seq": sequence}),
     }
 
 
@@ -175,9 +189,12 @@ def members(octets: bytes, kind: Kind, what: str) -> Members:
         raise Refusal(f"{kind}.not_json", what) from problem
 
 
-def exactly(found: Members, names: frozenset[str], kind: Kind, place: str) -> None:
-    """Return if an object has these members and no other. Raises Refusal `….member_refused`, `….member_missing`."""
-    if unknown := sorted(set(found) - names):
+def exactly(
+    found: Members, names: frozenset[str], kind: Kind, place: str, optional: frozenset[str] = frozenset()
+) -> None:
+    """Return if an object has these members and no other, but for optional ones. Raises Refusal `….member_refused`,
+    `….member_missing`."""
+    if unknown := sorted(set(found) - names - optional):
         raise Refusal(f"{kind}.member_refused", f"{place}{unknown[0]!r:.40}")
     if missing := sorted(names - set(found)):
         raise Refusal(f"{kind}.member_missing", f"{place}{missing[0]}")
@@ -195,3 +212,9 @@ def _instant(seconds: Any, kind: Kind) -> datetime:
     if type(seconds) is not int or not 0 <= seconds <= LAST_SECOND:  # a bool is an int, too
         raise Refusal(f"{kind}.member_form", "iat")
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _sequence(number: Any, kind: Kind) -> int:
+    if type(number) is not int or not 1 <= number <= LAST_SEQUENCE:
+        raise Refusal(f"{kind}.member_form", "seq")
+    return number

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.postgres import PostgresServer
+from tests.s3 import CREDENTIALS, S3Server
 from tests.softhsm import SoftHsm, a_token
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,23 @@ def shared_data() -> Callable[[str], Path]:
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Says a line at the end of the run, whichever process the test ran in: counts and figures that somebody reads."""
     return lambda line: request.node.user_properties.append(("told", line))
+
+
+@pytest.fixture(scope="session")
+def s3_credentials() -> Iterator[None]:
+    """In the environment, as for a bus; to no server of anybody's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory, s3_credentials: None) -> Iterator[S3Server]:
+    """One server for the session, for tests that do not kill it and keep to a prefix of their own."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ class PartnerFolder:
 
     `signing.key`, `signing.pem`, `connection.key`, `connection.pem`, `ca.pem` (which the bus's TLS certificate is
     checked against), `anchors.json`, perhaps `keys.toml`; of a witness `witness.key`; written here: `checkpoint`,
-    `receipts/`, `reports/`, `forks/`, `witness/`.
+    `receipts/`, `reports/`, `forks/`, `witness/`, `sequences.sqlite`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -127,6 +127,14 @@ class PartnerFolder:
                 document = unverified(path.read_bytes())
                 found[int(document["index"])] = document
         return found
+
+    def receipt(self, message_id: str) -> Document | None:
+        """The receipt that is kept of a delivery; it was checked before it was."""
+        path = self.path / "receipts" / f"{message_id}.receipt.json"
+        try:
+            return unverified(path.read_bytes()) if path.exists() else None
+        except (OSError, ValueError, KeyError):  # a file that somebody spoilt is no receipt
+            return None
 
     def keep(self, kind: Kind, message_id: str, document: bytes) -> Path:
         """Keep a receipt or report under its delivery's message id; gives the file."""

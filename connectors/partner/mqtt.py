@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
+from connectors.partner.counter import Counter
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Heads
 from connectors.partner.over_broker import OverBroker
-from connectors.partner.partner import Check, Received, Reported, Status, named
+from connectors.partner.partner import Check, Received, Reported, Status, counted, differing, named
 from security import cms_delivery, jws_delivery
 from security.errors import Refusal, Unavailable, sentences
 from security.jws import Document, open_document
@@ -42,10 +43,11 @@ def sealed(
     message_id: str,
     now: datetime,
     on_behalf_of: str = "",
+    sequence: int | None = None,
 ) -> bytes:
     """The signed envelope of a delivery, as it is published: a CMS where the key is SM2, a JWS otherwise.
 
-    on_behalf_of: as `Partner.push` has it
+    on_behalf_of: as `Partner.push` has it; sequence: which of the sender's deliveries to the feed it is
 
     Raises Refusal `jws.too_large`, `jws.member_form`, and the same of `cms`.
     """
@@ -64,6 +66,7 @@ def sealed(
         message_id=message_id,
         content_type=content_type,
         signed_at=now,
+        sequence=sequence,
     )
 
 
@@ -83,7 +86,7 @@ class MqttPartner(OverBroker):
     ) -> None:
         super().__init__(folder, url, ["receipt", "report"], name)
         self._check, self._clock = check, clock
-        self._heads = Heads(folder, clock)
+        self._heads, self._counter = Heads(folder, clock), Counter(folder)
         self._answerers = folder.answerers()
         self._reports: dict[str, Received] = {}
 
@@ -107,19 +110,31 @@ class MqttPartner(OverBroker):
 
         Raises Refusal with the bus's code, `audit.*` where the receipt does not hold; Unavailable when none came.
         """
-        octets = sealed(self._folder, feed, content, content_type, message_id, self._clock(), on_behalf_of)
+
+        def send(sequence: int | None) -> Received:
+            now = self._clock()
+            octets = sealed(self._folder, feed, content, content_type, message_id, now, on_behalf_of, sequence)
+            said = {
+                **named(self._folder.bureau, on_behalf_of),
+                "feed": feed,
+                "content_digest": content.digest.hex,
+                "content_length": content.size,
+                **counted(sequence),
+            }
+            return self._push(octets, feed, content, message_id, said, wait_s)
+
+        return send(None) if on_behalf_of else self._counter.sent(feed, message_id, send)
+
+    def _push(
+        self, octets: bytes, feed: str, content: Content, message_id: str, said: dict[str, Any], wait_s: float
+    ) -> Received:
+        """Publish an envelope until its receipt has come, which must say what is given."""
         request_digest = open_signed(octets).signature_digest
         until = time.monotonic() + wait_s
         while (left := until - time.monotonic()) > 0:
             self.publish(inbound(feed), octets)
             received = self._awaited(message_id, content, request_digest, min(left, AGAIN_S))
             if received is not None:
-                said = {
-                    **named(self._folder.bureau, on_behalf_of),
-                    "feed": feed,
-                    "content_digest": content.digest.hex,
-                    "content_length": content.size,
-                }
                 return self._kept("receipt", message_id, received, said)
         raise Unavailable(f"{message_id}: no receipt within {wait_s:.0f} s; send the same again later")
 
@@ -190,8 +205,7 @@ class MqttPartner(OverBroker):
         holding = self._check(octets)
         if holding.kind != kind:
             raise Refusal("audit.receipt_invalid", f"a {kind} was expected, a {holding.kind} came")
-        other = [name for name, value in said.items() if holding.document.get(name) != value]
-        if other:
+        if other := differing(holding.document, said):
             raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")
         self._heads.take_unproven(str(holding.document["checkpoint"]))
         self._folder.keep(kind, message_id, octets)

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from connectors.partner.folder import PartnerFolder
-from connectors.transports.mqtt import Arrived, Link, address_of, client_tls
+from connectors.transports.mqtt import FOR_EVER, Arrived, Link, address_of, client_tls
 from security.errors import Unavailable
 
 CONNECT_S: Final = 20.0
@@ -27,7 +27,7 @@ class OverBroker:
         tls = client_tls(folder.file("connection.pem"), folder.file("connection.key"), folder.file("ca.pem"))
         client_id = f"{folder.bureau}:{name or secrets.token_hex(6)}"
         topics = [f"yt/v1/to/{folder.bureau}/{kind}" for kind in kinds]
-        self._link = Link(address_of(url, tls), client_id, topics, self._arrived.put, keep=bool(name))
+        self._link = Link(address_of(url, tls), client_id, topics, self._arrived.put, keep_s=FOR_EVER if name else 0)
 
     def __enter__(self) -> Self:
         self._link.start()

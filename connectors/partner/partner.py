@@ -12,6 +12,7 @@ import requests
 
 from connectors.partner import listing
 from connectors.partner.answers import Changes, Component, Near, Ownership, typed
+from connectors.partner.counter import Counter
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Consistency, Heads
 from connectors.partner.log import Log
@@ -91,7 +92,7 @@ class Partner:
         self._pending = pending
         self._folder, self._url, self._check, self._clock, self._version = folder, url, check, clock, version
         self._origin, self._upload_above_bytes = folder.anchors.origin, upload_above_bytes
-        self._heads = Heads(folder, clock, Log(folder, url))
+        self._heads, self._counter = Heads(folder, clock, Log(folder, url)), Counter(folder)
         self._clients: dict[str, SoapClient] = {}
 
     def push(
@@ -99,12 +100,23 @@ class Partner:
     ) -> Received:
         """Sign and send one delivery; its receipt, once all of it holds. The same again gives the same receipt.
 
-        on_behalf_of: the bureau in whose name it is sent, where that is another; the report is then that bureau's
+        on_behalf_of: the bureau in whose name it is sent, where that is another; the report is then that bureau's. It
+        is not numbered: how far the other has counted is not known here
 
         Raises Refusal with the bus's code, `audit.*` where the receipt or the log does not hold; Unavailable.
         """
+
+        def send(sequence: int | None) -> Received:
+            return self._push(feed, content, content_type, message_id, on_behalf_of, sequence)
+
+        return send(None) if on_behalf_of else self._counter.sent(feed, message_id, send)
+
+    def _push(
+        self, feed: str, content: Content, content_type: str, message_id: str, on_behalf_of: str, sequence: int | None
+    ) -> Received:
         names = {**self._names(message_id, on_behalf_of), "Feed": feed}
-        stated = {"ContentType": content_type, **self._known_size()}
+        number = {} if sequence is None else {"Sequence": sequence}
+        stated = {"ContentType": content_type, **number, **self._known_size()}
         if content.size > self._upload_above_bytes:
             answer = self._uploaded(names, {**stated, "ContentDigest": _digest(content.digest)}, content)
         else:
@@ -121,6 +133,7 @@ class Partner:
             "message_id": message_id,
             "content_digest": content.digest.hex,
             "content_length": content.size,
+            **counted(sequence),
         }
         return self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
 
@@ -301,8 +314,7 @@ class Partner:
         holding = self._check(octets)
         if holding.kind != kind:
             raise Refusal("audit.receipt_invalid", f"a {kind} was asked for, a {holding.kind} came")
-        other = [name for name, value in said.items() if holding.document.get(name) != value]
-        if other:
+        if other := differing(holding.document, said):
             raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")
         self._heads.follow(str(holding.document["checkpoint"]), _consistency(proof))
         # What a recall says does not take the place of what was said before.
@@ -314,6 +326,20 @@ class Partner:
 def _digest(digest: Digest) -> dict[str, str]:
     """`ContentDigest` as zeep writes it."""
     return {"_value_1": digest.hex, "algorithm": digest.algorithm}
+
+
+def counted(sequence: int | None) -> dict[str, int]:
+    """What a receipt must say of a number that was stated."""
+    return {} if sequence is None else {"sequence": sequence}
+
+
+def differing(document: Document, said: Mapping[str, object]) -> list[str]:
+    """Members that say something else than was sent. A number may be missing: where it was accepted before without."""
+    return [
+        name
+        for name, value in said.items()
+        if document.get(name) != value and not (name == "sequence" and name not in document)
+    ]
 
 
 def named(bureau: str, on_behalf_of: str) -> dict[str, str]:

@@ -3,14 +3,20 @@
 A message is acknowledged by whoever took it, when that is right; until then the broker keeps it and hands it out again
 to the next connection. MQTT 5 where the broker speaks it, 3.1.1 otherwise. Each connection is a client of its own, so
 that an acknowledgement never reaches another message that happens to bear the same number on a later connection.
+
+The broker is told how many messages we hold at a time (receive maximum of MQTT 5) and keeps the others. What piled up
+there while we were away can be taken at a set rate.
 """
 
 import logging
+import re
 import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -35,6 +41,8 @@ CLOSED: Final = "the link to the broker was closed"
 UNSUPPORTED: Final = ("Unsupported protocol version", "Protocol error", "Malformed packet")  # to MQTT 5, by others
 OUTGOING: Final = 64  # publishes on their way at a time; paho looks through all of them at each acknowledgement
 LOOK_S: Final = 0.5
+CAUGHT_UP_S: Final = 0.5  # without a message although there is room: the broker keeps no more for us
+SHARED: Final = re.compile(r"\$share/[^/]+/")
 BEST_FIRST: Final = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
 WINDOW_BYTES: Final = 64 << 20
 
@@ -91,6 +99,11 @@ class _Room:
             self._messages, self._bytes = self._messages - 1, self._bytes - octets
             self._changed.notify()
 
+    def full(self) -> bool:
+        """Whether nothing more finds room now."""
+        with self._changed:
+            return not self._has_room()
+
     def _has_room(self) -> bool:
         return self._messages < self._most_messages and self._bytes < self._most_bytes
 
@@ -104,7 +117,9 @@ class Link:
     window:    most messages handed out and not yet acknowledged, of WINDOW_BYTES together. Beyond it nothing more is
                read from the broker, so that what lies in memory is bounded whatever the broker holds
     most_bytes: of one message; a broker of MQTT 5 is told not to send a larger one
-    keep:      whether the broker is to keep what comes for us while we are away
+    keep_s:    how long the broker is to keep what comes for us while we are away; 0: not at all. MQTT 3.1.1 knows but
+               not at all and for ever
+    drain_per_s: messages a second that are handed on of what had piled up when a connection began; 0: as they come
     """
 
     def __init__(
@@ -116,10 +131,13 @@ class Link:
         *,
         window: int = 256,
         most_bytes: int = 2_000_000,
-        keep: bool = True,
+        keep_s: int = FOR_EVER,
+        drain_per_s: float = 0.0,
     ) -> None:
         self._address, self._client_id, self._topics, self._arrived = address, client_id, topics, arrived
-        self._window, self._most_bytes, self._keep = window, most_bytes, keep
+        self._window, self._most_bytes, self._keep_s = window, most_bytes, keep_s
+        self._drain_per_s, self._draining = drain_per_s, True
+        self._piled_up: SimpleQueue[Arrived] = SimpleQueue()  # used where there is a rate
         self._room = _Room(window, WINDOW_BYTES)
         self._versions = deque(address.versions)
         self._waiting: deque[_Outgoing] = deque()
@@ -130,10 +148,13 @@ class Link:
         self._answered = False  # by the broker, with yes or no, on this connection
         self._ready, self._lost, self._stopped = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep_up, name="mqtt link", daemon=True)
+        self._drainer = threading.Thread(target=self._drain, name="mqtt drain", daemon=True)
 
     def start(self) -> None:
         """Connect, and connect again whenever the connection is lost."""
         self._thread.start()
+        if self._drain_per_s:
+            self._drainer.start()
 
     def wait_ready(self, seconds: float) -> bool:
         """Whether the link is connected and its topics are subscribed to within that time."""
@@ -143,8 +164,9 @@ class Link:
         """Close the connection. What was not acknowledged will come again; what was not published fails."""
         self._stopped.set()
         self._lost.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in (self._thread, self._drainer):
+            if thread.is_alive():
+                thread.join()
         with self._lock:
             left = [*self._on_way.values(), *self._waiting]
             self._on_way, self._waiting = {}, deque()
@@ -201,7 +223,7 @@ class Link:
 
     def _new_client(self) -> Client:
         version = self._versions[0]
-        clean: dict[str, Any] = {} if version == MQTTProtocolVersion.MQTTv5 else {"clean_session": not self._keep}
+        clean: dict[str, Any] = {} if version == MQTTProtocolVersion.MQTTv5 else {"clean_session": not self._keep_s}
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
@@ -226,10 +248,10 @@ class Link:
         if self._versions[0] != MQTTProtocolVersion.MQTTv5:
             return {}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho says no types here
-        properties.SessionExpiryInterval = FOR_EVER if self._keep else 0
+        properties.SessionExpiryInterval = self._keep_s
         properties.ReceiveMaximum = self._window
         properties.MaximumPacketSize = self._most_bytes
-        return {"clean_start": not self._keep, "properties": properties}
+        return {"clean_start": not self._keep_s, "properties": properties}
 
     # Called by paho in its own thread.
 
@@ -254,8 +276,11 @@ class Link:
         return SubscribeOptions(qos=1, retainAsPublished=True)
 
     def _on_subscribe(self, client: Client, _: Any, __: int, reasons: list[ReasonCode], ___: Any) -> None:
-        if any(reason.is_failure for reason in reasons):
-            log.error("mqtt.subscription_refused host=%s client=%s", self._address.host, self._client_id)
+        refused = [(topic, reason) for topic, reason in zip(self._topics, reasons, strict=False) if reason.is_failure]
+        for topic, reason in refused:
+            said = SHARED.sub("$share/…/", topic)  # who knows a group's name can join it
+            log.error("mqtt.subscription_refused host=%s topic=%s reason=%s", self._address.host, said, reason)
+        if refused:
             self._lost.set()
         else:
             self._open(client)
@@ -264,6 +289,7 @@ class Link:
         log.info("mqtt.connected host=%s port=%d version=%d", self._address.host, self._address.port, client.protocol)
         with self._lock:
             self._client = client
+        self._draining = True
         self._ready.set()
         self._send_waiting()
 
@@ -283,7 +309,11 @@ class Link:
             client.ack(mid, qos)  # of this connection: once it is lost, this reaches nobody
 
         reply_to = str(getattr(message.properties, "ResponseTopic", ""))
-        self._arrived(Arrived(message.topic, bytes(message.payload), qos, message.retain, acknowledge, reply_to))
+        arrived = Arrived(message.topic, bytes(message.payload), qos, message.retain, acknowledge, reply_to)
+        if self._drain_per_s:
+            self._piled_up.put(arrived)  # waiting here would keep paho from answering the broker
+        else:
+            self._arrived(arrived)
 
     def _on_publish(self, client: Client, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:
         with self._lock:
@@ -293,6 +323,21 @@ class Link:
         if outgoing is not None:
             _done(outgoing, reason)
             self._send_waiting()
+
+    # The thread that takes what piled up, where there is a rate.
+
+    def _drain(self) -> None:
+        due_s = 0.0
+        while not self._stopped.is_set():
+            try:
+                arrived = self._piled_up.get(timeout=CAUGHT_UP_S)
+            except Empty:
+                self._draining = self._draining and (self._room.full() or not self._ready.is_set())
+                continue
+            if self._draining:
+                due_s = max(due_s + 1 / self._drain_per_s, monotonic())
+                self._stopped.wait(due_s - monotonic())
+            self._arrived(arrived)
 
     # Called in any thread.
 

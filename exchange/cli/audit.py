@@ -18,6 +18,7 @@ from exchange.cli.people import acting, add_person_options, registry
 from exchange.cli.verifying import read_anchors
 from exchange.entry import CITY_TIME, Detail, LoggedEntry
 from exchange.journal import content_erased
+from exchange.presenting import present
 from exchange.registry import Registry
 from security.errors import Misconfigured
 
@@ -40,7 +41,7 @@ _ASKED_AS = {name: f"searched_{name}" for name in ("component", "purpose")}
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """audit search|verify|prove|checkpoint|anchors|export|rebuild."""
+    """audit search|verify|prove|checkpoint|anchors|export|rebuild|present."""
     group = add_group(commands, "audit", says="the log that nobody can rewrite unnoticed")
     search = add_command(
         group,
@@ -109,6 +110,16 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         example="yongtong audit rebuild --check",
     )
     rebuild.add_argument("--check", action="store_true", help="only compare; exit 1 where the index differs")
+    shown = add_command(
+        group,
+        common,
+        "present",
+        _present,
+        says="enter receipts of entries that were lost before a restore: what they prove stands in the log again",
+        example="yongtong audit present lost/*.receipt.json --by 赵六",
+    )
+    shown.add_argument("file", type=Path, nargs="+", metavar="RECEIPT")
+    add_person_options(shown)
     add_exports(group, common)
 
 
@@ -324,3 +335,23 @@ def _checkpoint(options: argparse.Namespace) -> int:
         text = journal.checkpoint()
     print_json({"checkpoint": text}) if options.json else print(text, end="")
     return 0
+
+
+def _present(options: argparse.Namespace) -> int:
+    with acting(options) as (opened, officer):
+        anchors = app.anchors_of(settings_of(options))
+        shown = [present(_octets(path), anchors, opened, officer) for path in options.file]
+    if options.json:
+        print_json({"presented": shown})
+        return 0
+    columns = ["entry", "bureau", "message", "was entry", "of", "resent as"]
+    rows = [[*msgspec.structs.astuple(one)[:-1], "" if one.resent < 0 else one.resent] for one in shown]
+    print_table("已补证 Receipts presented", columns, rows)
+    return 0
+
+
+def _octets(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise Misconfigured(f"{path}: {problem.strerror}") from problem

@@ -135,9 +135,17 @@ def _propose_epoch(options: argparse.Namespace) -> int:
         except (OSError, UnicodeError) as problem:
             raise Misconfigured(f"{options.known_head}: not readable ({problem})") from problem
     with acting(options) as (opened, officer):
-        body = app.make_epoch(settings, opened.next_log(), options.ground, known, app.utc_now())
+        gap = app.log_gap(settings, opened.journal)
+        if gap is not None and (known is None or known.size < gap.known.size):
+            known = gap.known
+        log = opened.next_log(known.origin if known else "")
+        body = app.make_epoch(settings, log, options.ground, known, app.utc_now())
         try:
-            decision = opened.propose_epoch(body, officer)
+            if gap is None:
+                decision = opened.propose_epoch(body, officer)
+            else:
+                decision, apart = opened.propose_epoch_apart(body, officer)
+                app.keep_apart(settings, apart)
         except Refusal:
             app.forget_epoch(settings, body)
             raise
@@ -145,9 +153,11 @@ def _propose_epoch(options: argparse.Namespace) -> int:
 
 
 def _open_epoch(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
     with acting(options) as (opened, officer):
-        body = opened.epoch_decided(options.decision, officer)
-    anchors = app.open_epoch(settings_of(options), options.decision, body, officer)
+        apart = app.apart_of(settings) if app.log_gap(settings, opened.journal) else None
+        body = opened.epoch_decided(options.decision, officer, apart)
+    anchors = app.open_epoch(settings, options.decision, body, officer, apart)
     former = anchors.former_epochs[-1]
     said = {"log": anchors.log_name, "former_log": former.log, "size": former.size, "root": former.root}
     print_json(said) if options.json else print_table("新纪元已开始 A new epoch has begun", ["", ""], said.items())
@@ -178,6 +188,8 @@ def follow(octets: bytes, folder: PartnerFolder) -> int:
     news = 0
     for change in follow_changes(read_update(octets), lambda: folder.anchors):
         known = Heads(folder, app.utc_now).known_size()
+        if change.is_new and change.begun:
+            cosigned = _check_cosigned(change, change.begun, folder)
         heads = Heads(folder, app.utc_now, anchors=change.anchors)
         first, second = sorted((known, change.size))
         offered = change.checkpoint, Consistency(first, second, change.nodes)
@@ -190,8 +202,23 @@ def follow(octets: bytes, folder: PartnerFolder) -> int:
             heads.follow(*offered)
         elif change.size > known:
             heads.follow(*offered)
+        if change.is_new and change.begun and cosigned:
+            folder.keep_cosigned(change.checkpoint)  # a witness goes on from the first head of the new epoch
         news += change.is_new
     return news
+
+
+def _check_cosigned(change: Followed, begun: EpochBegun, folder: PartnerFolder) -> bool:
+    """Whether a witness's last head was lost with entries of the former epoch. Raises Refusal `audit.log_truncated`
+    where two persons did not name one as large; both heads are kept."""
+    text = folder.cosigned()
+    size = folder.anchors.head(text).size if text else 0
+    if size <= begun.size:
+        return False
+    kept = folder.keep_fork(text, change.checkpoint, None, app.utc_now())
+    if size > begun.body.known_size:
+        raise Refusal("audit.log_truncated", f"{size} and {begun.size}; both kept in {kept}")
+    return True
 
 
 def _begin_anew(change: Followed, begun: EpochBegun, known: int, folder: PartnerFolder) -> None:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from exchange.cli import (
+    account,
+    alarms,
     audit,
+    backup,
     bureaus,
     cascade,
     components,
@@ -30,7 +33,7 @@ from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, 
 # In the order in which a newcomer meets them.
 GROUPS: Final = (
     *(serving, demo, people, bureaus, feeds, partner, components, export, cascade),
-    *(held, evidence, erasure, keys, audit, verifying, witness, doctor),
+    *(held, account, evidence, erasure, keys, audit, verifying, witness, backup, doctor, alarms),
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
+from connectors.partner.counter import Counter
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import MqttPartner, inbound, sealed
 from connectors.partner.own_entries import OwnEntry, Unknown, decided, enrolled, unknown
@@ -180,7 +181,8 @@ def _pushed(
 def _write_dry(options: argparse.Namespace, content: Content, kind: str, message_id: str) -> int:
     """Write the signed envelope as `mosquitto_pub -f` or any other MQTT client sends it."""
     folder, now = PartnerFolder(folder_of(options)), app.utc_now()
-    octets = sealed(folder, options.feed, content, kind, message_id, now, options.on_behalf_of)
+    sequence = None if options.on_behalf_of else Counter(folder).number(options.feed, message_id)
+    octets = sealed(folder, options.feed, content, kind, message_id, now, options.on_behalf_of, sequence)
     try:
         options.dry.write_bytes(octets)
     except OSError as problem:

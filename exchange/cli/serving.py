@@ -4,16 +4,25 @@ import argparse
 import logging
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from exchange import app
+from exchange.alarms import quiet_hours
+from exchange.bus import Bus
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.cli.people import OPERATOR, new_officer, officer_of, people_of
+from exchange.clock_watch import ClockWatch
 from exchange.decisions import FEWEST_SECURITY, ROLE_WORDS, Role
+from exchange.doctor.alarm_watch import AlarmWatch
 from exchange.http.server import listen
+from exchange.logs import configure
 from exchange.settings import MqttSettings
+from exchange.tally import Tally
 from security.errors import Refusal
+
+log = logging.getLogger("yongtong.serve")
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -88,11 +97,8 @@ def _founder(said: str, role: Role, people: Path) -> app.Founder:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    logging.getLogger("yongtong").setLevel(logging.INFO)
     settings = settings_of(options)
+    criticals = configure(settings.watch.log)
     if options.role == "worker":
         app.work(settings)
         return 0
@@ -109,12 +115,21 @@ def _serve(options: argparse.Namespace) -> int:
         if options.json:
             print_json({"url": url, "origin": settings.bus.origin, "mqtt": mqtt_url})
             sys.stdout.flush()
+        elif settings.watch.log == "json":  # stderr is read by a program, line by line
+            log.info("serve.open url=%s mqtt=%s", url, mqtt_url)
         else:
             say(f"甬通已就绪 {settings.bus.origin} is open at {url} {mqtt_url}   (Ctrl-C stops it)")
-        if demo:
+        if demo and settings.watch.log == "json":
+            log.warning("serve.demo_keys")
+        elif demo:
             say("演示密钥，仅限本机，不得用于正式数据 DEMO keys: this machine only, no real data")
 
-    app.serve(settings, listening, mqtt_listening, with_worker=options.role == "all", ready=ready)
+    def beside(bus: Bus, tally: Tally, clock: ClockWatch) -> Callable[[], None]:
+        ways, quiet = app.alarm_ways(settings, clock.heard), quiet_hours(settings.alarms.quiet)
+        return app.watching(AlarmWatch(settings, bus, tally, clock, ways, quiet, criticals.last).run, "alarms")
+
+    app.alarm_ways(settings)  # a file that is missing is said before the doors open
+    app.serve(settings, listening, mqtt_listening, with_worker=options.role == "all", ready=ready, beside=beside)
     return 0
 
 

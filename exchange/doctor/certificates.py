@@ -39,6 +39,7 @@ def keys_are_there(bus: Examined) -> Iterator[Check]:
             f"The key file {path} is missing.",
             "请从备份恢复；密钥遗失后不能重建。",
             "Restore it from a backup; a lost key cannot be made again.",
+            path.name,
         )
 
 
@@ -62,6 +63,7 @@ def keys_are_private(bus: Examined) -> Iterator[Check]:
             f"{path} has mode {_mode(path):04o}: other accounts can get at it.",
             f"请执行 chmod {mode:o} {path}；若可能已被读取，请更换密钥。",
             f"Run chmod {mode:o} {path}; if it may have been read, replace the key.",
+            path.name,
         )
     if bus.keys.resolve().is_relative_to(bus.state.resolve()):
         yield bad(
@@ -121,6 +123,7 @@ def own_days_are_left(bus: Examined) -> Iterator[Check]:
             f"The bus's {one.use} certificate ends on {one.not_after:%Y-%m-%d}, in {days} days.",
             "请在到期前换发；换 answer 证书时旧证书须留在 anchors.json 中。",
             "Replace it before that; of an answer certificate the old one stays among the anchors.",
+            one.use,
         )
 
 
@@ -218,6 +221,7 @@ def enrolled_days_are_left(bus: Examined) -> Iterator[Check]:
             f"{which} ends in {days} days and has no successor.",
             f"请 {one.holder} 提交新的证书申请并登记；新旧证书可以同时有效。",
             f"Have {one.holder} ask for a new one and enrol it; both may count at the same time.",
+            which,
         )
 
 
@@ -262,6 +266,7 @@ def _unknown(whose: str, zh: str, en: str) -> Check:
         f"{whose} {en}: nothing is taken from certificates of that authority now.",
         "请确认 serve 在运行、地址可以访问，并催促 CA 更新。",
         "See that serve runs and the address can be reached, and ask the CA for a new one.",
+        whose,
     )
 
 

@@ -8,11 +8,10 @@ from typing import Final
 import msgspec
 
 from exchange import app
-from exchange.doctor import certificates, decisions, place, timestamps
+from exchange.doctor import certificates, decisions, evidence, losses, place, queues, sequences, timestamps, traffic
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.settings import Settings
 
-LEAST_FREE_BYTES: Final = 1 << 30
 PROBLEMS: Final = (Exception,)  # a sick bus breaks its reader in ways that nobody listed, and the next check is made
 
 # A further check is one more function here: it looks at the bus and says what it finds. The name is for what it could
@@ -29,38 +28,59 @@ CHECKS: Final[Mapping[str, Callable[[Examined], Iterator[Check]]]] = {
     "place.feeds": place.feeds_load,
     "place.city": place.city_loads,
     "place.disk": place.disk_has_room,
+    "evidence.place": evidence.evidence_can_be_kept,
     "place.clock": place.clock_is_sane,
+    "clock.agrees": traffic.clock_agrees,
+    "log.whole": traffic.log_is_whole,
     "journal.index": place.index_agrees,
+    "journal.whole": losses.log_has_known_heads,
     "registry.reads": place.registry_reads,
     "decisions.hold": decisions.decisions_hold,
     "decisions.signed": decisions.decisions_are_under_a_signed_head,
     "decisions.deciders": decisions.enough_can_decide,
     "decisions.triggers": decisions.database_changes_nothing_itself,
     "decisions.found": decisions.decisions_are_all_found,
+    "erasures.hold": losses.what_was_erased_is_gone,
     "feeds.released": decisions.mappings_are_released,
     "certificates.authorities": certificates.authorities_are_read,
     "certificates.enrolled": certificates.enrolled_hold,
     "days.enrolled": certificates.enrolled_days_are_left,
     "revocation.known": certificates.revocation_is_known,
     "timestamps.covered": timestamps.log_is_stamped,
+    "sequence.gaps": sequences.nothing_is_missing,
     "mqtt.broker": place.broker_answers,
+    "queue.broker": queues.queue_answers,
+    "inbox.backlog": traffic.act_two_keeps_up,
+    "deliveries.sound": traffic.deliveries_are_sound,
+    "feeds.heard": traffic.feeds_are_heard,
+    "alarms.ways": traffic.alarms_arrive,
 }
 
 
-def examine(settings: Settings, now: datetime, least_free_bytes: int = LEAST_FREE_BYTES) -> list[Check]:
-    """All that was found, in the order in which it is best mended. now: aware, UTC. Never raises for a sick bus."""
+def examine(settings: Settings, now: datetime, least_free_bytes: int = 0) -> list[Check]:
+    """All that was found, in the order in which it is best mended. now: aware, UTC. Never raises for a sick bus.
+
+    least_free_bytes: instead of the settings' own
+    """
     state, keys = settings.at(settings.state.folder), settings.at(settings.keys.folder)
-    bus = Examined(settings, state, keys, now, least_free_bytes)
+    bus = Examined(settings, state, keys, now, least_free_bytes or settings.alarms.least_free_bytes)
     if not (state / "origin.json").exists():
         return [_no_bus(bus)]
     with ExitStack() as stack:
         found, bus = _opened(bus, stack)
-        for name, check in CHECKS.items():
-            try:
-                found.extend(check(bus))
-            except PROBLEMS as problem:
-                found.append(_shut(name, problem))
+        for name in CHECKS:
+            found += look(bus, name)
         return found
+
+
+def look(bus: Examined, name: str) -> list[Check]:
+    """What one of the checks finds. Never raises."""
+    found: list[Check] = []
+    try:
+        found.extend(CHECKS[name](bus))
+    except PROBLEMS as problem:
+        found.append(_shut(name, problem))
+    return found
 
 
 def _opened(bus: Examined, stack: ExitStack) -> tuple[list[Check], Examined]:

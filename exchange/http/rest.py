@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from exchange.account import account, row_document
 from exchange.anchor_updates import make_update
 from exchange.bus import Bus
 from exchange.districts import district_of
@@ -37,6 +38,7 @@ from exchange.map_area import Measured
 from exchange.outcomes import as_arrow
 from exchange.publication import MOST, USUAL, VIEW
 from exchange.reference import Reference
+from exchange.sequences import gap_document
 from security.errors import FOR_NOW, AuditBroken, Refusal, Unavailable
 
 JSON: Final = "application/json"
@@ -58,7 +60,7 @@ _STATUS: Final = {
     **dict.fromkeys(("size.too_large", "jws.too_large"), 413),
     "http.body_slow": 408,
     "http.media_type": 415,
-    "delivery.id_reused": 409,
+    **dict.fromkeys(("delivery.id_reused", "sequence.used"), 409),
     "audit.head_not_ours": 409,
     "audit.witness_unknown": 403,
     **dict.fromkeys(FOR_NOW, 503),
@@ -74,6 +76,7 @@ class RestDoor:
 
     def __init__(self, bus: Bus) -> None:
         self._bus, self._measured = bus, Measured()
+        self._accounts = asyncio.Lock()
 
     def routes(self) -> list[Route]:
         """Every address under /api/v1. `near` comes first: else it is taken for a component's number."""
@@ -84,6 +87,8 @@ class RestDoor:
             self._route("/components/{key}/ownership", self.ownership),
             self._route("/disputes", self.disputes),
             self._route("/changes", self.changes),
+            self._route("/deliveries/gaps", self.gaps),
+            self._route("/account", self.account),
             self._route("/deliveries/{message_id}/receipt", self.receipt),
             self._route("/deliveries/{message_id}/report", self.report),
             self._route("/deliveries/{message_id}/outcomes", self.outcomes),
@@ -191,6 +196,33 @@ class RestDoor:
             headers={**UNSIGNED, **pending_header(self._bus)},
             media_type=ARROW,
         )
+
+    async def gaps(self, request: Request) -> Response:
+        """What has not come of one's own deliveries that one numbers, and how far one has counted."""
+        query = _query(request, "feed")
+        admitted = await self._admitted(request, "deliveries", query)
+        bureau = admitted.principal.bureau
+        found = await asyncio.to_thread(self._bus.journal.gaps, bureau, query.get("feed"))
+        counted = [{"feed": one.feed, "highest": one.highest, "received": one.received} for one in found.counted]
+        return self._answer(admitted, {"counted": counted, "gaps": [gap_document(gap) for gap in found.gaps]})
+
+    async def account(self, request: Request) -> Response:
+        """One's own account of a day: what was delivered, and where it is now."""
+        query = _query(request, "day")
+        day = _day(query, "day")
+        if day is None:
+            raise Refusal("http.parameter", "day")
+        admitted = await self._admitted(request, "deliveries", query)
+        bureau, named = admitted.principal.bureau, day.isoformat()
+        async with self._accounts:  # the register's rows are counted for it: one at a time
+            rows = await asyncio.to_thread(account, self._bus.journal, self._bus.store, named, bureau)
+        entry = self._bus.journal.account_of(named)
+        told = {
+            "day": named,
+            "balanced": all(row.balanced for row in rows),
+            "rows": [row_document(row) for row in rows],
+        }
+        return self._answer(admitted, {**told, "entry": entry.index if entry else None})
 
     async def entries(self, request: Request) -> Response:
         """What the log holds in the caller's own name, after an entry, and how much of it there is."""
@@ -394,12 +426,12 @@ def _component(request: Request) -> str:
     return key
 
 
-def _day(query: Mapping[str, str]) -> date | None:
-    text = query.get("on")
+def _day(query: Mapping[str, str], name: str = "on") -> date | None:
+    text = query.get(name)
     try:
         return date.fromisoformat(text) if text else None
     except ValueError as problem:
-        raise Refusal("http.parameter", "on") from problem
+        raise Refusal("http.parameter", name) from problem
 
 
 def _number(query: Mapping[str, str], name: str, low: float, high: float) -> float:

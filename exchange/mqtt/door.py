@@ -11,11 +11,14 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Final
 
-from connectors.transports.mqtt import Address, Arrived, Link
+import msgspec
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from connectors.transports.mqtt import FOR_EVER, Address, Arrived, Link
 from exchange.bus import Bus
 from exchange.database import FAILURES
 from exchange.intake import receive
-from exchange.mqtt.topics import DELIVERIES, answer_topic, feed_of
+from exchange.mqtt.topics import DELIVERIES, answer_topic, feed_of, shared_deliveries
 from exchange.receipts import issue_refusal
 from security.errors import AuditBroken, ExchangeError, Refusal, Unavailable, places
 from security.message import Carried, Delivery, in_memory
@@ -24,6 +27,9 @@ from security.signatures import certificate_of, open_signed
 log = logging.getLogger("yongtong.door")
 
 WINDOW: Final = 256  # deliveries under way; each of at most 1 MiB
+# A process that shares comes back to its own session, and to what waits there, within this time. One that does not is
+# forgotten then: until then the broker goes on setting its share aside (Mosquitto, measured), afterwards no more.
+SHARED_AWAY_S: Final = 60
 FIRST_WAIT_S, MOST_WAIT_S = 0.5, 15.0
 ATTEMPTS: Final = 3  # at a message that trips us
 
@@ -34,11 +40,35 @@ class MqttDoor:
     address:   of the broker
     client_id: of the bus's own client there
     name:      of the broker, as receipts name it: `broker:{name}`
+    group:     in which several processes, each with a client id of its own, share the deliveries of a broker of MQTT 5;
+               empty: this is the only one
+    drain_per_s: deliveries a second of what piled up while we were away; 0: all that the window lets in
     """
 
-    def __init__(self, bus: Bus, address: Address, client_id: str, name: str, most_bytes: int) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        address: Address,
+        client_id: str,
+        name: str,
+        most_bytes: int,
+        *,
+        group: str = "",
+        drain_per_s: float = 0.0,
+    ) -> None:
         self._bus, self._broker = bus, f"broker:{name}"
-        self._link = Link(address, client_id, [DELIVERIES], self._hand_over, window=WINDOW, most_bytes=most_bytes)
+        if group:  # in 3.1.1 a session could not end, and what it withholds would be withheld for ever
+            address = msgspec.structs.replace(address, versions=(MQTTProtocolVersion.MQTTv5,))
+        self._link = Link(
+            address,
+            client_id,
+            [shared_deliveries(group) if group else DELIVERIES],
+            self._hand_over,
+            window=WINDOW,
+            most_bytes=most_bytes,
+            keep_s=SHARED_AWAY_S if group else FOR_EVER,
+            drain_per_s=drain_per_s,
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handed: deque[Arrived] = deque()
         self._called = False

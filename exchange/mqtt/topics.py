@@ -10,6 +10,11 @@ _PLAIN: Final = re.compile(r"[^+#\x00-\x1f\x7f-\x9f]{1,200}")  # a topic that on
 _IN: Final = re.compile(r"yt/v1/feeds/([a-z0-9][a-z0-9\-]{0,63})/in")
 
 
+def shared_deliveries(group: str) -> str:
+    """All deliveries, of which each goes to one of those that subscribe in the same group."""
+    return f"$share/{group}/{DELIVERIES}"
+
+
 def feed_of(topic: str) -> str | None:
     """The feed that a topic takes deliveries for; None where it is no such topic."""
     found = _IN.fullmatch(topic)

@@ -11,7 +11,7 @@ import polars as pl
 
 from exchange.database import Connection, Database
 from exchange.rights import EVERYTHING, View
-from exchange.store import asking, identifiers, ledgers, readings, withdrawing
+from exchange.store import asking, identifiers, ledgers, readings, tallying, withdrawing
 from exchange.store.engine import MOST_ROWS, Engine, Writer
 from exchange.store.frames import NEAR, SEEN, Batch, Compared, Ledger, Seen, Stored, StoredDelivery, Tie
 from exchange.store.places import cells_in_reach, tiles
@@ -168,6 +168,10 @@ class Store:
         """OUTCOMES of a stored delivery (column `delivery` is 0), None when it is not stored."""
         row = self.connection().execute(OUTCOMES_OF, (sender, message_id)).fetchone()
         return None if row is None else decoded_outcomes(*row)
+
+    def tallies(self, first_entry: int, stop_entry: int) -> pl.DataFrame:
+        """TALLIES of the deliveries that entries of the log, `first_entry` to before `stop_entry`, accepted."""
+        return tallying.tallies(self.connection(), first_entry, stop_entry)
 
     def ledger(self) -> Ledger:
         """The store in numbers, as of now."""

@@ -12,6 +12,7 @@ import pytest
 from exchange.processing import process
 from scheduler.celery_app import make_celery
 from scheduler.jobs import Announcer
+from scheduler.queues import open_queue
 from security.errors import Unavailable
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 
@@ -39,7 +40,7 @@ def test_a_sender_is_asked_to_wait_while_the_disk_is_full(
         if step == "open":
             patched.setattr(Path, "open", full)
         else:
-            patched.setattr(f"exchange.evidence.os.{step}", full)
+            patched.setattr(f"exchange.evidence_folder.os.{step}", full)
         with pytest.raises(Unavailable):
             acts.receive(delivery)
     assert acts.bus.journal.inbox("made-up", "m-1") is None
@@ -56,7 +57,7 @@ def test_announcing_goes_on_after_a_full_disk(tmp_path: Path) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         return []
 
-    announcer = Announcer(make_celery(tmp_path), tmp_path, waiting, threading.Event(), 0.01)
+    announcer = Announcer(open_queue(make_celery(tmp_path), tmp_path), waiting, threading.Event(), 0.01)
     until = time.monotonic() + 5
     while len(looks) < 2 and time.monotonic() < until:
         time.sleep(0.01)

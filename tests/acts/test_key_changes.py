@@ -387,7 +387,7 @@ class Forgery:
                     app.utc_now,
                     _none,
                     _none,
-                    lambda: None,
+                    lambda _: None,
                     self.former,
                 )
             ) as journal,

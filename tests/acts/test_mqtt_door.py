@@ -12,6 +12,7 @@ import pytest
 from connectors.transports.mqtt import Address, Arrived
 from exchange.bus import Bus
 from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
 from exchange.intake import Received
 from exchange.mqtt import door, reports
 from exchange.mqtt.door import MqttDoor
@@ -90,7 +91,7 @@ def test_a_refusal_is_acknowledged_answered_only_where_the_signature_held(acts: 
 
 def test_what_cannot_be_kept_now_is_not_acknowledged_until_it_is(acts: Acts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "FIRST_WAIT_S", 0.01)
-    disk = FullDisk(acts.bus.folder / "evidence")
+    disk = FullDisk(EvidenceFolder(acts.bus.folder / "evidence"))
     wire = Wire(acts.with_(evidence=disk))
     assert wire.take(acts.by_broker("m-1", covers("A")).envelope)[-1] == "acknowledged"
     assert disk.full == -1, "tried three times"

@@ -8,6 +8,7 @@ import pytest
 
 from exchange import app
 from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
 from exchange.processing import process
 from security.errors import Misconfigured
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
@@ -65,7 +66,7 @@ def test_all_is_sealed_where_the_settings_say_so_by_the_cipher_they_name(tmp_pat
 
 def test_what_was_sealed_before_the_cipher_changed_is_read(acts: Acts) -> None:
     folder, key = acts.bus.folder / "evidence", acts.bus.evidence._key
-    by_sm4 = acts.with_(evidence=Evidence(folder, key, "SM4-GCM"))
+    by_sm4 = acts.with_(evidence=Evidence(EvidenceFolder(folder), key, "SM4-GCM"))
     plain = by_sm4.with_(feeds={FEED: msgspec.structs.replace(acts.bus.feeds[FEED], sensitive=[])})
     for number, bus in enumerate((acts, by_sm4, plain, acts)):
         bus.push(f"m-{number}", covers(f"A{number}", 3 + number))

@@ -14,6 +14,7 @@ from exchange.attestations import Attestations
 from exchange.bus import Bus, Limits
 from exchange.database import SqliteFile
 from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
 from exchange.journal import Journal
 from exchange.receipts import issue_receipts, issue_reports
 from exchange.replays import OwnReplays
@@ -96,7 +97,7 @@ class TestBus:
         kind: Kind = "RS256" if suites.signing == "PS256" else suites.signing
         answer, log = self._certified("answer", kind).signing_by(suites.signing), generate(suites.checkpoints)
         assert answer.certificate_der is not None
-        evidence = Evidence(folder / "evidence")
+        evidence = Evidence(EvidenceFolder(folder / "evidence"))
         journal = Journal(
             SqliteFile(folder, "journal"),
             ORIGIN,

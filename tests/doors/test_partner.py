@@ -1,19 +1,25 @@
 """The partner believes nothing that it has not checked, and remembers the log it has seen."""
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from lxml import etree
 from starlette.types import ASGIApp
 
+from connectors.partner.counter import Counter
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.heads import Consistency, Heads
 from connectors.partner.partner import Partner
+from connectors.partner.rest import asked as asked_rest
+from connectors.partner.rest import session_of
 from connectors.transports.soap_client import Wsse
+from exchange.entry import CITY_TIME
 from exchange.http.app import make_app
 from exchange.receipts import verify_receipt
 from security import merkle
@@ -299,4 +305,88 @@ def test_a_bus_whose_log_has_shrunk_is_found_out(
     with pytest.raises(Refusal, match=r"audit\.log_truncated"):
         Partner(folder, f"https://localhost:{running.port}", check).push("covers", in_memory(CSV), "text/csv", "m-1")
     assert not (folder.path / "receipts").exists()
+    running.stop()
+
+
+def pushing(test_bus: TestBus, folder: PartnerFolder, running: Running) -> Callable[..., int | None]:
+    """Push a content; the number that its receipt says."""
+    check = partial(verify_receipt, anchors=test_bus.anchors)
+    partner = Partner(folder, f"https://localhost:{running.port}", check, upload_above_bytes=100_000)
+
+    def push(message_id: str, octets: bytes = CSV) -> int | None:
+        return partner.push("covers", in_memory(octets), "text/csv", message_id).document.get("sequence")
+
+    return push
+
+
+def test_a_partner_numbers_what_it_sends_and_a_retry_keeps_its_number(
+    start: Callable[[ASGIApp], Running], folder: PartnerFolder, test_bus: TestBus, tmp_path: Path
+) -> None:
+    test_bus.registry.grant("water", "push", "covers")
+    running = start(make_app(test_bus.bus, tmp_path / "spool"))
+    push = pushing(test_bus, folder, running)
+    assert [push(id) for id in ("m-1", "m-2", "m-1")] == [1, 2, 1]
+    # Number 3 was written down, and the process died before it sent: it is sent under that number.
+    assert Counter(folder).number("covers", "m-3") == 3
+    assert [push("m-4"), push("m-3"), push("large", b"x" * 150_000)] == [4, 3, 5]
+    with pytest.raises(Refusal, match=r"delivery\.id_reused"):
+        push("m-4", b"other")
+    assert test_bus.bus.journal.gaps().gaps == ()
+    running.stop()
+
+
+def test_a_counter_that_was_put_back_goes_on_above_all_that_are_used(
+    start: Callable[[ASGIApp], Running], folder: PartnerFolder, test_bus: TestBus, tmp_path: Path
+) -> None:
+    test_bus.registry.grant("water", "push", "covers")
+    running = start(make_app(test_bus.bus, tmp_path / "spool"))
+    push = pushing(test_bus, folder, running)
+    push("m-1")
+    backup = (folder.path / "sequences.sqlite").read_bytes()
+    assert [push(f"m-{n}") for n in range(2, 6)] == [2, 3, 4, 5]
+    (folder.path / "sequences.sqlite").write_bytes(backup)
+    assert [push("m-6"), push("m-7"), push("m-3")] == [6, 7, 3]
+    refused = test_bus.bus.journal.search(type="refusal", outcome="sequence.used")
+    assert len(refused) == 1, "once, and not for each"
+    running.stop()
+
+
+def test_a_number_under_which_the_bus_refused_is_the_next_one_s(
+    start: Callable[[ASGIApp], Running], folder: PartnerFolder, test_bus: TestBus, tmp_path: Path
+) -> None:
+    running = start(make_app(test_bus.bus, tmp_path / "spool"))
+    push = pushing(test_bus, folder, running)
+    for _ in range(2):
+        with pytest.raises(Refusal, match=r"auth\.no_grant"):
+            push("too-early")
+    test_bus.registry.grant("water", "push", "covers")
+    assert [push("m-2"), push("too-early")] == [1, 2]
+    assert test_bus.bus.journal.gaps().gaps == ()
+    running.stop()
+
+
+def test_a_bureau_asks_for_its_own_gaps_and_account_over_rest(
+    start: Callable[[ASGIApp], Running], folder: PartnerFolder, test_bus: TestBus, tmp_path: Path
+) -> None:
+    test_bus.registry.grant("water", "push", "covers")
+    running = start(make_app(test_bus.bus, tmp_path / "spool"))
+    push = pushing(test_bus, folder, running)
+    Counter(folder).number("covers", "lost on the way")
+    assert push("m-2") == 2
+    power = test_bus.bureau("power")
+    day = datetime.now(CITY_TIME).date().isoformat()
+
+    def asked(of: PartnerFolder, path: str, **query: str) -> dict[str, Any]:
+        url = f"https://localhost:{running.port}/api/v1/{path}"
+        return json.loads(asked_rest(session_of(of), "GET", url, params=query))  # type: ignore[no-any-return]
+
+    said = asked(folder, "deliveries/gaps", feed="covers")
+    assert [(gap["first"], gap["last"], gap["missing"]) for gap in said["gaps"]] == [(1, 1, 1)]
+    assert said["counted"] == [{"feed": "covers", "highest": 2, "received": 1}]
+    (row,) = asked(folder, "account", day=day)["rows"]
+    assert (row["deliveries"]["received"], row["deliveries"]["waiting"], row["balanced"]) == (1, 1, True)
+    assert asked(power, "deliveries/gaps")["gaps"] == asked(power, "account", day=day)["rows"] == []
+    for wrong in ({}, {"day": "yesterday"}):
+        with pytest.raises(Refusal, match=r"http\.parameter"):
+            asked(folder, "account", **wrong)
     running.stop()

@@ -15,6 +15,9 @@ import msgspec
 
 from exchange.database import Database, SqliteFile
 from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
+from exchange.evidence_place import Place
+from exchange.evidence_s3 import EvidenceBucket, s3_url
 from exchange.journal import Acceptance, Entry, Journal
 from exchange.postgres import PostgresSchema
 from exchange.receipts import issue_receipts, issue_reports
@@ -47,7 +50,7 @@ class JournalFolder:
         certificate = (folder / "answer.pem").read_text()
         log_kind: Any = self.log_key.algorithm
         self.anchors = Anchors(ORIGIN, log_key_octets(self.log_key.public_key).hex(), [certificate], log_kind)
-        self.evidence = Evidence(folder / "evidence")
+        self.evidence = Evidence(self.place)
 
     def _make_keys(self, receipts: Kind, heads: Kind) -> None:
         ca, key = pki.make_ca("test CA", NOON), generate(receipts)
@@ -55,6 +58,12 @@ class JournalFolder:
         (self.folder / "answer.key").write_bytes(key.pem())
         (self.folder / "answer.pem").write_bytes(pki.pem_of(der))
         (self.folder / "log.key").write_bytes(generate(heads).pem())
+
+    @property
+    def place(self) -> Place:
+        """Where its evidence lies: in the folder, or where the file `evidence.url` in it says."""
+        url = self.folder / "evidence.url"
+        return EvidenceBucket(s3_url(url.read_text())) if url.exists() else EvidenceFolder(self.folder / "evidence")
 
     @property
     def database(self) -> Database:

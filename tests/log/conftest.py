@@ -1,5 +1,6 @@
 """The journal folder that most tests here start from; what the journal promises, it promises on both engines."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "bus" in metafunc.fixturenames and module in ON_BOTH:
         own = metafunc.definition.get_closest_marker("of_a_file") is not None
         metafunc.parametrize("bus", ["sqlite"] if own else ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def bus_on(tmp_path: Path) -> Callable[[str], JournalFolder]:
+    """Makes a folder with keys whose evidence lies in the bucket of a URL."""
+
+    def made(url: str) -> JournalFolder:
+        (tmp_path / "evidence.url").write_text(url)
+        return JournalFolder(tmp_path)
+
+    return made

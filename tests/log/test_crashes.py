@@ -1,9 +1,11 @@
 """SIGKILL before and after each durable step: nothing visible, or one delivery with one receipt for ever."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,7 @@ import pytest
 from exchange.audit import verify
 from exchange.receipts import verify_receipt
 from tests.log.buses import JournalFolder, finished
+from tests.s3 import S3Server
 
 STEPS = ["evidence.sync", "journal.group", "journal.sign", "journal.keep"]
 COUNT = 3  # deliveries that the process tries
@@ -48,6 +51,15 @@ def test_a_kill_leaves_one_receipt_where_signing_again_gives_another(
     bus = JournalFolder(tmp_path, ("SM2", "SM2"))
     assert bus.receipt_key.sign(b"x") != bus.receipt_key.sign(b"x")
     nothing_or_one_receipt(bus, step, side, count, "resume")
+
+
+# Where evidence lies in a bucket, of a sync that was killed before or after it there is no more to be seen.
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_kill_leaves_nothing_or_one_delivery_where_evidence_lies_in_a_bucket(
+    bus_on: Callable[[str], JournalFolder], s3: S3Server, side: str, count: int
+) -> None:
+    nothing_or_one_receipt(bus_on(s3.url(secrets.token_hex(6))), "evidence.sync", side, count, "retry")
 
 
 def nothing_or_one_receipt(bus: JournalFolder, step: str, side: str, count: int, how: str) -> None:

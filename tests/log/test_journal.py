@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from exchange import journal as journal_module
 from exchange.audit import verify
 from exchange.database import CONFLICTS, Cursor
-from exchange.entry import Leaf, canonical_detail, instant
+from exchange.entry import Leaf, canonical_detail, day_of, instant
 from exchange.receipts import verify_receipt
 from exchange.sequencer import Sequencer
 from security import merkle
@@ -96,6 +96,22 @@ def test_what_waits_is_listed_until_it_is_finished(bus: JournalFolder) -> None:
     verified = verify_receipt(report, bus.anchors)
     assert (verified.kind, verified.document["report"]["records"]) == ("report", 1)
     assert verified.document["accepted_index"] == rows[0].entry_index
+    journal.close()
+
+
+def test_what_is_watched_is_told_by_feed_and_by_entry(bus: JournalFolder) -> None:
+    journal = bus.open()
+    rows = [journal.accept(bus.acceptance(f"m-{n}")).result(10).inbox for n in range(3)]
+    feed = rows[0].feed
+    assert journal.waiting_by_feed() == [(feed, 3, rows[0].received_at)]
+    finished(journal, rows[0].id)
+    assert journal.waiting_by_feed() == [(feed, 2, rows[1].received_at)]
+    assert journal.finished_within(0, 3) == []
+    assert journal.finished_within(3, 4) == [(3, feed, rows[0].received_at)]
+    assert [index for index, _, _ in journal.raw_entries(1, 2)] == [1, 2]
+    ((_, leaf, detail),) = journal.raw_entries(3, 9)
+    assert msgspec.json.decode(leaf, type=Leaf).type == "processing"
+    assert detail is not None
     journal.close()
 
 
@@ -344,3 +360,41 @@ def test_documents_that_a_full_disk_would_not_have_are_issued_when_it_does(
     assert len(journal.search(type="read")) == 1, "a read is entered once"
     journal.close()
     assert verify(bus.readable(), bus.anchors).ok
+
+
+def test_numbers_their_gaps_and_what_became_of_a_day_on_this_engine(bus: JournalFolder) -> None:
+    """What the gap report and the account ask of the journal."""
+    now = NOON
+    journal = bus.open(lambda: now)
+    numbered = {f"m-{n}": msgspec.structs.replace(bus.acceptance(f"m-{n}", b"%d" % n), sequence=n) for n in (1, 4, 6)}
+    rows = {id: journal.accept(acceptance).result(30).inbox for id, acceptance in numbered.items()}
+    journal.accept(bus.acceptance("uncounted", b"x", "drains")).result(30)
+    with pytest.raises(Refusal, match="highest used 6"):
+        journal.accept(msgspec.structs.replace(bus.acceptance("m-9", b"9"), sequence=4)).result(30)
+    found = journal.gaps()
+    assert [(gap.first, gap.last) for gap in found.gaps] == [(2, 3), (5, 5)]
+    assert [(one.highest, one.received) for one in found.counted] == [(6, 3)]
+    assert journal.gaps("water", "covers") == found
+    assert journal.gaps("water", "drains").counted == ()
+    finished(journal, rows["m-4"].id)
+    day = day_of(instant(now))
+    accepted, became = journal.delivered(journal.of_day(day), journal.size())
+    assert [feed for _, _, feed in accepted] == ["covers"] * 3 + ["drains"]
+    assert [(row[3], row[4], row[6]) for row in became] == [
+        ("m-1", "waiting", None),
+        ("m-4", "processed", "processed"),
+        ("m-6", "waiting", None),
+        ("uncounted", "waiting", None),
+    ]
+    now += timedelta(days=1)
+    journal.note(an_entry(type="account"), lambda cursor, at: cursor.execute(ACCOUNT, (day, at))).result(30)
+    with pytest.raises(CONFLICTS):
+        journal.note(an_entry(type="account"), lambda cursor, at: cursor.execute(ACCOUNT, (day, at))).result(30)
+    entry = journal.account_of(day)
+    assert entry is not None
+    assert (entry.leaf.type, journal.last_account(), journal.account_of("2026-01-01")) == ("account", day, None)
+    assert len(journal.of_day(day)) == entry.index
+    journal.close()
+
+
+ACCOUNT = "INSERT INTO accounts VALUES (?, ?)"

@@ -218,16 +218,17 @@ def a_trial(
     suites: dict[str, str] | None = None,
     keys: dict[str, str] | None = None,
     state: dict[str, str] | None = None,
+    worker: dict[str, str] | None = None,
 ) -> Trial:
     """A bus in a folder, not started, with the sample's feeds and those given as TOML.
 
-    suites, keys, state: its settings
+    suites, keys, state, worker: its settings
     """
     (folder / "feeds").mkdir(parents=True)
     for text in feeds:
         (folder / "feeds" / f"{tomllib.loads(text)['id']}.toml").write_text(text, encoding="utf-8")
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (FEEDS, folder / "feeds"))
-    return Trial(folder / "bus", city, suites=suites, keys=keys, state=state)
+    return Trial(folder / "bus", city, suites=suites, keys=keys, state=state, worker=worker)
 
 
 @contextmanager

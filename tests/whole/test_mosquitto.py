@@ -48,6 +48,11 @@ class WithMosquitto(NamedTuple):
 
 @pytest.fixture
 def made(tmp_path: Path) -> WithMosquitto:
+    return a_city(tmp_path)
+
+
+def a_city(tmp_path: Path) -> WithMosquitto:
+    """A bus that is to use a private Mosquitto, and two bureaus of which one may push; nothing runs yet."""
     if not mosquitto.AVAILABLE:
         pytest.skip("mosquitto (make servers)")
     (tmp_path / "feeds").mkdir()

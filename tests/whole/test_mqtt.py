@@ -21,6 +21,7 @@ import requests
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from connectors.partner.counter import Counter
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import sealed
 from connectors.transports.mqtt import client_tls
@@ -438,5 +439,30 @@ def test_the_contract_is_served_as_it_stands(bus: RealBus) -> None:
     signed = json.loads(envelope(bus, "m-1"))
     assert names == set(json.loads(base64.urlsafe_b64decode(signed["protected"] + "==")))
     in_cms = contract["components"]["schemas"]["CmsHeader"]
-    assert set(in_cms["required"]) == set(in_cms["properties"]) == names - {"alg", "kid", "x5t#S256"}
+    assert set(in_cms["required"]) == set(in_cms["properties"]) - {"seq"} == names - {"alg", "kid", "x5t#S256"}
     assert in_cms["properties"]["typ"] == {"const": typ_of("cms")}
+
+
+def test_what_a_broker_drops_is_a_gap_until_it_comes(bus: RealBus, id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The publish was acknowledged to nobody and is gone, as from a broker's queue that lost its disk."""
+    folder = bus.folder()
+    with open_mqtt_partner(folder.path, bus.trial.mqtt_url) as partner:
+        first = partner.push(FEED, in_memory(csv(rows(id))), "text/csv", f"{id}-1").document["sequence"]
+        now = partner._clock()
+        number = Counter(folder).number(FEED, f"{id}-2")
+        dropped = sealed(folder, FEED, in_memory(csv(rows(id))), "text/csv", f"{id}-2", now, sequence=number)
+        third = partner.push(FEED, in_memory(csv(rows(id))), "text/csv", f"{id}-3").document["sequence"]
+        assert (number, third) == (first + 1, first + 2)
+        words = ["gaps", "--json", "--bureau", "made-up", "--settings", bus.trial.settings.source]
+        assert main(words) == 1
+        assert {"feed": FEED, "first": number, "last": number}.items() <= _gap(capsys, number).items()
+        partner.publish(IN, dropped).result(WAIT_S)
+        until(lambda: bus.journal.inbox("made-up", f"{id}-2"))
+        main(words)
+        assert _gap(capsys, number) == {}
+
+
+def _gap(capsys: pytest.CaptureFixture[str], number: int) -> dict[str, Any]:
+    """The gap that a number is in, as the command said; none it is in, nothing."""
+    gaps = json.loads(capsys.readouterr().out)["gaps"]
+    return next((gap for gap in gaps if gap["first"] <= number <= gap["last"]), {})

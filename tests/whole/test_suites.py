@@ -82,7 +82,7 @@ def kept_request(trial: Trial, id: str) -> bytes:
     with closing(app.open_journal(trial.settings)) as journal:
         row = journal.inbox("made-up", id)
     assert row is not None
-    with closing(Evidence(trial.state / "evidence")) as evidence:
+    with closing(Evidence(app.evidence_place(trial.settings))) as evidence:
         return evidence.read(row.evidence).read()
 
 

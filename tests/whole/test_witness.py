@@ -20,6 +20,7 @@ from exchange.attestations import Attestations
 from exchange.cli.trial import Trial
 from exchange.database import SqliteFile
 from exchange.settings import load_settings
+from security.errors import Misconfigured
 from security.keys import der_of_pem
 from tests.whole.real_bus import LAMPS, REGISTER, a_trial
 
@@ -113,6 +114,9 @@ def test_a_bureau_becomes_a_witness_by_the_page_and_finds_a_restored_backup(tria
     for name in ("journal.sqlite-wal", "journal.sqlite-shm"):
         (trial.state / name).unlink(missing_ok=True)
     shutil.copy(backup, trial.state / "journal.sqlite")
+    with pytest.raises(Misconfigured, match=r"audit\.log_behind"):
+        trial.start()
+    shutil.rmtree(trial.folder / "heads")  # he means it
     trial.start()
     (trial.partners / "made-up" / "checkpoint").unlink()
     short = run(trial, f"{once} --json")
