@@ -24,6 +24,7 @@ from bench import (
     rights,
     signed_soap,
     suites,
+    workers,
     wss,
 )
 from bench.figures import Figure, Results, keep
@@ -42,6 +43,8 @@ FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "ownership_by_id_per_s": ownership.measure,
     "mqtt_deliveries_per_s": mqtt.measure,
     "bulk_register_records_per_s": bulk.measure,
+    "bulk_register_postgres_records_per_s": bulk.measure_postgres,
+    "workers_two_on_postgres": workers.measure,
     "redelivery_records_per_s": bulk.measure_again,
     "audit_appends_per_s": audit.measure,
     "audit_appends_at_1e6_per_s": audit.measure_growth,

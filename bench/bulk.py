@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import psycopg
 
 from bench import deliveries, register
 from bench.figures import Figure, alternating, figure
 from bench.servers import fresh
 from bench.standing import Standing, standing
 from security.message import file_content, in_memory
+from tests.postgres import PostgresServer
 
 ROWS: Final = 1_000_000
 GROWTH: Final = (10_000, 100_000, ROWS)
@@ -26,6 +28,7 @@ BUREAUS: Final = {register.BUREAU: (register.FEED,), "water": (deliveries.FEED,)
 REPORT_S: Final = 300.0
 LOOK_S: Final = 0.1  # how often the bureau asks for its report
 SAMPLE_S: Final = 0.02
+SERVER: Final = {"shared_buffers": "256MB", "max_wal_size": "4GB"}  # all else as the server comes, fsync included
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -62,6 +65,33 @@ def measure(folder: Path) -> Figure:
         f"a record of {growth}; peer: ogr2ogr to GeoPackage"
     )
     return figure("bulk_register_records_per_s", rates, peers, "records/s", note)
+
+
+def measure_postgres(folder: Path) -> Figure:
+    """bulk_register_postgres_records_per_s: journal and store on a private server, each run in a new database.
+
+    Peer: `ogr2ogr` with COPY into a table with a point geometry and its index, on the same server.
+    """
+    city, file = register.city(fresh(folder) / "city"), folder / "register.csv"
+    register.register(ROWS).write_csv(file)
+    server = PostgresServer(settings=SERVER)
+    seen: list[Delivered] = []
+
+    def ours(run: int) -> float:
+        url = server.database()
+        with standing(folder / f"bus-{run}", city, BUREAUS, state={"journal": url, "store": url}) as bus:
+            seen.append(delivered(bus, file, "register", "new", ROWS))
+        return seen[-1].per_s
+
+    try:
+        rates, peers = alternating(ours, lambda _: ROWS / _copied_s(file, server.database()))
+    finally:
+        server.stop()
+    note = (
+        f"{file.stat().st_size / 1e6:,.0f} MB by MTOM; anonymous memory of the worker "
+        f"at most {_most_mb(seen):,.0f} MB; server with fsync, on the same two cores; peer: ogr2ogr by COPY to PostGIS"
+    )
+    return figure("bulk_register_postgres_records_per_s", rates, peers, "records/s", note)
 
 
 def measure_again(folder: Path) -> Figure:
@@ -136,4 +166,15 @@ def _ogr2ogr_s(source: Path, target: Path) -> float:
     axes = ["-oo", "X_POSSIBLE_NAMES=Y", "-oo", "Y_POSSIBLE_NAMES=X", "-a_srs", "EPSG:4549"]
     began_s = time.monotonic()
     subprocess.run(["ogr2ogr", "-q", "-f", "GPKG", target, source, *axes], check=True)
+    return time.monotonic() - began_s
+
+
+def _copied_s(source: Path, url: str) -> float:
+    """Seconds that GDAL takes to write the table to PostGIS by COPY."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION postgis")
+    axes = ["-oo", "X_POSSIBLE_NAMES=Y", "-oo", "Y_POSSIBLE_NAMES=X", "-a_srs", "EPSG:4549"]
+    copy = ["--config", "PG_USE_COPY", "YES", "-nln", "register"]
+    began_s = time.monotonic()
+    subprocess.run(["ogr2ogr", "-q", "-f", "PostgreSQL", f"PG:{url}", source, *copy, *axes], check=True)
     return time.monotonic() - began_s

@@ -34,7 +34,8 @@ from exchange.provenance import Provenance, read
 from exchange.receipts import verify_receipt
 from exchange.rights import EVERYTHING
 from exchange.store.asking import Chosen
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from samples import cascade as sample
 from security import merkle
 from security.anchors import Anchors
@@ -327,7 +328,7 @@ def _receipt(node: Node, message_id: str) -> bytes:
 
 @contextlib.contextmanager
 def _store(trial: Trial) -> Iterator[Store]:
-    with closing(Store(trial.state)) as store:
+    with closing(Store(Embedded(trial.state))) as store:
         yield store
 
 

@@ -125,16 +125,17 @@ def standing(
     bureaus: Mapping[str, tuple[str, ...]] = BUREAUS,
     mqtt: dict[str, Any] | None = None,
     state: dict[str, Any] | None = None,
+    worker: dict[str, Any] | None = None,
     first: Callable[[Settings], None] = lambda _: None,
     then: Callable[[Settings], None] = lambda _: None,
 ) -> Iterator[Standing]:
     """A new bus in the folder, serving on free ports of this machine.
 
-    bureaus: the feeds of each; all may ask. mqtt: its settings of the second door (none unless given); state: where it
-    keeps what it knows. first: what must run before the bus does; then: what it shall hold beside, once its bureaus are
-    enrolled
+    bureaus: the feeds of each; all may ask. mqtt, state, worker: settings of the second door (none unless given), of
+    where it keeps what it knows, of its worker. first: what must run before the bus does; then: what it shall hold
+    beside, once its bureaus are enrolled
     """
-    trial = Trial(folder, city, mqtt=mqtt or {"broker": "off"}, state=state)
+    trial = Trial(folder, city, mqtt=mqtt or {"broker": "off"}, state=state, worker=worker)
     first(trial.settings)
     for bureau, feeds in bureaus.items():
         trial.enrol(bureau, bureau, bureau)

@@ -21,7 +21,7 @@ from bench.bulk import BUREAUS, ROWS, delivered
 from bench.servers import free_port, serving
 from bench.standing import standing
 from exchange import app, claims, joining, processing, validation
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from security.message import file_content
 
 STEPS: Final[tuple[tuple[object, str, str], ...]] = (

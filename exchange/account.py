@@ -20,7 +20,7 @@ import polars as pl
 
 from exchange.entry import Detail, LoggedEntry, day_of
 from exchange.journal import Journal
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from exchange.store.tallying import COUNTED
 from mappings.schema import Schema
 from security.jws import jcs

@@ -10,7 +10,7 @@ from exchange.account import account, closing
 from exchange.database import CONFLICTS, Cursor
 from exchange.entry import CITY_TIME, Entry, day_of
 from exchange.journal import Journal, Sequenced
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from security.errors import places
 
 TICK_S: Final = 30.0

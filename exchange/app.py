@@ -91,7 +91,8 @@ from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
 from exchange.small_file import write_whole
 from exchange.stopped import Stopped
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from exchange.tally import Tally
 from exchange.timestamp_watch import Authorities, TimestampWatch
 from exchange.timestamping import Coverage, Rule
@@ -214,7 +215,7 @@ def initialise(
         founding=founding,
     )
     _write_json(state / "anchors.json", anchors)
-    Store(state).close()
+    open_store(settings).close()
     # Last, so that a half-made bus is not taken for one.
     fingerprint = SealingKey.load(folder / "evidence.key").fingerprint
     origin = Origin(settings.bus.origin, settings.city.edition, "SHA-256", fingerprint, founding)
@@ -420,6 +421,15 @@ def _database(settings: Settings, url: str, history: History) -> Database:
     from exchange.postgres import PostgresSchema  # an embedded bus does not load a server's driver
 
     return PostgresSchema(url, history)
+
+
+def open_store(settings: Settings) -> Store:
+    """The store. Raises Misconfigured."""
+    if not settings.state.store:
+        return Store(Embedded(settings.at(settings.state.folder)))
+    from exchange.store.served import Served
+
+    return Store(Served(settings.state.store))
 
 
 def store_database(settings: Settings) -> Database:
@@ -854,7 +864,7 @@ def open_bus(
         registry=open_registry(settings, journal, revocations),
         journal=journal,
         evidence=evidence,
-        store=Store(state),
+        store=open_store(settings),
         city=city,
         lists=validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes),
         schema=compile_schema(SCHEMA),
@@ -1006,7 +1016,7 @@ def make_backup(settings: Settings, path: Path, journal: Journal, by: str, say: 
     # Before the copy, so that it has this entry: one made after it would be lost with all that is lost later.
     entry = journal.note(Entry(type="backup", outcome="begun", actor=by, detail={"id": id})).result().index
     key = _answer_key(settings, keyring_of(settings))
-    with closing(Store(state)) as store, closing(evidence_place(settings)) as place:
+    with closing(open_store(settings)) as store, closing(evidence_place(settings)) as place:
         source = backup.Source(
             journal=journal.database,
             store=store_database(settings),
@@ -1563,7 +1573,8 @@ def work(settings: Settings) -> None:
         threading.Thread(
             target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), name="parent watch", daemon=True
         ).start()
-        _wait_alone(state_of(settings) / "worker.lock", stack)
+        if not settings.state.store:
+            _wait_alone(state_of(settings) / "worker.lock", stack)
         bus = open_bus(settings, attended=False)
         stack.callback(bus.close)
         bus.journal.resume()
@@ -1593,5 +1604,5 @@ def _alone(path: Path, stack: ExitStack, otherwise: str, *, shared: bool = False
 
 
 def _wait_alone(path: Path, stack: ExitStack) -> None:
-    """Hold a lock file until the stack closes, once whoever has it is gone: two workers never share a store."""
+    """Hold a lock file until the stack closes, once whoever has it is gone: two workers never share a file."""
     fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)

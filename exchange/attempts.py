@@ -15,7 +15,8 @@ MOST_DEATHS: Final = 5  # a power cut may be chance, five in a row at one delive
 class Attempts:
     """Deliveries that were being worked on, by inbox id, with how many processes ended meanwhile.
 
-    path: a small file, written before a batch and removed after it. An exception is no death: it is dealt with.
+    path: a small file of a feed's, written before a batch and removed after it. An exception is no death: it is dealt
+    with.
     """
 
     def __init__(self, path: Path) -> None:

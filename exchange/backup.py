@@ -43,7 +43,7 @@ class Source(msgspec.Struct, frozen=True):
 
     journal: Database
     store: Database
-    turn: Callable[[], AbstractContextManager[None]]
+    turn: Callable[[], AbstractContextManager[object]]
     evidence: Callable[[str], IO[bytes]]
     small: Callable[[], Mapping[str, bytes]]
     sign: Callable[[dict[str, Any]], bytes]

@@ -19,7 +19,7 @@ from exchange.reference import Reference
 from exchange.registry import Registry
 from exchange.replays import Replays
 from exchange.stopped import Stopped
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from exchange.store.territory import WHOLE, Territory
 from exchange.timestamping import Coverage
 from exchange.uploads import Uploads

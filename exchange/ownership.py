@@ -19,7 +19,7 @@ from exchange.store.roles import RoleAnswer as RoleAnswer
 from exchange.store.roles import Status as Status
 from exchange.store.roles import Unit as Unit
 from exchange.store.roles import Verdict as Verdict
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from mappings.schema import CLASSES_BETWEEN
 from security.errors import Refusal
 

@@ -11,7 +11,7 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
@@ -29,11 +29,20 @@ from security.errors import Misconfigured
 ROWS_READ: Final = 2_000
 SILENT_S: Final = 3  # after which a turn goes to the next process
 WAIT_S: Final = 30
+# Seconds that a process may be silent within a transaction, and wait for another's lock. Whoever writes the journal
+# holds up all others; at the store a million rows are made ready within a transaction, and waited for.
+PATIENCE_S: Final = {"journal": (SILENT_S, WAIT_S), "store": (60, 600)}
+IDLE_S: Final = 900  # outside of a transaction: a frozen worker loses its feed; any other connects anew
 STARTING: Final = 0x594F4E47  # the lock under which a schema is made or brought up
 _OPTIONS: Final = (
-    f"-c idle_in_transaction_session_timeout={SILENT_S}s -c lock_timeout={WAIT_S}s -c tcp_keepalives_idle=1 "
-    f"-c tcp_keepalives_interval=1 -c tcp_keepalives_count={SILENT_S} -c tcp_user_timeout={SILENT_S * 1000} "
+    f"-c tcp_keepalives_idle=1 -c tcp_keepalives_interval=1 -c tcp_keepalives_count={SILENT_S} "
+    f"-c tcp_user_timeout={SILENT_S * 1000} "
     "-c synchronous_commit=on -c timezone=UTC"
+)
+# What numbers the rows of a table, where they are numbered by the server.
+_SEQUENCES: Final = (
+    "SELECT table_name, column_name, pg_get_serial_sequence(table_name, column_name) FROM information_schema.columns "
+    "WHERE table_schema = ? AND pg_get_serial_sequence(table_name, column_name) IS NOT NULL"
 )
 _MARK: Final = re.compile(r"'[^']*'|\?(\d*)|(?<!:):([a-z_]+)")
 
@@ -59,7 +68,9 @@ class PostgresSchema:
         try:
             with engine.connect() as lock:
                 lock.exec_driver_sql(f"SELECT pg_advisory_lock({STARTING})")
-                lock.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {self._history}")
+                # The role of a schema that its administrator made need not be let make any.
+                if lock.exec_driver_sql(f"SELECT to_regnamespace('{self._history}')").scalar() is None:
+                    lock.exec_driver_sql(f"CREATE SCHEMA {self._history}")
                 lock.commit()
                 upgrade(engine, self._history)
                 lock.exec_driver_sql(f"SELECT pg_advisory_unlock({STARTING})")
@@ -76,7 +87,8 @@ class PostgresSchema:
     def transaction(self, connection: "PostgresConnection") -> Iterator["PostgresCursor"]:
         """As `Database` has it."""
         with connection.transaction() as cursor:
-            cursor.execute("UPDATE turns SET number = number + 1, holder = ?", (_me(),))
+            if self._history == "journal":  # at the store several write, and hold what each of them must
+                cursor.execute("UPDATE turns SET number = number + 1, holder = ?", (_me(),))
             yield cursor
 
     def scrub(self) -> None:
@@ -110,6 +122,8 @@ class PostgresSchema:
                 with ours.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
                     for row in source.execute(f"SELECT {names} FROM {table}"):
                         copy.write_row(row)
+            for table, column, sequence in cursor.execute(_SEQUENCES, (self._history,)).fetchall():
+                cursor.execute(f"SELECT setval('{sequence}', max({column})) FROM {table}")
 
     @contextmanager
     def duty(self, task: str) -> Iterator[bool]:
@@ -160,15 +174,23 @@ def _me() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _dial(url: str, schema: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(url, options=f"{_OPTIONS} -c search_path={schema},public", connect_timeout=WAIT_S)
+def _dial(url: str, schema: History) -> psycopg.Connection[Any]:
+    silent_s, wait_s = PATIENCE_S[schema]
+    patience = f"-c idle_in_transaction_session_timeout={silent_s}s -c lock_timeout={wait_s}s"
+    patience += f" -c idle_session_timeout={IDLE_S}s" if schema == "store" else ""
+    options = f"{_OPTIONS} {patience} -c search_path={schema},public"
+    return psycopg.connect(url, options=options, connect_timeout=WAIT_S)
 
 
 class PostgresConnection:
-    """A connection as SQLite's is used. One that was lost is made again at the next statement outside a transaction."""
+    """A connection as SQLite's is used. One that was lost is made again at the next statement outside a transaction.
 
-    def __init__(self, url: str, schema: str) -> None:
+    session: its number, one more each time it is made again; what a session held, as locks, went with it
+    """
+
+    def __init__(self, url: str, schema: History) -> None:
         self._url, self._schema, self._within = url, schema, False
+        self.session = 0
         self._connection = self._made()
 
     def execute(self, query: str, values: Any = ()) -> "PostgresCursor":
@@ -184,7 +206,10 @@ class PostgresConnection:
         if not self._within and self._lost():
             self._connection.close()
             self._connection = self._made()
-        return PostgresCursor(self._connection.cursor())
+        try:
+            return PostgresCursor(self._connection.cursor())
+        except psycopg.Error as problem:  # it was lost within a transaction
+            raise _ours(problem) from problem
 
     @contextmanager
     def transaction(self) -> Iterator["PostgresCursor"]:
@@ -221,9 +246,14 @@ class PostgresConnection:
             cursor.execute(f"SELECT {columns} FROM {table}".encode())
             yield from cursor
 
-    def copy(self, statement: str) -> AbstractContextManager[psycopg.Copy]:
+    @contextmanager
+    def copy(self, statement: str) -> Iterator[psycopg.Copy]:
         """Rows into a table by `COPY … FROM STDIN`."""
-        return self._connection.cursor().copy(statement.encode())
+        try:
+            with self._connection.cursor().copy(statement.encode()) as copy:
+                yield copy
+        except psycopg.Error as problem:
+            raise _ours(problem) from problem
 
     def close(self) -> None:
         """Give it back."""
@@ -233,6 +263,7 @@ class PostgresConnection:
         try:
             connection = _dial(self._url, self._schema)
             connection.autocommit, connection.cursor_factory = True, RawCursor
+            self.session += 1
             return connection
         except psycopg.Error as problem:
             raise Failed(str(problem)) from problem
@@ -242,7 +273,8 @@ class PostgresConnection:
         if self._connection.closed:
             return True
         try:
-            self._connection.pgconn.consume_input()
+            for _ in range(2):  # the first may read a server's last words, the second that nothing comes after them
+                self._connection.pgconn.consume_input()
         except psycopg.Error:
             return True
         return self._connection.pgconn.status != pq.ConnStatus.OK

@@ -58,13 +58,15 @@ def process(feed_id: str, bus: Bus) -> int:
     Idempotent on (sender, message id): what the store already holds is not applied again, only reported.
     """
     feed, finished = bus.feeds[feed_id], 0
-    with bus.store.turn():
-        _carry_out_recalls(feed, bus)  # what is taken back ends, whatever became of the feed's file
+    with bus.store.turn(feed_id) as ours:
+        if ours:
+            _carry_out_recalls(feed, bus)  # what is taken back ends, whatever became of the feed's file
     if bus.registry.mapping(feed_id) != bus.feed_digests[feed_id]:
         log.error("feed.not_released feed=%s; what waits for it goes on waiting", feed_id)
         return 0
-    attempts, began_s = Attempts(bus.folder / "act-two.json"), monotonic()
-    while together := _next_batch(feed, attempts, bus):
+    began_s = monotonic()
+    # Whoever was told of the feed meanwhile has left it to us: only when nothing is left did nobody miss anything.
+    while (together := _next_batch(feed, bus)) or (together == 0 and bus.journal.waiting(feed_id, 1)):
         finished += together
         if monotonic() - began_s > SLICE_S and feeds_to_do(bus) not in ([], [feed_id]):
             break  # a task for each feed that waits is in the queue by now
@@ -73,13 +75,18 @@ def process(feed_id: str, bus: Bus) -> int:
 
 def carry_out_recalls(feed_id: str, bus: Bus) -> None:
     """Of a feed no more than what is taken back ends."""
-    with bus.store.turn():
-        _carry_out_recalls(bus.feeds[feed_id], bus)
+    with bus.store.turn(feed_id) as ours:
+        if ours:
+            _carry_out_recalls(bus.feeds[feed_id], bus)
 
 
-def _next_batch(feed: Feed, attempts: Attempts, bus: Bus) -> int:
-    """Finish the first deliveries that wait, together; gives how many. No erasure is at the register meanwhile."""
-    with bus.store.turn():
+def _next_batch(feed: Feed, bus: Bus) -> int | None:
+    """Finish the first deliveries that wait, together; gives how many, None where another worker is at this feed. No
+    erasure is at the register meanwhile."""
+    with bus.store.turn(feed.id) as ours:
+        if not ours:
+            return None
+        attempts = Attempts(bus.folder / f"act-two-{feed.id}.json")
         waiting = _waiting(feed, bus)
         if not waiting:
             return 0
@@ -215,17 +222,18 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         _hold(rows[0], _too_much_gone(compared, feed), feed, bus)
         return
     step("join")
-    joined = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
-    links = naming.keep_apart(joined.links, compared.versions, feed.bureau, bus.territory, bus.store.identifiers_of)
-    joined_km2 = map_area.largest_km2(_cells(compared.versions, links))
-    map_area.refuse_larger(joined_km2, bus.limits.map_area_km2, list(grants.values()), "join.area_too_large")
     secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
     roots = roots_of(compared.outcomes, secrets)
-    step("store")
-    durable_step("store.commit:before")
-    said_by = (feed.id, feed.bureau, bus.clock(), deliveries, roots)
-    batch = Batch(*said_by, compared, links, joined.ties, territory=bus.territory)
-    stored = bus.store.commit(batch)
+    with bus.store.neighbourhood(compared):  # else two workers could each found what is one thing
+        joined = joining.join(compared.versions, bus.store.near(feed.id, compared.versions))
+        links = naming.keep_apart(joined.links, compared.versions, feed.bureau, bus.territory, bus.store.identifiers_of)
+        joined_km2 = map_area.largest_km2(_cells(compared.versions, links))
+        map_area.refuse_larger(joined_km2, bus.limits.map_area_km2, list(grants.values()), "join.area_too_large")
+        step("store")
+        durable_step("store.commit:before")
+        said_by = (feed.id, feed.bureau, bus.clock(), deliveries, roots)
+        batch = Batch(*said_by, compared, links, joined.ties, territory=bus.territory)
+        stored = bus.store.commit(batch)
     durable_step("store.commit:after")
     step("report")
     said = pl.concat([findings, compared.findings, stored.findings])

@@ -27,7 +27,7 @@ from exchange.journal import Entry
 from exchange.rights import EVERYTHING, View
 from exchange.small_file import write_whole
 from exchange.store import asking
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from security.authorise import authorise
 from security.errors import Misconfigured, Refusal, Unavailable, places
 from security.jws import sign_document

@@ -22,7 +22,7 @@ from exchange.processing import apply_one
 from exchange.reading import EvidenceBroken
 from exchange.replaying import superseded
 from exchange.store.frames import Batch
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from security.errors import ExchangeError, Refusal, places
 
 log = logging.getLogger("yongtong.replay")

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -26,8 +27,10 @@ class PostgresServer:
     """One server with its data in a folder of its own. The programs refuse to run as root, so root runs them as
     `postgres`, to whom pytest's private folders are closed."""
 
-    def __init__(self, *also_at: str) -> None:
-        """also_at: further addresses of this machine's at which it listens, to those of their network"""
+    def __init__(self, *also_at: str, settings: Mapping[str, str] = _FASTER) -> None:
+        """also_at: further addresses of this machine's at which it listens, to those of their network; settings: of the
+        server; none of ours makes a commit less durable"""
+        self._settings = settings
         self._bin, folder = _binaries(), Path(tempfile.mkdtemp(prefix="yongtong-postgres-"))
         self._data, self._made = folder / "data", 0
         self._user = "postgres" if os.geteuid() == 0 else None
@@ -45,7 +48,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and return once it answers."""
-        said = [f"-c{name}={value}" for name, value in _FASTER.items()] + [f"-clisten_addresses={self._at}"]
+        said = [f"-c{name}={value}" for name, value in self._settings.items()] + [f"-clisten_addresses={self._at}"]
         command = [
             str(self._bin / "postgres"),
             "-D",

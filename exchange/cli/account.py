@@ -11,7 +11,6 @@ from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.entry import CITY_TIME, LoggedEntry
 from exchange.sequences import gap_document
-from exchange.store.sqlite import Store
 
 DELIVERIES: Final = ("收 in", "办结 processed", "拒收 refused", "暂存 held", "待办 waiting", "撤回 recalled")
 RECORDS: Final = (
@@ -51,7 +50,7 @@ def _day(text: str) -> str:
 def _account(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     day = options.day or app.utc_now().astimezone(CITY_TIME).date().isoformat()
-    with closing(app.open_journal(settings)) as journal, closing(Store(app.state_of(settings))) as store:
+    with closing(app.open_journal(settings)) as journal, closing(app.open_store(settings)) as store:
         rows = account(journal, store, day, options.bureau)
         entry = journal.account_of(day)
         holds = entry is None or closing_holds(journal, entry)

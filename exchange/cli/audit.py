@@ -20,7 +20,6 @@ from exchange.entry import CITY_TIME, Detail, LoggedEntry
 from exchange.journal import content_erased
 from exchange.presenting import present
 from exchange.registry import Registry
-from exchange.store.sqlite import Store
 from security.errors import Misconfigured
 
 MOST_READS = 1_000_000  # of one day
@@ -245,7 +244,7 @@ def _who_could_see(options: argparse.Namespace) -> int:
     if not options.by:
         raise Misconfigured("--who-could-see is for an audit officer: name yourself with --by")
     on = options.on or app.utc_now().astimezone(CITY_TIME).date()
-    with acting(options) as (opened, officer), closing(Store(app.state_of(settings_of(options)))) as store:
+    with acting(options) as (opened, officer), closing(app.open_store(settings_of(options))) as store:
         opened.note_search(officer, _asked(options))
         component = ownership.ownership(store, options.who_could_see, on).component
         first, last = access.bounds(on)

@@ -12,7 +12,6 @@ from exchange.cli.output import STDOUT, print_json, print_table, printable, say
 from exchange.cli.parsing import Commands, add_command, change_number, day, degrees, page_size, settings_of
 from exchange.cli.partner import add_partner_options, partner_of
 from exchange.journal import Entry
-from exchange.store.sqlite import Store
 from mappings.codelists import classes, editions
 from mappings.schema import CLASSES_BETWEEN
 
@@ -130,7 +129,7 @@ def _ownership(options: argparse.Namespace) -> int:
 
 def _disputes(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    with closing(Store(app.state_of(settings))) as store:
+    with closing(app.open_store(settings)) as store:
         found = ownership.disputes(store, options.after, max(1, options.limit))
     if options.json:
         print_json(found)
@@ -169,7 +168,7 @@ def _changes(options: argparse.Namespace) -> int:
 def _here(options: argparse.Namespace, ask: Any) -> Any:
     """Ask the store on this machine; the operator's question stands in the audit like anybody's."""
     settings = settings_of(options)
-    with closing(app.open_journal(settings)) as journal, closing(Store(app.state_of(settings))) as store:
+    with closing(app.open_journal(settings)) as journal, closing(app.open_store(settings)) as store:
         detail: dict[str, str | int] = {"purpose": options.purpose, "case_number": options.case or ""}
         journal.note(Entry(type="read", outcome="answered", actor="operator", detail=detail)).result()
         return ask(store)

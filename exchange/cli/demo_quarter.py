@@ -24,7 +24,6 @@ from exchange.cli.trial import AUDITOR, City, Trial
 from exchange.cli.verifying import read_anchors
 from exchange.entry import Detail
 from exchange.receipts import verify_receipt
-from exchange.store.sqlite import Store
 from samples.generate import Truth, generate
 from security import bundle
 from security.checkpoint import Checkpoint
@@ -67,7 +66,7 @@ def play(trial: Trial, story: Story) -> None:
         demo_broker.heard(trial, story, centre)
     _audit(trial, story, earlier)
     _evidence(trial, story)
-    with closing(Store(trial.state)) as store:
+    with closing(app.open_store(trial.settings)) as store:
         story.ledger = store.ledger()
 
 
@@ -164,7 +163,7 @@ def _registers(trial: Trial, story: Story, truth: Truth) -> None:
 
 def _components(trial: Trial, story: Story, truth: Truth) -> None:
     """Two registers, one set of components: who is whose twin, what is disputed, what nobody claims."""
-    with closing(Store(trial.state)) as store:
+    with closing(app.open_store(trial.settings)) as store:
         keys = [str(key) for (key,) in store.connection().execute("SELECT id FROM components")]
         answers = [ownership.ownership(store, key) for key in keys]
     claimed = [{claim.feed: claim.source_key for claim in answer.claims} for answer in answers]
@@ -185,7 +184,7 @@ def _components(trial: Trial, story: Story, truth: Truth) -> None:
 def _questions(trial: Trial, story: Story, truth: Truth) -> None:
     """A case officer stands before a cover that both bureaus know of."""
     key = sorted(set(truth.pairs) - set(truth.disputes) - set(truth.gaps))[0]
-    with closing(Store(trial.state)) as store:
+    with closing(app.open_store(trial.settings)) as store:
         query = "SELECT component_id FROM claims WHERE source_key = ?"
         (number,) = store.connection().execute(query, (key,)).fetchone()
         there = ownership.component(store, str(number))

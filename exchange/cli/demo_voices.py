@@ -4,10 +4,10 @@ import base64
 from contextlib import closing
 from pathlib import Path
 
+from exchange import app
 from exchange.cli.demo_story import Pairs, Story, Told
 from exchange.cli.partner import REPORT_WAIT_S
 from exchange.cli.trial import Trial
-from exchange.store.sqlite import Store
 from samples.generate import Truth
 from samples.sheet import Symbol
 from security.message import Content, file_content, in_memory
@@ -63,7 +63,7 @@ def _unmapped(told: Told) -> list[int]:
 
 def _joined(trial: Trial, story: Story, truth: Truth) -> None:
     """Each symbol of the map is the thing that the registers know; of what two draw alike, a register decides."""
-    with closing(Store(trial.state)) as store:
+    with closing(app.open_store(trial.settings)) as store:
         rows = store.connection().execute(
             "SELECT component_id, f.code, source_key FROM claims k JOIN feeds f ON f.id = k.feed_id"
         )

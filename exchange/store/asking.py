@@ -1,13 +1,13 @@
 """What is asked of the store about one component or one place: each a single prepared statement."""
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import polars as pl
 
-from exchange.rights import View, ring_text
+from exchange.database import Connection
+from exchange.rights import View, is_ring, ring_text
 from security.message import EVERYWHERE
 
 
@@ -78,10 +78,11 @@ _ROW: Final = (
 )
 _NOW: Final = (
     f"k AS (SELECT k.id, feed_id, source_key, join_distance_m, component_id, {_SAID} FROM claims k "
-    "WHERE component_id IN (SELECT id FROM c) AND valid_to_us IS NULL AND ? IS NULL)"
+    "WHERE component_id IN (SELECT id FROM c) AND valid_to_us IS NULL AND CAST(? AS BIGINT) IS NULL)"
 )
 _THEN: Final = (
-    f"at(us) AS (VALUES (?)), k AS (SELECT k.id, feed_id, source_key, join_distance_m, component_id, {_SAID} "
+    "at(us) AS (SELECT CAST(? AS BIGINT)), "
+    f"k AS (SELECT k.id, feed_id, source_key, join_distance_m, component_id, {_SAID} "
     "FROM claims k, at WHERE component_id IN (SELECT id FROM c) "
     "AND valid_from_us < at.us AND (valid_to_us IS NULL OR valid_to_us >= at.us) "
     f"UNION ALL SELECT o.id, o.feed_id, o.source_key, o.join_distance_m, p.component_id, {_PAST_SAID} "
@@ -101,7 +102,10 @@ class Question(NamedTuple):
 BY_KEY: Final = Question(*(f"{_BY.format('id')}{claims} {_ROW}" for claims in (_NOW, _THEN)))
 BY_IDENTIFIER: Final = Question(*(f"{_BY.format('identifier')}{claims} {_ROW}" for claims in (_NOW, _THEN)))
 
-_RANGES: Final = "WITH r AS (SELECT value ->> 0 AS first, value ->> 1 AS last FROM json_each(:ranges)) "
+_RANGES: Final = (
+    "WITH r AS (SELECT CAST(json_extract(value, '$[0]') AS BIGINT) AS first, "
+    "CAST(json_extract(value, '$[1]') AS BIGINT) AS last FROM json_each(:ranges)) "
+)
 _AROUND_NOW: Final = (
     f"{_RANGES} SELECT c.id, class_code, longitude_deg, latitude_deg FROM r JOIN components c "
     "ON c.cell BETWEEN r.first AND r.last WHERE {}"
@@ -109,7 +113,8 @@ _AROUND_NOW: Final = (
 # Where it is today or was before; whoever named it by then. Claims that moved left their old cell in claims_past.
 _AROUND_THEN: Final = (
     f"{_RANGES}, k AS (SELECT id FROM r JOIN components ON cell BETWEEN first AND last "
-    "UNION SELECT component_id FROM r JOIN claims_past ON cell BETWEEN first AND last), at(us) AS (VALUES (:until_us)) "
+    "UNION SELECT component_id FROM r JOIN claims_past ON cell BETWEEN first AND last), "
+    "at(us) AS (SELECT CAST(:until_us AS BIGINT)) "
     "SELECT k.id FROM k, at WHERE EXISTS (SELECT 1 FROM claims WHERE component_id = k.id AND valid_from_us < at.us) "
     "OR EXISTS (SELECT 1 FROM claims_past WHERE component_id = k.id AND valid_from_us < at.us)"
 )
@@ -128,12 +133,12 @@ _CHANGED: Final = (
 # What the claim recorded last says, of those that stand and say anything.
 _LATEST_SAID: Final = (
     "(SELECT k.{0} FROM claims k JOIN deliveries d ON d.id = k.delivery_id JOIN commits t ON t.id = d.commit_id "
-    "WHERE k.component_id = c.id AND k.valid_to_us IS NULL AND k.{0} NOT NULL ORDER BY t.recorded_at_us DESC, k.id "
+    "WHERE k.component_id = c.id AND k.valid_to_us IS NULL AND k.{0} IS NOT NULL ORDER BY t.recorded_at_us DESC, k.id "
     "LIMIT 1)"
 )
 _CHOSEN: Final = (
-    "{view} AND (:class IS NULL OR instr('|' || c.class_code || '|', '|' || :class || '|')) "
-    f"AND (:state IS NULL OR {_LATEST_SAID.format('state')} = :state)"
+    "{view} AND (CAST(:class AS TEXT) IS NULL OR instr('|' || c.class_code || '|', '|' || :class || '|') > 0) "
+    f"AND (CAST(:state AS TEXT) IS NULL OR {_LATEST_SAID.format('state')} = :state)"
 )
 _LISTED: Final = (
     "SELECT c.id, c.identifier, c.class_code, {name}, {state}, c.longitude_deg, c.latitude_deg, c.accuracy_m, "
@@ -148,40 +153,40 @@ _BEYOND: Final = (
 _LAST_CHANGE: Final = "SELECT last FROM change_counter"
 
 
-def ask(connection: sqlite3.Connection, question: Question, component: str | int, until_us: int | None) -> list[Row]:
+def ask(connection: Connection, question: Question, component: str | int, until_us: int | None) -> list[Row]:
     """A component with the claims valid at a moment (None: now), known longest first; no row where it is unknown."""
     statement = question.now if until_us is None else question.then
     return [Row._make(row) for row in connection.execute(statement, (component, until_us))]
 
 
-def claimed_differently(connection: sqlite3.Connection, after: int, limit: int, view: View) -> list[int]:
+def claimed_differently(connection: Connection, after: int, limit: int, view: View) -> list[int]:
     """Keys after a key, at most `limit`, of components of whose units their standing claims do not say the same."""
     statement = _CLAIMED_DIFFERENTLY.format(seen_through(view, "c"))
     return [row[0] for row in connection.execute(statement, {"after": after, "limit": limit, **view_values(view)})]
 
 
 def changed_after(
-    connection: sqlite3.Connection, number: int, limit: int, view: View
+    connection: Connection, number: int, limit: int, view: View
 ) -> list[tuple[str | None, int, int, str]]:
     """Identifier, key, change number and kind of the components last changed after a number, as a view shows them."""
     statement = _CHANGED.format(seen_through(view, "c"))
     return connection.execute(statement, {"after": number, "limit": limit, **view_values(view)}).fetchall()
 
 
-def last_change(connection: sqlite3.Connection) -> int:
+def last_change(connection: Connection) -> int:
     """The last change number that was given out."""
     return int(connection.execute(_LAST_CHANGE).fetchone()[0])
 
 
 def around(
-    connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]], view: View
+    connection: Connection, ranges: Sequence[tuple[int, int]], view: View
 ) -> list[tuple[int, str, float, float]]:
     """Key, class, longitude and latitude of every component in ranges of cells, as they stand and a view shows them."""
     values = {"ranges": msgspec.json.encode(ranges).decode(), **view_values(view)}
     return connection.execute(_AROUND_NOW.format(seen_through(view, "c")), values).fetchall()
 
 
-def around_then(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]], until_us: int) -> list[int]:
+def around_then(connection: Connection, ranges: Sequence[tuple[int, int]], until_us: int) -> list[int]:
     """Keys of the components that are or ever were in ranges of cells, and that somebody had named by a moment.
 
     Whose place of that day a view shows is judged when its claims of that day are read.
@@ -203,20 +208,20 @@ class Chosen(NamedTuple):
         return {"class": self.class_code, "state": self.state, **view_values(self.view)}
 
 
-def listed(connection: sqlite3.Connection, after: int, limit: int, chosen: Chosen) -> list[tuple[Any, ...]]:
+def listed(connection: Connection, after: int, limit: int, chosen: Chosen) -> list[tuple[Any, ...]]:
     """Components after a key, at most `limit`, in order of key, as `exchange.ownership.Component` has its members."""
     said = {name: _LATEST_SAID.format(name) if chosen.view.shows(name) else "NULL" for name in ("name", "state")}
     statement = _LISTED.format(view=seen_through(chosen.view, "c"), **said)
     return connection.execute(statement, {"after": after, "limit": limit, **chosen.values}).fetchall()
 
 
-def cells(connection: sqlite3.Connection, chosen: Chosen) -> list[int]:
+def cells(connection: Connection, chosen: Chosen) -> list[int]:
     """The cells in which components stand."""
     statement = _CELLS.format(view=seen_through(chosen.view, "c"))
     return [row[0] for row in connection.execute(statement, chosen.values)]
 
 
-def beyond(connection: sqlite3.Connection, feed: str, view: View, source_keys: Sequence[str] | None) -> pl.DataFrame:
+def beyond(connection: Connection, feed: str, view: View, source_keys: Sequence[str] | None) -> pl.DataFrame:
     """source_key: those of a feed's keys (None: of all) whose standing claims a view does not cover."""
     rows: list[tuple[str]] = []
     if view.classes or view.area != EVERYWHERE:
@@ -233,14 +238,14 @@ def beyond(connection: sqlite3.Connection, feed: str, view: View, source_keys: S
 
 # Of a class that is a set, undecided, each must be among those that are wanted. Code lists hold no quotation mark.
 _CLASSES: Final = (
-    "({0}.class_code IN (SELECT value FROM json_each(:v_classes)) OR instr({0}.class_code, '|') AND NOT EXISTS ("
+    "({0}.class_code IN (SELECT value FROM json_each(:v_classes)) OR instr({0}.class_code, '|') > 0 AND NOT EXISTS ("
     "SELECT 1 FROM json_each('[\"' || replace({0}.class_code, '|', '\",\"') || '\"]') "
     "WHERE value NOT IN (SELECT value FROM json_each(:v_classes))))"
 )
 _DISTRICTS: Final = (
-    "coalesce(substr({{0}}.division_code, 1, {digits}) IN (SELECT value FROM json_each(:v_districts)), 0)"
+    "coalesce(substr({{0}}.division_code, 1, {digits}) IN (SELECT value FROM json_each(:v_districts)), FALSE)"
 )
-_GRIDS: Final = "coalesce({0}.grid_code IN (SELECT value FROM json_each(:v_grids)), 0)"
+_GRIDS: Final = "coalesce({0}.grid_code IN (SELECT value FROM json_each(:v_grids)), FALSE)"
 _RING: Final = (
     "({0}.longitude_deg BETWEEN :v_west AND :v_east AND {0}.latitude_deg BETWEEN :v_south AND :v_north "
     "AND in_ring(:v_ring, {0}.longitude_deg, {0}.latitude_deg))"
@@ -253,7 +258,7 @@ def seen_through(view: View, row: str) -> str:
     places = [_DISTRICTS.format(digits=digits) for digits in sorted({len(code) for code in area.districts})]
     places += [condition for named, condition in ((area.cells, _GRIDS), (area.polygon, _RING)) if named]
     conditions = [*([_CLASSES] if view.classes else []), *([f"({' OR '.join(places)})"] if places else [])]
-    return f"({' AND '.join(conditions) or '1'})".format(row)
+    return f"({' AND '.join(conditions) or 'TRUE'})".format(row)
 
 
 def view_values(view: View) -> dict[str, Any]:
@@ -267,5 +272,5 @@ def view_values(view: View) -> dict[str, Any]:
     if area.polygon:
         east, north = zip(*area.polygon, strict=True)
         values |= {"v_west": min(east), "v_east": max(east), "v_south": min(north), "v_north": max(north)}
-        values["v_ring"] = ring_text(area)
+        values["v_ring"] = ring_text(area if is_ring(area) else EVERYWHERE)
     return values

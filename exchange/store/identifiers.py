@@ -3,26 +3,27 @@
 In a division that is delegated it allocates nothing: there the district centre's own node does, and its word is taken.
 """
 
-import sqlite3
 from typing import Final
 
 import msgspec
 import polars as pl
 
+from exchange.database import Connection
+from exchange.store.engine import Writer
 from exchange.store.territory import WHOLE, Territory
 from mappings.findings import Severity
 from mappings.schema import FINDINGS, KEY, conform, undecided
 
 LAST_SERIAL: Final = 999_999  # six digits; CJ/T 214-2007: 6 division + 4 class + 6 serial
+HOLDERS: Final = "SELECT identifier, id FROM components WHERE identifier IN (SELECT value FROM json_each(?))"
 HELD: Final = (
-    "SELECT identifier, id FROM components WHERE {} IN (SELECT value FROM json_each(?)) AND identifier IS NOT NULL"
+    "SELECT identifier, id FROM components WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) "
+    "AND identifier IS NOT NULL"
 )
 HELD_COLUMNS: Final = {"identifier": pl.String, "component": pl.Int64}
 
 
-def issue(
-    connection: sqlite3.Connection, founded: pl.DataFrame, territory: Territory = WHOLE
-) -> tuple[pl.Series, pl.DataFrame]:
+def issue(writer: Writer, founded: pl.DataFrame, territory: Territory = WHOLE) -> tuple[pl.Series, pl.DataFrame]:
     """An identifier for each component founded, in order, and FINDINGS where a range is spent.
 
     founded: KEY, class_code and division_of_position, which decide; named: the identifier that the component's own
@@ -33,7 +34,7 @@ def issue(
     by = ["division_of_position", "class_code"]
     ours = ~undecided(pl.col("class_code")) & territory.issues_in("division_of_position") & pl.col("named").is_null()
     asked = founded.filter(ours).group_by(by).len().sort(by)
-    before = [_take(connection, *row) for row in asked.rows()]
+    before = [_take(writer, *row) for row in asked.rows()]
     start = asked.with_columns(pl.Series("before", before, dtype=pl.Int64))
     serials = (
         founded.select(*KEY, *by, "named")
@@ -47,28 +48,29 @@ def issue(
     return issued, _findings(serials.filter(spent))
 
 
-def holders(connection: sqlite3.Connection, identifiers: pl.Series) -> pl.DataFrame:
+def holders(connection: Connection, identifiers: pl.Series) -> pl.DataFrame:
     """identifier, component: those of the identifiers that a component has."""
-    return _held(connection, "identifier", identifiers)
+    return _held(connection, HOLDERS, identifiers)
 
 
-def identifiers_of(connection: sqlite3.Connection, components: pl.Series) -> pl.DataFrame:
+def identifiers_of(connection: Connection, components: pl.Series) -> pl.DataFrame:
     """identifier, component: of those of the components that have one."""
-    return _held(connection, "id", components)
+    return _held(connection, HELD, components)
 
 
-def _held(connection: sqlite3.Connection, by: str, wanted: pl.Series) -> pl.DataFrame:
+def _held(connection: Connection, question: str, wanted: pl.Series) -> pl.DataFrame:
     listed = msgspec.json.encode(wanted.drop_nulls().unique().to_list()).decode()
-    return pl.DataFrame(connection.execute(HELD.format(by), (listed,)).fetchall(), HELD_COLUMNS, orient="row")
+    return pl.DataFrame(connection.execute(question, (listed,)).fetchall(), HELD_COLUMNS, orient="row")
 
 
-def _take(connection: sqlite3.Connection, division_code: str, class_code: str, count: int) -> int:
+def _take(writer: Writer, division_code: str, class_code: str, count: int) -> int:
     """Takes `count` serials of a range; gives the last one issued before. A spent range stays at its end."""
     key = (division_code, class_code)
-    row = connection.execute("SELECT last FROM serials WHERE division_code = ? AND class_code = ?", key).fetchone()
+    row = writer.execute("SELECT last FROM serials WHERE division_code = ? AND class_code = ?", key).fetchone()
     before = int(row[0]) if row else 0
-    connection.execute(
-        "INSERT INTO serials VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last = excluded.last",
+    writer.execute(
+        "INSERT INTO serials VALUES (?, ?, ?) "
+        "ON CONFLICT (division_code, class_code) DO UPDATE SET last = excluded.last",
         (*key, min(before + count, LAST_SERIAL)),
     )
     return before

@@ -1,20 +1,22 @@
 """The store in numbers."""
 
-import sqlite3
 from collections import Counter
 
 import msgspec
 
+from exchange.database import Connection
 from exchange.rights import EVERYTHING, View
 from exchange.store.asking import seen_through, view_values
 from exchange.store.frames import Ledger, Tie
 from exchange.store.roles import ROLE_NAMES, RoleAnswer, Verdict, unit_of, verdict, weigh
 from exchange.store.writing import ROLE_COLUMNS
 
+ALL = 2**62  # no limit
+
 # Few combinations of units serve many components, so each is weighed once, by the rule that answers are given by.
 COMBINATIONS = (
-    "SELECT ids, count(*) FROM (SELECT group_concat(DISTINCT roles_id) AS ids FROM claims WHERE valid_to_us IS NULL "
-    "GROUP BY component_id) GROUP BY ids"
+    "SELECT ids, count(*) FROM (SELECT json_group_array(DISTINCT roles_id) AS ids FROM claims "
+    "WHERE valid_to_us IS NULL GROUP BY component_id) combined GROUP BY ids"
 )
 
 TIES = (
@@ -22,11 +24,12 @@ TIES = (
     "min(t.distance_m) FROM ties t JOIN claims k ON k.id = t.claim_id JOIN feeds f ON f.id = k.feed_id "
     "JOIN components c ON c.id = k.component_id JOIN components o ON o.id = t.component_id "
     "WHERE k.valid_to_us IS NULL AND k.component_id > :after AND {} AND {} "
-    "GROUP BY t.claim_id ORDER BY k.component_id, t.claim_id LIMIT :limit"
+    "GROUP BY f.bureau, f.code, k.source_key, k.component_id, t.claim_id "
+    "ORDER BY k.component_id, t.claim_id LIMIT :limit"
 )
 
 
-def ledger(connection: sqlite3.Connection) -> Ledger:
+def ledger(connection: Connection) -> Ledger:
     """Components, claims that stand, deliveries, disputes, orphans and gaps, as of now."""
     components = _count(connection, "SELECT count(*) FROM components")
     counted: Counter[Verdict] = Counter()
@@ -51,7 +54,7 @@ def ledger(connection: sqlite3.Connection) -> Ledger:
     )
 
 
-def ties(connection: sqlite3.Connection, view: View = EVERYTHING, after: int = 0, limit: int = -1) -> list[Tie]:
+def ties(connection: Connection, view: View = EVERYTHING, after: int = 0, limit: int = ALL) -> list[Tie]:
     """Standing claims with open ties, by component, as far as a view covers what they lie between."""
     statement = TIES.format(seen_through(view, "c"), seen_through(view, "o"))
     rows = connection.execute(statement, {"after": after, "limit": limit, **view_values(view)}).fetchall()
@@ -61,20 +64,20 @@ def ties(connection: sqlite3.Connection, view: View = EVERYTHING, after: int = 0
     ]
 
 
-def _weighed(connection: sqlite3.Connection, ids: str) -> list[RoleAnswer]:
-    """The three roles, by some combinations of units (keys of `roles`, comma between)."""
+def _weighed(connection: Connection, ids: str) -> list[RoleAnswer]:
+    """The three roles, by some combinations of units (a JSON list of keys of `roles`)."""
     rows = [
         connection.execute(f"SELECT {', '.join(ROLE_COLUMNS)} FROM roles WHERE id = ?", (key,)).fetchone()
-        for key in ids.split(",")
+        for key in msgspec.json.decode(ids)
     ]
     return [
         weigh(role, [unit_of(*row[3 * place : 3 * place + 3]) for row in rows]) for place, role in enumerate(ROLE_NAMES)
     ]
 
 
-def _count(connection: sqlite3.Connection, question: str) -> int:
+def _count(connection: Connection, question: str) -> int:
     return int(connection.execute(question).fetchone()[0])
 
 
-def _by(connection: sqlite3.Connection, question: str) -> dict[str, int]:
+def _by(connection: Connection, question: str) -> dict[str, int]:
     return dict(connection.execute(question + " ORDER BY 1").fetchall())

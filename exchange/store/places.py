@@ -10,6 +10,7 @@ Numbers = NDArray[np.float64]
 
 CELLS_PER_DEGREE: Final = 1000  # 111 m from south to north; 66 m from west to east at 53.5°N, China's northern end
 ROW: Final = 1_000_000  # cells of one row lie side by side: cell = row * ROW + column
+TILES_PER_DEGREE: Final = 50  # 2 km: what batches lock that may join the same things
 REACH_M: Final = 30.0  # less than half a cell everywhere in China: what lies so near is in one of at most four cells
 
 
@@ -52,6 +53,11 @@ def cells_in_reach(places: pl.DataFrame, reach_m: float = REACH_M, per_degree: i
     wider, higher = pl.col("se") != pl.col("sw"), pl.col("nw") != pl.col("sw")
     parts = (("sw", pl.lit(True)), ("se", wider), ("nw", higher), ("ne", wider & higher))
     return pl.concat([corners.filter(which).select("place", cell=name) for name, which in parts])
+
+
+def tiles(places: pl.DataFrame) -> list[int]:
+    """The tiles, in order, in which things lie that may be the same as one at a place."""
+    return sorted(cells_in_reach(places, REACH_M, TILES_PER_DEGREE)["cell"].unique().to_list())
 
 
 def cells_for(reach_m: float) -> int:

@@ -4,12 +4,13 @@ History lies in `readings` and is only added to. `readings_latest` points at the
 answered as fast after years of readings as on the first day.
 """
 
-import sqlite3
 from typing import Final, NamedTuple
 
 import msgspec
 import polars as pl
 
+from exchange.database import Connection
+from exchange.store.engine import Writer
 from exchange.store.frames import IDENTITY, KNOWN_KEYS, KNOWN_READINGS
 
 _KEYS: Final = (
@@ -20,16 +21,17 @@ _KEYS: Final = (
 _KNOWN: Final = (
     "SELECT r.component_id, r.quantity, r.observed_at_us, r.value, r.state, r.unit "
     "FROM json_each(?) j JOIN feeds f ON f.code = ? "
-    "JOIN readings r ON r.component_id = j.value ->> 0 AND r.quantity = j.value ->> 1 AND r.feed_id = f.id "
-    "AND r.observed_at_us = j.value ->> 2"
+    "JOIN readings r ON r.component_id = CAST(json_extract(j.value, '$[0]') AS BIGINT) "
+    "AND r.quantity = json_extract(j.value, '$[1]') AND r.feed_id = f.id "
+    "AND r.observed_at_us = CAST(json_extract(j.value, '$[2]') AS BIGINT)"
 )
 _COLUMNS: Final = (
     "id", "component_id", "quantity", "feed_id", "observed_at_us", "value", "state", "unit", "delivery_id", "record",
 )  # fmt: skip
-_PUT: Final = f"INSERT INTO readings ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _PUT_LATEST: Final = (
-    "INSERT INTO readings_latest VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET reading_id = excluded.reading_id, "
-    "observed_at_us = excluded.observed_at_us WHERE excluded.observed_at_us > observed_at_us"
+    "INSERT INTO readings_latest SELECT component_id, quantity, feed_id, id, observed_at_us FROM newest WHERE TRUE "
+    "ON CONFLICT (component_id, quantity, feed_id) DO UPDATE SET reading_id = excluded.reading_id, "
+    "observed_at_us = excluded.observed_at_us WHERE excluded.observed_at_us > readings_latest.observed_at_us"
 )
 _LATEST: Final = (
     "SELECT r.quantity, r.value, r.state, r.unit, r.observed_at_us, f.bureau, f.code, d.sender, d.message_id, "
@@ -59,13 +61,13 @@ class Latest(NamedTuple):
     asserted_by: str | None
 
 
-def known_keys(connection: sqlite3.Connection, register: str, keys: pl.Series) -> pl.DataFrame:
+def known_keys(connection: Connection, register: str, keys: pl.Series) -> pl.DataFrame:
     """KNOWN_KEYS: those of the keys that a feed has ever stated, ended since or not."""
     wanted = msgspec.json.encode(keys.drop_nulls().unique().to_list()).decode()
     return pl.DataFrame(connection.execute(_KEYS, (wanted, register)).fetchall(), KNOWN_KEYS, orient="row")
 
 
-def known_readings(connection: sqlite3.Connection, feed: str, readings: pl.DataFrame) -> pl.DataFrame:
+def known_readings(connection: Connection, feed: str, readings: pl.DataFrame) -> pl.DataFrame:
     """KNOWN_READINGS: what a feed said before of the same components, quantities and moments as OBSERVED."""
     wanted = readings.select("component", "quantity", pl.col("observed_at").dt.epoch("us")).unique().rows()
     rows = connection.execute(_KNOWN, (msgspec.json.encode(wanted).decode(), feed)).fetchall()
@@ -73,24 +75,25 @@ def known_readings(connection: sqlite3.Connection, feed: str, readings: pl.DataF
     return kept.with_columns(pl.from_epoch("observed_at", "us").dt.replace_time_zone("UTC"))
 
 
-def put(connection: sqlite3.Connection, readings: pl.DataFrame, feed_id: int, first_delivery: int) -> None:
+def put(writer: Writer, readings: pl.DataFrame, feed_id: int, first_delivery: int) -> None:
     """Keep OBSERVED, and point at each component's latest; inside the transaction that the caller opened.
 
     One that was observed before the latest is history and no more.
     """
-    first = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM readings").fetchone()[0]
-    rows = readings.with_row_index("id", offset=first).with_columns(
+    if readings.is_empty():
+        return
+    rows = readings.with_row_index("id", offset=writer.keys("readings", readings.height)).with_columns(
         pl.col("observed_at").dt.epoch("us").alias("observed_at_us"),
         (pl.col("delivery") + first_delivery).alias("delivery_id"),
         component_id="component",
         feed_id=pl.lit(feed_id),
     )
-    connection.executemany(_PUT, rows.select(_COLUMNS).iter_rows())
+    writer.insert("readings", _COLUMNS, rows)
     newest = rows.sort("observed_at_us").unique(list(IDENTITY[:2]), keep="last", maintain_order=True)
-    latest = newest.select("component_id", "quantity", "feed_id", "id", "observed_at_us")
-    connection.executemany(_PUT_LATEST, latest.iter_rows())
+    writer.stage("newest", newest.select("component_id", "quantity", "feed_id", "id", "observed_at_us"))
+    writer.execute(_PUT_LATEST)
 
 
-def latest(connection: sqlite3.Connection, component: int) -> list[Latest]:
+def latest(connection: Connection, component: int) -> list[Latest]:
     """The latest reading of each quantity that each feed gave of a component, by quantity."""
     return [Latest._make(row) for row in connection.execute(_LATEST, (component,))]

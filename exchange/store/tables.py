@@ -7,6 +7,8 @@ import sqlalchemy as sa
 from mappings.schema import ROLES
 
 metadata: Final = sa.MetaData()
+# What grows with every delivery. On a server a column has the width that it was made with.
+_KEY: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 # Times are microseconds of UTC since 1970.
 
@@ -23,7 +25,7 @@ feeds: Final = sa.Table(
 commits: Final = sa.Table(
     "commits",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _KEY, primary_key=True),
     sa.Column("recorded_at_us", sa.BigInteger, nullable=False),
     sa.Column("outcomes", sa.LargeBinary, nullable=False),
 )
@@ -31,11 +33,11 @@ commits: Final = sa.Table(
 deliveries: Final = sa.Table(
     "deliveries",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _KEY, primary_key=True),
     sa.Column("sender", sa.Text, nullable=False),
     sa.Column("message_id", sa.Text, nullable=False),
     sa.Column("feed_id", sa.Integer, nullable=False),
-    sa.Column("commit_id", sa.Integer, nullable=False),
+    sa.Column("commit_id", _KEY, nullable=False),
     sa.Column("position", sa.Integer, nullable=False),  # its index in that commit
     sa.Column("entry", sa.BigInteger, nullable=False),
     sa.Column("evidence_class", sa.Text, nullable=False),
@@ -52,7 +54,7 @@ deliveries: Final = sa.Table(
 roles: Final = sa.Table(
     "roles",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _KEY, primary_key=True),
     sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
     *(sa.Column(f"{role}_{part}", sa.Text) for role in ROLES for part in ("code", "name", "basis")),
 )
@@ -62,11 +64,11 @@ def _version() -> list[sa.Column[Any]]:
     """What one version of a claim says, from when until when, and which deliveries said and ended it."""
     return [
         sa.Column("component_id", sa.BigInteger, nullable=False),
-        sa.Column("delivery_id", sa.Integer, nullable=False),
+        sa.Column("delivery_id", _KEY, nullable=False),
         sa.Column("record", sa.Integer, nullable=False),
         sa.Column("valid_from_us", sa.BigInteger, nullable=False),
         sa.Column("valid_to_us", sa.BigInteger),
-        sa.Column("closed_by", sa.Integer),  # the delivery that replaced or ended it
+        sa.Column("closed_by", _KEY),  # the delivery that replaced or ended it
         sa.Column("digest", sa.LargeBinary, nullable=False),
         sa.Column("class_code", sa.Text, nullable=False),
         sa.Column("longitude_deg", sa.Double, nullable=False),
@@ -76,7 +78,7 @@ def _version() -> list[sa.Column[Any]]:
         sa.Column("grid_code", sa.Text),
         sa.Column("name", sa.Text),
         sa.Column("state", sa.Text),
-        sa.Column("roles_id", sa.Integer, nullable=False),
+        sa.Column("roles_id", _KEY, nullable=False),
         sa.Column("more", sa.Text),  # JSON: what else the record said
     ]
 
@@ -85,7 +87,7 @@ def _version() -> list[sa.Column[Any]]:
 claims: Final = sa.Table(
     "claims",
     metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", _KEY, primary_key=True),
     sa.Column("feed_id", sa.Integer, nullable=False),
     sa.Column("source_key", sa.Text, nullable=False),
     sa.Column("join_distance_m", sa.Double),  # null: it founded the component
@@ -98,7 +100,7 @@ claims: Final = sa.Table(
 claims_past: Final = sa.Table(
     "claims_past",
     metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", _KEY, primary_key=True),
     sa.Column("claim_id", sa.BigInteger, nullable=False),
     *_version(),
     sa.Column("cell", sa.BigInteger, nullable=False),
@@ -120,7 +122,7 @@ ties: Final = sa.Table(
 components: Final = sa.Table(
     "components",
     metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", _KEY, primary_key=True),
     sa.Column("identifier", sa.Text),  # null: pending
     sa.Column("class_code", sa.Text, nullable=False),
     sa.Column("longitude_deg", sa.Double, nullable=False),
@@ -140,7 +142,7 @@ components: Final = sa.Table(
 readings: Final = sa.Table(
     "readings",
     metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", _KEY, primary_key=True),
     sa.Column("component_id", sa.BigInteger, nullable=False),
     sa.Column("quantity", sa.Text, nullable=False),
     sa.Column("feed_id", sa.Integer, nullable=False),
@@ -148,7 +150,7 @@ readings: Final = sa.Table(
     sa.Column("value", sa.Double),
     sa.Column("state", sa.Text),
     sa.Column("unit", sa.Text),
-    sa.Column("delivery_id", sa.Integer, nullable=False),
+    sa.Column("delivery_id", _KEY, nullable=False),
     sa.Column("record", sa.Integer, nullable=False),
     sa.Index("readings_identity", "component_id", "quantity", "feed_id", "observed_at_us", unique=True),
 )

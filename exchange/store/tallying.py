@@ -1,10 +1,10 @@
 """What the register holds of each delivery, counted from its rows: for the account that is made of a day."""
 
-import sqlite3
 from typing import Any, Final
 
 import polars as pl
 
+from exchange.database import Connection
 from exchange.store.writing import decoded_outcomes
 from mappings.schema import Schema
 
@@ -40,7 +40,7 @@ _KEPT: Final = (
 _OUTCOMES: Final = "SELECT t.outcomes, d.position FROM deliveries d JOIN commits t ON t.id = d.commit_id WHERE d.id = ?"
 
 
-def tallies(connection: sqlite3.Connection, first_entry: int, stop_entry: int) -> pl.DataFrame:
+def tallies(connection: Connection, first_entry: int, stop_entry: int) -> pl.DataFrame:
     """TALLIES of the deliveries that these entries of the log accepted, as the register says."""
     found = pl.DataFrame(
         connection.execute(_DELIVERIES, (first_entry, stop_entry)).fetchall(), schema=_COLUMNS, orient="row"
@@ -56,14 +56,14 @@ def tallies(connection: sqlite3.Connection, first_entry: int, stop_entry: int) -
     return said.select(pl.coalesce("own", "rows").alias(name) if name == "rows" else name for name in TALLIES)
 
 
-def _rows(connection: sqlite3.Connection, ids: pl.Series) -> pl.DataFrame:
+def _rows(connection: Connection, ids: pl.Series) -> pl.DataFrame:
     """id, rows: how many rows are kept of each delivery that has any."""
     between = (ids.min() or 0, ids.max() or 0) if ids.len() else (0, -1)
     counted: list[Any] = connection.execute(_ROWS, between).fetchall() if ids.len() else []
     return pl.DataFrame(counted, schema={"id": pl.Int64, "rows": pl.Int64}, orient="row")
 
 
-def _own_rows(connection: sqlite3.Connection, delivery: int) -> int:
+def _own_rows(connection: Connection, delivery: int) -> int:
     """How many of the records that a delivery said anew have a row, where others' may stand on its word."""
     outcomes, position = connection.execute(_OUTCOMES, (delivery,)).fetchone()
     made = decoded_outcomes(outcomes, position).filter(pl.col("outcome").is_in(["new", "changed"])).select("record")

@@ -5,37 +5,47 @@ again, unchanged, stands on that one's word.
 """
 
 import io
-import sqlite3
 from datetime import datetime
 from typing import Final
 
-import msgspec
 import polars as pl
 
+from exchange.store.engine import Writer
 from exchange.store.frames import microseconds
-from exchange.store.writing import CELL_SQL, DIFFERING, END, KEEP_PAST, LEAD, LEADING
-from mappings.schema import OUTCOMES, conform
+from exchange.store.writing import CELL_SQL, END, KEEP_PAST, LEAD, LEADING, in_bulk
+from mappings.schema import OUTCOMES, Schema, conform
 
 _DELIVERY: Final = "SELECT id, feed_id, recalled_us FROM deliveries WHERE sender = ? AND message_id = ?"
 _STANDING: Final = (
     "SELECT id, source_key, component_id, valid_from_us FROM claims WHERE delivery_id = ? AND valid_to_us IS NULL "
     "ORDER BY id"
 )
+_STANDING_COLUMNS: Final = {"claim": pl.Int64, "source_key": pl.String, "component": pl.Int64, "since_us": pl.Int64}
+_SAID_AGAIN: Final[Schema] = {"source_key": pl.String, "record": pl.Int64, "by_delivery": pl.Int64, "at_us": pl.Int64}
 _LATER: Final = (
     "SELECT d.id, d.position, d.valid_from_us, t.outcomes FROM deliveries d JOIN commits t ON t.id = d.commit_id "
-    "WHERE d.feed_id = ? AND d.id > ? AND d.recalled_us IS NULL AND d.counts ->> 'unchanged' > 0 ORDER BY d.id"
+    "WHERE d.feed_id = ? AND d.id > ? AND d.recalled_us IS NULL "
+    "AND CAST(json_extract(d.counts, '$.unchanged') AS BIGINT) > 0 ORDER BY d.id"
 )
-_ON_ITS_WORD: Final = "UPDATE claims SET delivery_id = ?, record = ?, valid_from_us = ? WHERE id = ?"
+_ON_ITS_WORD: Final = (
+    "UPDATE claims SET delivery_id = s.by_delivery, record = s.record, valid_from_us = s.at_us FROM said_again s "
+    "WHERE claims.id = s.claim"
+)
 _SHOWN: Final = (
     "SELECT DISTINCT l.component_id FROM readings_latest l JOIN readings r ON r.id = l.reading_id "
-    "WHERE r.delivery_id = ? ORDER BY 1"
+    "WHERE r.delivery_id = ? ORDER BY l.component_id"
 )
 _UNSHOW: Final = "DELETE FROM readings_latest WHERE reading_id IN (SELECT id FROM readings WHERE delivery_id = ?)"
 _SHOW_BEFORE: Final = (
-    "INSERT INTO readings_latest SELECT component_id, quantity, feed_id, id, max(observed_at_us) FROM readings "
-    "WHERE component_id = ? GROUP BY component_id, quantity, feed_id ON CONFLICT DO NOTHING"
+    "INSERT INTO readings_latest SELECT component_id, quantity, feed_id, id, observed_at_us FROM readings r "
+    "WHERE component_id IN (SELECT component FROM shown) AND NOT EXISTS (SELECT 1 FROM readings n WHERE "
+    "n.component_id = r.component_id AND n.quantity = r.quantity AND n.feed_id = r.feed_id "
+    "AND n.observed_at_us > r.observed_at_us) ON CONFLICT DO NOTHING"
 )
-_RECALLED: Final = "UPDATE components SET change_number = ?, change_kind = 'recalled' WHERE id = ?"
+_RECALLED: Final = (
+    "UPDATE components SET change_number = s.change_number, change_kind = 'recalled' FROM touched s "
+    "WHERE components.id = s.component"
+)
 _ENDED: Final = (
     "SELECT count(*) FROM claims k JOIN deliveries d ON d.id = k.delivery_id "
     "WHERE d.id = ? AND k.closed_by = d.id AND k.valid_to_us >= d.recalled_us"
@@ -43,14 +53,16 @@ _ENDED: Final = (
 
 # Class, number and what others made of a component stay; what this delivery said of it, and where, goes.
 _WORDLESS: Final = (
-    "digest = x'', longitude_deg = 0, latitude_deg = 0, accuracy_m = 0, division_code = NULL, grid_code = NULL, "
+    "digest = :empty, longitude_deg = 0, latitude_deg = 0, accuracy_m = 0, division_code = NULL, grid_code = NULL, "
     "name = NULL, state = NULL, roles_id = :nobody, more = NULL"
 )
-_NOBODY: Final = "INSERT INTO roles (digest) VALUES (x'') ON CONFLICT (digest) DO UPDATE SET digest = x'' RETURNING id"
+_NOBODY: Final = (
+    "INSERT INTO roles (digest) VALUES (?) ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest RETURNING id"
+)
 _FORGET: Final = (
     f"UPDATE claims SET source_key = 'erased:' || id, {_WORDLESS} WHERE delivery_id = :delivery",
     f"UPDATE claims_past SET cell = 0, {_WORDLESS} WHERE delivery_id = :delivery",
-    "DELETE FROM roles WHERE digest <> x'' AND id NOT IN (SELECT roles_id FROM claims UNION SELECT roles_id FROM "
+    "DELETE FROM roles WHERE digest <> :empty AND id NOT IN (SELECT roles_id FROM claims UNION SELECT roles_id FROM "
     "claims_past)",
 )
 _TOUCHED: Final = (
@@ -58,110 +70,112 @@ _TOUCHED: Final = (
     "WHERE delivery_id = ?1"
 )
 # A component is where its claims say. Where none stands, where one said last whose words are still there.
+_SPOKEN: Final = "component_id, valid_to_us, delivery_id"
+_WORDS: Final = (
+    f"FROM (SELECT {_SPOKEN}, {', '.join(LEADING)} FROM claims UNION ALL "
+    f"SELECT {_SPOKEN}, {', '.join(LEADING)} FROM claims_past) k JOIN deliveries d ON d.id = k.delivery_id "
+    "WHERE k.component_id = components.id AND d.erased_on IS NULL"
+)
+_UNCLAIMED: Final = (
+    "id IN (SELECT component FROM left_alone) AND NOT EXISTS (SELECT 1 FROM claims c "
+    "WHERE c.component_id = components.id AND c.valid_to_us IS NULL)"
+)
 _LEFT_AS: Final = (
-    f"UPDATE components SET ({', '.join(LEADING[1:])}, cell) = (SELECT {', '.join(LEADING[1:])}, {CELL_SQL} FROM ("
-    f"SELECT {', '.join(LEADING)}, valid_to_us, delivery_id FROM claims WHERE component_id = ?1 UNION ALL "
-    f"SELECT {', '.join(LEADING)}, valid_to_us, delivery_id FROM claims_past WHERE component_id = ?1) k "
-    "JOIN deliveries d ON d.id = k.delivery_id WHERE d.erased_on IS NULL ORDER BY valid_to_us DESC LIMIT 1) "
-    "WHERE id = ?1 AND EXISTS (SELECT 1 FROM (SELECT delivery_id FROM claims WHERE component_id = ?1 UNION "
-    "SELECT delivery_id FROM claims_past WHERE component_id = ?1) k JOIN deliveries d ON d.id = k.delivery_id "
-    "WHERE d.erased_on IS NULL)"
+    f"UPDATE components SET ({', '.join(LEADING[1:])}, cell) = (SELECT "
+    f"{', '.join(f'k.{name}' for name in LEADING[1:])}, {CELL_SQL} {_WORDS} "
+    f"ORDER BY k.valid_to_us DESC NULLS LAST LIMIT 1) WHERE {_UNCLAIMED} AND EXISTS (SELECT 1 {_WORDS})"
 )
 _LEFT_NOWHERE: Final = (
     "UPDATE components SET longitude_deg = 0, latitude_deg = 0, accuracy_m = 0, division_code = NULL, "
-    "grid_code = NULL, cell = 0 WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM (SELECT delivery_id FROM claims "
-    "WHERE component_id = ?1 UNION SELECT delivery_id FROM claims_past WHERE component_id = ?1) k "
-    "JOIN deliveries d ON d.id = k.delivery_id WHERE d.erased_on IS NULL)"
+    f"grid_code = NULL, cell = 0 WHERE {_UNCLAIMED} AND NOT EXISTS (SELECT 1 {_WORDS})"
 )
 
 
-def recall(connection: sqlite3.Connection, sender: str, message_id: str, at: datetime) -> int | None:
+def recall(writer: Writer, sender: str, message_id: str, at: datetime) -> int | None:
     """End what a delivery claims, as of a moment; gives how many claims ended, None where it is not stored.
 
     Again does nothing more and gives the same. Inside the transaction that the caller opened.
     """
-    found = connection.execute(_DELIVERY, (sender, message_id)).fetchone()
+    found = writer.execute(_DELIVERY, (sender, message_id)).fetchone()
     if found is None:
         return None
     delivery, feed_id, recalled_us = found
     if recalled_us is None:
         at_us = microseconds(at)
-        connection.execute("UPDATE deliveries SET recalled_us = ? WHERE id = ?", (at_us, delivery))
-        _end_claims(connection, delivery, feed_id, at_us)
-    return int(connection.execute(_ENDED, (delivery,)).fetchone()[0])
+        writer.execute("UPDATE deliveries SET recalled_us = ? WHERE id = ?", (at_us, delivery))
+        _end_claims(writer, delivery, feed_id, at_us)
+    return int(writer.execute(_ENDED, (delivery,)).fetchone()[0])
 
 
-def erase(connection: sqlite3.Connection, sender: str, message_id: str, day: str) -> None:
+def erase(writer: Writer, sender: str, message_id: str, day: str) -> None:
     """Destroy what the store holds of a recalled delivery's content: keys, names, places, units, all that it said.
 
     day: of the city, as answers say it. Class and number of a component stay: no identifier is issued twice. Inside the
     transaction that the caller opened; again does nothing more.
     """
-    found = connection.execute(_DELIVERY, (sender, message_id)).fetchone()
+    found = writer.execute(_DELIVERY, (sender, message_id)).fetchone()
     if found is None:
         return
     delivery = found[0]
-    touched = connection.execute(_TOUCHED, (delivery,)).fetchall()
-    connection.execute("UPDATE deliveries SET erased_on = coalesce(erased_on, ?) WHERE id = ?", (day, delivery))
-    nobody = connection.execute(_NOBODY).fetchone()[0]
+    touched = writer.execute(_TOUCHED, (delivery,)).fetchall()
+    writer.execute("UPDATE deliveries SET erased_on = coalesce(erased_on, ?) WHERE id = ?", (day, delivery))
+    nobody = writer.execute(_NOBODY, (b"",)).fetchone()[0]
     for statement in _FORGET:
-        connection.execute(statement, {"delivery": delivery, "nobody": nobody})
-    live = "SELECT 1 FROM claims WHERE component_id = ? AND valid_to_us IS NULL"
-    for component in touched:
-        if connection.execute(live, component).fetchone() is None:
-            connection.execute(_LEFT_AS, component)
-            connection.execute(_LEFT_NOWHERE, component)
-    _forget_outcomes(connection, delivery)
+        writer.execute(statement, {"delivery": delivery, "nobody": nobody, "empty": b""})
+    if touched:
+        writer.stage("left_alone", pl.DataFrame(touched, {"component": pl.Int64}, orient="row"))
+        writer.execute(_LEFT_AS)
+        writer.execute(_LEFT_NOWHERE)
+    _forget_outcomes(writer, delivery)
 
 
-def _end_claims(connection: sqlite3.Connection, delivery: int, feed_id: int, at_us: int) -> None:
-    standing = connection.execute(_STANDING, (delivery,)).fetchall()
-    said_again = _said_again(connection, delivery, feed_id) if standing else {}
-    components: dict[int, None] = {}
-    for claim, source_key, component, since_us in standing:
-        if source_key in said_again:
-            later, record, valid_from_us = said_again[source_key]
-            connection.execute(KEEP_PAST, (valid_from_us, later, claim))
-            connection.execute(_ON_ITS_WORD, (later, record, valid_from_us, claim))
-        else:
-            connection.execute(END, (max(at_us, since_us), delivery, claim))
-            components[component] = None
-    shown = [component for (component,) in connection.execute(_SHOWN, (delivery,)).fetchall()]
-    connection.execute(_UNSHOW, (delivery,))
+def _end_claims(writer: Writer, delivery: int, feed_id: int, at_us: int) -> None:
+    rows = writer.execute(_STANDING, (delivery,)).fetchall()
+    standing = pl.DataFrame(rows, _STANDING_COLUMNS, orient="row")
+    again = _said_again(writer, delivery, feed_id) if rows else pl.DataFrame(schema=_SAID_AGAIN)
+    kept = standing.join(again, on="source_key").select("claim", "at_us", "by_delivery", "record")
+    in_bulk(writer, KEEP_PAST, "replaced", kept.select("claim", "at_us", "by_delivery"))
+    in_bulk(writer, _ON_ITS_WORD, "said_again", kept)
+    ended = standing.join(again, on="source_key", how="anti", maintain_order="left")
+    last_us = pl.max_horizontal(pl.lit(at_us, pl.Int64), "since_us")
+    in_bulk(writer, END, "ended", ended.select("claim", at_us=last_us, by_delivery=pl.lit(delivery, pl.Int64)))
+    shown = pl.DataFrame(writer.execute(_SHOWN, (delivery,)).fetchall(), {"component": pl.Int64}, orient="row")
+    writer.execute(_UNSHOW, (delivery,))
     # Not kept as history: the same moment may be reported anew, rightly.
-    connection.execute("DELETE FROM readings WHERE delivery_id = ?", (delivery,))
-    connection.executemany(_SHOW_BEFORE, [(component,) for component in shown])
-    _tell(connection, list(components | dict.fromkeys(shown)))
+    writer.execute("DELETE FROM readings WHERE delivery_id = ?", (delivery,))
+    in_bulk(writer, _SHOW_BEFORE, "shown", shown)
+    _tell(writer, pl.concat([ended.select("component"), shown]).unique(maintain_order=True))
 
 
-def _said_again(connection: sqlite3.Connection, delivery: int, feed_id: int) -> dict[str, tuple[int, int, int]]:
+def _said_again(writer: Writer, delivery: int, feed_id: int) -> pl.DataFrame:
     """By source key: the last delivery that said a record again, unchanged, its number there, and since when."""
-    found: dict[str, tuple[int, int, int]] = {}
-    for later, position, valid_from_us, outcomes in connection.execute(_LATER, (feed_id, delivery)).fetchall():
+    found = [pl.DataFrame(schema=_SAID_AGAIN)]
+    for later, position, valid_from_us, outcomes in writer.execute(_LATER, (feed_id, delivery)).fetchall():
         rows = pl.read_ipc(io.BytesIO(outcomes)).filter(delivery=position, outcome="unchanged")
-        for source_key, record in rows.select("source_key", "record").iter_rows():
-            found[source_key] = later, record, valid_from_us
-    return found
+        said = rows.select("source_key", "record", by_delivery=pl.lit(later), at_us=pl.lit(valid_from_us))
+        found.append(conform(said, _SAID_AGAIN))
+    return pl.concat(found).unique("source_key", keep="last")
 
 
-def _tell(connection: sqlite3.Connection, components: list[int]) -> None:
-    """A change number for each component, and what the claims that stand make of it."""
+def _tell(writer: Writer, components: pl.DataFrame) -> None:
+    """A change number for each component, and what the claims that stand make of them."""
     query = "UPDATE change_counter SET last = last + ? RETURNING last"
-    last = connection.execute(query, (len(components),)).fetchone()[0]
-    numbered = enumerate(components, last - len(components) + 1)
-    connection.executemany(_RECALLED, numbered)
-    listed = msgspec.json.encode(components).decode()
-    connection.executemany(LEAD, connection.execute(DIFFERING, (listed,)).fetchall())
+    last = writer.execute(query, (components.height,)).fetchone()[0]
+    first = last - components.height + 1
+    numbered = components.with_columns(change_number=pl.int_range(first, last + 1, dtype=pl.Int64))
+    in_bulk(writer, _RECALLED, "touched", numbered.with_columns(ends=pl.lit(1, pl.Int64)))
+    if not components.is_empty():
+        writer.execute(LEAD)
 
 
-def _forget_outcomes(connection: sqlite3.Connection, delivery: int) -> None:
+def _forget_outcomes(writer: Writer, delivery: int) -> None:
     """The file of outcomes without this delivery's keys. Others of its commit keep theirs."""
     query = "SELECT t.id, d.position, t.outcomes FROM deliveries d JOIN commits t ON t.id = d.commit_id WHERE d.id = ?"
-    commit, position, octets = connection.execute(query, (delivery,)).fetchone()
+    commit, position, octets = writer.execute(query, (delivery,)).fetchone()
     outcomes = pl.read_ipc(io.BytesIO(octets))
     # Built anew, value by value: a column that is masked or filtered goes on holding what it no longer shows.
     keys = [None if one == position else key for one, key in outcomes.select("delivery", "source_key").iter_rows()]
     kept = outcomes.drop("source_key").with_columns(pl.Series("source_key", keys, dtype=pl.String))
     file = io.BytesIO()
     conform(kept, OUTCOMES).write_ipc(file, compression="zstd")
-    connection.execute("UPDATE commits SET outcomes = ? WHERE id = ?", (file.getvalue(), commit))
+    writer.execute("UPDATE commits SET outcomes = ? WHERE id = ?", (file.getvalue(), commit))

@@ -4,8 +4,6 @@ Order: by delivery, then source key. So a delivery with its rows in another orde
 """
 
 import io
-import itertools
-import sqlite3
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -14,6 +12,7 @@ import msgspec
 import polars as pl
 
 from exchange.store import readings
+from exchange.store.engine import Writer
 from exchange.store.frames import Batch, Counts, Stored, StoredDelivery, microseconds, moment
 from exchange.store.identifiers import issue
 from exchange.store.places import cell
@@ -35,74 +34,90 @@ COMPONENT: Final = (
     "id", "identifier", "class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code",
     "cell", "change_number", "change_kind",
 )  # fmt: skip
-ROWS_TOGETHER: Final = 50  # in one statement of an insert; SQLite takes 32,766 parameters
-ROWS_ALONE: Final = 1_000  # up to here each goes in by a statement that is always the same, and so compiled once
+DELIVERY: Final = (
+    "id", "sender", "message_id", "feed_id", "commit_id", "position", "entry", "evidence_class", "valid_from_us",
+    "root", "counts", "asserted_by",
+)  # fmt: skip
+TIE: Final = ("claim_id", "component_id", "distance_m")
 LEADING: Final = ("class_code", "longitude_deg", "latitude_deg", "accuracy_m", "division_code", "grid_code")
 
-CELL_SQL: Final = "CAST(latitude_deg * 1000 AS INTEGER) * 1000000 + CAST(longitude_deg * 1000 AS INTEGER)"
+# Of what stands in `k`; the same cell as `places.cell` says.
+CELL_SQL: Final = (
+    "CAST(floor(k.latitude_deg * 1000) AS BIGINT) * 1000000 + CAST(floor(k.longitude_deg * 1000) AS BIGINT)"
+)
+
+# Each of these goes over the rows that were staged under the name that it says.
 KEEP_PAST: Final = (
-    f"INSERT INTO claims_past ({', '.join(PAST)}) "
-    "SELECT id, component_id, delivery_id, record, valid_from_us, coalesce(valid_to_us, ?), coalesce(closed_by, ?), "
-    f"{', '.join(VERSION[6:])}, {CELL_SQL} FROM claims WHERE id = ?"
+    f"INSERT INTO claims_past ({', '.join(PAST)}) SELECT k.id, k.component_id, k.delivery_id, k.record, "
+    "k.valid_from_us, coalesce(k.valid_to_us, s.at_us), coalesce(k.closed_by, s.by_delivery), "
+    f"{', '.join(f'k.{name}' for name in VERSION[6:])}, {CELL_SQL} FROM replaced s JOIN claims k ON k.id = s.claim"
 )
-REPLACE: Final = f"UPDATE claims SET {', '.join(f'{name} = ?' for name in VERSION)} WHERE id = ?"
-END: Final = "UPDATE claims SET valid_to_us = ?, closed_by = ? WHERE id = ?"
-# (component, change number), for components that were there before.
-LIVE: Final = "FROM claims WHERE component_id = ?1 AND valid_to_us IS NULL"
-TOUCH: Final = "UPDATE components SET change_number = ?2, change_kind = 'changed' WHERE id = ?1"
-ORPHAN: Final = (
-    f"UPDATE components SET change_number = ?2, change_kind = 'orphaned' WHERE id = ?1 AND NOT EXISTS (SELECT 1 {LIVE})"
+REPLACE: Final = (
+    f"UPDATE claims SET {', '.join(f'{name} = s.{name}' for name in VERSION)} FROM restated s WHERE claims.id = s.id"
 )
-# Few of them are not what their standing claims say; to write every one with its cell again would cost ten times this.
-DIFFERING: Final = (
-    "SELECT DISTINCT c.id FROM json_each(?) j JOIN components c ON c.id = j.value "
-    "JOIN claims k ON k.component_id = c.id "
-    f"WHERE k.valid_to_us IS NULL AND ({', '.join(f'c.{name}' for name in LEADING)}) "
-    f"IS NOT ({', '.join(f'k.{name}' for name in LEADING)})"
+END: Final = "UPDATE claims SET valid_to_us = s.at_us, closed_by = s.by_delivery FROM ended s WHERE claims.id = s.claim"
+# Components that were there before: their change number, and whether a claim of theirs ended. `+ 0`: few claims stand
+# behind one component, and no engine shall look for the first of them along all claims there are.
+_LIVE: Final = "FROM claims WHERE component_id = components.id AND valid_to_us IS NULL"
+TOUCH: Final = (
+    "UPDATE components SET change_number = s.change_number, change_kind = CASE WHEN s.ends = 1 "
+    f"AND NOT EXISTS (SELECT 1 {_LIVE}) THEN 'orphaned' ELSE 'changed' END "
+    "FROM touched s WHERE components.id = s.component"
 )
 # The class is that of the first claim that is sure of it; none is: what was decided before, for an identifier says it.
-DECIDED: Final = (
-    f"coalesce((SELECT class_code {LIVE} AND NOT instr(class_code, '{CLASSES_BETWEEN}') ORDER BY id LIMIT 1), "
-    f"iif(instr(components.class_code, '{CLASSES_BETWEEN}'), k.class_code, components.class_code))"
+_DECIDED: Final = (
+    f"coalesce((SELECT class_code {_LIVE} AND instr(class_code, '{CLASSES_BETWEEN}') = 0 ORDER BY id + 0 LIMIT 1), "
+    f"CASE WHEN instr(components.class_code, '{CLASSES_BETWEEN}') > 0 THEN k.class_code ELSE components.class_code END)"
 )
+# Few of them are not what their standing claims say; to write every one with its cell again would cost ten times this.
 LEAD: Final = (
-    f"UPDATE components SET cell = k.cell, class_code = {DECIDED}, "
+    f"UPDATE components SET cell = {CELL_SQL}, class_code = {_DECIDED}, "
     f"{', '.join(f'{name} = k.{name}' for name in LEADING if name != 'class_code')} "
-    f"FROM (SELECT {', '.join(LEADING)}, {CELL_SQL} AS cell {LIVE} ORDER BY id LIMIT 1) k WHERE components.id = ?1"
+    "FROM touched s JOIN claims k ON k.id = (SELECT min(id + 0) FROM claims WHERE component_id = s.component "
+    f"AND valid_to_us IS NULL) WHERE components.id = s.component AND EXISTS (SELECT 1 {_LIVE} "
+    f"AND ({', '.join(f'components.{name}' for name in LEADING)}) "
+    f"IS DISTINCT FROM ({', '.join(f'claims.{name}' for name in LEADING)}))"
 )
-# Of components in a list, those without an identifier whose class is decided now.
+# Those without an identifier whose class is decided now.
 PENDING: Final = (
-    "SELECT c.id, c.class_code, c.division_code FROM json_each(?) j JOIN components c ON c.id = j.value "
-    f"WHERE c.identifier IS NULL AND NOT instr(c.class_code, '{CLASSES_BETWEEN}')"
+    "SELECT c.id, c.class_code, c.division_code FROM touched s JOIN components c ON c.id = s.component "
+    f"WHERE c.identifier IS NULL AND instr(c.class_code, '{CLASSES_BETWEEN}') = 0 ORDER BY s.change_number"
 )
 PENDING_COLUMNS: Final = {"component": pl.Int64, "class_code": pl.String, "division_of_position": pl.String}
-IDENTIFY: Final = "UPDATE components SET identifier = ? WHERE id = ?"
-TIE: Final = "INSERT INTO ties VALUES (?, ?, ?)"
-UNTIE: Final = "DELETE FROM ties WHERE claim_id = ?"
+IDENTIFY: Final = "UPDATE components SET identifier = s.identifier FROM identified s WHERE components.id = s.component"
+UNTIE: Final = "DELETE FROM ties WHERE claim_id IN (SELECT claim FROM untied)"
+NEW_ROLES: Final = (
+    f"INSERT INTO roles (digest, {', '.join(ROLE_COLUMNS)}) SELECT digest, {', '.join(ROLE_COLUMNS)} FROM units s "
+    "WHERE NOT EXISTS (SELECT 1 FROM roles r WHERE r.digest = s.digest) ORDER BY digest ON CONFLICT (digest) DO NOTHING"
+)
 
 
-def write(connection: sqlite3.Connection, batch: Batch) -> Stored:
-    """Everything of a batch, inside the transaction that the caller opened."""
-    feed_id = _feed(connection, batch)
-    first_delivery = _next(connection, "deliveries")
-    versions = _linked(connection, batch)
+def write(writer: Writer, batch: Batch) -> Stored:
+    """Everything of a batch, inside the transaction that the caller opened.
+
+    What others must wait for comes last: from the change numbers on nobody else commits before this does, so none
+    becomes visible after a higher one; and identifiers are issued there too.
+    """
+    feed_id = _feed(writer, batch)
+    first_delivery = writer.keys("deliveries", len(batch.deliveries))
+    versions = _linked(writer, batch)
     events = _events(versions, batch)
-    standing = versions.filter("last")
-    founded = standing.filter("founds")
-    identifiers, findings = issue(connection, founded, batch.territory)
-    versions_rows = _rows(connection, versions, first_delivery)
-
-    _close(connection, events, versions, first_delivery)
-    _insert(connection, "claims_past", PAST, versions_rows.filter(~pl.col("last")))
-    _put_claims(connection, versions_rows.filter("last"), feed_id)
-    _put_ties(connection, batch, versions)
-    numbers = _numbers(connection, events)
-    _insert(connection, "components", COMPONENT, _components(founded, identifiers, numbers))
-    findings = pl.concat([findings, _touch(connection, numbers, versions, events.filter("ends"), batch)])
+    writer.hold(_known(versions, events))
+    versions_rows = _rows(writer, versions, first_delivery)
+    _close(writer, events, versions, first_delivery)
+    writer.insert("claims_past", PAST, versions_rows.filter(~pl.col("last")))
+    _put_claims(writer, versions_rows.filter("last"), feed_id)
+    _put_ties(writer, batch, versions)
     if batch.readings is not None:
-        readings.put(connection, batch.readings, feed_id, first_delivery)
+        readings.put(writer, batch.readings, feed_id, first_delivery)
     outcomes = _outcomes(batch, versions)
-    deliveries = _deliveries(connection, batch, outcomes, feed_id, first_delivery)
+    deliveries = _deliveries(writer, batch, outcomes, feed_id, first_delivery)
+
+    numbers = _numbers(writer, events)
+    founded = versions.filter("last", "founds")
+    identifiers, findings = issue(writer, founded, batch.territory)
+    writer.insert("components", COMPONENT, _components(founded, identifiers, numbers))
+    findings = pl.concat([findings, _touch(writer, numbers, versions, events.filter("ends"), batch)])
     return Stored(deliveries, outcomes, findings, repeated=False)
 
 
@@ -134,32 +149,36 @@ def decoded_outcomes(octets: bytes, position: int) -> pl.DataFrame:
     return conform(part.with_columns(delivery=pl.lit(0)), OUTCOMES)
 
 
-def _feed(connection: sqlite3.Connection, batch: Batch) -> int:
+def in_bulk(writer: Writer, statement: str, name: str, rows: pl.DataFrame) -> None:
+    """One statement over rows staged under a name; nothing where there are none."""
+    if not rows.is_empty():
+        writer.stage(name, rows)
+        writer.execute(statement)
+
+
+def _feed(writer: Writer, batch: Batch) -> int:
     # Only a whole snapshot makes everything older than it no news: a page of one speaks of its own keys alone.
     newest_us = max(microseconds(one.valid_from) for one in batch.deliveries) if batch.compared.whole else 0
-    connection.execute(
-        "INSERT INTO feeds (code, bureau, as_of_us) VALUES (?, ?, ?) "
-        "ON CONFLICT (code) DO UPDATE SET bureau = excluded.bureau, as_of_us = max(as_of_us, excluded.as_of_us)",
-        (batch.feed, batch.bureau, newest_us),
+    newer = "as_of_us = CASE WHEN as_of_us > ? THEN as_of_us ELSE ? END"
+    known = writer.execute(
+        f"UPDATE feeds SET bureau = ?, {newer} WHERE code = ?", (batch.bureau, newest_us, newest_us, batch.feed)
     )
-    return int(connection.execute("SELECT id FROM feeds WHERE code = ?", (batch.feed,)).fetchone()[0])
+    if not known.rowcount:
+        values = (batch.feed, batch.bureau, newest_us)
+        writer.execute("INSERT INTO feeds (code, bureau, as_of_us) VALUES (?, ?, ?)", values)
+    return int(writer.execute("SELECT id FROM feeds WHERE code = ?", (batch.feed,)).fetchone()[0])
 
 
-def _next(connection: sqlite3.Connection, table: str) -> int:
-    """The next free key of a table; rows are never deleted, so none is used twice."""
-    return int(connection.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0])
-
-
-def _linked(connection: sqlite3.Connection, batch: Batch) -> pl.DataFrame:
+def _linked(writer: Writer, batch: Batch) -> pl.DataFrame:
     """VERSIONS in their order with claim and component filled, and: distance_m, added (the claim is), founds (a
     component), last (of its key), named (the identifier that its district says it has)."""
     links = batch.links.select("source_key", "distance_m", linked="component")
     versions = batch.compared.versions.drop("component")
     versions = versions.join(links, on="source_key", how="left", maintain_order="left")
     added = versions.filter(pl.col("claim").is_null()).select("source_key").unique(maintain_order=True)
-    added = added.with_row_index("claim_added", offset=_next(connection, "claims"))
+    added = added.with_row_index("claim_added", offset=writer.keys("claims", added.height))
     founding = versions.filter(pl.col("linked").is_null()).select("source_key").unique(maintain_order=True)
-    founding = founding.with_row_index("component_founded", offset=_next(connection, "components"))
+    founding = founding.with_row_index("component_founded", offset=writer.keys("components", founding.height))
     for numbered in (added, founding):
         versions = versions.join(numbered, on="source_key", how="left", maintain_order="left")
     versions = versions.with_columns(
@@ -195,10 +214,16 @@ def _events(versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
     return pl.concat([said, ended]).sort("delivery", "source_key", "record")
 
 
-def _rows(connection: sqlite3.Connection, versions: pl.DataFrame, first_delivery: int) -> pl.DataFrame:
+def _known(versions: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
+    """Components that were there before."""
+    founded = versions.filter("founds").select("component")
+    return events.select("component").unique().join(founded, on="component", how="anti")["component"]
+
+
+def _rows(writer: Writer, versions: pl.DataFrame, first_delivery: int) -> pl.DataFrame:
     """The versions in the words of the tables."""
     return versions.with_columns(
-        _roles(connection, versions),
+        _roles(writer, versions),
         _more(versions),
         component_id="component",
         delivery_id=pl.col("delivery") + first_delivery,
@@ -218,17 +243,17 @@ def _more(versions: pl.DataFrame) -> pl.Series:
     return versions.select(more=pl.struct(said).struct.json_encode())["more"]
 
 
-def _roles(connection: sqlite3.Connection, versions: pl.DataFrame) -> pl.Series:
+def _roles(writer: Writer, versions: pl.DataFrame) -> pl.Series:
     """The key of each version's combination of units, entered where it is new."""
     combinations = versions.select(ROLE_COLUMNS).unique(maintain_order=True)
-    rows = [(_roles_digest(row), *row) for row in combinations.rows()]
-    connection.executemany(
-        f"INSERT INTO roles (digest, {', '.join(ROLE_COLUMNS)}) VALUES ({_marks(1 + len(ROLE_COLUMNS))}) "
-        "ON CONFLICT (digest) DO NOTHING",
-        rows,
+    if combinations.is_empty():
+        return pl.Series("roles_id", dtype=pl.Int64)
+    digests = pl.Series("digest", [_roles_digest(row) for row in combinations.iter_rows()], dtype=pl.Binary)
+    in_bulk(writer, NEW_ROLES, "units", combinations.with_columns(digests))
+    found = writer.execute("SELECT r.digest, r.id FROM units s JOIN roles r ON r.digest = s.digest").fetchall()
+    numbered = combinations.with_columns(digests).join(
+        pl.DataFrame(found, {"digest": pl.Binary, "roles_id": pl.Int64}, orient="row"), on="digest", how="left"
     )
-    found = [connection.execute("SELECT id FROM roles WHERE digest = ?", row[:1]).fetchone()[0] for row in rows]
-    numbered = combinations.with_columns(pl.Series("roles_id", found, dtype=pl.Int64))
     joined = versions.select(ROLE_COLUMNS).join(
         numbered, on=ROLE_COLUMNS, how="left", nulls_equal=True, maintain_order="left"
     )
@@ -239,28 +264,26 @@ def _roles_digest(row: tuple[str | None, ...]) -> bytes:
     return sha256(msgspec.json.encode(row)).digest()
 
 
-def _close(connection: sqlite3.Connection, events: pl.DataFrame, versions: pl.DataFrame, first_delivery: int) -> None:
+def _close(writer: Writer, events: pl.DataFrame, versions: pl.DataFrame, first_delivery: int) -> None:
     """What stood before the batch ends with the first event of its key; if something else stands now, it is kept."""
     first = (
         events.filter("kept").sort("source_key", "at_us", *KEY).unique("source_key", keep="first", maintain_order=True)
     )
-    first = first.select("at_us", pl.col("delivery") + first_delivery, "claim")
-    replaced = first.join(versions, on="claim", how="semi")
-    connection.executemany(KEEP_PAST, replaced.iter_rows())
-    connection.executemany(END, first.join(versions, on="claim", how="anti").iter_rows())
+    first = first.select("claim", "at_us", by_delivery=pl.col("delivery") + first_delivery)
+    in_bulk(writer, KEEP_PAST, "replaced", first.join(versions, on="claim", how="semi"))
+    in_bulk(writer, END, "ended", first.join(versions, on="claim", how="anti"))
 
 
-def _put_claims(connection: sqlite3.Connection, standing: pl.DataFrame, feed_id: int) -> None:
+def _put_claims(writer: Writer, standing: pl.DataFrame, feed_id: int) -> None:
     rows = standing.with_columns(id="claim", feed_id=pl.lit(feed_id))
-    _insert(connection, "claims", CLAIM, rows.filter("added"))
-    connection.executemany(REPLACE, rows.filter(~pl.col("added")).select(*VERSION, "id").iter_rows())
+    writer.insert("claims", CLAIM, rows.filter("added"))
+    in_bulk(writer, REPLACE, "restated", rows.filter(~pl.col("added")).select("id", *VERSION))
 
 
-def _numbers(connection: sqlite3.Connection, events: pl.DataFrame) -> pl.DataFrame:
+def _numbers(writer: Writer, events: pl.DataFrame) -> pl.DataFrame:
     """component, change_number, once: a number for each event, in order; a component keeps its last."""
-    last = connection.execute("UPDATE change_counter SET last = last + ? RETURNING last", (events.height,)).fetchone()[
-        0
-    ]
+    counted = "UPDATE change_counter SET last = last + ? RETURNING last"
+    last = writer.execute(counted, (events.height,)).fetchone()[0]
     numbered = events.with_columns(change_number=pl.int_range(last - events.height + 1, last + 1, dtype=pl.Int64))
     numbered = numbered.with_columns(once=~pl.col("component").is_duplicated())
     last_of_each = numbered.unique("component", keep="last", maintain_order=True)
@@ -280,39 +303,42 @@ def _components(founded: pl.DataFrame, identifiers: pl.Series, numbers: pl.DataF
     )
 
 
-def _put_ties(connection: sqlite3.Connection, batch: Batch, versions: pl.DataFrame) -> None:
+def _put_ties(writer: Writer, batch: Batch, versions: pl.DataFrame) -> None:
     """What a claim says now decides anew which ties are open."""
-    connection.executemany(UNTIE, versions.filter(~pl.col("added")).select("claim").unique().iter_rows())
+    in_bulk(writer, UNTIE, "untied", versions.filter(~pl.col("added")).select("claim").unique())
     keys = versions.filter("last").select("source_key", "claim")
     ties = batch.ties.join(keys, on="source_key", how="inner", maintain_order="left")
-    connection.executemany(TIE, ties.select("claim", "component", "distance_m").iter_rows())
+    writer.insert("ties", TIE, ties.with_columns(claim_id="claim", component_id="component"))
 
 
 def _touch(
-    connection: sqlite3.Connection, numbers: pl.DataFrame, versions: pl.DataFrame, ended: pl.DataFrame, batch: Batch
+    writer: Writer, numbers: pl.DataFrame, versions: pl.DataFrame, ended: pl.DataFrame, batch: Batch
 ) -> pl.DataFrame:
     """Components that were there before: their change number, and what their claims make of them now, if any stands.
 
     Gives FINDINGS of identifiers issued to those whose class is decided now.
     """
     founded = versions.filter("last", "founds")
-    touched = numbers.join(founded, on="component", how="anti").select("component", "change_number")
-    connection.executemany(TOUCH, touched.iter_rows())
-    components = msgspec.json.encode(touched["component"].to_list()).decode()
-    connection.executemany(LEAD, connection.execute(DIFFERING, (components,)).fetchall())
-    connection.executemany(ORPHAN, touched.join(ended, on="component", how="semi").iter_rows())
-    return _identify(connection, components, versions, batch)
+    touched = numbers.join(founded, on="component", how="anti").select(
+        "component", "change_number", ends=pl.col("component").is_in(ended["component"].implode()).cast(pl.Int64)
+    )
+    if touched.is_empty():
+        return pl.DataFrame(schema=FINDINGS)
+    writer.stage("touched", touched)
+    writer.execute(TOUCH)
+    writer.execute(LEAD)
+    return _identify(writer, versions, batch)
 
 
-def _identify(connection: sqlite3.Connection, components: str, versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
-    """An identifier for each of the components (a JSON list) that waited for its class, or for its district's word;
-    FINDINGS."""
-    pending = pl.DataFrame(connection.execute(PENDING, (components,)).fetchall(), PENDING_COLUMNS, orient="row")
+def _identify(writer: Writer, versions: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+    """An identifier for each of the touched components that waited for its class, or for its district's
+    word; FINDINGS."""
+    pending = pl.DataFrame(writer.execute(PENDING).fetchall(), PENDING_COLUMNS, orient="row")
     last = versions.filter("last").unique("component", keep="first", maintain_order=True)
     said = last.select("component", "named", *KEY)
     decided = pending.join(said, on="component", how="inner", maintain_order="left")
-    identifiers, findings = issue(connection, decided, batch.territory)
-    connection.executemany(IDENTIFY, zip(identifiers, decided["component"], strict=True))
+    identifiers, findings = issue(writer, decided, batch.territory)
+    in_bulk(writer, IDENTIFY, "identified", decided.select("component", identifiers.alias("identifier")))
     return findings
 
 
@@ -326,28 +352,28 @@ def _outcomes(batch: Batch, versions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _deliveries(
-    connection: sqlite3.Connection, batch: Batch, outcomes: pl.DataFrame, feed_id: int, first_delivery: int
+    writer: Writer, batch: Batch, outcomes: pl.DataFrame, feed_id: int, first_delivery: int
 ) -> tuple[StoredDelivery, ...]:
     """The commit, its deliveries and their counts."""
-    commit_id, recorded_at_us = _next(connection, "commits"), microseconds(batch.recorded_at)
+    commit_id, recorded_at_us = writer.keys("commits", 1), microseconds(batch.recorded_at)
     file = io.BytesIO()
     outcomes.write_ipc(file, compression="zstd")
     octets = file.getvalue()
     outcomes_file = sha256(octets).hexdigest()
-    connection.execute("INSERT INTO commits VALUES (?, ?, ?)", (commit_id, recorded_at_us, octets))
-    counts, stored = _counts(batch, outcomes), []
+    writer.execute("INSERT INTO commits VALUES (?, ?, ?)", (commit_id, recorded_at_us, octets))
+    counts, stored, rows = _counts(batch, outcomes), [], []
     for position, (one, root) in enumerate(zip(batch.deliveries, batch.roots, strict=True)):
         text = msgspec.json.encode(counts[position]).decode()
-        connection.execute(
-            f"INSERT INTO deliveries VALUES ({_marks(14)})",
+        rows.append(
             (
                 *(first_delivery + position, one.sender, one.message_id, feed_id, commit_id, position),
                 *(one.entry, one.evidence_class, microseconds(one.valid_from), root, text, one.asserted_by),
-                *(None, None),
-            ),
+            )
         )
         done = StoredDelivery(one.sender, one.message_id, root, counts[position], batch.recorded_at, outcomes_file)
         stored.append(done)
+    frame = pl.DataFrame(rows, DELIVERY, orient="row", infer_schema_length=None)
+    writer.insert("deliveries", DELIVERY, frame.with_columns(pl.col("asserted_by").cast(pl.String)))
     return tuple(stored)
 
 
@@ -359,42 +385,3 @@ def _counts(batch: Batch, outcomes: pl.DataFrame) -> list[Counts]:
     for delivery, count in gone.group_by("delivery").len().rows():
         found[delivery]["gone"] = count
     return [Counts(**one) for one in found]
-
-
-def _insert(connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: pl.DataFrame) -> None:
-    """Insert the columns of the rows. Of many rows several go into one statement, which costs half as much a row."""
-    alone = rows.height % ROWS_TOGETHER if rows.height > ROWS_ALONE else rows.height
-    _insert_by(connection, table, columns, rows.head(rows.height - alone), ROWS_TOGETHER)
-    _insert_by(connection, table, columns, rows.tail(alone), 1)
-
-
-def _insert_by(
-    connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: pl.DataFrame, together: int
-) -> None:
-    """Insert so many rows a statement; they are a multiple of it.
-
-    OR FAIL: else a statement of several rows would first copy each page that it changes, to undo itself alone. What
-    fails here undoes the whole transaction.
-    """
-    same = {name: _literal(rows[name]) for name in columns} if together > 1 else {}
-    said = rows.select(name for name in columns if same.get(name) is None)
-    one = f"({', '.join(same.get(name) or '?' for name in columns)})"
-    statement = f"INSERT OR FAIL INTO {table} ({', '.join(columns)}) VALUES {', '.join([one] * together)}"
-    if together == 1:
-        connection.executemany(statement, said.iter_rows())
-    else:
-        pieces = (piece.rows() for piece in said.iter_slices(together))
-        connection.executemany(statement, (tuple(itertools.chain.from_iterable(piece)) for piece in pieces))
-
-
-def _literal(column: pl.Series) -> str | None:
-    """SQL for a column that is null or one whole number in every row; it need not be bound a million times."""
-    if column.null_count() == column.len():
-        return "NULL"
-    if not column.dtype.is_integer() or column.null_count() or column.min() != column.max():
-        return None
-    return str(column[0])
-
-
-def _marks(count: int) -> str:
-    return ", ".join("?" * count)

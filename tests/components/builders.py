@@ -14,8 +14,10 @@ from exchange.claims import compare
 from exchange.joining import join
 from exchange.placing import Areas, City, place
 from exchange.rights import View
+from exchange.store.embedded import Embedded
 from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
+from exchange.store.tables import metadata
 from exchange.validation import check, lists
 from mappings.apply import UNREAD
 from mappings.schema import CANDIDATES, FINDINGS, conform
@@ -142,7 +144,10 @@ def compared(
 
 def a_batch(store: Store, feed: Feed, rows: Sequence[dict[str, Any]], deliveries: Sequence[BatchDelivery]) -> Batch:
     """A batch ready to commit."""
-    found = compared(store, feed, rows, deliveries)
+    return _joined(store, feed, compared(store, feed, rows, deliveries), deliveries)
+
+
+def _joined(store: Store, feed: Feed, found: Compared, deliveries: Sequence[BatchDelivery]) -> Batch:
     joined = join(found.versions, store.near(feed.id, found.versions))
     return Batch(
         feed=feed.id,
@@ -163,7 +168,9 @@ def deliver(
     feed: Feed = WATER,
 ) -> Stored:
     """Work a batch through to the store."""
-    return store.commit(a_batch(store, feed, rows, deliveries))
+    found = compared(store, feed, rows, deliveries)
+    with store.neighbourhood(found):
+        return store.commit(_joined(store, feed, found, deliveries))
 
 
 def outcomes(stored: Stored) -> list[str]:
@@ -171,7 +178,13 @@ def outcomes(stored: Stored) -> list[str]:
     return stored.outcomes["outcome"].to_list()
 
 
+def everything(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of all tables."""
+    ask = store.connection().execute
+    return {name: sorted(ask(f"SELECT * FROM {name}").fetchall(), key=repr) for name in metadata.tables}
+
+
 def a_store(folder: Path) -> Store:
     """A new store in a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    return Store(folder)
+    return Store(Embedded(folder))

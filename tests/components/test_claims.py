@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from exchange.claims import LATER, SAID, claim_digests
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from mappings.findings import sentence_of
 from mappings.schema import CANDIDATES, KEY
 from tests.components.builders import (
@@ -22,6 +22,7 @@ from tests.components.builders import (
     deliver,
     outcomes,
 )
+from tests.components.conftest import NewStore
 
 DIGEST = "98bc42244612a6410b238dcd6cce959ddccf492b762bcf4c6a0844c8e0f405ab"
 SNAPSHOT = Feed(content="snapshot")
@@ -93,9 +94,7 @@ def test_deliveries_in_one_batch_compare_with_one_another_in_order(store: Store)
     assert [one.counts.records for one in stored.deliveries] == [1] * 6
 
 
-def test_one_batch_leaves_what_the_deliveries_one_by_one_leave(
-    store: Store, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_one_batch_leaves_what_the_deliveries_one_by_one_leave(store: Store, new_store: NewStore) -> None:
     rows = [
         a_row("A"),
         a_row("B", 1),
@@ -106,7 +105,7 @@ def test_one_batch_leaves_what_the_deliveries_one_by_one_leave(
     ]
     deliveries = [a_delivery(str(n), MONDAY + n * DAY) for n in range(3)]
     together = deliver(store, rows, *deliveries)
-    other = Store(tmp_path_factory.mktemp("other"))
+    other = new_store()
     singly = [
         deliver(other, [{**row, "delivery": 0} for row in rows if row["delivery"] == n], one)
         for n, one in enumerate(deliveries)

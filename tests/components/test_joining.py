@@ -11,7 +11,7 @@ from exchange.joining import TIE_M, join
 from exchange.ownership import component
 from exchange.store.frames import NEAR, VERSIONS
 from exchange.store.places import REACH_M, distance_m, metres_per_degree
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from mappings.schema import conform
 from tests.components.builders import CENSUS, DAY, MONDAY, WATER, Feed, a_delivery, a_row, deliver, outcomes
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from exchange.ownership import component, nearest, ownership
+from exchange.store.embedded import Embedded
 from exchange.store.roles import Unit, verdict, weigh
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from security.errors import Refusal
 from tests.components.builders import CENSUS, DAY, MONDAY, a_delivery, a_row, deliver
 
@@ -181,6 +182,7 @@ def test_a_radius_beyond_the_limit_is_refused(store: Store, radius_m: float) -> 
 
 
 @pytest.mark.parametrize("on", ["NULL", "1"])
+@pytest.mark.of_a_file
 def test_an_answer_is_looked_up_by_index_never_by_reading_a_table(store: Store, on: str) -> None:
     from exchange.store import asking
 
@@ -192,10 +194,10 @@ def test_an_answer_is_looked_up_by_index_never_by_reading_a_table(store: Store, 
 
 
 def test_a_store_opened_again_answers_the_same(tmp_path: Path) -> None:
-    first = Store(tmp_path)
+    first = Store(Embedded(tmp_path))
     deliver(first, [a_row("K")], a_delivery("1"))
     before = ownership(first, "1")
     first.close()
-    again = Store(tmp_path)
+    again = Store(Embedded(tmp_path))
     assert ownership(again, "1") == before
     again.close()

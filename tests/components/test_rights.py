@@ -21,7 +21,8 @@ from exchange.ownership import component, components, disputes, nearest, ownersh
 from exchange.publication import changes_after
 from exchange.rights import ATTRIBUTES, EVERYTHING, View, in_area, in_ring, ring_text, without_masked
 from exchange.store import asking
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from mappings.schema import CANDIDATES
 from security.errors import Refusal
 from security.message import Area
@@ -79,7 +80,7 @@ def streets(draw: st.DrawFn) -> Rows:
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store's file without a row in it."""
     folder = tmp_path_factory.mktemp("empty")
-    Store(folder).close()
+    Store(Embedded(folder)).close()
     return folder / "store.sqlite"
 
 
@@ -155,7 +156,7 @@ def test_withheld_rows_change_no_byte_of_any_answer(empty: Path, rows: Rows, vie
     mine, withheld = split(rows, view)
     with TemporaryDirectory() as folder:
         shutil.copy(empty, folder)
-        store = Store(Path(folder))
+        store = Store(Embedded(Path(folder)))
         put(store, mine, "mine")
         before = list(answers(store, view, len(rows) + 2))
         put(store, withheld, "withheld")
@@ -177,7 +178,7 @@ def test_withheld_rows_that_came_first_shift_numbers_and_nothing_else(empty: Pat
     for parts in ((mine,), (withheld, mine)):
         with TemporaryDirectory() as folder:
             shutil.copy(empty, folder)
-            store = Store(Path(folder))
+            store = Store(Embedded(Path(folder)))
             for number, part in enumerate(parts, 2 - len(parts)):
                 put(store, part, f"part-{number}")
             listed = [msgspec.json.encode(one) for one in components(store, 0, 99, asking.Chosen(view))]
@@ -196,7 +197,7 @@ def test_masked_values_change_no_byte_of_any_answer(empty: Path, rows: Rows, vie
     for said in ({}, dict.fromkeys(masked, other if "state" not in masked else "破损")):
         with TemporaryDirectory() as folder:
             shutil.copy(empty, folder)
-            store = Store(Path(folder))
+            store = Store(Embedded(Path(folder)))
             said |= {"owner_basis": "stated"} if "owner_name" in masked else {}
             put(store, [{**row, **said} for row in rows], "all")
             seen.append(list(answers(store, view, len(rows))))
@@ -209,7 +210,7 @@ def test_masked_values_change_no_byte_of_any_answer(empty: Path, rows: Rows, vie
 def test_one_row_many_columns_and_the_store_are_of_one_mind(empty: Path, rows: Rows, view: View) -> None:
     with TemporaryDirectory() as folder:
         shutil.copy(empty, folder)
-        store = Store(Path(folder))
+        store = Store(Embedded(Path(folder)))
         put(store, rows, "all")
         everything = components(store, 0, 99, asking.Chosen(EVERYTHING))
         alone = {

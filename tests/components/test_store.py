@@ -4,7 +4,6 @@ import random
 import sqlite3
 import threading
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,8 +11,9 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from exchange.store import identifiers, writing
-from exchange.store.sqlite import NAME, Store
+from exchange.store import embedded, identifiers
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from exchange.store.tables import metadata
 from tests.components.builders import (
     CENSUS,
@@ -24,19 +24,29 @@ from tests.components.builders import (
     a_delivery,
     a_row,
     deliver,
+    everything,
     outcomes,
 )
+from tests.components.conftest import NewStore
 
 GONE = {"removed": True, "delivery": 0}
+
+
+def frame_of(store: Store, table: str) -> pl.DataFrame:
+    columns = [column.name for column in metadata.tables[table].columns]
+    rows = rows_of(store, f"SELECT {', '.join(columns)} FROM {table} ORDER BY 1")
+    return pl.DataFrame(rows, columns, orient="row", infer_schema_length=None)
 
 
 def rows_of(store: Store, question: str) -> list[tuple[Any, ...]]:
     return store.connection().execute(question).fetchall()
 
 
-def test_the_migrations_make_the_tables_that_are_declared(store: Store, tmp_path: Path) -> None:
+@pytest.mark.of_a_file
+def test_the_migrations_make_the_tables_that_are_declared(store: Store) -> None:
+    assert isinstance(store.engine, Embedded)
     made = sa.MetaData()
-    engine = sa.create_engine(f"sqlite:///{tmp_path / NAME}")
+    engine = sa.create_engine(f"sqlite:///{store.engine.database.path}")
     made.reflect(engine)
     assert set(made.tables) - {"alembic_version"} == set(metadata.tables)
     for name, table in metadata.tables.items():
@@ -73,7 +83,7 @@ def test_a_commit_called_again_writes_nothing_and_says_the_same(store: Store) ->
         [a_delivery("1"), a_delivery("2")],
     )
     first = store.commit(batch)
-    before = "\n".join(store.connection().iterdump())
+    before = everything(store)
     again = store.commit(batch)
     assert again.repeated
     assert not first.repeated
@@ -81,7 +91,7 @@ def test_a_commit_called_again_writes_nothing_and_says_the_same(store: Store) ->
     assert again.deliveries == first.deliveries
     ((kept,),) = rows_of(store, "SELECT outcomes FROM commits")
     assert {one.outcomes_file for one in again.deliveries} == {sha256(kept).hexdigest()}
-    assert "\n".join(store.connection().iterdump()) == before
+    assert everything(store) == before
     # After a crash the same deliveries are compared with what the crash left behind: still the first outcome.
     once_more = deliver(store, [a_row("K"), a_row("L", class_code="9999")], a_delivery("1"))
     assert outcomes(once_more) == ["new", "rejected"]
@@ -100,29 +110,30 @@ def test_a_batch_that_is_stored_in_part_is_not_guessed_at(store: Store) -> None:
 
 def test_a_commit_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = a_batch(store, WATER, [a_row("K")], [a_delivery("1")])
-    before = "\n".join(store.connection().iterdump())
+    before = everything(store)
     with pytest.raises(ValueError, match="shorter"):
         store.commit(msgspec.structs.replace(batch, roots=()))
-    assert "\n".join(store.connection().iterdump()) == before
+    assert everything(store) == before
     assert outcomes(store.commit(batch)) == ["new"]
 
 
+@pytest.mark.of_a_file
 def test_many_rows_in_one_statement_leave_the_same_store(
-    store: Store, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    store: Store, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [a_row(f"K{number:03}", number % 80, place=f"{number}号", height_m=number / 4) for number in range(123)]
     deliver(store, rows, a_delivery("1"))
-    monkeypatch.setattr(writing, "ROWS_ALONE", 0)
-    other = Store(tmp_path_factory.mktemp("other"))
+    monkeypatch.setattr(embedded, "ROWS_ALONE", 0)
+    other = new_store()
     deliver(other, rows, a_delivery("1"))
     for table in ("claims", "components", "commits", "deliveries", "serials"):
         question = f"SELECT * FROM {table} ORDER BY 1, 2"
         assert rows_of(other, question) == rows_of(store, question), table
-    other.close()
 
 
+@pytest.mark.of_a_file
 def test_a_statement_of_many_rows_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "ROWS_ALONE", 0)
+    monkeypatch.setattr(embedded, "ROWS_ALONE", 0)
     batch = a_batch(store, WATER, [a_row(f"K{number}", number) for number in range(120)], [a_delivery("1")])
     store.connection().execute(
         "CREATE TRIGGER spoil BEFORE INSERT ON components WHEN NEW.id = 70 BEGIN SELECT RAISE(ABORT, 'spoilt'); END"
@@ -207,10 +218,10 @@ def test_a_spent_range_leaves_the_identifier_pending_and_says_so(store: Store, m
     assert rows_of(store, "SELECT last FROM serials") == [(2,)]
 
 
-def test_rows_in_another_order_leave_the_same_store(store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_rows_in_another_order_leave_the_same_store(store: Store, new_store: NewStore) -> None:
     first = [a_row(f"W{n}", n, class_code=("0101", "0102")[n % 2]) for n in range(12)]
     second = [a_row(f"C{n}", n, x=121.541 + n * 1e-4 + 2e-6, class_code=("0101", "0102")[n % 2]) for n in range(14)]
-    other = Store(tmp_path_factory.mktemp("other"))
+    other = new_store()
     for one, turned in ((store, False), (other, True)):
         for feed, rows, day in ((WATER, first, 0), (CENSUS, second, 0), (WATER, first[:9], 1)):
             said = [{**row, "state": "破损"} if day else row for row in rows]
@@ -218,16 +229,12 @@ def test_rows_in_another_order_leave_the_same_store(store: Store, tmp_path_facto
             deliver(one, list(reversed(said)) if turned else said, delivery, feed=feed)
     for table in ("components", "claims", "claims_past", "roles", "serials"):
         leave_out = {"record"}
-        here, there = (
-            pl.read_database(f"SELECT * FROM {table} ORDER BY 1", one.connection()).drop(leave_out, strict=False)
-            for one in (store, other)
-        )
+        here, there = (frame_of(one, table).drop(leave_out, strict=False) for one in (store, other))
         if table in ("claims", "roles"):
             here, there = (frame.drop("roles_id", "id", strict=False) for frame in (here, there))
         if table == "claims_past":
             here, there = (frame.drop("roles_id", "id").sort("claim_id") for frame in (here, there))
         assert here.equals(there), table
-    other.close()
 
 
 def test_the_leading_claim_is_the_one_known_longest_that_stands(store: Store) -> None:
@@ -259,16 +266,16 @@ def test_an_empty_store_has_an_empty_ledger(store: Store) -> None:
     assert (ledger.components, ledger.claims, ledger.orphans, ledger.by_class) == (0, 0, 0, {})
 
 
-def test_two_processes_may_open_the_store_and_threads_may_share_it(store: Store, tmp_path: Path) -> None:
+def test_two_processes_may_open_the_store_and_threads_may_share_it(store: Store) -> None:
     deliver(store, [a_row("K")], a_delivery("1"))
-    other, seen = Store(tmp_path), list[int]()
+    other, seen = Store(store.engine), list[int]()
     threads = [threading.Thread(target=lambda: seen.append(other.ledger().components)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen == [1] * 4
     other.close()
+    assert seen == [1] * 4
 
 
 def test_a_batch_in_which_every_record_is_rejected_is_stored(store: Store) -> None:
@@ -283,7 +290,8 @@ def test_a_delivery_without_records_is_stored(store: Store) -> None:
     assert store.ledger().deliveries == 1
 
 
+@pytest.mark.of_a_file
 def test_the_store_is_durable_and_in_wal(store: Store) -> None:
     assert rows_of(store, "PRAGMA journal_mode") == [("wal",)]
     assert rows_of(store, "PRAGMA synchronous") == [(2,)]
-    assert sqlite3.sqlite_version_info >= (3, 38)  # json ->>
+    assert sqlite3.sqlite_version_info >= (3, 39)  # IS DISTINCT FROM

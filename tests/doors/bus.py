@@ -20,7 +20,8 @@ from exchange.receipts import issue_receipts, issue_reports
 from exchange.replays import OwnReplays
 from exchange.settings import SuiteSettings
 from exchange.stopped import Stopped
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from exchange.uploads import Uploads
 from exchange.waits import Waits
 from security import pki
@@ -128,7 +129,7 @@ class TestBus:
             "registry": self.registry,
             "journal": journal,
             "evidence": evidence,
-            "store": Store(folder),
+            "store": Store(Embedded(folder)),
             "city": None,
             "lists": None,
             "schema": compile_schema(SCHEMA),

@@ -17,7 +17,7 @@ from connectors.transports.soap_client import Version
 from exchange.http.app import make_app
 from exchange.ownership import Disputes, component, nearest, ownership
 from exchange.receipts import verify_receipt
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from security.errors import Refusal
 from security.message import in_memory
 from tests.components.builders import CENSUS, a_delivery, a_row, deliver

@@ -13,7 +13,6 @@ from bench.rabbit import Rabbit
 from exchange import app, audit
 from exchange.attempts import MOST_DEATHS
 from exchange.cli.trial import Trial
-from exchange.store.sqlite import Store
 from scheduler.queues import PATIENCE_S
 from security.message import in_memory
 from tests.queues.test_queues import until
@@ -47,7 +46,7 @@ def push(trial: Trial, numbers: range) -> list[float]:
 
 
 def applied(trial: Trial) -> int:
-    with closing(Store(trial.state)) as store:
+    with closing(app.open_store(trial.settings)) as store:
         return int(store.ledger().deliveries)
 
 
@@ -85,7 +84,7 @@ def receipts_and_claims(trial: Trial) -> tuple[int, int]:
     """How many deliveries have a receipt, and how many claims lie in the register, of a log that is whole."""
     verdict = audit.verify(trial.state, app.anchors_of(trial.settings))
     assert verdict.ok
-    with closing(Store(trial.state)) as store:
+    with closing(app.open_store(trial.settings)) as store:
         return verdict.receipts, store.ledger().claims
 
 
@@ -94,6 +93,7 @@ def test_a_delivery_that_ends_every_worker_is_held_and_the_others_are_applied(tr
     the last are died here.)"""
     processes = TwoProcesses(trial, free_port())
     trial.url = f"https://127.0.0.1:{processes._port}"
+    kept = trial.state / f"act-two-{FEED}.json"
     try:
         processes.start("http")
         processes.wait_open()
@@ -101,10 +101,10 @@ def test_a_delivery_that_ends_every_worker_is_held_and_the_others_are_applied(tr
         for deaths in (1, MOST_DEATHS):
             processes.start("worker", "store.commit:before:1")
             until(lambda: processes.dead("worker"))
-            known = json.loads((trial.state / "act-two.json").read_bytes())
+            known = json.loads(kept.read_bytes())
             assert known["1"] == deaths
-            (trial.state / "act-two.json").write_text(json.dumps(known | {"1": MOST_DEATHS - 1}))  # those between
-        (trial.state / "act-two.json").write_text(json.dumps(known))
+            kept.write_text(json.dumps(known | {"1": MOST_DEATHS - 1}))  # those between
+        kept.write_text(json.dumps(known))
         processes.start("worker")
         until(lambda: applied(trial) == 2)
         with closing(app.open_journal(trial.settings)) as journal:

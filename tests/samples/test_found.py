@@ -11,8 +11,9 @@ from connectors.formats.catalogue import formats
 from exchange import claims, joining, validation
 from exchange.ownership import OwnershipAnswer, ownership
 from exchange.placing import City, load_city, place
+from exchange.store.embedded import Embedded
 from exchange.store.frames import Batch, BatchDelivery, Stored
-from exchange.store.sqlite import Store
+from exchange.store.store import Store
 from mappings.apply import map_records, take
 from mappings.feed import Feed
 from mappings.load import load_feeds
@@ -107,7 +108,7 @@ def test_what_was_put_in_is_what_is_found(quarter: Quarter, feed_id: str, name: 
 
 
 def test_the_registers_become_the_components_that_are_true(quarter: Quarter, tmp_path: Path) -> None:
-    truth, store = quarter.truth, Store(tmp_path)
+    truth, store = quarter.truth, Store(Embedded(tmp_path))
     stored(store, read(quarter, "urban-census", "census.csv"))
     stored(store, read(quarter, "water-register", "water.csv"))
     answers = [ownership(store, str(key)) for (key,) in store.connection().execute("SELECT id FROM components")]
@@ -130,7 +131,7 @@ def named(answers: list[OwnershipAnswer], *verdicts: str) -> list[str]:
 
 
 def test_a_year_on_the_water_register_is_compared_key_by_key(quarter: Quarter, tmp_path: Path) -> None:
-    later, store = quarter.truth.later, Store(tmp_path)
+    later, store = quarter.truth.later, Store(Embedded(tmp_path))
     stored(store, read(quarter, "water-register", "water.csv"))
     done = stored(store, read(quarter, "water-register", "water-later.csv", LATER))
     outcomes = dict(done.outcomes.group_by("outcome").agg(pl.col("source_key").sort()).rows())
@@ -140,7 +141,7 @@ def test_a_year_on_the_water_register_is_compared_key_by_key(quarter: Quarter, t
 
 
 def test_the_power_register_joins_what_the_census_knows_and_founds_the_rest(quarter: Quarter, tmp_path: Path) -> None:
-    truth, store = quarter.truth.power, Store(tmp_path)
+    truth, store = quarter.truth.power, Store(Embedded(tmp_path))
     stored(store, read(quarter, "urban-census", "census.csv"))
     told = stored(store, read(quarter, "power-register", "power.csv"))
     rows = store.connection().execute("SELECT component_id, source_key FROM claims ORDER BY feed_id").fetchall()
@@ -156,7 +157,7 @@ def test_the_power_register_joins_what_the_census_knows_and_founds_the_rest(quar
 def test_the_map_joins_the_registers_symbol_by_symbol_and_a_register_decides_what_it_leaves_open(
     quarter: Quarter, tmp_path: Path
 ) -> None:
-    truth, store = quarter.truth.sheet, Store(tmp_path)
+    truth, store = quarter.truth.sheet, Store(Embedded(tmp_path))
     stored(store, read(quarter, "planning-map", "sheet.dxf"))
     undecided = store.connection().execute("SELECT count(*) FROM components WHERE identifier IS NULL").fetchone()[0]
     assert undecided == sum(len(symbol.classes) > 1 for symbol in truth.symbols.values())
@@ -194,7 +195,7 @@ def test_what_the_map_does_not_tell_is_listed_largest_first(quarter: Quarter) ->
 
 
 def test_the_camera_catalogue_becomes_its_cameras_and_nothing_else(quarter: Quarter, tmp_path: Path) -> None:
-    told, store = quarter.truth.cameras, Store(tmp_path)
+    told, store = quarter.truth.cameras, Store(Embedded(tmp_path))
     seen = read(quarter, "security-cameras", "cameras.xml")
     found: dict[str, dict[str, list[int]]] = {"error": {}, "warning": {}, "ignored": {}}
     for code, severity, rows in seen.findings.group_by("code", "severity").agg(pl.col("record").sort()).iter_rows():

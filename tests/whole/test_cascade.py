@@ -11,7 +11,8 @@ from bench.cascade import FEED, Node, Run, Simulation, register, run
 from exchange import app
 from exchange.cli import main as command_line
 from exchange.ownership import OwnershipAnswer, nearest
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from security.message import in_memory
 
 RECORDS = 20
@@ -31,7 +32,7 @@ def came_to(simulation: Simulation) -> Run:
 def at_city(simulation: Simulation, node: Node, number: int) -> list[OwnershipAnswer]:
     """What the city knows at the place of a district's record."""
     _, _, east, north, *_ = node.row(number)
-    with closing(Store(simulation.city.state)) as store:
+    with closing(Store(Embedded(simulation.city.state))) as store:
         return [one.answer for one in nearest(store, east, north, 3.0)]
 
 

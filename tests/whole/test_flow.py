@@ -24,7 +24,8 @@ from exchange.cli.people import registry
 from exchange.cli.trial import SYSTEM, Trial
 from exchange.dead_letters import Wanted, dead_letters
 from exchange.stopped import start_feed, stop_feed
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from mappings.load import load_feeds
 from security.jws_delivery import sign_delivery
 from tests.whole.real_bus import COLUMNS, LAMPS, REGISTER, a_trial, csv, rows
@@ -143,7 +144,7 @@ def test_two_hundred_dead_letters_are_replayed_once_though_all_is_killed_and_the
         reports = opened.journal.ask(
             "SELECT count(*) FROM reports JOIN inbox ON id = inbox_id WHERE feed = ?", register
         )
-    with closing(Store(trial.state)) as store:
+    with closing(Store(Embedded(trial.state))) as store:
         claims = store.connection().execute("SELECT count(*) FROM claims WHERE source_key LIKE 'D%-0'").fetchone()
     assert (len(again), reports, claims[0]) == (DEAD, [(2 * DEAD,)], DEAD), "each went back once and was applied once"
     assert main(["dead", "jobs", job, "--json", "--settings", trial.settings.source]) == 0

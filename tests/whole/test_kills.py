@@ -16,7 +16,6 @@ import requests
 
 from exchange import app, audit
 from exchange.cli.trial import Trial
-from exchange.store.sqlite import Store
 from security.errors import Unavailable
 from security.message import in_memory
 from tests.whole.real_bus import LAMPS, a_trial
@@ -129,7 +128,8 @@ def test_25_seeded_kills_lose_nothing_and_double_nothing(
     tmp_path: Path, engine: str, request: pytest.FixtureRequest, tell: Callable[[str], None]
 ) -> None:
     assert len(KILLS) == 25
-    state = {"journal": request.getfixturevalue("postgres").database()} if engine == "postgresql" else {}
+    url = request.getfixturevalue("postgres").database() if engine == "postgresql" else ""
+    state = {"journal": url, "store": url}
     chance = random.Random(20261122)
     receipts: dict[int, bytes] = {}
     with a_bus(tmp_path, state) as (trial, processes):
@@ -157,7 +157,7 @@ def test_25_seeded_kills_lose_nothing_and_double_nothing(
     assert again == receipts
     told = {number: report and report.document["report"] for number, report in reports.items()}
     assert {number: report for number, report in told.items() if report is None or report["new"] != ROWS} == {}
-    with closing(Store(trial.state)) as store:
+    with closing(app.open_store(trial.settings)) as store:
         ledger = store.ledger()
     assert (ledger.deliveries, ledger.claims, ledger.components) == (len(receipts), *([len(receipts) * ROWS] * 2))
     with app.readable_journal(trial.settings) as journal:

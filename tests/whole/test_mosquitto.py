@@ -20,7 +20,8 @@ from connectors.partner.mqtt import MqttPartner, inbound, sealed
 from connectors.transports.mqtt import Arrived, Link, address_of, client_tls
 from exchange import app, audit
 from exchange.cli.trial import City, Trial
-from exchange.store.sqlite import Store
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
 from security.errors import Refusal, Unavailable
 from security.message import in_memory
 from tests.whole.real_bus import EXTENT, FEEDS, LAMPS, SAMPLE
@@ -127,7 +128,7 @@ def test_a_broker_that_is_killed_in_mid_flow_loses_nothing_and_doubles_nothing(m
     assert statuses == {"processed"}
     assert len({receipt["index"] for receipt in receipts}) == BURST
     assert _accepted(trial) == BURST
-    with closing(Store(trial.state)) as store:
+    with closing(Store(Embedded(trial.state))) as store:
         ledger = store.ledger()
     assert (ledger.deliveries, ledger.claims) == (BURST, BURST)
     assert audit.verify(trial.state, app.anchors_of(trial.settings)).ok

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
+import psycopg
 import pytest
 
 from connectors.partner.folder import PartnerFolder
@@ -18,20 +19,20 @@ from exchange.cli.trial import APPROVER, AUDITOR, City, Trial
 from security.errors import Refusal
 from security.message import in_memory
 from tests.acts.bench_of_one import EXTENT, FEED, SAMPLE, covers
-from tests.acts.test_erasure import NAMED, SECRETS, content, found_in
+from tests.acts.test_erasure import NAMED, SECRETS, content, found_in, spellings
 
 HERE_S: Final = 60.0
 
 
-@pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def trial(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    url = request.getfixturevalue("postgres").database() if request.param == "postgresql" else ""
     folder = tmp_path_factory.mktemp("recall")
     (folder / "feeds").mkdir()
     register = NAMED.replace("\ncrs = ", "\nas_of = 2026-01-01\ncrs = ", 1)
     (folder / "feeds" / f"{FEED}.toml").write_text(register, encoding="utf-8")
-    trial = Trial(
-        folder / "bus", City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (folder / "feeds",))
-    )
+    city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (folder / "feeds",))
+    trial = Trial(folder / "bus", city, state={"journal": url, "store": url})
     for bureau in ("made-up", "others", "centre"):
         trial.enrol(bureau, bureau, bureau)
     trial.grant("made-up", "push", FEED)
@@ -102,14 +103,14 @@ def test_it_shows_recall_and_erasure_from_the_push_to_the_empty_state_folder(tri
     asked = command(trial, "erasure", "ask", "m-1", "--ground", "已撤回", *by_audit)
     alone = command(trial, "erasure", "carry", asked["decision"], *by_audit, code=1)
     assert alone["refused"]["code"] == "decision.not_in_force"
-    assert found_in(trial.state, *SECRETS) != []
+    assert found_in(trial.state, *SECRETS) + in_tables(trial, *SECRETS) != []
     command(trial, "decision", "approve", asked["decision"], *by_security)
     assert command(trial, "erasure", "carry", asked["decision"], *by_audit)["state"] == "erased"
     twice = command(trial, "erasure", "carry", asked["decision"], *by_audit, code=1)
     assert twice["refused"]["code"] == "decision.not_in_force"
     # The bytes are nowhere, while the bus runs on; its neighbour's are.
-    assert found_in(trial.state, *SECRETS) == []
-    assert found_in(trial.state, "OTHER-KEY") != []
+    assert found_in(trial.state, *SECRETS) + in_tables(trial, *SECRETS) == []
+    assert found_in(trial.state, "OTHER-KEY") + in_tables(trial, "OTHER-KEY") != []
     (told,) = centre.ownership(key, past, purpose="test").claims
     assert (told.erased_on is not None, told.owner, told.attributes) == (True, None, {})
     # Receipt and report that the bureau kept verify; what the bus says of them names the day.
@@ -133,6 +134,21 @@ def test_it_shows_recall_and_erasure_from_the_push_to_the_empty_state_folder(tri
     assert again.received is not None
     assert again.received.document["report"]["new"] == 5  # type: ignore[index,call-overload]  # it is an object
     print(f"RECALL AND ERASURE {verdict['entries']} entries, {verdict['erased']} details erased, bytes found: 0 files")
+
+
+def in_tables(trial: Trial, *words: str) -> list[str]:
+    """Tables on a server, where the bus has one, in which a word lies, in clear or in base64."""
+    if not trial.settings.state.store:
+        return []
+    spelt = [one for word in words for one in spellings(word.encode())]
+    with psycopg.connect(trial.settings.state.store) as connection:
+        query = "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('journal', 'store')"
+        found = []
+        for (table,) in connection.execute(query).fetchall():
+            with connection.cursor().copy(f"COPY {table} TO STDOUT") as rows:
+                octets = b"".join(bytes(row) for row in rows)
+            found += [table for one in spelt if one in octets or one.hex().encode() in octets]
+    return found
 
 
 def settled(trial: Trial) -> None:

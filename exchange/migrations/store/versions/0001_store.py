@@ -13,11 +13,11 @@ depends_on = None
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 VERSION = (
     ("component_id", sa.BigInteger, False),
-    ("delivery_id", sa.Integer, False),
+    ("delivery_id", KEY, False),
     ("record", sa.Integer, False),
     ("valid_from_us", sa.BigInteger, False),
     ("valid_to_us", sa.BigInteger, True),
-    ("closed_by", sa.Integer, True),
+    ("closed_by", KEY, True),
     ("digest", sa.LargeBinary, False),
     ("class_code", sa.Text, False),
     ("longitude_deg", sa.Double, False),
@@ -27,7 +27,7 @@ VERSION = (
     ("grid_code", sa.Text, True),
     ("name", sa.Text, True),
     ("state", sa.Text, True),
-    ("roles_id", sa.Integer, False),
+    ("roles_id", KEY, False),
     ("more", sa.Text, True),
 )
 
@@ -50,17 +50,17 @@ def _deliveries() -> None:
     )
     op.create_table(
         "commits",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", KEY, primary_key=True),
         sa.Column("recorded_at_us", sa.BigInteger, nullable=False),
         sa.Column("outcomes", sa.LargeBinary, nullable=False),
     )
     op.create_table(
         "deliveries",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", KEY, primary_key=True),
         sa.Column("sender", sa.Text, nullable=False),
         sa.Column("message_id", sa.Text, nullable=False),
         sa.Column("feed_id", sa.Integer, nullable=False),
-        sa.Column("commit_id", sa.Integer, nullable=False),
+        sa.Column("commit_id", KEY, nullable=False),
         sa.Column("position", sa.Integer, nullable=False),
         sa.Column("entry", sa.BigInteger, nullable=False),
         sa.Column("evidence_class", sa.Text, nullable=False),
@@ -79,7 +79,7 @@ def _claims() -> None:
     parts = [f"{role}_{part}" for role in ("authority", "owner", "maintainer") for part in ("code", "name", "basis")]
     op.create_table(
         "roles",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", KEY, primary_key=True),
         sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
         *(sa.Column(part, sa.Text) for part in parts),
     )
@@ -153,7 +153,7 @@ def _readings() -> None:
         sa.Column("value", sa.Double),
         sa.Column("state", sa.Text),
         sa.Column("unit", sa.Text),
-        sa.Column("delivery_id", sa.Integer, nullable=False),
+        sa.Column("delivery_id", KEY, nullable=False),
         sa.Column("record", sa.Integer, nullable=False),
     )
     identity = ["component_id", "quantity", "feed_id", "observed_at_us"]

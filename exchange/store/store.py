@@ -1,51 +1,49 @@
-"""The store on SQLite: components, claims and what they were. Only act two writes it."""
+"""The store: components, claims and what they were. Only act two writes it."""
 
-import fcntl
-import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import polars as pl
-import sqlalchemy as sa
 
-from exchange.database import scrub
-from exchange.migrate import upgrade
-from exchange.rights import EVERYTHING, View, in_ring
+from exchange.database import Connection, Database
+from exchange.rights import EVERYTHING, View
 from exchange.store import asking, identifiers, ledgers, readings, tallying, withdrawing
-from exchange.store.frames import NEAR, SEEN, Batch, Ledger, Seen, Stored, StoredDelivery, Tie
-from exchange.store.places import cells_in_reach
+from exchange.store.engine import MOST_ROWS, Engine, Writer
+from exchange.store.frames import NEAR, SEEN, Batch, Compared, Ledger, Seen, Stored, StoredDelivery, Tie
+from exchange.store.places import cells_in_reach, tiles
 from exchange.store.writing import decoded_outcomes, stored_again, stored_delivery, write
-from mappings.schema import CLASSES_BETWEEN, Schema
-
-NAME: Final = "store.sqlite"
-BUSY_S: Final = 30.0
-CACHE_KIB: Final = 64_000  # of each connection; a million rows go in half again as fast as with SQLite's 2 MB
+from mappings.schema import CLASSES_BETWEEN, Schema, conform
 
 # What was recalled is known as of its own day and no later: what the bureau then sends of that day is news.
 SEEN_COLUMNS: Final = (
     "SELECT source_key, k.id, component_id, digest, "
-    "iif(d.recalled_us IS NULL, coalesce(valid_to_us, k.valid_from_us), k.valid_from_us), valid_to_us IS NULL "
+    "CASE WHEN d.recalled_us IS NULL THEN coalesce(k.valid_to_us, k.valid_from_us) ELSE k.valid_from_us END, "
+    "k.valid_to_us IS NULL "
     "FROM claims k JOIN feeds f ON f.id = k.feed_id JOIN deliveries d ON d.id = k.delivery_id WHERE f.code = ?"
 )
+# One row a claim: what a component is known by, and the network that its standing claims name.
 NEAR_COLUMNS: Final = (
-    "SELECT c.id, class_code, longitude_deg, latitude_deg, accuracy_m, "
-    "(SELECT max(more ->> 'network') FROM claims WHERE component_id = c.id AND valid_to_us IS NULL), "
-    "(SELECT json_group_array(mark) FROM (SELECT source_key AS mark FROM claims WHERE component_id = c.id "
-    "UNION SELECT more ->> 'label' FROM claims WHERE component_id = c.id AND more ->> 'label' NOT NULL)) "
-    "FROM components c WHERE c.cell IN (SELECT value FROM json_each(?)) "
+    "SELECT c.id, c.class_code, c.longitude_deg, c.latitude_deg, c.accuracy_m, k.source_key, "
+    "json_extract(k.more, '$.label'), CASE WHEN k.valid_to_us IS NULL THEN json_extract(k.more, '$.network') END "
+    "FROM components c JOIN claims k ON k.component_id = c.id "
+    "WHERE c.cell IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) "
     # A class may be a set, `0102|0103`; codes are of one length, so none stands inside another.
-    "AND EXISTS (SELECT 1 FROM json_each(?) j WHERE instr(c.class_code, j.value)) "
-    "AND NOT EXISTS (SELECT 1 FROM claims k JOIN feeds f ON f.id = k.feed_id "
-    "WHERE k.component_id = c.id AND f.code = ?)"
+    "AND EXISTS (SELECT 1 FROM json_each(?) j WHERE instr(c.class_code, j.value) > 0) "
+    "AND NOT EXISTS (SELECT 1 FROM claims o JOIN feeds f ON f.id = o.feed_id "
+    "WHERE o.component_id = c.id AND f.code = ?)"
 )
+CLAIMED: Final[Schema] = {
+    **{name: NEAR[name] for name in ("component", "class_code", "longitude_deg", "latitude_deg", "accuracy_m")},
+    "source_key": pl.String, "label": pl.String, "network": pl.String,
+}  # fmt: skip
 STORED: Final = (
     "SELECT d.sender, d.message_id, d.root, d.counts, t.recorded_at_us, t.outcomes FROM deliveries d "
-    "JOIN commits t ON t.id = d.commit_id WHERE d.sender = ? AND d.message_id = ?"
+    "JOIN commits t ON t.id = d.commit_id WHERE d.sender = ? "
+    "AND d.message_id IN (SELECT value FROM json_each(?))"
 )
 OUTCOMES_OF: Final = (
     "SELECT t.outcomes, d.position FROM deliveries d JOIN commits t ON t.id = d.commit_id "
@@ -54,13 +52,19 @@ OUTCOMES_OF: Final = (
 
 
 class Store:
-    """`store.sqlite` in a folder, brought to today's schema when opened. Threads share it; processes each open it."""
+    """The store on one of its engines, brought to today's schema when opened. Threads share it; processes each open
+    it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / NAME
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self._threads = threading.local()
-        self._open: list[sqlite3.Connection] = []
-        _prepare(self._path)
+        self._open: list[Connection] = []
+        engine.database.prepare()
+
+    @property
+    def database(self) -> Database:
+        """Where it lies, for who makes it fast, copies it or looks whether it is well."""
+        return self.engine.database
 
     def seen(self, feed: str, source_keys: Sequence[str] | None = None) -> Seen:
         """What the store knows of a feed: of all its keys (for a snapshot), or of those given (for changes)."""
@@ -85,8 +89,10 @@ class Store:
         cells = cells_in_reach(new)["cell"].unique().to_list()
         classes = new["class_code"].unique().str.split(CLASSES_BETWEEN).explode().unique().to_list()
         asked = (msgspec.json.encode(cells).decode(), msgspec.json.encode(classes).decode(), feed)
-        rows = self.connection().execute(NEAR_COLUMNS, asked)
-        return _frame(((*row, msgspec.json.decode(marks)) for *row, marks in rows), NEAR)
+        claimed = _frame(self.connection().execute(NEAR_COLUMNS, asked), CLAIMED)
+        marks = pl.concat_list("source_key", "label").explode().drop_nulls().unique().sort()
+        by_component = claimed.group_by([name for name in CLAIMED if name in NEAR and name != "network"])
+        return conform(by_component.agg(pl.col("network").max(), marks.alias("marks")), NEAR)
 
     def holders(self, codes: pl.Series) -> pl.DataFrame:
         """identifier, component: those of published identifiers that a component has."""
@@ -111,54 +117,52 @@ class Store:
         """
         if batch.compared.held:
             raise ValueError("a held delivery is not stored: a person decides first")
-        with self._transaction() as connection:
+        with self._transaction() as writer:
             known = self.stored((one.sender, one.message_id) for one in batch.deliveries)
             if known and len(known) < len(batch.deliveries):
                 raise ValueError(f"{len(known)} of {len(batch.deliveries)} deliveries are stored already")
-            return stored_again(batch, known, self.outcomes) if known else write(connection, batch)
+            return stored_again(batch, known, self.outcomes) if known else write(writer, batch)
 
     def recall(self, sender: str, message_id: str, at: datetime) -> int | None:
         """End what a delivery claims, as of a moment; gives how many claims ended, None where it is not stored.
 
         Again does nothing more and gives the same.
         """
-        with self._transaction() as connection:
-            return withdrawing.recall(connection, sender, message_id, at)
+        with self.engine.neighbourhood(self.connection(), None), self._transaction() as writer:
+            return withdrawing.recall(writer, sender, message_id, at)
 
     def erase(self, sender: str, message_id: str, at: datetime, day: str) -> None:
         """Recall a delivery, unless that was done, and destroy all that it said. day: of the city, YYYY-MM-DD."""
-        with self._transaction() as connection:
-            withdrawing.recall(connection, sender, message_id, at)
-            withdrawing.erase(connection, sender, message_id, day)
+        with self.engine.neighbourhood(self.connection(), None), self._transaction() as writer:
+            withdrawing.recall(writer, sender, message_id, at)
+            withdrawing.erase(writer, sender, message_id, day)
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Alone at what the register says, over all processes: act two a batch, an erasure as a whole. Else what is
-        erased could come back from a batch that had read it before."""
-        with self._path.with_suffix(".turn").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def turn(self, feed: str | None = None) -> AbstractContextManager[bool]:
+        """The turn of a batch of a feed, or (None) of an erasure, over all processes; false where another worker is at
+        that feed. An erasure is alone, else what is erased could come back from a batch that had read it before."""
+        return self.engine.turn(self.connection(), feed)
+
+    def neighbourhood(self, compared: Compared) -> AbstractContextManager[None]:
+        """Alone where a batch finds or makes components, from the look at what stands there until it is stored."""
+        large = compared.versions.height + compared.ended.height > MOST_ROWS
+        new = compared.versions.filter(pl.col("component").is_null())
+        return self.engine.neighbourhood(self.connection(), None if large else tiles(new))
 
     def scrub(self) -> None:
-        """Leave nothing of what was overwritten: the file is made anew, and what waited in its log is in it."""
-        scrub(self.connection())
+        """Leave nothing of what was overwritten: it is made anew, and what waited in its log is in it."""
+        self.engine.database.scrub()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self.connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+    def _transaction(self) -> AbstractContextManager[Writer]:
+        return self.engine.transaction(self.connection())
 
     def stored(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], StoredDelivery]:
         """Those of (sender, message id) that the store holds."""
-        connection = self.connection()
-        rows = (connection.execute(STORED, one).fetchone() for one in ids)
-        return {(row[0], row[1]): stored_delivery(row) for row in rows if row is not None}
+        by_sender: dict[str, list[str]] = {}
+        for sender, message_id in ids:
+            by_sender.setdefault(sender, []).append(message_id)
+        asked = ((sender, msgspec.json.encode(theirs).decode()) for sender, theirs in by_sender.items())
+        rows = (row for values in asked for row in self.connection().execute(STORED, values))
+        return {(row[0], row[1]): stored_delivery(row) for row in rows}
 
     def outcomes(self, sender: str, message_id: str) -> pl.DataFrame | None:
         """OUTCOMES of a stored delivery (column `delivery` is 0), None when it is not stored."""
@@ -173,22 +177,18 @@ class Store:
         """The store in numbers, as of now."""
         return ledgers.ledger(self.connection())
 
-    def ties(self, view: View = EVERYTHING, after: int = 0, limit: int = -1) -> list[Tie]:
-        """Claims that position alone does not join, by component after a number: a person's to decide. limit -1: all.
+    def ties(self, view: View = EVERYTHING, after: int = 0, limit: int = ledgers.ALL) -> list[Tie]:
+        """Claims that position alone does not join, by component after a number: a person's to decide.
 
         Both sides of a tie are seen through the view; one that has a single side left is none.
         """
         return ledgers.ties(self.connection(), view, after, limit)
 
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Connection:
         """This thread's own connection, in autocommit; reads see the last commit."""
-        found: sqlite3.Connection | None = getattr(self._threads, "connection", None)
+        found: Connection | None = getattr(self._threads, "connection", None)
         if found is None:
-            found = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            found.create_function("in_ring", 3, in_ring, deterministic=True)
-            found.execute("PRAGMA synchronous=FULL")
-            found.execute("PRAGMA secure_delete=ON")  # what is erased leaves nothing in the page
-            found.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+            found = self.engine.connect()
             self._threads.connection = found
             self._open.append(found)
         return found
@@ -199,17 +199,6 @@ class Store:
             connection.close()
         self._open.clear()
         self._threads = threading.local()
-
-
-def _prepare(path: Path) -> None:
-    """Today's schema; two processes that start together take turns."""
-    engine = sa.create_engine(f"sqlite:///{path}")
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        upgrade(engine, "store")
-    engine.dispose()
 
 
 def _frame(rows: Iterable[tuple[Any, ...]], schema: Schema) -> pl.DataFrame:
