@@ -363,7 +363,7 @@ def anchors_of(settings: Settings) -> Anchors:
 
     Raises Misconfigured where a witness goes by the log's own name, of whichever epoch.
     """
-    written = msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
+    written = _written_anchors(settings)
     said, own = settings.witnesses, settings.at(settings.keys.folder) / "ca.pem"
     if any(f"{witness.name}/".startswith(f"{written.origin}/") for witness in said.witness):
         raise Misconfigured(f"{settings.source}: a witness is named {written.origin}, as the log is")
@@ -375,6 +375,11 @@ def anchors_of(settings: Settings) -> Anchors:
         timestamp_certificates=[pki.pem_of(der).decode() for der in timestamp_roots(settings)],
         authorities=[pki.pem_of(der).decode() for der in known],
     )
+
+
+def _written_anchors(settings: Settings) -> Anchors:
+    """Of the anchors, what `init` and every change of keys wrote: what heads and receipts are held against."""
+    return msgspec.json.decode((state_of(settings) / "anchors.json").read_bytes(), type=Anchors)
 
 
 def timestamp_roots(settings: Settings) -> tuple[bytes, ...]:
@@ -514,7 +519,7 @@ def heads_folder(settings: Settings) -> Path:
 
 def log_gap(settings: Settings, journal: Journal) -> Gap | None:
     """Whether the log lies behind a head that it signed. Raises Misconfigured for a file that holds no head of it."""
-    anchors, heads = anchors_of(settings), list[Checkpoint]()
+    anchors, heads = _written_anchors(settings), list[Checkpoint]()
     open_now = epoch_number(journal.log_name(), anchors.origin) or 1
     for path, text in texts_in(heads_folder(settings)).items():
         epoch = _epoch_in(anchors.origin, text)

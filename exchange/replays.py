@@ -62,14 +62,14 @@ class SharedReplays:
     def refuse_again(self, bureau: str, signed_digest: str, until: datetime, now: datetime) -> None:
         """As `Replays` has it. Raises Unavailable where the server is away: no read is answered twice."""
         query = (
-            "INSERT INTO replays VALUES (?, ?, ?) ON CONFLICT (bureau, digest) DO UPDATE SET until = excluded.until "
-            "WHERE replays.until <= ?"
+            "INSERT INTO answered_reads VALUES (?, ?, ?) ON CONFLICT (bureau, digest) DO UPDATE SET until = excluded.until "
+            "WHERE answered_reads.until <= ?"
         )
         try:
             with self._lock:
                 self._asked += 1
                 if self._asked % PRUNED_EVERY == 0:
-                    self._connection.execute("DELETE FROM replays WHERE until <= ?", (instant(now),))
+                    self._connection.execute("DELETE FROM answered_reads WHERE until <= ?", (instant(now),))
                 new = self._connection.execute(query, (bureau, signed_digest, instant(until), instant(now))).rowcount
         except FAILURES as problem:
             raise Unavailable(f"what was answered before cannot be asked: {problem}") from problem

@@ -15,7 +15,7 @@ def upgrade() -> None:
     op.execute("CREATE TABLE turns (number BIGINT NOT NULL, holder TEXT NOT NULL)")
     op.execute("INSERT INTO turns VALUES (0, '')")
     op.execute(
-        "CREATE TABLE replays (bureau TEXT NOT NULL, digest TEXT NOT NULL, until TEXT NOT NULL, "
+        "CREATE TABLE answered_reads (bureau TEXT NOT NULL, digest TEXT NOT NULL, until TEXT NOT NULL, "
         "PRIMARY KEY (bureau, digest))"
     )
     op.execute(
