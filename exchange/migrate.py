@@ -8,19 +8,17 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 
 
-def upgrade(engine: sa.Engine, history: str) -> None:
+def upgrade(engine: sa.Engine, history: str, to: str = "head") -> None:
     """Run what is missing of `exchange/migrations/{history}/versions`, in one transaction.
 
-    history: `journal` or `store`
+    history: `journal` or `store`; to: a revision
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations" / history))
     scripts = ScriptDirectory.from_config(config)
     with (
         engine.begin() as connection,
-        EnvironmentContext(
-            config, scripts, fn=lambda revision, _: scripts._upgrade_revs("head", revision)
-        ) as environment,
+        EnvironmentContext(config, scripts, fn=lambda revision, _: scripts._upgrade_revs(to, revision)) as environment,
     ):
         environment.configure(connection=connection, target_metadata=None)
         environment.run_migrations()

@@ -62,8 +62,8 @@ class SharedReplays:
     def refuse_again(self, bureau: str, signed_digest: str, until: datetime, now: datetime) -> None:
         """As `Replays` has it. Raises Unavailable where the server is away: no read is answered twice."""
         query = (
-            "INSERT INTO answered_reads VALUES (?, ?, ?) ON CONFLICT (bureau, digest) DO UPDATE SET until = excluded.until "
-            "WHERE answered_reads.until <= ?"
+            "INSERT INTO answered_reads VALUES (?, ?, ?) ON CONFLICT (bureau, digest) "
+            "DO UPDATE SET until = excluded.until WHERE answered_reads.until <= ?"
         )
         try:
             with self._lock:

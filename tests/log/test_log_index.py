@@ -1,5 +1,6 @@
 """Searching finds what a plain reading of the log finds, by whatever is asked for, and says so when its index lies."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from exchange.database import Cursor
 from exchange.entry import Entry, LoggedEntry
 from exchange.journal import Journal
 from exchange.log_index import PIECE, Wanted, differing, find, forget, rebuild
+from exchange.migrate import upgrade
 from tests.log.buses import NOON, JournalFolder, an_entry
 
 ENTRIES = 3 * PIECE + 700
@@ -244,10 +247,19 @@ def test_what_is_erased_is_found_no_more_and_stands_nowhere_in_the_index(bus: Jo
     assert differing(bus.database, silent) == []
 
 
+@pytest.mark.of_a_file
 def test_a_journal_of_an_older_version_is_indexed_when_it_is_opened(bus: JournalFolder) -> None:
-    later = ("index_terms", "index_pieces", "index_key", "wipes", "erasures", "own_keys", "epochs")
-    undone = (*(f"DROP TABLE {table}" for table in later), "DROP INDEX inbox_recalled")
-    change(bus, *undone, "UPDATE alembic_version SET version_num = '0003'")
+    full, older = bus.folder / "journal.sqlite", bus.folder / "older.sqlite"
+    engine = sa.create_engine(f"sqlite:///{older}")
+    upgrade(engine, "journal", "0003")
+    engine.dispose()
+    with closing(sqlite3.connect(older)) as connection, connection:
+        connection.execute("ATTACH ? AS full", (str(full),))
+        for table in ("entries", "details", "nodes", "heads"):
+            connection.execute(f"INSERT INTO {table} SELECT * FROM full.{table}")
+    for file in bus.folder.glob("journal.sqlite*"):
+        file.unlink()
+    older.rename(full)
     journal = bus.open(clock())
     assert journal.indexed() == (3, 3)
     assert len(journal.search(message_id="m-9993")) == 1
