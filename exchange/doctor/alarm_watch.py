@@ -38,7 +38,8 @@ OFTEN_S: Final[Mapping[str, float]] = {
 }
 CRITICAL: Final = frozenset(
     (
-        *("place.disk", "journal.opens", "registry.reads", "log.whole", "log.broken", "keys.evidence", "keys.anchors"),
+        *("place.disk", "journal.opens", "journal.whole", "registry.reads", "log.whole", "log.broken"),
+        *("keys.evidence", "keys.anchors"),
         "evidence.place",
         *("decisions.hold", "decisions.triggers", "decisions.found", "delivery.evidence_broken", "content.classified"),
     )
