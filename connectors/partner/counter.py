@@ -4,8 +4,10 @@ A number is written down for a message id before anything is sent, so a retry ha
 the bus refused was not accepted under its number: the next delivery gets it.
 """
 
+import random
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Final, Protocol, TypeVar
@@ -38,6 +40,8 @@ _KEEP: Final = "INSERT OR REPLACE INTO numbers VALUES (?, ?, ?)"
 _MAY_BE_ACCEPTED: Final = ("audit.", "answer.", "delivery.id_reused")
 _HIGHEST: Final = re.compile(HIGHEST + r" ([0-9]{1,16})\b")
 BUSY_S: Final = 30.0
+MOST_OVERTAKEN: Final = 20  # by a bureau's other machines, before the sender hears of it
+OVERTAKEN_S: Final = 0.2
 
 
 class Counter:
@@ -49,17 +53,19 @@ class Counter:
     def sent(self, feed: str, message_id: str, send: Callable[[int | None], T]) -> T:
         """What sending under this delivery's number gives. Raises what it raises.
 
-        Where the bus says that the number is another's, because the counter was put back or two machines count, it
-        is sent once more, under one above all that are used.
+        Where the bus says that the number is another's, because the counter was put back or several machines count, it
+        is sent again, under one above all that are used, until it is the first there.
         """
         receipt = self._folder.receipt(message_id)
         if receipt is not None:  # it says with which number, if any, it was sent
             return send(receipt.get("sequence"))
-        try:
-            return self._sent(feed, message_id, send)
-        except Refusal as refusal:
-            if refusal.code != "sequence.used":
-                raise
+        for _ in range(MOST_OVERTAKEN):
+            try:
+                return self._sent(feed, message_id, send)
+            except Refusal as refusal:
+                if refusal.code != "sequence.used":
+                    raise
+            time.sleep(random.SystemRandom().uniform(0, OVERTAKEN_S))
         return self._sent(feed, message_id, send)
 
     def _sent(self, feed: str, message_id: str, send: Callable[[int | None], T]) -> T:
