@@ -192,11 +192,6 @@ class OwnEntry(msgspec.Struct, frozen=True):
     detail: bytes | None
 
 
-def other_number(stated: int | None, kept: int | None) -> bool:
-    """Whether two envelopes of one delivery number it differently; one that states none says nothing of it."""
-    return None not in (stated, kept) and stated != kept
-
-
 def instant(moment: datetime) -> str:
     """RFC 3339 in UTC with six decimals and `Z`: fixed width, so that text order is time order."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

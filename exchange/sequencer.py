@@ -24,7 +24,6 @@ from exchange.entry import (
     Sequenced,
     Status,
     instant,
-    other_number,
 )
 from exchange.faults import durable_step
 from exchange.log_index import PIECE, index_piece
@@ -271,7 +270,7 @@ class Sequencer:
         row = group.known.get((a.message_id, a.sender))
         if row is not None:
             said, kept = ((one.feed, one.content_type, one.content_digest) for one in (a, row))
-            if said != kept or other_number(a.sequence, row.sequence):
+            if said != kept:  # whatever number it bears: another of the bureau's machines may have sent it first
                 raise Refusal("delivery.id_reused", a.message_id)
             group.arrivals.append((work, row, True))
             return False

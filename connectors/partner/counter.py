@@ -75,7 +75,7 @@ class Counter:
         except Refusal as refusal:
             self._refused(refusal, feed, number)
             raise
-        if "sequence" not in received.document:  # it was accepted before, by whoever did not count
+        if received.document.get("sequence") != number:  # it was accepted before, from another machine of the bureau's
             self._free(feed, number)
         return received
 

@@ -17,7 +17,7 @@ from connectors.partner.counter import Counter
 from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Heads
 from connectors.partner.over_broker import OverBroker
-from connectors.partner.partner import Check, Received, Reported, Status, counted, differing, named
+from connectors.partner.partner import Check, Received, Reported, Status, differing, named
 from security import cms_delivery, jws_delivery
 from security.errors import Refusal, Unavailable, sentences
 from security.jws import Document, open_document
@@ -119,7 +119,6 @@ class MqttPartner(OverBroker):
                 "feed": feed,
                 "content_digest": content.digest.hex,
                 "content_length": content.size,
-                **counted(sequence),
             }
             return self._push(octets, feed, content, message_id, said, wait_s)
 

@@ -133,7 +133,6 @@ class Partner:
             "message_id": message_id,
             "content_digest": content.digest.hex,
             "content_length": content.size,
-            **counted(sequence),
         }
         return self._kept("receipt", message_id, answer.Receipt, answer.ConsistencyProof, said)
 
@@ -328,18 +327,9 @@ def _digest(digest: Digest) -> dict[str, str]:
     return {"_value_1": digest.hex, "algorithm": digest.algorithm}
 
 
-def counted(sequence: int | None) -> dict[str, int]:
-    """What a receipt must say of a number that was stated."""
-    return {} if sequence is None else {"sequence": sequence}
-
-
 def differing(document: Document, said: Mapping[str, object]) -> list[str]:
-    """Members that say something else than was sent. A number may be missing: where it was accepted before without."""
-    return [
-        name
-        for name, value in said.items()
-        if document.get(name) != value and not (name == "sequence" and name not in document)
-    ]
+    """Members that say something else than was sent."""
+    return [name for name, value in said.items() if document.get(name) != value]
 
 
 def named(bureau: str, on_behalf_of: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from lxml import etree
 
 from exchange.bus import Bus
-from exchange.entry import other_number
 from exchange.http.envelopes import Version, answer_to, instant, put
 from exchange.http.proofs import document_tree_size, put_known_consistency
 from exchange.intake import admit_upload
@@ -19,8 +18,7 @@ async def begin_upload(delivery: Delivery, version: Version, bus: Bus) -> etree.
 
     def begin(verified: VerifiedEnvelope) -> bytes | tuple[str, int]:
         upload = _upload_of(verified, bus)
-        sequence = int(verified.text("Sequence") or 0) or None
-        return _receipt_of(upload, sequence, bus) or bus.uploads.begin(upload)
+        return _receipt_of(upload, bus) or bus.uploads.begin(upload)
 
     verified, begun = await admit_upload(delivery, bus, begin)
     answer = _answer_to(verified, version, bus)
@@ -72,13 +70,13 @@ def _upload_of(verified: VerifiedEnvelope, bus: Bus) -> Upload:
     )
 
 
-def _receipt_of(upload: Upload, sequence: int | None, bus: Bus) -> bytes | None:
+def _receipt_of(upload: Upload, bus: Bus) -> bytes | None:
     """The receipt of what was delivered before under this id, so that nothing is sent twice. None where it was not."""
     row = bus.journal.inbox(upload.sender, upload.message_id)
     if row is None:
         return None
     same = (row.feed, row.content_type, row.content_digest) == (upload.feed, upload.content_type, upload.content_digest)
-    if not same or other_number(sequence, row.sequence):
+    if not same:
         raise Refusal("delivery.id_reused", upload.message_id)
     if row.receipt is None:  # a crash came before it was kept
         raise Unavailable(f"the receipt of delivery {row.id} is still to be issued")
