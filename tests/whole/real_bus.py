@@ -218,7 +218,7 @@ def a_trial(
     suites: dict[str, str] | None = None,
     keys: dict[str, str] | None = None,
     state: dict[str, str] | None = None,
-    worker: dict[str, str] | None = None,
+    worker: dict[str, str | float] | None = None,
 ) -> Trial:
     """A bus in a folder, not started, with the sample's feeds and those given as TOML.
 

@@ -81,7 +81,8 @@ class TwoProcesses:
 
 @contextmanager
 def a_bus(folder: Path, state: dict[str, str] | None = None) -> Iterator[tuple[Trial, TwoProcesses]]:
-    trial = a_trial(folder, LAMPS, state=state)
+    # Kill upon kill would make the feed wait longer each time, which is right, and would take this test an hour.
+    trial = a_trial(folder, LAMPS, state=state, worker={"retry_first_s": 0.2, "retry_most_s": 0.5})
     trial.enrol("made-up", "Made-up bureau", "某单位")
     trial.grant("made-up", "push", "made-up-lamps")
     port = free_port()
