@@ -110,6 +110,7 @@ def test_serve_is_stamped_says_so_when_it_is_not_and_goes_on_when_it_is_again(
     checks = {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
     assert not checks["timestamps.covered"]["ok"]
     assert "timestamp.not_had" in served.log()
+    within(lambda: "refused" in served.told())  # the watch says so at its next look
     # Back.
     served.server.files["/"] = served.tsa.answering()
     within(lambda: served.push("m-4") == "")

@@ -15,9 +15,7 @@ def test_clients_that_share_a_folder_accuse_nobody_of_a_fork(bus: RealBus) -> No
         partner = bus.partner()
         for number in range(each):
             try:
-                partner.push(
-                    FEED, in_memory(csv(rows(f"shared{client}{number}"))), "text/csv", f"shared-{client}-{number}"
-                )
+                partner.push(FEED, in_memory(csv(rows(f"shared{client}"))), "text/csv", f"shared-{client}-{number}")
             except Refusal as refusal:
                 problems.append(refusal)
 
