@@ -77,15 +77,19 @@ def _document(
 
 
 def _print_rows(day: str, rows: tuple[Row, ...]) -> None:
-    for title, heads, names, of in (
-        (f"{day} 报送件 Deliveries", DELIVERIES, BECAME, "deliveries"),
-        (f"{day} 记录 Records", RECORDS, PLACED, "records"),
-    ):
-        body = [
-            [row.bureau, row.feed, *(getattr(row, of)[name] for name in ("received", *names)), _mark(row)]
-            for row in rows
-        ]
-        print_table(title, ["单位 bureau", "供数任务 feed", *heads, "平 balanced"], body)
+    """What came and where it is, a line each and none for what there is none of: a table as wide as all that can become
+    of a delivery fits no screen."""
+    body = [
+        [row.bureau, row.feed, f"{title} {head}", getattr(row, of)[name]]
+        for row in rows
+        for title, heads, names, of in (
+            ("报送件", DELIVERIES, BECAME, "deliveries"),
+            ("记录", RECORDS, PLACED, "records"),
+        )
+        for head, name in zip(heads, ("received", *names), strict=True)
+        if name == "received" or getattr(row, of)[name]
+    ]
+    print_table(f"{day} 日清账 Account", ["单位 bureau", "供数任务 feed", "", "数 count"], body)
     found = [(row, one) for row in rows for one in row.differences]
     if found:
         body = [
@@ -93,10 +97,6 @@ def _print_rows(day: str, rows: tuple[Row, ...]) -> None:
             for row, one in found
         ]
         print_table("差异 Differences", ["单位 bureau", "供数任务 feed", "message id", "entry", ""], body)
-
-
-def _mark(row: Row) -> str:
-    return "是 yes" if row.balanced else "否 NO"
 
 
 def _print_entry(entry: LoggedEntry | None, holds: bool) -> None:

@@ -126,13 +126,12 @@ def _feeds(options: argparse.Namespace) -> int:
             f.id,
             f"{f.title_zh} {f.title}",
             f.bureau,
-            f"{f.format}, {f.content}",
-            _level_words(f),
+            f"{f.format}, {f.content}, {_level_words(f)}",
             _flow_words(flow, f.id),
         )
         for f in feeds
     ]
-    print_table("供数任务 Feeds", ["id", "title", "bureau", "content", "分级 level", "处理 work"], rows)
+    print_table("供数任务 Feeds", ["id", "title", "bureau", "内容、分级 content, level", "处理 work"], rows)
     return 0
 
 
