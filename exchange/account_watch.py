@@ -10,8 +10,8 @@ from exchange.account import account, closing
 from exchange.database import CONFLICTS, Cursor
 from exchange.entry import CITY_TIME, Entry, day_of
 from exchange.journal import Journal, Sequenced
+from exchange.rounds import rounds
 from exchange.store.store import Store
-from security.errors import places
 
 TICK_S: Final = 30.0
 # After midnight: a node whose clock is a little behind may enter something for yesterday yet.
@@ -29,13 +29,7 @@ class AccountWatch:
 
     def run(self, stop: threading.Event) -> None:
         """Turn after turn until told to stop."""
-        while not stop.is_set():
-            try:
-                self.turn()
-            except Exception as problem:  # the outermost loop: what trips one turn must not end all later ones
-                if not stop.is_set():
-                    log.error("account.failed at=%s", places(problem))
-            stop.wait(TICK_S)
+        rounds(self.turn, stop, TICK_S, log, "account")
 
     def turn(self) -> list[str]:
         """Enter the days that are over and not entered yet, oldest first; gives those that were entered now."""

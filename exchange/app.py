@@ -1219,8 +1219,8 @@ def serve(
         stack.callback(_watch_timestamps(settings, bus, clock))
         stack.callback(beside(bus, tally, clock))
         accounts = AccountWatch(bus.journal, bus.store, bus.clock)
-        stack.callback(watching(partial(_on_duty, bus.journal.database, "accounts", accounts.run), "accounts"))
-        replays = partial(_on_duty, bus.journal.database, "replays", Replayer(bus).run)
+        stack.callback(watching(partial(on_duty, bus.journal.database, "accounts", accounts.run), "accounts"))
+        replays = partial(on_duty, bus.journal.database, "replays", Replayer(bus).run)
         stack.callback(watching(replays, "replays"))
         tls = _server_tls(settings)
         app = make_app(bus, bus.folder / "spool", _scrapes(settings, bus, tally))
@@ -1312,7 +1312,7 @@ def _watch_timestamps(settings: Settings, bus: Bus, clock: ClockWatch) -> Callab
     authorities = Authorities(said.urls, timestamp_roots(settings), timedelta(seconds=said.every_s))
     asked = partial(fetch, heard=clock.heard)
     watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, asked, bus.clock)
-    ended = watching(partial(_on_duty, bus.journal.database, "timestamps", watch.run), "timestamps")
+    ended = watching(partial(on_duty, bus.journal.database, "timestamps", watch.run), "timestamps")
 
     def stop() -> None:
         ended()
@@ -1321,7 +1321,7 @@ def _watch_timestamps(settings: Settings, bus: Bus, clock: ClockWatch) -> Callab
     return stop
 
 
-def _on_duty(database: Database, task: str, run: Callable[[threading.Event], None], stopping: threading.Event) -> None:
+def on_duty(database: Database, task: str, run: Callable[[threading.Event], None], stopping: threading.Event) -> None:
     """Run a task that one process does for all, once it is this one's."""
     while not stopping.is_set():
         try:
@@ -1338,7 +1338,7 @@ def _cascading(settings: Settings, bus: Bus, keeper: "WorkerKeeper | None") -> l
     said, started = settings.cascade, []
     if said.city:
         up = partial(open_cascade(settings, bus).run, every_s=said.every_s)
-        started.append(watching(partial(_on_duty, bus.journal.database, "cascade", up), "cascade up"))
+        started.append(watching(partial(on_duty, bus.journal.database, "cascade", up), "cascade up"))
     if said.reference:
         started.append(watching(partial(_fetch_references, settings, bus.journal, keeper), "cascade down"))
     return started
@@ -1438,7 +1438,7 @@ async def _mqtt(settings: Settings, bus: Bus, listening: socket.socket | None, s
         drain_per_s=said.drain_per_s,
     )
     stopping = threading.Event()
-    published = partial(_on_duty, bus.journal.database, "changes", lambda stop: Publisher(bus, door.publish).run(stop))
+    published = partial(on_duty, bus.journal.database, "changes", lambda stop: Publisher(bus, door.publish).run(stop))
     changes = threading.Thread(target=published, args=(stopping,), name="changes", daemon=True)
     stack.push_async_callback(asyncio.to_thread, changes.join)  # after the door, whose end fails what it waits for
     changes.start()

@@ -15,7 +15,8 @@ import msgspec
 from connectors.transports.fetch import Fetch
 from exchange.entry import CITY_TIME
 from exchange.revocation import CityAuthority, Place, Revocations
-from security.errors import Refusal, places
+from exchange.rounds import rounds
+from security.errors import Refusal
 from security.expiry import Ending, endings, expiring
 from security.message import EnrolledCertificate
 from security.revocation import Answer, ocsp_request, read_answer, read_list
@@ -66,13 +67,7 @@ class CertificateWatch:
 
     def run(self, stop: threading.Event) -> None:
         """Turn after turn until told to stop."""
-        while not stop.is_set():
-            try:
-                self.turn(stop)
-            except Exception as problem:  # the outermost loop: what trips one turn must not end all later ones
-                if not stop.is_set():
-                    log.error("certificates.failed at=%s", places(problem))
-            stop.wait(TICK_S)
+        rounds(partial(self.turn, stop), stop, TICK_S, log, "certificates")
 
     def turn(self, stop: threading.Event) -> None:
         """Ask whatever is due, and warn if that was not done today."""

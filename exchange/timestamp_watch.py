@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -15,8 +16,9 @@ from connectors.transports.fetch import Fetch
 from exchange.attestations import Attestations
 from exchange.entry import Detail, Entry, instant
 from exchange.journal import Journal
+from exchange.rounds import rounds
 from exchange.timestamping import Coverage, State, stamped_octets
-from security.errors import Refusal, places
+from security.errors import Refusal
 from security.timestamp import CONTENT_TYPE, Question
 
 TICK_S: Final = 1.0
@@ -62,13 +64,7 @@ class TimestampWatch:
 
     def run(self, stop: threading.Event) -> None:
         """Turn after turn until told to stop."""
-        while not stop.is_set():
-            try:
-                self.turn(stop)
-            except Exception as problem:  # the outermost loop: what trips one turn must not end all later ones
-                if not stop.is_set():
-                    log.error("timestamp.failed at=%s", places(problem))
-            stop.wait(TICK_S)
+        rounds(partial(self.turn, stop), stop, TICK_S, log, "timestamp")
 
     def turn(self, stop: threading.Event) -> None:
         """Have the newest head stamped if that is due, then say how it stands."""

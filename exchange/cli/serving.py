@@ -5,6 +5,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from exchange import app
@@ -126,7 +127,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     def beside(bus: Bus, tally: Tally, clock: ClockWatch) -> Callable[[], None]:
         ways, quiet = app.alarm_ways(settings, clock.heard), quiet_hours(settings.alarms.quiet)
-        return app.watching(AlarmWatch(settings, bus, tally, clock, ways, quiet, criticals.last).run, "alarms")
+        watch = AlarmWatch(settings, bus, tally, clock, ways, quiet, criticals.last)
+        return app.watching(partial(app.on_duty, bus.journal.database, "alarms", watch.run), "alarms")
 
     app.alarm_ways(settings)  # a file that is missing is said before the doors open
     app.serve(settings, listening, mqtt_listening, with_worker=options.role == "all", ready=ready, beside=beside)

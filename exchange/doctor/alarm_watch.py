@@ -4,13 +4,12 @@ One of them a state folder, in a thread of `serve`; no door ever waits for it, a
 sending may last. What is bad in an examination is an alarm, and there is no second list of what may be wrong.
 """
 
-import fcntl
 import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -20,9 +19,10 @@ from exchange.bus import Bus
 from exchange.clock_watch import ClockWatch
 from exchange.doctor.check import Check, Examined, Seen
 from exchange.doctor.examine import CHECKS, look
+from exchange.rounds import rounds
 from exchange.settings import Settings
 from exchange.tally import Tally
-from security.errors import Refusal, places
+from security.errors import Refusal
 
 TURN_S: Final = 15.0
 BEGIN_S: Final = 5.0  # after the start, until anything is looked at: the doors come first
@@ -84,22 +84,11 @@ class AlarmWatch:
         self._book = Book()
 
     def run(self, stop: threading.Event) -> None:
-        """Turn after turn until told to stop; where another process makes the rounds, none."""
+        """Turn after turn until told to stop."""
         if stop.wait(BEGIN_S):
             return
-        with ExitStack() as stack:
-            file = stack.enter_context((self._bus.folder / "alarms.lock").open("w"))
-            while not _is_locked(file.fileno()):
-                if stop.wait(TURN_S):
-                    return
-            self._book = read_book(self._bus.folder)
-            while not stop.is_set():
-                try:
-                    self.turn(stop)
-                except Exception as problem:  # the outermost loop: what trips one turn must not end all later ones
-                    if not stop.is_set():
-                        log.error("alarms.failed at=%s", places(problem))
-                stop.wait(TURN_S)
+        self._book = read_book(self._bus.folder)  # as whoever made the rounds before left it
+        rounds(partial(self.turn, stop), stop, TURN_S, log, "alarms")
 
     def turn(self, stop: threading.Event) -> None:
         """Look at what is due, decide what is to be said, and say it."""
@@ -172,14 +161,6 @@ def _severity(check: Check) -> Severity:
     if check.ok or check.name in WARNING:
         return "warning"
     return "critical" if check.name in CRITICAL else "error"
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def test_notice(now: datetime) -> Notice:
