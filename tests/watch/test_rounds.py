@@ -301,7 +301,12 @@ def test_only_one_of_two_makes_the_rounds(rounds: Make, monkeypatch: pytest.Monk
     monkeypatch.setattr(alarm_watch, "BEGIN_S", 0.0)
     first, second = rounds(least_free_bytes=1 << 60), rounds(least_free_bytes=1 << 60)
     stop = threading.Event()
-    threads = [threading.Thread(target=one.watch.run, args=(stop,), daemon=True) for one in (first, second)]
+    threads = [
+        threading.Thread(
+            target=app.on_duty, args=(one.bus.journal.database, "alarms", one.watch.run, stop), daemon=True
+        )
+        for one in (first, second)
+    ]
     for thread in threads:
         thread.start()
     until(lambda: first.sink.posted)
