@@ -24,7 +24,7 @@ import msgspec
 import requests
 
 from bench.__main__ import WORK
-from bench.standing import CITY
+from bench.standing import CITY, children
 from exchange import app, audit
 from exchange.account import unbalanced
 from exchange.cli.trial import City, Trial
@@ -169,7 +169,7 @@ class Mixed:
                 self.trial.kill()
                 self.trial.start()
             else:
-                for child in _children(self.trial.process_id):
+                for child in children(self.trial.process_id):
                     os.kill(child, signal.SIGKILL)
 
     def _look(self) -> None:
@@ -182,7 +182,7 @@ class Mixed:
                     self.day.samples.append(Sample(at_s, counts, waiting, self._memory_mb()))
 
     def _memory_mb(self) -> float:
-        processes = [self.trial.process_id, *_children(self.trial.process_id)]
+        processes = [self.trial.process_id, *children(self.trial.process_id)]
         return sum(map(_private_mb, processes))
 
     def _drain(self) -> None:
@@ -225,13 +225,6 @@ def _content(bureau: str, sender: int, number: int) -> bytes:
         longitude, latitude = 121.5405 + place % 150 * 1.2e-4, 29.8625 + place // 150 * 4e-5
         rows.append(f"{bureau}-{place},{longitude:.7f},{latitude + number % 50 * 1e-7:.7f}")
     return "\n".join(["编号,经度,纬度", *rows, ""]).encode()
-
-
-def _children(process: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
 
 
 def _private_mb(process: int) -> float:

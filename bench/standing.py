@@ -100,12 +100,20 @@ class Standing(msgspec.Struct, frozen=True):
         return time.monotonic() - began_s
 
     def _children(self) -> list[int]:
-        return [int(child) for child in Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split()]
+        return children(self.process)
 
     def _asked(self, file: str, query: str) -> list[str]:
         path = self.trial.state / file
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as reader:
             return [row[0] for row in reader.execute(query)]
+
+
+def children(process: int) -> list[int]:
+    """Processes that it started; none where it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def _resident_mb(process: int) -> float:
