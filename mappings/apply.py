@@ -7,7 +7,7 @@ import msgspec
 import polars as pl
 import pyproj
 
-from connectors.formats.records import CARRIED, CONTENT, RECORD, SHEET
+from connectors.formats.records import CARRIED, CONTENT, GUESSED, RECORD, SHEET
 from mappings.codelists import CODE_TABLES
 from mappings.feed import Feed, FieldRule, IgnoreRule, Label, Tally
 from mappings.findings import Severity
@@ -30,7 +30,8 @@ class Mapped(msgspec.Struct, frozen=True):
 
     candidates: CANDIDATES, of a feed of readings READINGS, in the order of the records
     findings:   FINDINGS; a record left out has exactly one, `ignored.RULE`; a rejected one at least one of severity
-                error, one for each field that cannot be read; a candidate has none
+                error, one for each field that cannot be read; a candidate has none, or a warning that the encoding of
+                its text was guessed
     unread:     UNREAD, the rejected records: a key that was said badly was said, and is not gone
     tallies:    delivery, name, count: one row a delivery and `[[tally]]` of the feed
     parts:      PARTS, where the source has sheets or layers: which of them each record stands in
@@ -54,7 +55,8 @@ def take(frame: pl.DataFrame, feed: Feed) -> pl.DataFrame:
         frame = frame.with_columns(pl.lit(None, pl.String).alias(column) for column in lacking)
     elif lacking:
         raise Refusal("mapping.column_missing", ", ".join(lacking))
-    columns = list(dict.fromkeys([RECORD, SHEET, CARRIED, *feed.columns]))
+    guessed = [GUESSED] if GUESSED in frame.columns else []
+    columns = list(dict.fromkeys([RECORD, SHEET, CARRIED, *guessed, *feed.columns]))
     return frame.select(pl.col(CONTENT).alias("delivery"), *columns)
 
 
@@ -89,7 +91,7 @@ def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
         bad = rejected.select("delivery", "record")
         unread = conform(read.join(bad, on=["delivery", "record"], how="semi", maintain_order="left"), UNREAD)
         read = read.join(bad, on=["delivery", "record"], how="anti", maintain_order="left")
-    findings = pl.concat([ignored, rejected])
+    findings = pl.concat([ignored, rejected, _guessed(kept, rejected)])
     findings = findings.sort("delivery", "record", maintain_order=True)
     if feed.content == "readings":
         return Mapped(_readings(read, feed), findings, unread, tallies, _parts(records))
@@ -103,6 +105,21 @@ def _said(column: str) -> pl.Expr:
     """A cell's text without white space around it; null where nothing is left."""
     trimmed = pl.col(column).str.strip_chars()
     return pl.when(trimmed != "").then(trimmed)
+
+
+def _guessed(kept: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
+    """A warning for each record that is taken and whose source does not say in which encoding its text is."""
+    if GUESSED not in kept.columns:
+        return pl.DataFrame(schema=FINDINGS)
+    guessed = kept.filter(pl.col(GUESSED).is_not_null()).select(
+        "delivery",
+        pl.col(RECORD).alias("record"),
+        pl.lit("text.encoding_guessed").alias("code"),
+        pl.lit(None, pl.String).alias("field"),
+        pl.lit(Severity.WARNING.value).alias("severity"),
+        pl.col(GUESSED).alias("value"),
+    )
+    return guessed.join(rejected, on=["delivery", "record"], how="anti")
 
 
 # Left out by name

@@ -12,6 +12,7 @@ import polars as pl
 import pyproj
 
 from connectors.formats.catalogue import formats
+from connectors.formats.records import CRS_OPTION
 from mappings.codelists import CODE_TABLES, classes, editions
 from mappings.feed import Feed, FeedFile
 from mappings.functions import FUNCTIONS
@@ -76,8 +77,13 @@ def read_feed(octets: bytes, stem: str, name: str = "") -> Feed:
         raise Misconfigured(f"{name}: {problem}") from problem
     for key, said in _mistakes(keys, stem):
         raise Misconfigured(f"{name}: {key}: {said}")
-    values = {key: getattr(keys, key) for key in keys.__struct_fields__}
+    values = {key: getattr(keys, key) for key in keys.__struct_fields__} | {"options": _with_crs(keys)}
     return Feed(**values, digest=hashlib.sha256(octets).hexdigest())
+
+
+def _with_crs(feed: FeedFile) -> dict[str, str | int | bool | list[str]]:
+    """The feed's options, with its `crs` where files of the format say their own and it has to be the same."""
+    return {**feed.options, CRS_OPTION: feed.crs} if CRS_OPTION in formats()[feed.format].OPTIONS else feed.options
 
 
 def feed_digest(feed: Feed) -> str:
@@ -109,7 +115,7 @@ def _format_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
         return
     allowed = known[feed.format].OPTIONS
     for option, value in feed.options.items():
-        if option not in allowed:
+        if option not in allowed or option == CRS_OPTION:
             yield f"options.{option}", f"the format {feed.format} has no such option"
         elif type(value) not in allowed[option]:
             yield f"options.{option}", f"{value!r} is not a {' or '.join(kind.__name__ for kind in allowed[option])}"

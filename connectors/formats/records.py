@@ -15,6 +15,12 @@ CONTENT: Final = "#content"  # UInt32: which of the contents handed in
 RECORD: Final = "#record"  # UInt32, numbered from 0 through the whole content, in source order
 SHEET: Final = "#sheet"  # String: sheet, layer or part of the source that the record stands in
 CARRIED: Final = "#carried"  # Boolean: the key column was empty and its value comes from the record above
+GUESSED: Final = (
+    "#guessed"  # String, if there: the encoding that text of the record was found to be in, where none is said
+)
+
+# An option that no feed's `[options]` gives: the feed's own `crs`, for a format whose files name theirs.
+CRS_OPTION: Final = "crs"
 
 Options = Mapping[str, str | int | bool | list[str]]
 

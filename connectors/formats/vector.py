@@ -1,0 +1,126 @@
+"""Vector files: Shapefile, file geodatabase (a ZIP of either), GeoPackage, GML, GeoJSON, told apart by content.
+
+Every feature of one layer is one record. Its columns, all text, null where the file says nothing:
+
+- `entity`: POINT, LINESTRING, POLYGON; a feature of several parts is MULTIPOINT, MULTILINESTRING or MULTIPOLYGON and
+  has no place here, since it has no one place; of one part it is that part
+- `layer`: also the batch's SHEET
+- `x`, `y`, `z`: the point, or the first vertex; `x2`, `y2`, `z2`: the last one, of an area's outline the last before
+  it comes back. Always east and north, or longitude and latitude, whatever order the file has them in
+- `closed` (1, 0) and `vertices` (how many) of a line and of an area's outline
+- `key`: the number of the feature, which GeoPackage and geodatabase keep; elsewhere its place in the file
+- `@NAME` for each attribute NAME of the file; numbers with the fewest digits that give them back, days in ISO form
+
+The reference system that a file names must be the feed's `crs`. GeoJSON says WGS 84 whatever is in it; there any
+system in degrees agrees. A file that names none is taken to be in the feed's.
+
+Text of a Shapefile is what its .cpg says, else what the mark in its DBF (LDID) says, else UTF-8 or GB 18030, whichever
+all names and texts are in and give the same octets back in; that it was guessed is a finding (GUESSED).
+
+Options: `layer` (which one, where there are several), `encoding` (`utf-8`, `gbk`, `gb18030` of a Shapefile, believed
+instead of what it says). `crs` is the feed's own.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from connectors.formats import vector_process
+from connectors.formats.records import CARRIED, CONTENT, CRS_OPTION, GUESSED, RECORD, SHEET, Options, RecordBatch
+from connectors.formats.vector_archive import unpack
+from connectors.formats.vector_process import UNFIT, Read, Task
+from security.errors import Misconfigured, Refusal
+from security.message import Content
+
+NAME: Final = "vector"
+OPTIONS: Final = {"layer": (str,), "encoding": (str,), CRS_OPTION: (str,)}
+ENCODINGS: Final = ("utf-8", "gbk", "gb18030")
+MEMORY_BYTES: Final = 4 << 30
+WAIT_S: Final = 30.0  # and one more for each MiB
+_BEGINNINGS: Final = {  # of a file by itself
+    b"SQLite format 3\0": "content.gpkg",
+    b"{": "content.geojson",
+    b"<": "content.gml",
+    b"\xff\xfe<\0": "content.gml",
+    b"\xfe\xff\0<": "content.gml",
+}
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatch]:
+    """Yield the records of each content's layer in order, at most 50,000 at a time; a layer without any gives a frame.
+
+    Raises Refusal decode.archive_*, decode.crs_differs, decode.doctype, decode.encoding_unknown, decode.encoding_wrong,
+    decode.header_doubled, decode.layer_missing, decode.layer_unclear, decode.not_readable, decode.own_queries,
+    decode.text_garbled, decode.too_large; Misconfigured where the system cannot deny a process the network.
+    """
+    said = {name: str(options.get(name, "")) for name in OPTIONS}
+    if said["encoding"] and said["encoding"] not in ENCODINGS:
+        raise Refusal("decode.encoding_unknown", said["encoding"])
+    for index, content in enumerate(contents):
+        with tempfile.TemporaryDirectory(prefix="yongtong-vector-") as name:
+            folder = Path(name)
+            read = _read(content, folder, Task(**said))
+            first = 0
+            for number in range(read.frames):
+                frame = pl.read_ipc((folder / f"{number}.arrow").read_bytes())
+                yield RecordBatch(_own(frame, index, first, read))
+                first += frame.height
+
+
+def _read(content: Content, folder: Path, task: Task) -> Read:
+    """What the process made of a content, in frames that lie in the folder."""
+    files = folder / "archive.gdb"  # a geodatabase whose files were packed without their folder needs such a name
+    files.mkdir()
+    with content.open() as stream:
+        head = stream.read(min(content.size, 4096))
+    if head.startswith(b"PK"):
+        unpack(content, files)
+    else:
+        _keep(content, files, head)
+    reader = [sys.executable, "-I", str(Path(vector_process.__file__)), str(MEMORY_BYTES)]
+    wait_s = WAIT_S + sum(path.stat().st_size for path in files.rglob("*")) / (1 << 20)
+    try:
+        done = subprocess.run(
+            reader, input=msgspec.msgpack.encode(task), capture_output=True, timeout=wait_s, check=False, cwd=folder
+        )
+    except subprocess.TimeoutExpired as problem:
+        raise Refusal("decode.too_large", f"more than {wait_s:.0f} s to read") from problem
+    if done.returncode == UNFIT:
+        raise Misconfigured("format vector: this system does not let a process be denied the network (seccomp)")
+    if done.returncode < 0:  # by a signal: at the limit of memory
+        raise Refusal("decode.too_large", f"the reader was ended by signal {-done.returncode}")
+    if done.returncode > 0:  # by an error that its library does not declare
+        raise Refusal("decode.not_readable", "the reader did not expect these bytes")
+    result = msgspec.msgpack.decode(done.stdout, type=Read)
+    if result.code:
+        raise Refusal(result.code, result.detail)
+    return result
+
+
+def _keep(content: Content, files: Path, head: bytes) -> None:
+    """A file by itself, under the ending that its beginning tells."""
+    begins = head.removeprefix(_BOM).lstrip() if head[:1] in b"\xef \t\r\n{<" else head
+    for beginning, name in _BEGINNINGS.items():
+        if begins.startswith(beginning):
+            with (files / name).open("wb") as written:
+                written.writelines(content.pieces())
+            return
+    raise Refusal("decode.not_readable", "no ZIP, GeoPackage, GML or GeoJSON")
+
+
+def _own(frame: pl.DataFrame, content: int, first: int, read: Read) -> pl.DataFrame:
+    return frame.select(
+        pl.lit(content, pl.UInt32).alias(CONTENT),
+        pl.int_range(first, first + pl.len(), dtype=pl.UInt32).alias(RECORD),
+        pl.lit(read.layer).alias(SHEET),
+        pl.lit(False).alias(CARRIED),
+        pl.lit(read.guessed or None, pl.String).alias(GUESSED),
+        *frame.columns,
+    )
