@@ -3,7 +3,7 @@
 Every feature of one layer is one record. Its columns, all text, null where the file says nothing:
 
 - `entity`: POINT, LINESTRING, POLYGON; a feature of several parts is MULTIPOINT, MULTILINESTRING or MULTIPOLYGON and
-  has no place here, since it has no one place; of one part it is that part
+  has no place here, since it has no one place; of one part it is that part. Curves, surfaces and mixtures are OTHER
 - `layer`: also the batch's SHEET
 - `x`, `y`, `z`: the point, or the first vertex; `x2`, `y2`, `z2`: the last one, of an area's outline the last before
   it comes back. Always east and north, or longitude and latitude, whatever order the file has them in

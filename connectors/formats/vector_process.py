@@ -7,6 +7,7 @@ Argument: most bytes of memory. Takes a Task on stdin, gives a Read on stdout an
 """
 
 import ctypes
+import json
 import platform
 import re
 import resource
@@ -135,8 +136,8 @@ def read(folder: Path, task: Task) -> Read:
         sys.exit(UNFIT)
     try:
         path, layer = _chosen(folder, task.layer)
-        _agree(path, layer, task.crs)
-        return _layer(path, layer, task.encoding)
+        _check_layer(path, layer)
+        return _layer(path, layer, task)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as problem:
         raise Refused("decode.not_readable", type(problem).__name__) from problem
 
@@ -222,38 +223,49 @@ def _check_gml(path: Path) -> None:
         raise Refused("decode.crs_differs", f"{len(systems)} in one file")
 
 
-def _agree(path: Path, layer: str, declared: str) -> None:
-    """The file's reference system, where it says one, is the feed's."""
+def _check_layer(path: Path, layer: str) -> None:
     import pyogrio
 
-    info = pyogrio.read_info(path, layer=layer, encoding="ISO-8859-1" if path.suffix == ".shp" else None)
+    how = "ISO-8859-1" if path.suffix == ".shp" else None
+    info = pyogrio.read_info(path, layer=layer, encoding=how, force_feature_count=True)
     if info["driver"] != DRIVERS[path.suffix]:
         raise Refused("decode.not_readable", "another format than its name says")
     if len(info["fields"]) > COLUMNS:
         raise Refused("decode.too_large", f"{len(info['fields'])} columns")
-    if pyogrio.read_info(path, layer=layer, force_feature_count=True, encoding=None)["features"] > RECORDS:
+    if info["features"] > RECORDS:
         raise Refused("decode.too_large", f"more than {RECORDS} records")
-    said = info["crs"]
-    if said and declared and not _same(said, declared, geojson=DRIVERS[path.suffix] == "GeoJSON"):
-        raise Refused("decode.crs_differs", f"{_named(said)}, {declared}")
 
 
-def _same(said: str, declared: str, *, geojson: bool) -> bool:
-    """Whether two reference systems are one but for the order of their axes; heights count for nothing.
+# Its reference system
 
-    GeoJSON says WGS 84 whatever is in it (RFC 7946): so much as "degrees".
+
+def _agree(named: str, defined: str, declared: str, *, geojson: bool) -> None:
+    """What the file says of its reference system is what the feed declares, or Refused decode.crs_differs.
+
+    named:   as GDAL names it, by the number that the file gives, else by its definition
+    defined: PROJJSON of the definition itself: a number beside other parameters is no agreement
+
+    The order of axes and heights count for nothing. GeoJSON says WGS 84 whatever is in it (RFC 7946): so much as
+    "degrees".
     """
     import pyproj
 
+    ours = pyproj.CRS.from_user_input(declared)
     try:
-        ours, theirs = pyproj.CRS.from_user_input(declared), pyproj.CRS.from_user_input(said)
-    except pyproj.exceptions.CRSError:
-        return False
-    if theirs.is_compound:
-        theirs = theirs.sub_crs_list[0]
-    if geojson and theirs.to_epsg() in (4326, 4979):
-        return bool(ours.is_geographic)
-    return bool(ours.equals(theirs, ignore_axis_order=True)) or theirs.to_epsg(min_confidence=90) == ours.to_epsg()
+        by_name, by_parameters = (_plane(pyproj.CRS.from_user_input(said)) for said in (named, defined))
+    except pyproj.exceptions.CRSError as problem:
+        raise Refused("decode.crs_differs", f"{_named(named)}, {declared}") from problem
+    if geojson and by_name.to_epsg() in (4326, 4979):
+        same = bool(ours.is_geographic)
+    else:
+        same = ours.equals(by_name, ignore_axis_order=True) or by_name.to_epsg(min_confidence=90) == ours.to_epsg()
+        same = same and ours.to_dict() == by_parameters.to_dict()
+    if not same:
+        raise Refused("decode.crs_differs", f"{_named(named)}, {declared}")
+
+
+def _plane(system: Any) -> Any:
+    return system.sub_crs_list[0] if system.is_compound else system
 
 
 def _named(said: str) -> str:
@@ -264,26 +276,27 @@ def _named(said: str) -> str:
 # Its records
 
 
-def _layer(path: Path, layer: str, encoding: str) -> Read:
+def _layer(path: Path, layer: str, task: Task) -> Read:
     import polars as pl
     from pyogrio import raw
 
     shapefile = path.suffix == ".shp"
     # Of a Shapefile each octet becomes one character, so that what its text is can be proved here.
     how = {"encoding": "ISO-8859-1"} if shapefile else {"DATE_AS_STRING": "YES"} if path.suffix == ".geojson" else {}
-    with raw.open_arrow(path, layer=layer, return_fids=True, datetime_as_string=True, **how) as (_, stream):
+    with raw.open_arrow(path, layer=layer, return_fids=True, datetime_as_string=True, **how) as (meta, stream):
         try:
             frame = pl.DataFrame(stream)
         except pl.exceptions.DuplicateError as problem:
             raise Refused("decode.header_doubled") from problem
-    if frame.height > RECORDS:
-        raise Refused("decode.too_large", f"more than {RECORDS} records")
     key, *columns = frame.get_columns()
-    places = [column for column in columns if isinstance(column.dtype, pl.BaseExtension)]
+    places: list[Any] = [column for column in columns if isinstance(column.dtype, pl.BaseExtension)]
+    if places and meta["crs"] and task.crs:
+        defined = json.dumps(json.loads(places[0].dtype.ext_metadata())["crs"])
+        _agree(meta["crs"], defined, task.crs, geojson=path.suffix == ".geojson")
     said = {column.name: _text(column) for column in columns if not _is_no_text(column.dtype)}
     guessed = ""
     if shapefile:
-        said, guessed = _decoded(path, said, encoding)
+        said, guessed = _decoded(path, said, task.encoding)
     _check_text(said)
     shapes = places[0].ext.storage().to_list() if places else [None] * frame.height
     geometry = _geometry(shapes, layer)
@@ -407,15 +420,13 @@ def _plausible(texts: Iterable[Any], names: list[str]) -> bool:
 
 
 def _geometry(shapes: list[bytes | None], layer: str) -> dict[str, Any]:
-    """Kind, first and last vertex, whether closed, how many vertices; of one part only: several have no one place."""
+    """Kind, first and last vertex, whether closed, how many vertices; several parts, curves, mixtures have no place."""
     import numpy as np
     import polars as pl
     import shapely
 
-    try:
-        whole = shapely.from_wkb(np.array(shapes, dtype=object))
-    except shapely.errors.ShapelyError as problem:
-        raise Refused("decode.not_readable", "geometry") from problem
+    plain = [shape if shape is not None and _is_plain(shape) else None for shape in shapes]
+    whole = shapely.from_wkb(np.array(plain, dtype=object), on_invalid="ignore")
     one = np.where(shapely.get_num_geometries(whole) == 1, shapely.get_geometry(whole, 0), whole)
     kinds = shapely.get_type_id(one)
     area = kinds == 3
@@ -425,7 +436,10 @@ def _geometry(shapes: list[bytes | None], layer: str) -> dict[str, Any]:
     none = np.full(len(shapes), None)
     first = np.where(many, shapely.get_point(line, 0), np.where(kinds == 0, one, none))
     last = np.where(many, np.where(area, shapely.get_point(line, -2), shapely.get_point(line, -1)), none)
-    named = [KINDS[kind] if 0 <= kind < len(KINDS) else None if kind < 0 else "OTHER" for kind in kinds.tolist()]
+    named = [
+        KINDS[kind] if 0 <= kind < len(KINDS) else None if shape is None else "OTHER"
+        for kind, shape in zip(kinds.tolist(), shapes, strict=True)
+    ]
 
     def axis(points: Any, of: Any) -> Any:
         return _text(pl.Series(of(points), dtype=pl.Float64))
@@ -440,6 +454,12 @@ def _geometry(shapes: list[bytes | None], layer: str) -> dict[str, Any]:
         "closed": pl.Series(closed.tolist(), dtype=pl.String).set(pl.Series(~many), None),
         "vertices": pl.Series(count - area).cast(pl.String).set(pl.Series(~many), None),
     }
+
+
+def _is_plain(wkb: bytes) -> bool:
+    """Whether it is a point, line or area, or several of one kind: no curve, surface or mixture."""
+    kind = int.from_bytes(wkb[1:5], "little" if wkb[0] else "big")
+    return (kind & 0x0FFF_FFFF) % 1000 in range(1, 7)
 
 
 if __name__ == "__main__":

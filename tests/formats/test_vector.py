@@ -25,7 +25,7 @@ import shapely
 from connectors.formats import vector, vector_archive, vector_process
 from connectors.formats.catalogue import formats
 from connectors.formats.records import CARRIED, CONTENT, CRS_OPTION, GUESSED, RECORD, RECORDS_PER_BATCH, SHEET
-from security.errors import Refusal, sentences
+from security.errors import Misconfigured, Refusal, sentences
 from security.message import file_content, in_memory
 
 Data = Callable[[str], Path]
@@ -298,6 +298,32 @@ def test_a_local_system_that_nobody_knows_is_refused_without_its_parameters(tmp_
     local = pyproj.CRS.from_proj4("+proj=tmerc +lat_0=0 +lon_0=121.5 +k=1 +x_0=123456 +y_0=-3000000 +ellps=GRS80")
     (tmp_path / "covers.prj").write_text(local.to_wkt("WKT1_ESRI"))
     assert refusal(zipped(parts(tmp_path))) == f"decode.crs_differs WKT, {CRS}"
+
+
+def test_a_number_beside_other_parameters_is_no_agreement(tmp_path: Path) -> None:
+    made(tmp_path, "Shapefile")
+    said = pyproj.CRS.from_epsg(4549).to_wkt("WKT1_GDAL")
+    for wkt, code in (
+        (said, ""),
+        (said.replace('"central_meridian",120', '"central_meridian",121.5'), "decode.crs_differs"),
+    ):
+        (tmp_path / "covers.prj").write_text(wkt)
+        assert 'AUTHORITY["EPSG","4549"]' in wkt
+        assert outcome(zipped(parts(tmp_path))) == code
+
+
+@pytest.mark.parametrize("spelling", ["number", "WKT1_ESRI", "WKT2_2019"])
+@pytest.mark.parametrize("number", [4549, 4550, 4528, 4529, 4490, 2385, 2364, 4610, 2437, 2416, 4214])
+def test_a_system_is_known_in_each_spelling_and_never_taken_for_its_neighbour(number: int, spelling: str) -> None:
+    system = pyproj.CRS.from_epsg(number)
+    if spelling == "WKT1_ESRI":  # as a .prj has it, without its number
+        assert "EPSG" not in system.to_wkt(spelling)
+    named = f"EPSG:{number}" if spelling == "number" else system.to_wkt(spelling)
+    defined = system.to_json()
+    vector_process._agree(named, defined, f"EPSG:{number}", geojson=False)
+    for other in {4549, 4550, 4528, 4490, 4610, 4214, 2385, 2437} - {number}:
+        with pytest.raises(vector_process.Refused):
+            vector_process._agree(named, defined, f"EPSG:{other}", geojson=False)
 
 
 def geojson(x: float, y: float, more: str = "") -> bytes:
@@ -724,6 +750,59 @@ def test_places_that_are_no_numbers_are_none_and_far_ones_stay_far(tmp_path: Pat
     shapes = [shapely.Point(float("nan"), NORTH), shapely.Point(1e300, NORTH), shapely.Point(float("inf"), NORTH)]
     frame = read(made(tmp_path, "GPKG", shapes, {"n": ["1", "2", "3"]}))
     assert frame["x"].to_list() == [None, "1e+300", "inf"]
+
+
+CURVE = """<gml:Curve srsName="EPSG:4549" gml:id="g"><gml:segments><gml:ArcString><gml:posList>
+649654 3307153 649655 3307154 649656 3307153</gml:posList></gml:ArcString></gml:segments></gml:Curve>"""
+
+
+def test_a_curve_and_a_mixture_have_no_place_here_and_are_said_to_be_other() -> None:
+    whole = gml("1 2").decode()
+    point = whole[whole.index("<gml:Point") : whole.index("</gml:Point>") + len("</gml:Point>")]
+    line = "<gml:LineString><gml:posList>1 2 3 4</gml:posList></gml:LineString>"
+    inner = point.replace(' srsName="urn:ogc:def:crs:EPSG::4549"', "")
+    members = "".join(f"<gml:geometryMember>{one}</gml:geometryMember>" for one in (inner, line))
+    for other in (CURVE, f'<gml:MultiGeometry srsName="EPSG:4549" gml:id="m">{members}</gml:MultiGeometry>'):
+        row = read(whole.replace(point, other).encode()).row(0, named=True)
+        assert (row["entity"], row["x"], row["@编号"]) == ("OTHER", None, "甲1")
+
+
+@pytest.mark.parametrize(
+    "script, code",
+    [
+        ("import os; os.abort()", "decode.too_large"),
+        ("raise SystemError", "decode.not_readable"),
+        ("import time; time.sleep(60)", "decode.too_large"),
+    ],
+)
+def test_a_reader_that_dies_or_hangs_is_a_refusal(
+    script: str, code: str, good: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reader.py").write_text(script)
+    monkeypatch.setattr(vector_process, "__file__", str(tmp_path / "reader.py"))
+    monkeypatch.setattr(vector, "WAIT_S", 1.0)
+    assert refusal(zipped(good)).partition(" ")[0] == code
+
+
+def test_where_the_network_cannot_be_denied_nothing_is_read_and_the_operator_is_told(
+    good: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(vector_process.__file__).read_text(encoding="utf-8")
+    (tmp_path / "reader.py").write_text(source.replace('"x86_64"', '"z80"').replace('"aarch64"', '"mos6502"'))
+    monkeypatch.setattr(vector_process, "__file__", str(tmp_path / "reader.py"))
+    with pytest.raises(Misconfigured, match="network"):
+        read(zipped(good))
+
+
+def test_what_needs_more_memory_than_there_is_ends_the_reader_alone(
+    good: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(vector_process.__file__).read_text(encoding="utf-8")
+    hungry = source.replace("result = read(Path(), task)", f"bytearray({vector.MEMORY_BYTES})")
+    assert hungry != source
+    (tmp_path / "reader.py").write_text(hungry)
+    monkeypatch.setattr(vector_process, "__file__", str(tmp_path / "reader.py"))
+    assert refusal(zipped(good)) == "decode.too_large memory"
 
 
 def test_two_contents_of_one_batch_stand_side_by_side(good: dict[str, bytes]) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.formats.records import CARRIED, CONTENT, RECORD, SHEET
+from connectors.formats.records import CARRIED, CONTENT, GUESSED, RECORD, SHEET
 from connectors.formats.table import decode
 from mappings.apply import Mapped, map_records, take
 from mappings.feed import Feed
@@ -255,3 +255,18 @@ def test_every_record_is_one_candidate_or_rejected_or_left_out_by_one_rule(
     ignored = got.findings.filter(pl.col("severity") == "ignored").select("delivery", "record").rows()
     rejected = set(got.findings.filter(pl.col("severity") == "error").select("delivery", "record").rows())
     assert sorted([*candidates, *ignored, *rejected]) == sorted(source.select("delivery", RECORD).rows())
+
+
+def test_a_guessed_encoding_is_said_of_each_record_that_is_taken_and_of_no_other() -> None:
+    rows = [{"key": "1", "kind": "lamp"}, {"key": "2", "kind": "?"}, {"key": "3", "kind": "none"}]
+    frame = records(*rows, {"key": "4", "kind": "lamp"})
+    guessed = frame.with_columns(pl.Series(GUESSED, ["gb18030"] * 3 + [None]))
+    told = map_records(guessed, feed())
+    assert told.candidates["record"].to_list() == [0, 3]
+    findings = told.findings.select("record", "code", "severity", "value").rows()
+    assert findings[0] == (0, "text.encoding_guessed", "warning", "gb18030")
+    assert [(record, code) for record, code, *_ in findings[1:]] == [
+        (1, "value.lookup_unknown"),
+        (2, "ignored.nothing_there"),
+    ]
+    assert take(guessed.rename({"delivery": CONTENT}), feed())[GUESSED].to_list() == guessed[GUESSED].to_list()

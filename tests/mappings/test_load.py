@@ -1,6 +1,7 @@
 """A feed's file that is wrong stops the start, naming file and key."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ def test_a_good_file_is_read_and_its_examples_hold() -> None:
         ('content  = "snapshot"', 'content = "everything"', "$.content"),
         ('header = "编号"', 'headers = "编号"', "options.headers"),
         ('header = "编号"', "header = 1", "options.header: 1 is not a str"),
+        ('format   = "table"', 'format = "vector"', "options.header: the format vector has no such option"),
         ('"EPSG:4549"', '"4549"', "crs: '4549'"),
         ('"EPSG:4549"', '"EPSG:499999"', "crs: EPSG:499999 is unknown"),
         ('"EPSG:4549"', '"EPSG:4490"', "fields.easting_m: EPSG:4490 has the axes longitude_deg"),
@@ -109,6 +111,15 @@ def test_one_thing_spoilt_is_named_with_its_key(good: str, bad: str, said: str) 
     assert said in str(problem.value)
 
 
+def test_a_format_whose_files_name_their_system_is_told_the_feed_s_and_no_option_says_another() -> None:
+    assert "crs" not in read_feed(GOOD.encode(), "lighting-census").options
+    vector = re.sub(r"(?s)\[options\].*?\n\n", "[options]\nlayer = '路灯'\n\n", GOOD, count=1)
+    vector = vector.replace('format   = "table"', 'format = "vector"')
+    assert read_feed(vector.encode(), "lighting-census").options == {"layer": "路灯", "crs": "EPSG:4549"}
+    with pytest.raises(Misconfigured, match=r"options\.crs"):
+        read_feed(vector.replace("layer =", "crs =").encode(), "lighting-census")
+
+
 def test_a_file_that_is_not_utf_8_is_named() -> None:
     with pytest.raises(Misconfigured, match=r"lighting-census\.toml"):
         read_feed(GOOD.encode("gbk"), "lighting-census")
@@ -123,7 +134,7 @@ def test_two_files_cannot_declare_one_feed(tmp_path: Path) -> None:
         load_feeds([tmp_path / "a", tmp_path / "b"])
 
 
-@pytest.mark.parametrize("folder", ["mappings/feeds", "samples/street_survey/feeds"])
+@pytest.mark.parametrize("folder", ["mappings/feeds", "samples/street_survey/feeds", "samples/water_structures/feeds"])
 def test_every_example_of_every_feed_here_holds(folder: str) -> None:
     feeds = load_feeds([ROOT / folder])
     assert feeds
