@@ -171,7 +171,9 @@ def _within_gdb(path: Path) -> bool:
 
 def _check_file(path: Path) -> None:
     """What GDAL would take, or ask elsewhere, and we do not."""
-    if path.suffix == ".gpkg":
+    if path.suffix == ".shp":
+        _bring_to_utf_8(path.with_suffix(".prj"))
+    elif path.suffix == ".gpkg":
         _check_tables(path)
     elif path.suffix == ".gml":
         _check_gml(path)
@@ -180,6 +182,20 @@ def _check_file(path: Path) -> None:
             path.read_bytes().decode("utf-8")
         except UnicodeDecodeError as problem:
             raise Refused("decode.encoding_wrong", f"utf-8, byte {problem.start}") from problem
+
+
+def _bring_to_utf_8(system: Path) -> None:
+    """The description of a reference system, which may have a Chinese name in GBK."""
+    octets = system.read_bytes() if system.is_file() else b""
+    for encoding in ("utf-8", GB):
+        try:
+            text = octets.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if encoding == GB:
+            system.write_bytes(text.encode())
+        return
+    raise Refused("decode.encoding_unknown", ".prj")
 
 
 def _check_tables(path: Path) -> None:
@@ -242,24 +258,25 @@ def _check_layer(path: Path, layer: str) -> None:
 def _agree(named: str, defined: str, declared: str, *, geojson: bool) -> None:
     """What the file says of its reference system is what the feed declares, or Refused decode.crs_differs.
 
-    named:   as GDAL names it, by the number that the file gives, else by its definition
-    defined: PROJJSON of the definition itself: a number beside other parameters is no agreement
+    named:   as GDAL names it; defined: PROJJSON of its definition
 
-    The order of axes and heights count for nothing. GeoJSON says WGS 84 whatever is in it (RFC 7946): so much as
-    "degrees".
+    The definition decides, datum and parameters: one system goes by several names and numbers, and a number may stand
+    beside other parameters. The order of axes and heights count for nothing. GeoJSON says WGS 84 whatever is in it
+    (RFC 7946): so much as "degrees".
     """
     import pyproj
 
     ours = pyproj.CRS.from_user_input(declared)
     try:
-        by_name, by_parameters = (_plane(pyproj.CRS.from_user_input(said)) for said in (named, defined))
+        theirs = _plane(pyproj.CRS.from_json(defined))
     except pyproj.exceptions.CRSError as problem:
         raise Refused("decode.crs_differs", f"{_named(named)}, {declared}") from problem
-    if geojson and by_name.to_epsg() in (4326, 4979):
+    if geojson and theirs.to_epsg() in (4326, 4979):
         same = bool(ours.is_geographic)
     else:
-        same = ours.equals(by_name, ignore_axis_order=True) or by_name.to_epsg(min_confidence=90) == ours.to_epsg()
-        same = same and ours.to_dict() == by_parameters.to_dict()
+        earth, theirs_earth = ours.geodetic_crs, theirs.geodetic_crs
+        same = earth is not None and theirs_earth is not None and earth.equals(theirs_earth, ignore_axis_order=True)
+        same = same and ours.to_dict() == theirs.to_dict()
     if not same:
         raise Refused("decode.crs_differs", f"{_named(named)}, {declared}")
 
@@ -290,6 +307,8 @@ def _layer(path: Path, layer: str, task: Task) -> Read:
             raise Refused("decode.header_doubled") from problem
     key, *columns = frame.get_columns()
     places: list[Any] = [column for column in columns if isinstance(column.dtype, pl.BaseExtension)]
+    if len(places) > 1:
+        raise Refused("decode.not_readable", "several geometries of one feature")
     if places and meta["crs"] and task.crs:
         defined = json.dumps(json.loads(places[0].dtype.ext_metadata())["crs"])
         _agree(meta["crs"], defined, task.crs, geojson=path.suffix == ".geojson")

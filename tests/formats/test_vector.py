@@ -300,30 +300,34 @@ def test_a_local_system_that_nobody_knows_is_refused_without_its_parameters(tmp_
     assert refusal(zipped(parts(tmp_path))) == f"decode.crs_differs WKT, {CRS}"
 
 
-def test_a_number_beside_other_parameters_is_no_agreement(tmp_path: Path) -> None:
+def test_the_definition_decides_and_neither_number_nor_name(tmp_path: Path) -> None:
     made(tmp_path, "Shapefile")
-    said = pyproj.CRS.from_epsg(4549).to_wkt("WKT1_GDAL")
-    for wkt, code in (
-        (said, ""),
-        (said.replace('"central_meridian",120', '"central_meridian",121.5'), "decode.crs_differs"),
-    ):
-        (tmp_path / "covers.prj").write_text(wkt)
-        assert 'AUTHORITY["EPSG","4549"]' in wkt
-        assert outcome(zipped(parts(tmp_path))) == code
+    numbered, named = (pyproj.CRS.from_epsg(4549).to_wkt(form) for form in ("WKT1_GDAL", "WKT1_ESRI"))
+    assert 'AUTHORITY["EPSG","4549"]' in numbered
+    assert "EPSG" not in named
+    ours = named.replace("CGCS2000_3_Degree_GK_CM_120E", "宁波市独立坐标系")
+    elsewhere = ours.replace("120.0", "121.5")
+    assert len({named, ours, elsewhere}) == 3
+    lie = numbered.replace('"central_meridian",120', '"central_meridian",121.5')
+    differs = "decode.crs_differs"
+    said = {numbered: "", named: "", ours: "", lie: differs, elsewhere: differs, "LOCAL_CS['x']": differs}
+    for wkt, code in said.items():
+        for encoding in ("utf-8", "gbk"):
+            (tmp_path / "covers.prj").write_bytes(wkt.encode(encoding))
+            assert outcome(zipped(parts(tmp_path))) == code, wkt
+    (tmp_path / "covers.prj").write_bytes(b"\xff" + named.encode())
+    assert refusal(zipped(parts(tmp_path))) == "decode.encoding_unknown .prj"
 
 
-@pytest.mark.parametrize("spelling", ["number", "WKT1_ESRI", "WKT2_2019"])
+@pytest.mark.parametrize("spelling", ["number", "WKT1_ESRI", "WKT1_GDAL", "WKT2_2019"])
 @pytest.mark.parametrize("number", [4549, 4550, 4528, 4529, 4490, 2385, 2364, 4610, 2437, 2416, 4214])
 def test_a_system_is_known_in_each_spelling_and_never_taken_for_its_neighbour(number: int, spelling: str) -> None:
     system = pyproj.CRS.from_epsg(number)
-    if spelling == "WKT1_ESRI":  # as a .prj has it, without its number
-        assert "EPSG" not in system.to_wkt(spelling)
-    named = f"EPSG:{number}" if spelling == "number" else system.to_wkt(spelling)
-    defined = system.to_json()
-    vector_process._agree(named, defined, f"EPSG:{number}", geojson=False)
-    for other in {4549, 4550, 4528, 4490, 4610, 4214, 2385, 2437} - {number}:
+    spelt = system if spelling == "number" else pyproj.CRS.from_wkt(system.to_wkt(spelling))
+    vector_process._agree("", spelt.to_json(), f"EPSG:{number}", geojson=False)
+    for other in {4549, 4550, 4528, 4490, 4326, 4610, 4214, 2385, 2437} - {number}:
         with pytest.raises(vector_process.Refused):
-            vector_process._agree(named, defined, f"EPSG:{other}", geojson=False)
+            vector_process._agree("", spelt.to_json(), f"EPSG:{other}", geojson=False)
 
 
 def geojson(x: float, y: float, more: str = "") -> bytes:
@@ -414,6 +418,13 @@ def test_text_of_a_shapefile_is_as_cpg_says_else_the_mark_else_proved_by_round_t
 def test_plain_letters_need_no_encoding_and_none_is_guessed(tmp_path: Path) -> None:
     frame = read(shapefile(tmp_path, dbf([b"A1"], 0x03)))
     assert (frame["@NAME"][0], frame[GUESSED][0]) == ("A1", None)
+
+
+def test_two_columns_of_one_name_stand_for_neither(tmp_path: Path) -> None:
+    made(tmp_path, "Shapefile", columns={"aa": ["1"], "ab": ["2"]})
+    table = (tmp_path / "covers.dbf").read_bytes()
+    (tmp_path / "covers.dbf").write_bytes(table.replace(b"ab\0", b"aa\0", 1))
+    assert refusal(zipped(parts(tmp_path))) == "decode.header_doubled"
 
 
 @pytest.mark.parametrize(
