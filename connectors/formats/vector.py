@@ -93,7 +93,9 @@ def _read(content: Content, folder: Path, task: Task) -> Read:
     except subprocess.TimeoutExpired as problem:
         raise Refusal("decode.too_large", f"more than {wait_s:.0f} s to read") from problem
     if done.returncode == UNFIT:
-        raise Misconfigured("format vector: this system does not let a process be denied the network (seccomp)")
+        raise Misconfigured(
+            "format vector: its reader cannot be shut off from the network (seccomp) or from GDAL's other drivers"
+        )
     if done.returncode < 0:  # by a signal: at the limit of memory
         raise Refusal("decode.too_large", f"the reader was ended by signal {-done.returncode}")
     if done.returncode > 0:  # by an error that its library does not declare

@@ -35,7 +35,7 @@ SETTINGS: Final = {  # GDAL's own ways to what is not in the file; the kernel de
     "OGR_GEOJSON_MAX_OBJ_SIZE": "64",  # MB of one feature
     "PROJ_NETWORK": "OFF",
 }
-UNFIT: Final = 3  # the exit status where the kernel has no way to deny the network
+UNFIT: Final = 3  # the exit status where the network or a driver cannot be denied
 RECORDS: Final = 2_000_000
 COLUMNS: Final = 500
 CELL_CHARACTERS: Final = 32_767

@@ -149,7 +149,9 @@ def test_a_feature_of_several_parts_has_no_one_place_and_one_without_any_neither
 
 
 def test_heights_and_columns_called_as_ours_are_kept_apart(tmp_path: Path) -> None:
-    frame = read(made(tmp_path, "GPKG", [shapely.Point(EAST, NORTH, 3.125)], {"x": ["y"], "key": ["k"]}))
+    frame = read(
+        made(tmp_path, "GPKG", [shapely.Point(EAST, NORTH, 3.125)], {"x": ["y"], "key": ["k"]}, geometry_type="Point Z")
+    )
     row = frame.row(0, named=True)
     assert (row["x"], row["z"], row["@x"], row["@key"], row["key"]) == (str(EAST), "3.125", "y", "k", "1")
 
@@ -286,6 +288,7 @@ def test_the_file_s_system_is_the_feed_s_or_the_delivery_is_refused(kind: str, c
         assert refusal(octets, other) == f"decode.crs_differs {crs}, {other}"
 
 
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
 def test_a_file_that_names_no_system_is_in_the_feed_s(tmp_path: Path) -> None:
     assert read(made(tmp_path, "GPKG", crs=None))["x"][0] == str(EAST)
     packed = made(tmp_path / "shp", "Shapefile")
@@ -319,6 +322,7 @@ def test_the_definition_decides_and_neither_number_nor_name(tmp_path: Path) -> N
     assert refusal(zipped(parts(tmp_path))) == "decode.encoding_unknown .prj"
 
 
+@pytest.mark.filterwarnings("ignore:You will likely lose")
 @pytest.mark.parametrize("spelling", ["number", "WKT1_ESRI", "WKT1_GDAL", "WKT2_2019"])
 @pytest.mark.parametrize("number", [4549, 4550, 4528, 4529, 4490, 2385, 2364, 4610, 2437, 2416, 4214])
 def test_a_system_is_known_in_each_spelling_and_never_taken_for_its_neighbour(number: int, spelling: str) -> None:
