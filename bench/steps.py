@@ -20,7 +20,8 @@ from bench.__main__ import WORK
 from bench.bulk import BUREAUS, ROWS, delivered
 from bench.servers import free_port, serving
 from bench.standing import standing
-from exchange import app, claims, joining, processing, validation
+from exchange import claims, joining, processing, validation
+from exchange.app import opening
 from exchange.store.store import Store
 from security.message import file_content
 
@@ -56,7 +57,7 @@ def main() -> None:
             began_s = time.perf_counter()
             trial.partner(register.BUREAU).push(register.FEED, file_content(file), "text/csv", "again")
             spent = {"send, and act one": time.perf_counter() - began_s}
-        bus_here = app.open_bus(trial.settings)
+        bus_here = opening.open_bus(trial.settings)
         clocks = _clocks()
         began_s = time.perf_counter()
         processing.process(register.FEED, bus_here)
