@@ -3,7 +3,6 @@
 import base64
 from contextlib import ExitStack, closing
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -14,16 +13,8 @@ from exchange.attestations import Attestations
 from exchange.database import Database
 from exchange.decisions import AnchorBody, Apart, EpochBegun, EpochBody, Officer
 from exchange.entry import Detail
-from exchange.journal import Journal
 from exchange.key_places import DEMO, is_demo
-from exchange.own_keys import (
-    Changeable,
-    OwnKey,
-    epochs,
-    own_keys,
-    stem_of,
-)
-from exchange.receipts import issue_receipts, issue_reports
+from exchange.own_keys import Changeable, OwnKey, epochs, own_keys, stem_of
 from exchange.registry import Registry
 from exchange.settings import Settings
 from exchange.small_file import write_whole
@@ -88,40 +79,35 @@ def change_key(settings: Settings, id: str, body: AnchorBody, by: Officer) -> An
     """
     state = places.state_of(settings)
     with ExitStack() as stack:
-        for lock in ("serve.lock", "worker.lock"):
-            places.alone(state / lock, stack, "stop serve first; from its next start on the new key signs")
+        places.stand_still(state, stack, "stop serve first; from its next start on the new key signs")
         in_force = keys_in_force.keyring_of(settings)
         answer, log_key = keys_in_force.answer_key(settings, in_force), keys_in_force.log_key(settings, in_force)
-        next_one = keys_in_force.keyring_of(settings, stems={body.name: stem_of(body.name, body.key)})
-        loaded = next_one.load(body.name, certificate=body.name == "answer")
-        new = OwnKey(body.name, 1, body.key, body.algorithm)
-        keys_in_force.check_is(
-            new, loaded.fingerprint if body.name == "answer" else log_key_octets(loaded.public_key).hex()
-        )
-        of_init = {
-            "answer": OwnKey("answer", 0, answer.fingerprint, answer.algorithm),
-            "log": OwnKey("log", 0, log_key_octets(log_key.public_key).hex(), log_key.algorithm),
-        }
+        [loaded] = _next_keys(settings, body)
+        of_init = {key.name: key for key in _of_init(answer, log_key)}
         former = own_keys(places.journal_database(settings)).get(body.name, [of_init[body.name]])[-1]
-        journal = stack.enter_context(
-            closing(
-                Journal(
-                    places.journal_database(settings),
-                    settings.bus.origin,
-                    loaded if body.name == "log" else log_key,
-                    places.utc_now,
-                    partial(issue_receipts, key=answer),
-                    partial(issue_reports, key=answer),
-                    lambda _: None,
-                    log_key if body.name == "log" else None,
-                )
-            )
-        )
+        signs = (loaded, log_key) if body.name == "log" else (log_key, None)
+        journal = stack.enter_context(closing(opening.signed_journal(settings, answer, *signs)))
         opening.guarded(settings, journal)
         journal.resume()  # what is owed is signed by whoever was in force
         registry = stack.enter_context(closing(opening.open_registry(settings, journal)))
         registry.change_key(id, former, by)
         return keep_anchors(settings, registry)
+
+
+def _next_keys(settings: Settings, *decided: AnchorBody) -> list[SigningKey]:
+    """Keys that are to take others' places, loaded. Raises Misconfigured for one that is not what was decided on."""
+    stems: dict[str, str] = {one.name: stem_of(one.name, one.key) for one in decided}
+    keyring, loaded = keys_in_force.keyring_of(settings, stems=stems), list[SigningKey]()
+    for one in decided:
+        loaded.append(keyring.load(one.name, certificate=one.name == "answer"))
+        keys_in_force.check_is(OwnKey(one.name, 1, one.key, one.algorithm), loaded[-1])
+    return loaded
+
+
+def _of_init(answer: SigningKey, log_key: SigningKey) -> list[OwnKey]:
+    """Keys in force as those of `init`, which the journal names nowhere while none took their place."""
+    found: dict[Changeable, SigningKey] = {"answer": answer, "log": log_key}
+    return [OwnKey(name, 0, keys_in_force.name_of(name, key), key.algorithm) for name, key in found.items()]
 
 
 def make_epoch(settings: Settings, log: str, ground: str, known: Checkpoint | None, now: datetime) -> EpochBody:
@@ -169,48 +155,22 @@ def open_epoch(settings: Settings, id: str, body: EpochBody, by: Officer, apart:
     """
     state = places.state_of(settings)
     with ExitStack() as stack:
-        for lock in ("serve.lock", "worker.lock"):
-            places.alone(state / lock, stack, "stop serve first; from its next start on the new keys sign")
+        places.stand_still(state, stack, "stop serve first; from its next start on the new keys sign")
         in_force = keys_in_force.keyring_of(settings)
         answer, log_key = keys_in_force.answer_key(settings, in_force), keys_in_force.log_key(settings, in_force)
-        next_ones = keys_in_force.keyring_of(
-            settings, stems={one.name: stem_of(one.name, one.key) for one in (body.key, body.answer)}
-        )
-        loaded = next_ones.load("log", certificate=False)
-        keys_in_force.check_is(
-            OwnKey("log", 1, body.key.key, body.key.algorithm), log_key_octets(loaded.public_key).hex()
-        )
-        keys_in_force.check_is(
-            OwnKey("answer", 1, body.answer.key, body.answer.algorithm), next_ones.load("answer").fingerprint
-        )
-        with closing(opening.journal_signed_by(settings, in_force)) as journal:
+        loaded, _ = _next_keys(settings, body.key, body.answer)
+        with closing(opening.journal_by_keyring(settings, in_force)) as journal:
             if (gap := trusted.log_gap(settings, journal)) and apart is None:
                 raise Refusal("audit.log_behind", str(gap))
             journal.resume()  # what is owed is signed by whoever was in force
             last = journal.head(journal.checkpoint())
-        former = [
-            OwnKey("answer", 0, answer.fingerprint, answer.algorithm),
-            OwnKey("log", 0, log_key_octets(log_key.public_key).hex(), log_key.algorithm),
-        ]
-        journal = stack.enter_context(
-            closing(
-                Journal(
-                    places.journal_database(settings),
-                    settings.bus.origin,
-                    loaded,
-                    places.utc_now,
-                    partial(issue_receipts, key=answer),
-                    partial(issue_reports, key=answer),
-                    lambda _: None,
-                    log_key,
-                )
-            )
-        )
+        journal = stack.enter_context(closing(opening.signed_journal(settings, answer, loaded, log_key)))
         registry = stack.enter_context(closing(opening.open_registry(settings, journal)))
         had = own_keys(journal.database)
         if apart is not None:
             _leave_out_lost_changes(places.store_database(settings))
-        registry.open_epoch(id, last, _seen(settings), [key for key in former if key.name not in had], by, apart)
+        former = [key for key in _of_init(answer, log_key) if key.name not in had]
+        registry.open_epoch(id, last, _seen(settings), former, by, apart)
         anchors = keep_anchors(settings, registry)
         (state / APART).unlink(missing_ok=True)
         return anchors
@@ -248,7 +208,8 @@ def keep_anchors(settings: Settings, registry: Registry) -> Anchors:
         anchors = changed_anchors(anchors, index, body)
     if kept != decided or epochs(registry.journal.database) != begun:
         raise AuditBroken("the keys that the journal names are not those that the log's decisions put in force")
-    path = places.state_of(settings) / "anchors.json"
-    if anchors != msgspec.json.decode(path.read_bytes(), type=Anchors):
-        write_whole(path, msgspec.json.format(msgspec.json.encode(anchors)) + b"\n")
+    if anchors != trusted.written_anchors(settings):
+        write_whole(
+            places.state_of(settings) / "anchors.json", msgspec.json.format(msgspec.json.encode(anchors)) + b"\n"
+        )
     return anchors

@@ -56,6 +56,11 @@ def on_duty(database: Database, task: str, run: Callable[[threading.Event], None
         stopping.wait(DUTY_LOOK_S)
 
 
+def start(bus: Bus, task: str, run: Callable[[threading.Event], None]) -> Callable[[], None]:
+    """Start a thread that runs such a task; gives what ends it."""
+    return watching(partial(on_duty, bus.journal.database, task, run), task)
+
+
 def watch_certificates(settings: Settings, bus: Bus, revocations: Revocations, clock: ClockWatch) -> Callable[[], None]:
     """Start asking authorities and looking at the days that certificates have left; gives what ends it."""
     watch = CertificateWatch(
@@ -77,7 +82,7 @@ def watch_timestamps(settings: Settings, bus: Bus, clock: ClockWatch) -> Callabl
     authorities = Authorities(said.urls, trusted.timestamp_roots(settings), timedelta(seconds=said.every_s))
     asked = partial(fetch, heard=clock.heard)
     watch = TimestampWatch(bus.journal, attestations, bus.coverage, authorities, asked, bus.clock)
-    ended = watching(partial(on_duty, bus.journal.database, "timestamps", watch.run), "timestamps")
+    ended = start(bus, "timestamps", watch.run)
 
     def stop() -> None:
         ended()
@@ -91,7 +96,7 @@ def cascading(settings: Settings, bus: Bus, keeper: working.WorkerKeeper | None)
     said, started = settings.cascade, []
     if said.city:
         up = partial(levels.open_cascade(settings, bus).run, every_s=said.every_s)
-        started.append(watching(partial(on_duty, bus.journal.database, "cascade", up), "cascade up"))
+        started.append(start(bus, "cascade", up))
     if said.reference:
         started.append(watching(partial(_fetch_references, settings, bus.journal, keeper), "cascade down"))
     return started

@@ -7,12 +7,7 @@ from typing import Final
 from exchange.app import places
 from exchange.http.tls import server_context
 from exchange.key_places import check_demo_stays_here, check_private
-from exchange.own_keys import (
-    Changeable,
-    OwnKey,
-    first_head_is_signed,
-    own_keys,
-)
+from exchange.own_keys import Changeable, OwnKey, first_head_is_signed, own_keys
 from exchange.settings import Settings
 from security import pki, tokens
 from security.checkpoint import log_key_octets
@@ -68,7 +63,7 @@ def serves_demo(settings: Settings) -> bool:
     """Whether the bus's keys are a demonstration's. Raises Misconfigured where it would be served off this machine."""
     places.state_of(settings)
     hosts = [settings.https.host, *([settings.mqtt.host] if settings.mqtt.broker == "embedded" else [])]
-    return check_demo_stays_here(own_ders(settings).values(), hosts)
+    return check_demo_stays_here(_own_ders(settings).values(), hosts)
 
 
 def authority(settings: Settings) -> pki.Authority:
@@ -80,15 +75,15 @@ def authority(settings: Settings) -> pki.Authority:
 
 def own_certificates(settings: Settings) -> list[Ending]:
     """The bus's own certificates, for the clock."""
-    return [ending_of(settings.bus.origin, name, der) for name, der in own_ders(settings).items()]
+    return [ending_of(settings.bus.origin, name, der) for name, der in _own_ders(settings).items()]
 
 
 def own_certificate(settings: Settings, name: str) -> bytes:
     """One of the bus's own certificates in force, DER."""
-    return own_ders(settings)[name]
+    return _own_ders(settings)[name]
 
 
-def own_ders(settings: Settings) -> dict[str, bytes]:
+def _own_ders(settings: Settings) -> dict[str, bytes]:
     keyring = keyring_of(settings, attended=False)
     return {name: der_of_pem(keyring.certificate_path(name).read_bytes()) for name in OWN}
 
@@ -104,7 +99,7 @@ def answer_key(settings: Settings, keyring: Keyring) -> SigningKey:
     when it took the place of the first."""
     key = keyring.load("answer")
     if changed := own_keys(places.journal_database(settings)).get("answer"):
-        check_is(changed[-1], key.fingerprint)
+        check_is(changed[-1], key)
         return key.signing_by(changed[-1].algorithm)
     try:
         return key.signing_by(settings.suites.signing)
@@ -118,7 +113,7 @@ def log_key(settings: Settings, keyring: Keyring) -> SigningKey:
     """The key of the log's heads, of the kind that was fixed at init or when it took the place of the first."""
     key = keyring.load("log", certificate=False)
     if changed := own_keys(places.journal_database(settings)).get("log"):
-        check_is(changed[-1], log_key_octets(key.public_key).hex())
+        check_is(changed[-1], key)
         return key
     if key.algorithm != settings.suites.checkpoints:
         raise Misconfigured(f"the log key is for {key.algorithm}, fixed at init; put [suites] checkpoints back to that")
@@ -134,8 +129,15 @@ def former_log_key(settings: Settings) -> SigningKey | None:
     return keyring_of(settings, stems={"log": keys[-2].stem}).load("log", certificate=False)
 
 
-def check_is(wanted: OwnKey, found: str) -> None:
-    if found != wanted.key:
+def name_of(name: Changeable, key: SigningKey) -> str:
+    """By what such a key goes in anchors and entries: of the log its octets, of answers the SHA-256 of the certificate;
+    hex."""
+    return key.fingerprint if name == "answer" else log_key_octets(key.public_key).hex()
+
+
+def check_is(wanted: OwnKey, found: SigningKey) -> None:
+    """Return if a key that was loaded is the one that is wanted. Raises Misconfigured naming its file."""
+    if name_of(wanted.name, found) != wanted.key:
         raise Misconfigured(
             f"{wanted.stem}.key is not the {wanted.name} key in force, {wanted.key[:16]}…; put that one back"
         )

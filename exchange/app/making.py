@@ -69,8 +69,8 @@ def initialise(
 def no_bus_yet(settings: Settings) -> None:
     """Return if a bus may be made there. Raises Misconfigured if one stands there already, or keys would lie in it."""
     keys_in_force.check_keys_placed(settings)
-    state = settings.at(settings.state.folder)
-    if (state / "origin.json").exists():
+    if places.made(settings):
+        state = settings.at(settings.state.folder)
         raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
     known = [
         path
@@ -88,7 +88,7 @@ def _found(settings: Settings, state: Path, keyring: Keyring, founders: Sequence
     """The log's first entry: who holds which office, and which feeds' files count."""
     mappings = {feed.id: feed.digest for feed in opening.feeds_of(settings).values()}
     with ExitStack() as stack:
-        journal = stack.enter_context(closing(opening.journal_signed_by(settings, keyring)))
+        journal = stack.enter_context(closing(opening.journal_by_keyring(settings, keyring)))
         registry = stack.enter_context(closing(Registry(state, journal, "", places.utc_now)))
         return registry.found(founders, mappings)
 

@@ -29,6 +29,7 @@ from mappings.feed import Feed
 from mappings.load import load_feeds
 from security.errors import Misconfigured, Refusal
 from security.keyring import Keyring
+from security.keys import SigningKey
 from security.message import sha256
 from security.xml import compile_schema
 
@@ -41,22 +42,37 @@ def open_journal(settings: Settings, before_commit: Callable[[Sequence[str]], No
     Where heads are known that it has lost, it is for reading alone.
     """
     places.state_of(settings)
-    return guarded(settings, journal_signed_by(settings, keys_in_force.keyring_of(settings), before_commit))
+    return guarded(settings, journal_by_keyring(settings, keys_in_force.keyring_of(settings), before_commit))
 
 
-def journal_signed_by(
+def journal_by_keyring(
     settings: Settings, keyring: Keyring, before_commit: Callable[[Sequence[str]], None] = lambda _: None
 ) -> Journal:
-    answer = keys_in_force.answer_key(settings, keyring)
+    """The journal, with the keys in force of a keyring; it may lie behind heads that are known."""
+    answer, log_key = keys_in_force.answer_key(settings, keyring), keys_in_force.log_key(settings, keyring)
+    return signed_journal(settings, answer, log_key, keys_in_force.former_log_key(settings), before_commit)
+
+
+def signed_journal(
+    settings: Settings,
+    answer: SigningKey,
+    log_key: SigningKey,
+    former: SigningKey | None,
+    before_commit: Callable[[Sequence[str]], None] = lambda _: None,
+) -> Journal:
+    """The journal, with the keys that sign its receipts and reports, and its heads.
+
+    former: of the log, which signs the first head too
+    """
     return Journal(
         places.journal_database(settings),
         settings.bus.origin,
-        keys_in_force.log_key(settings, keyring),
+        log_key,
         places.utc_now,
         partial(issue_receipts, key=answer),
         partial(issue_reports, key=answer),
         before_commit,
-        keys_in_force.former_log_key(settings),
+        former,
     )
 
 
@@ -110,6 +126,7 @@ def waits_of(settings: Settings) -> Waits:
 
 
 def feeds_of(settings: Settings) -> dict[str, Feed]:
+    """The feeds whose files the settings name, by their ids."""
     return load_feeds(settings.at(path) for path in settings.feeds.folders)
 
 
@@ -149,7 +166,7 @@ def open_bus(
     said = settings.evidence
     key = keys_in_force.evidence_key(settings, origin)
     evidence = Evidence(places.evidence_place(settings), key, said.cipher, seal_all=said.seal == "all")
-    journal = journal_signed_by(settings, keyring, evidence.sync)
+    journal = journal_by_keyring(settings, keyring, evidence.sync)
     if gap := trusted.log_gap(settings, journal):
         journal.close()
         raise Refusal("audit.log_behind", str(gap))

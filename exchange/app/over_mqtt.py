@@ -1,7 +1,6 @@
 """The second door: the broker, embedded or a city's, and our own client of it."""
 
 import asyncio
-import contextlib
 import fcntl
 import hmac
 import itertools
@@ -72,7 +71,7 @@ async def open_door(settings: Settings, bus: Bus, listening: socket.socket | Non
 async def _push_reports(bus: Bus, door: MqttDoor) -> None:
     """Push act two's reports, once that is this process's duty; what another had begun is gone on with."""
     while True:
-        with contextlib.suppress(*FAILURES):  # the server is away; whoever sees it first goes on
+        with suppress(*FAILURES):  # the server is away; whoever sees it first goes on
             async with AsyncExitStack() as stack:
                 duty = bus.journal.database.duty("reports")
                 ours = await asyncio.to_thread(duty.__enter__)

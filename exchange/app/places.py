@@ -43,12 +43,13 @@ def made(settings: Settings) -> bool:
 def state_of(settings: Settings) -> Path:
     """The state folder. Raises Misconfigured when no bus stands there yet."""
     state = settings.at(settings.state.folder)
-    if not (state / "origin.json").exists():
+    if not made(settings):
         raise Misconfigured(f"{state}: no bus here yet; make one with: yongtong init --edition 2007")
     return state
 
 
 def origin_of(settings: Settings) -> Origin:
+    """What `init` fixed. Raises Misconfigured, also where this version cannot run such a bus."""
     path = state_of(settings) / "origin.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Origin)
@@ -116,6 +117,7 @@ def write_secret(path: Path, octets: bytes) -> None:
 
 
 def certificates_in(path: Path) -> tuple[bytes, ...]:
+    """The certificates of a PEM file, DER. Raises Misconfigured naming it."""
     try:
         return ders_of_pem(path.read_bytes())
     except (OSError, ValueError) as problem:
@@ -132,6 +134,12 @@ def alone(path: Path, stack: ExitStack, otherwise: str, *, shared: bool = False)
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as problem:
         raise Misconfigured(f"{path.parent}: {otherwise}") from problem
+
+
+def stand_still(state: Path, stack: ExitStack, otherwise: str) -> None:
+    """Keep `serve` and the worker out until the stack closes. Raises Misconfigured with what to say where one runs."""
+    for lock in ("serve.lock", "worker.lock"):
+        alone(state / lock, stack, otherwise)
 
 
 def wait_alone(path: Path, stack: ExitStack) -> None:

@@ -20,9 +20,7 @@ from exchange.erased_apart import to_repeat
 from exchange.faults import durable_step
 from exchange.journal import Journal
 from exchange.known_heads import Gap, head_text, keep
-from exchange.own_keys import (
-    own_keys,
-)
+from exchange.own_keys import own_keys
 from exchange.settings import Settings
 from exchange.small_file import write_whole
 from security.checkpoint import log_key_octets
@@ -97,9 +95,8 @@ def restore(settings: Settings, path: Path, known: Sequence[Path], say: Callable
     texts = [head_text(one) for one in known]
     state.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        for lock in ("serve.lock", "worker.lock"):
-            places.alone(state / lock, stack, "stop serve first")
-        if (state / RESTORING).exists() and not (state / "origin.json").exists():
+        places.stand_still(state, stack, "stop serve first")
+        if (state / RESTORING).exists() and not places.made(settings):
             _take_away(state, journal, store)  # a restore before this one was cut short
         _nothing_stands(state, journal, store)
         stack.enter_context(backup.room_for(state))

@@ -8,9 +8,7 @@ import msgspec
 from exchange.app import keys_in_force, places
 from exchange.journal import Journal
 from exchange.known_heads import Gap, gap_of, texts_in
-from exchange.own_keys import (
-    epoch_number,
-)
+from exchange.own_keys import epoch_number
 from exchange.revocation import CityAuthority, Revocations
 from exchange.settings import Settings
 from security import pki
@@ -18,7 +16,6 @@ from security.anchors import Anchors
 from security.chain import Chain, check_chain
 from security.checkpoint import Checkpoint, open_checkpoint
 from security.errors import Misconfigured, Refusal
-from security.keys import der_of_pem
 
 
 def anchors_of(settings: Settings) -> Anchors:
@@ -28,16 +25,15 @@ def anchors_of(settings: Settings) -> Anchors:
     Raises Misconfigured where a witness goes by the log's own name, of whichever epoch.
     """
     written = written_anchors(settings)
-    said, own = settings.witnesses, settings.at(settings.keys.folder) / "ca.pem"
+    said = settings.witnesses
     if any(f"{witness.name}/".startswith(f"{written.origin}/") for witness in said.witness):
         raise Misconfigured(f"{settings.source}: a witness is named {written.origin}, as the log is")
-    known = [*places.certificates_in(own), *(der for one in city_authorities(settings) for der in one.certificates)]
     return msgspec.structs.replace(
         written,
         witnesses=said.witness,
         quorum=said.quorum,
         timestamp_certificates=[pki.pem_of(der).decode() for der in timestamp_roots(settings)],
-        authorities=[pki.pem_of(der).decode() for der in known],
+        authorities=[pki.pem_of(der).decode() for der in _known_authorities(settings)],
     )
 
 
@@ -74,9 +70,13 @@ def check_certificate(settings: Settings, certificate_der: bytes, now: datetime)
 
     Raises Refusal `chain.*`, whose detail names the certificate that is wrong.
     """
-    own = der_of_pem((settings.at(settings.keys.folder) / "ca.pem").read_bytes())
-    known = [certificate for one in city_authorities(settings) for certificate in one.certificates]
-    return check_chain(certificate_der, (), (own, *known), now)
+    return check_chain(certificate_der, (), _known_authorities(settings), now)
+
+
+def _known_authorities(settings: Settings) -> tuple[bytes, ...]:
+    """Those in which bureaus' certificates end: the bus's own CA, then the city's authorities; DER."""
+    own = places.certificates_in(settings.at(settings.keys.folder) / "ca.pem")
+    return (*own, *(der for one in city_authorities(settings) for der in one.certificates))
 
 
 def log_gap(settings: Settings, journal: Journal) -> Gap | None:
@@ -113,4 +113,5 @@ def known_head(settings: Settings, anchors: Anchors, text: str) -> Checkpoint:
 
 
 def epoch_in(origin: str, text: str) -> int | None:
+    """Of which epoch of a log a head is; None where it is another log's."""
     return epoch_number(text.partition("\n")[0], origin)

@@ -5,7 +5,6 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from exchange.alarms import quiet_hours
@@ -128,7 +127,7 @@ def _serve(options: argparse.Namespace) -> int:
     def beside(bus: Bus, tally: Tally, clock: ClockWatch) -> Callable[[], None]:
         ways, quiet = telling.alarm_ways(settings, clock.heard), quiet_hours(settings.alarms.quiet)
         watch = AlarmWatch(settings, bus, tally, clock, ways, quiet, criticals.last)
-        return duties.watching(partial(duties.on_duty, bus.journal.database, "alarms", watch.run), "alarms")
+        return duties.start(bus, "alarms", watch.run)
 
     telling.alarm_ways(settings)  # a file that is missing is said before the doors open
     serving.serve(settings, listening, mqtt_listening, with_worker=options.role == "all", ready=ready, beside=beside)
