@@ -28,7 +28,7 @@ from exchange.decisions import (
     bears_on_keys,
     unverified_document,
 )
-from exchange.entry import Leaf, commitment
+from exchange.entry import Leaf, commitment, detail_of, leaf_of
 from exchange.journal import Journal
 from security import merkle
 from security.anchors import Anchors
@@ -260,8 +260,7 @@ def _bearing(journal: Journal, last: int) -> Iterator[_Committed]:
         leaf, salt, detail = journal.committed(index)
         if salt is None or detail is None:
             continue
-        said = msgspec.json.decode(detail, type=dict[str, str | int])
-        if bears_on_keys(msgspec.json.decode(leaf, type=Leaf).outcome, said):
+        if bears_on_keys(leaf_of(index, leaf).outcome, detail_of(index, detail)):
             yield index, leaf, salt, detail
 
 

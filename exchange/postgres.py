@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 import psycopg
 import sqlalchemy as sa
 from psycopg import pq
+from psycopg.errors import CharacterNotInRepertoire, InvalidTextRepresentation
 from psycopg.raw_cursor import RawCursor
 
-from exchange.database import Conflict, Failed, History, SqliteFile
+from exchange.database import Conflict, Failed, History, SqliteFile, Unreadable
 from exchange.migrate import upgrade
 from security.errors import Misconfigured
 
@@ -322,8 +323,10 @@ class PostgresCursor:
 
 
 def _ours(problem: psycopg.Error) -> Failed:
-    kind = Conflict if isinstance(problem, psycopg.IntegrityError) else Failed
-    return kind(str(problem))
+    if isinstance(problem, psycopg.IntegrityError):
+        return Conflict(str(problem))
+    altered = isinstance(problem, InvalidTextRepresentation | CharacterNotInRepertoire)
+    return (Unreadable if altered else Failed)(str(problem))
 
 
 @lru_cache(maxsize=2_000)

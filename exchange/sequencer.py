@@ -19,11 +19,11 @@ from exchange.entry import (
     Accepted,
     EntryProof,
     InboxRow,
-    Leaf,
     Prepared,
     Sequenced,
     Status,
     instant,
+    leaf_of,
 )
 from exchange.faults import durable_step
 from exchange.log_index import PIECE, index_piece
@@ -235,7 +235,7 @@ class Sequencer:
         if not size:
             return _Edge()
         (leaf,) = cursor.execute("SELECT leaf FROM entries WHERE idx = ?", (size - 1,)).fetchone()
-        return _Edge(size, root, msgspec.json.decode(leaf, type=Leaf).time, peaks)
+        return _Edge(size, root, leaf_of(size - 1, leaf).time, peaks)
 
     def _append(self, prepared: Prepared, group: Group) -> None:
         prepared.leaf.time = group.time
