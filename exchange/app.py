@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
-from typing import Final
+from typing import Final, TextIO
 
 import msgspec
 from paho.mqtt.enums import MQTTProtocolVersion
@@ -1189,7 +1189,11 @@ def serve(
     """
     with ExitStack() as stack:
         shared = journal_database(settings).shared
-        _alone(state_of(settings) / "serve.lock", stack, "another serve runs on this state folder", shared=shared)
+        lock = _alone(
+            state_of(settings) / "serve.lock", stack, "another serve runs on this state folder", shared=shared
+        )
+        if mqtt_listening is not None:  # for `doctor`, which would look at the port in the settings otherwise
+            print(*mqtt_listening.getsockname()[:2], file=lock, flush=True)
         queue = queue_of(settings)
         _check_sharing(settings)
         woken = threading.Event()
@@ -1596,16 +1600,19 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _alone(path: Path, stack: ExitStack, otherwise: str, *, shared: bool = False) -> None:
-    """Hold a lock file until the stack closes. Raises Misconfigured with what to say when somebody else has it.
+def _alone(path: Path, stack: ExitStack, otherwise: str, *, shared: bool = False) -> TextIO:
+    """Hold a lock file until the stack closes; it is empty then, for whoever holds it to say something. Raises
+    Misconfigured with what to say when somebody else has it.
 
     shared: with others of its kind, but with nobody who must be alone
     """
-    file = stack.enter_context(path.open("w"))
+    file = stack.enter_context(path.open("a"))
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as problem:
         raise Misconfigured(f"{path.parent}: {otherwise}") from problem
+    file.truncate(0)  # of whoever had it before
+    return file
 
 
 def _wait_alone(path: Path, stack: ExitStack) -> None:
