@@ -344,7 +344,7 @@ def _print_receipt(received: Received) -> None:
         ("审计记录 audit entry", document["index"]),
         ("接收时间 received at", document["received_at"]),
         *(
-            [("内容 content", f"content erased on {received.erased_on} 内容已于 {received.erased_on} 销毁")]
+            [("销毁 erased", f"content erased on {received.erased_on} 内容已于 {received.erased_on} 销毁")]
             if received.erased_on
             else []
         ),

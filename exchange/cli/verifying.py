@@ -95,8 +95,8 @@ def _show_fork(fork: Fork, options: argparse.Namespace) -> int:
     rows = [
         ("日志 log", fork.origin),
         ("签名 signatures", "both heads are signed by the log's own key 两个存证点均为日志密钥所签"),
-        (f"存证点 head, {first.size} entries", first.root.hex()),
-        (f"存证点 head, {second.size} entries", second.root.hex()),
+        (f"第一个存证点 first head, {first.size} entries", first.root.hex()),
+        (f"第二个存证点 second head, {second.size} entries", second.root.hex()),
         (f"第二个日志在 {first.size} 条时 the second log, at {first.size}", fork.continued.hex()),
     ]
     print_table("FORK PROVEN 日志分叉: no one log has both heads 不可能属于同一日志", ["", ""], rows)

@@ -360,6 +360,18 @@ def test_a_head_that_somebody_shows_at_the_restore_is_enough(acts: Acts, tmp_pat
     assert not (acts.trial.state / "origin.json").exists()
 
 
+def test_the_command_names_each_thing_that_it_found_once(
+    acts: Acts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = lose(acts, tmp_path, "m-1")
+    words = ["restore", str(tmp_path / "b.tar"), "--known", str(head), "--settings", acts.trial.settings.source]
+    assert command_line.main(words) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.count("│") >= 2]
+    names = [name for row in rows if (name := row[1].strip())]
+    assert len(names) == 10
+    assert len(set(names)) == len(names)
+
+
 def test_a_log_of_other_entries_than_a_known_head_is_not_extended_either(acts: Acts, tmp_path: Path) -> None:
     head = tmp_path / "head"
     log = SigningKey.load(acts.trial.folder / "keys" / "log.key")
