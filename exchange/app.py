@@ -199,7 +199,10 @@ def initialise(
     state, folder = settings.at(settings.state.folder), settings.at(settings.keys.folder)
     _ = settings.suites.xml  # a bad name stops here, not at the first signature
     if edition_of(edition) != edition_of(settings.city.edition):
-        raise Misconfigured(f"{settings.source}: city.edition is {settings.city.edition!r}, not that of {edition!r}")
+        raise Misconfigured(
+            "config.fixed_at_init",
+            f"{settings.source}: city.edition is {settings.city.edition!r}, not that of {edition!r}",
+        )
     state.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     keyring = keyring_of(settings)
@@ -228,12 +231,15 @@ def no_bus_yet(settings: Settings) -> None:
     check_keys_placed(settings)
     state = settings.at(settings.state.folder)
     if (state / "origin.json").exists():
-        raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
+        raise Misconfigured(
+            "config.bus_stands", f"{state} holds a bus already; an origin is made once. Name another [state] folder"
+        )
     known = [path for path, text in texts_in(heads_folder(settings)).items() if _epoch_in(settings.bus.origin, text)]
     if known:
         raise Misconfigured(
+            "config.name_used",
             f"{known[0]}: a log named {settings.bus.origin} signed heads already, and a second one would sign others "
-            "under its name; put the bus back with yongtong restore FILE, or name another [bus] origin"
+            "under its name; put the bus back with yongtong restore FILE, or name another [bus] origin",
         )
 
 
@@ -251,7 +257,8 @@ def check_keys_placed(settings: Settings) -> None:
     check_private(files)
     if heads_folder(settings).resolve().is_relative_to(settings.at(settings.state.folder).resolve()):
         raise Misconfigured(
-            f"[state] heads = {settings.state.heads!r} lies in the state folder, and would be lost with it; move it out"
+            "config.setting",
+            f"[state] heads = {settings.state.heads!r} lies in the state folder and would be lost with it; move it out",
         )
 
 
@@ -323,7 +330,7 @@ def write_secret(path: Path, octets: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}; no key is ever written over") from problem
+        raise Misconfigured("config.stands", f"{path}: {problem.strerror}; no key is ever written over") from problem
     with os.fdopen(descriptor, "wb") as file:
         file.write(octets)
 
@@ -366,7 +373,7 @@ def anchors_of(settings: Settings) -> Anchors:
     written = _written_anchors(settings)
     said, own = settings.witnesses, settings.at(settings.keys.folder) / "ca.pem"
     if any(f"{witness.name}/".startswith(f"{written.origin}/") for witness in said.witness):
-        raise Misconfigured(f"{settings.source}: a witness is named {written.origin}, as the log is")
+        raise Misconfigured("config.setting", f"{settings.source}: a witness is named {written.origin}, as the log is")
     known = [*_certificates_in(own), *(der for one in city_authorities(settings) for der in one.certificates)]
     return msgspec.structs.replace(
         written,
@@ -388,7 +395,7 @@ def timestamp_roots(settings: Settings) -> tuple[bytes, ...]:
     if not said.urls and not said.certificates:
         return ()
     if not said.urls or not said.certificates:
-        raise Misconfigured(f"{settings.source}: [timestamps] urls and certificates go together")
+        raise Misconfigured("config.setting", f"{settings.source}: [timestamps] urls and certificates go together")
     return _certificates_in(settings.at(said.certificates))
 
 
@@ -398,7 +405,7 @@ def open_coverage(settings: Settings, journal: Journal) -> Coverage | None:
     if not roots:
         return None
     if not 0 < said.every_s < said.alarm_s:
-        raise Misconfigured(f"{settings.source}: [timestamps] every_s must be less than alarm_s")
+        raise Misconfigured("config.setting", f"{settings.source}: [timestamps] every_s must be less than alarm_s")
     rule = Rule(*(timedelta(seconds=limit) for limit in (said.alarm_s, said.pending_s, said.refused_s)))
     return Coverage(journal, Attestations(journal.database), roots, rule)
 
@@ -487,7 +494,8 @@ def _answer_key(settings: Settings, keyring: Keyring) -> SigningKey:
         return key.signing_by(settings.suites.signing)
     except Misconfigured as problem:
         raise Misconfigured(
-            f"the answer key: {problem}; it was made at init, so put [suites] signing back to that"
+            "config.fixed_at_init",
+            f"the answer key: {problem}; it was made at init, so put [suites] signing back to that",
         ) from problem
 
 
@@ -498,14 +506,18 @@ def _log_key(settings: Settings, keyring: Keyring) -> SigningKey:
         _check_is(changed[-1], log_key_octets(key.public_key).hex())
         return key
     if key.algorithm != settings.suites.checkpoints:
-        raise Misconfigured(f"the log key is for {key.algorithm}, fixed at init; put [suites] checkpoints back to that")
+        raise Misconfigured(
+            "config.fixed_at_init",
+            f"the log key is for {key.algorithm}, fixed at init; put [suites] checkpoints back to that",
+        )
     return key
 
 
 def _check_is(wanted: OwnKey, found: str) -> None:
     if found != wanted.key:
         raise Misconfigured(
-            f"{wanted.stem}.key is not the {wanted.name} key in force, {wanted.key[:16]}…; put that one back"
+            "config.fixed_at_init",
+            f"{wanted.stem}.key is not the {wanted.name} key in force, {wanted.key[:16]}…; put that one back",
         )
 
 
@@ -524,13 +536,17 @@ def log_gap(settings: Settings, journal: Journal) -> Gap | None:
     for path, text in texts_in(heads_folder(settings)).items():
         epoch = _epoch_in(anchors.origin, text)
         if epoch is None:
-            raise Misconfigured(f"{path}: a head of another log; take it out of the folder of this one's heads")
+            raise Misconfigured(
+                "config.file", f"{path}: a head of another log; take it out of the folder of this one's heads"
+            )
         if epoch < open_now:
             continue  # nothing is signed any more under that name
         try:
             heads.append(known_head(settings, anchors, text))
         except Refusal as refusal:
-            raise Misconfigured(f"{path}: not a head that a key of this log signed ({refusal.detail})") from refusal
+            raise Misconfigured(
+                "config.file", f"{path}: not a head that a key of this log signed ({refusal.detail})"
+            ) from refusal
     return gap_of(journal, heads)
 
 
@@ -576,7 +592,9 @@ def make_next_key(settings: Settings, name: Changeable, kind: Kind, ground: str,
     """
     keyring, folder = keyring_of(settings), settings.at(settings.keys.folder)
     if keyring.in_token(name):
-        raise Misconfigured(f"the {name} key lies in a token; only keys in files are changed by this command")
+        raise Misconfigured(
+            "config.token", f"the {name} key lies in a token; only keys in files are changed by this command"
+        )
     key = keys.generate(kind)
     if name == "log":
         body = AnchorBody(name, key.algorithm, log_key_octets(key.public_key).hex(), "", ground)
@@ -685,7 +703,7 @@ def apart_of(settings: Settings) -> Apart | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Apart) if path.exists() else None
     except msgspec.MsgspecError as problem:
-        raise Misconfigured(f"{path}: not what yongtong epoch propose wrote ({problem})") from problem
+        raise Misconfigured("config.file", f"{path}: not what yongtong epoch propose wrote ({problem})") from problem
 
 
 def keep_apart(settings: Settings, apart: Apart) -> None:
@@ -810,7 +828,7 @@ def _certificates_in(path: Path) -> tuple[bytes, ...]:
     try:
         return ders_of_pem(path.read_bytes())
     except (OSError, ValueError) as problem:
-        raise Misconfigured(f"{path}: not a PEM file of certificates ({problem})") from problem
+        raise Misconfigured("config.file", f"{path}: not a PEM file of certificates ({problem})") from problem
 
 
 def feed_files(settings: Settings) -> dict[str, bytes]:
@@ -846,7 +864,8 @@ def open_bus(
     origin = _origin(settings)
     if (origin.origin, origin.edition) != (settings.bus.origin, settings.city.edition):
         raise Misconfigured(
-            f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}"
+            "config.fixed_at_init",
+            f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}",
         )
     said = settings.evidence
     key = _evidence_key(settings, origin)
@@ -905,7 +924,9 @@ def _check_divisions(settings: Settings, city: City) -> None:
     said = settings.territory
     unknown = {*said.divisions, *said.territory.delegated} - {*city.districts.codes}
     if unknown:
-        raise Misconfigured(f"{settings.source}: [territory] no division of the city: {', '.join(sorted(unknown))}")
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [territory] no division of the city: {', '.join(sorted(unknown))}"
+        )
 
 
 def _districts(settings: Settings, state: Path) -> Districts:
@@ -916,7 +937,9 @@ def _districts(settings: Settings, state: Path) -> Districts:
         try:
             anchors = msgspec.json.decode(path.read_bytes(), type=Anchors)
         except (OSError, msgspec.MsgspecError) as problem:
-            raise Misconfigured(f"{path}: not the anchors of the node of {one.bureau} ({problem})") from problem
+            raise Misconfigured(
+                "config.anchors", f"{path}: not the anchors of the node of {one.bureau} ({problem})"
+            ) from problem
         found[one.bureau] = District(one.bureau, anchors, state / "districts" / one.bureau, utc_now)
     return found
 
@@ -931,7 +954,9 @@ def open_cascade(settings: Settings, bus: Bus) -> Cascade:
     """This node's way up to its city's. Raises Misconfigured where the settings name none."""
     said = settings.cascade
     if not said.city:
-        raise Misconfigured(f"{settings.source}: [cascade] city names nobody to whom anything goes up")
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [cascade] city names nobody to whom anything goes up"
+        )
     folder = _partner_folder(settings)
     partner = Partner(folder, said.url, partial(verify_receipt, anchors=folder.anchors))
     upward = Upward(said.city, said.feed, said.records, said.deliveries_per_s)
@@ -945,7 +970,7 @@ def fetch_reference(settings: Settings, journal: Journal) -> Listed | None:
     """
     said = settings.cascade
     if not said.reference:
-        raise Misconfigured(f"{settings.source}: [cascade] reference names no folder")
+        raise Misconfigured("config.setting", f"{settings.source}: [cascade] reference names no folder")
     folder = _partner_folder(settings)
     city, shelf = CityNode(folder, said.url), Shelf(settings.at(said.reference))
     listed = open_listed(city.reference(), folder.anchors)
@@ -976,7 +1001,9 @@ def _origin(settings: Settings) -> Origin:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Origin)
     except msgspec.MsgspecError as problem:
-        raise Misconfigured(f"{path}: not of a bus that this version can run: {problem}") from problem
+        raise Misconfigured(
+            "config.other_version", f"{path}: not of a bus that this version can run: {problem}"
+        ) from problem
 
 
 def _evidence_key(settings: Settings, origin: Origin) -> SealingKey:
@@ -984,7 +1011,9 @@ def _evidence_key(settings: Settings, origin: Origin) -> SealingKey:
     path = settings.at(settings.keys.folder) / "evidence.key"
     key = SealingKey.load(path)
     if key.fingerprint != origin.evidence_key:
-        raise Misconfigured(f"{path}: not the evidence key that this bus was made with; put that one back")
+        raise Misconfigured(
+            "config.fixed_at_init", f"{path}: not the evidence key that this bus was made with; put that one back"
+        )
     return key
 
 
@@ -997,7 +1026,7 @@ def state_of(settings: Settings) -> Path:
     """The state folder. Raises Misconfigured when no bus stands there yet."""
     state = settings.at(settings.state.folder)
     if not (state / "origin.json").exists():
-        raise Misconfigured(f"{state}: no bus here yet; make one with: yongtong init --edition 2007")
+        raise Misconfigured("config.no_bus", f"{state}: no bus here yet; make one with: yongtong init --edition 2007")
     return state
 
 
@@ -1126,8 +1155,9 @@ def _nothing_stands(state: Path, journal: Database, store: Database) -> None:
     there += [history for history, one in (("journal", journal), ("store", store)) if one.exists()]
     if there:
         raise Misconfigured(
+            "config.bus_stands",
             f"{state} holds a bus, or part of one ({', '.join(there)}); nothing is put over it: stop it, move the "
-            "state folder away (on PostgreSQL rename the schemas journal and store), and restore again"
+            "state folder away (on PostgreSQL rename the schemas journal and store), and restore again",
         )
 
 
@@ -1165,7 +1195,8 @@ def _answer_ders(settings: Settings) -> list[bytes]:
     found = [der_of_pem(path.read_bytes()) for path in settings.at(settings.keys.folder).glob("answer*.pem")]
     if not found:
         raise Misconfigured(
-            f"{settings.at(settings.keys.folder)}: no keys here; they are kept apart from backups: put them back first"
+            "config.keys_missing",
+            f"{settings.at(settings.keys.folder)}: no keys here; they are kept apart from backups: put them back first",
         )
     return found
 
@@ -1271,7 +1302,9 @@ def alarm_ways(settings: Settings, heard: Callable[[str, str], None] | None = No
     try:
         tls = ssl.create_default_context(cafile=str(settings.at(said.ca)) if said.ca else None)
     except OSError as problem:
-        raise Misconfigured(f"{settings.at(said.ca)}: not a PEM file of certificates ({problem})") from problem
+        raise Misconfigured(
+            "config.file", f"{settings.at(said.ca)}: not a PEM file of certificates ({problem})"
+        ) from problem
     if said.webhook:
         ways["webhook"] = Webhook(said.webhook, settings.bus.origin, tls, secret, heard).send
     if said.smtp:
@@ -1290,7 +1323,7 @@ def _alarm_secret(settings: Settings, path: str) -> bytes:
     try:
         return file.read_bytes().rstrip(b"\r\n")
     except OSError as problem:
-        raise Misconfigured(f"{file}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{file}: {problem.strerror}") from problem
 
 
 def _watch_certificates(
@@ -1471,9 +1504,13 @@ async def _push_reports(bus: Bus, door: MqttDoor) -> None:
 def _check_sharing(settings: Settings) -> None:
     """Return if what the settings say of sharing a broker can be. Raises Misconfigured."""
     if settings.mqtt.shared and settings.mqtt.broker == "embedded":
-        raise Misconfigured(f"{settings.source}: [mqtt] shared: the embedded broker is of one process; name a city's")
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [mqtt] shared: the embedded broker is of one process; name a city's"
+        )
     if settings.mqtt.drain_per_s < 0:
-        raise Misconfigured(f"{settings.source}: [mqtt] drain_per_s = {settings.mqtt.drain_per_s}: write 0 or more")
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [mqtt] drain_per_s = {settings.mqtt.drain_per_s}: write 0 or more"
+        )
 
 
 def share_group(secret: bytes) -> str:
@@ -1610,7 +1647,7 @@ def _alone(path: Path, stack: ExitStack, otherwise: str, *, shared: bool = False
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as problem:
-        raise Misconfigured(f"{path.parent}: {otherwise}") from problem
+        raise Misconfigured("config.serve_runs", f"{path.parent}: {otherwise}") from problem
     file.truncate(0)  # of whoever had it before
     return file
 

@@ -134,4 +134,4 @@ def anchor_der(pem: str) -> bytes:
     try:
         return der_of_pem(pem.encode())
     except ValueError as problem:
-        raise Misconfigured("anchors: a certificate is not PEM") from problem
+        raise Misconfigured("config.anchors", "anchors: a certificate is not PEM") from problem

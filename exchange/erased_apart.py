@@ -47,7 +47,7 @@ def to_repeat(folder: Path, registry: Registry) -> list[ToRepeat]:
             if document.id not in done and _stands(body, registry):
                 found[document.id] = ToRepeat(document.id, body, signed)
     except (OSError, msgspec.MsgspecError, Refusal) as problem:
-        raise Misconfigured(f"{path}: decisions to erase cannot be read ({problem})") from problem
+        raise Misconfigured("config.file", f"{path}: decisions to erase cannot be read ({problem})") from problem
     return list(found.values())
 
 

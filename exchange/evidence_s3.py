@@ -77,7 +77,9 @@ def s3_url(text: str) -> S3Url:
         if addressing and addressing not in get_args(Addressing):
             raise ValueError(f"addressing={addressing}")
     except ValueError as problem:
-        raise Misconfigured(f"[evidence] url = {_without_credentials(text)!r}: {problem}") from problem
+        raise Misconfigured(
+            "config.setting", f"[evidence] url = {_without_credentials(text)!r}: {problem}"
+        ) from problem
     prefix = url.path.strip("/")
     style: Addressing = "virtual" if addressing == "virtual" or not (addressing or endpoint) else "path"
     return S3Url(url.netloc, f"{prefix}/" if prefix else "", endpoint, region, style)

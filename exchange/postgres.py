@@ -58,8 +58,9 @@ class PostgresSchema:
         parts = urlsplit(url)
         if parts.scheme not in ("postgresql", "postgres") or parts.password:
             raise Misconfigured(
+                "config.setting",
                 f"{history}: write postgresql://user@host/database without a password; libpq reads it from the file "
-                "that PGPASSFILE names 口令放在 PGPASSFILE 所指的文件里"
+                "that PGPASSFILE names 口令放在 PGPASSFILE 所指的文件里",
             )
         self._url, self._history = url, history
 

@@ -163,7 +163,7 @@ def _der(pem: str) -> bytes:
     try:
         return der_of_pem(pem.encode())
     except ValueError as problem:
-        raise Misconfigured("anchors: a receipt certificate is not PEM") from problem
+        raise Misconfigured("config.anchors", "anchors: a receipt certificate is not PEM") from problem
 
 
 def _checked(kind: Literal["receipt", "report"], document: Document, anchors: Anchors) -> VerifiedDocument:

@@ -437,7 +437,9 @@ class Sequencer:
 
     def _holding(self, key: str, size: int) -> SigningKey:
         if key not in self._held:
-            raise Misconfigured(f"the log's key was changed; a head of size {size} needs {key[:16]}…: start again")
+            raise Misconfigured(
+                "config.start_again", f"the log's key was changed; a head of size {size} needs {key[:16]}…: start again"
+            )
         return self._held[key]
 
     def _node(self, level: int, index: int) -> bytes:

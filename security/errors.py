@@ -77,7 +77,14 @@ class Unavailable(ExchangeError):
 
 
 class Misconfigured(ExchangeError):
-    """The operator must change a file or a setting. The process does not start."""
+    """The operator must change a file, a setting or the command. The process does not start.
+
+    detail: what exactly, in English, as its log says it: the code's sentence is general, and has the Chinese
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code, self.detail = code, detail
+        super().__init__(detail)
 
 
 class AuditBroken(ExchangeError):

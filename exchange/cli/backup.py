@@ -57,7 +57,9 @@ def _backup(options: argparse.Namespace) -> int:
     if options.check:
         return _check(options)
     if not options.by:
-        raise Misconfigured("a backup is entered in the audit: give --by NAME, of a system administrator")
+        raise Misconfigured(
+            "config.option", "a backup is entered in the audit: give --by NAME, of a system administrator"
+        )
     settings = settings_of(options)
     with acting(options) as (opened, officer):
         by = opened.person(officer.key.public_key).pseudonym

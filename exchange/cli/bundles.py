@@ -118,7 +118,7 @@ def verify_file(path: Path, anchors: Anchors, pdf: Path | None, *, as_json: bool
 def _verified(path: Path, anchors: Anchors, pdf: Path | None) -> tuple[BundleVerdict, dict[str, str]]:
     """What is found in a bundle, written on paper where that is asked for; and what to say of the paper."""
     if pdf is not None and pdf.exists():
-        raise Misconfigured(f"{pdf}: is there already, and is not written over; name another file")
+        raise Misconfigured("config.stands", f"{pdf}: is there already, and is not written over; name another file")
     content, now = file_content(path), app.utc_now()
     verdict = verify_bundle(content, anchors, now)
     if pdf is None:
@@ -160,7 +160,9 @@ def _exporting(options: argparse.Namespace) -> Iterator[Sources]:
     """Where the evidence lies, for the person that --by names."""
     for path in (options.file, options.pdf):
         if path is not None and path.exists():  # before a decision is used up
-            raise Misconfigured(f"{path}: is there already, and is not written over; name another file")
+            raise Misconfigured(
+                "config.stands", f"{path}: is there already, and is not written over; name another file"
+            )
     with (
         acting(options) as (registry, officer),
         exporting(settings_of(options), registry, officer, _asked(options), options.opening) as sources,
@@ -197,7 +199,7 @@ def _written(options: argparse.Namespace, parts: dict[str, Content]) -> int:
         with os.fdopen(descriptor, "wb") as file:
             bundle.write(file, parts)
     except OSError as problem:
-        raise Misconfigured(f"{options.file}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.file}: {problem.strerror}") from problem
     written = file_content(options.file)
     said = {"file": str(options.file), "parts": len(parts), "bytes": written.size, "sha256": written.digest.hex}
     if options.pdf is not None:

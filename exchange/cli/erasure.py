@@ -77,7 +77,9 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _ask(options: argparse.Namespace) -> int:
     if (options.reason == "retention") == bool(options.message_id):
-        raise Misconfigured("--kind retention covers all that is due, and names no message; any other kind names one")
+        raise Misconfigured(
+            "config.option", "--kind retention covers all that is due, and names no message; any other kind names one"
+        )
     with acting(options) as (registry, officer):
         if options.reason == "retention":
             with closing(app.open_bus(settings_of(options))) as bus:

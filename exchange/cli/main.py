@@ -28,7 +28,7 @@ from exchange.cli import (
     verifying,
     witness,
 )
-from exchange.cli.output import STDERR, print_json, print_problem, problem_document
+from exchange.cli.output import print_json, print_problem, problem_document
 from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, Unavailable
 
 # In the order in which a newcomer meets them.
@@ -67,18 +67,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _failed(problem: ExchangeError, *, as_json: bool) -> int:
-    if isinstance(problem, Misconfigured):
-        print_json({"misconfigured": str(problem)}) if as_json else STDERR.print(f"misconfigured: {problem}")
-        return 2
     if as_json:
         print_json({_whose_turn(problem): problem_document(problem)})
     else:
         print_problem(problem)
-    return 1
+    return 2 if isinstance(problem, Misconfigured) else 1
 
 
 def _whose_turn(problem: ExchangeError) -> str:
-    kinds = {Refusal: "refused", Unavailable: "unavailable", AuditBroken: "audit_broken"}
+    kinds = {
+        Refusal: "refused", Misconfigured: "misconfigured", Unavailable: "unavailable", AuditBroken: "audit_broken"
+    }  # fmt: skip
     return next(name for kind, name in kinds.items() if isinstance(problem, kind))
 
 

@@ -37,7 +37,7 @@ def read_anchors(path: Path) -> Anchors:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Anchors)
     except (OSError, msgspec.MsgspecError) as problem:
-        raise Misconfigured(f"{path}: not a file of trust anchors: {problem}") from problem
+        raise Misconfigured("config.anchors", f"{path}: not a file of trust anchors: {problem}") from problem
 
 
 def _verify_document(options: argparse.Namespace) -> int:
@@ -48,9 +48,9 @@ def _verify_document(options: argparse.Namespace) -> int:
                 return verify_file(options.document, anchors, options.pdf, as_json=options.json)
         octets = options.document.read_bytes()
     except OSError as problem:
-        raise Misconfigured(f"{options.document}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.document}: {problem.strerror}") from problem
     if options.pdf is not None:
-        raise Misconfigured(f"{options.document}: is no bundle, and a paper is made of a bundle only")
+        raise Misconfigured("config.file", f"{options.document}: is no bundle, and a paper is made of a bundle only")
     if is_fork(octets):
         return _show_fork(open_fork(octets, anchors), options)
     if is_record_proof(octets):
