@@ -351,6 +351,7 @@ def test_a_head_that_somebody_shows_at_the_restore_is_enough(acts: Acts, tmp_pat
         app.open_bus(acts.trial.settings)
     red = [check.name for check in examine(acts.trial.settings, app.utc_now()) if not check.ok]
     assert "journal.whole" in red
+    assert "log.whole" not in red, "of what lies in the state folder all agrees"
     # A receipt carries a head as well; a head that no key of this bus's signed is none, and nothing is restored.
     shutil.rmtree(acts.trial.state)
     shutil.rmtree(app.heads_folder(acts.trial.settings))
