@@ -17,17 +17,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from exchange.decisions import (
-    ENTRY,
-    AnchorBody,
-    Decided,
-    EpochBegun,
-    EpochBody,
-    KeyChange,
-    Standing,
-    bears_on_keys,
-    unverified_document,
-)
+from exchange.decision_documents import AnchorBody, EpochBody, bears_on_keys, unverified_document
+from exchange.decisions import ENTRY, Decided, EpochBegun, KeyChange, Standing
 from exchange.entry import Leaf, commitment, detail_of, leaf_of
 from exchange.journal import Journal
 from security import merkle

@@ -49,7 +49,8 @@ from exchange.cascade import Cascade, Upward
 from exchange.certificate_watch import CertificateWatch
 from exchange.clock_watch import ClockWatch
 from exchange.database import FAILURES, Database, History, SqliteFile
-from exchange.decisions import AnchorBody, Apart, EpochBegun, EpochBody, Officer, Role
+from exchange.decision_documents import AnchorBody, Apart, EpochBody, Officer, Role
+from exchange.decisions import EpochBegun
 from exchange.districts import District, Districts
 from exchange.due import feeds_to_do
 from exchange.entry import Detail, Entry, instant

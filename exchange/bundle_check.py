@@ -27,7 +27,8 @@ from exchange.bundle_parts import (
 )
 from exchange.bundle_standing import Stood, told_again
 from exchange.bundle_status import Statuses, names_status
-from exchange.decisions import Carried, ErasureBody
+from exchange.decision_documents import ErasureBody
+from exchange.decisions import Carried
 from exchange.entry import ERASURE, RECALL, Detail, Leaf
 from exchange.receipts import VerifiedDocument, verify_receipt
 from exchange.timestamping import covering, stamped_octets

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from exchange.decisions import Apart, ErasureBody, document_apart
+from exchange.decision_documents import Apart, ErasureBody, document_apart
 from exchange.entry import begin_of
 from exchange.registry import Registry
 from security.errors import Misconfigured, Refusal

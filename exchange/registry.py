@@ -18,34 +18,24 @@ from typing import Final, Literal
 import msgspec
 
 from exchange.database import CONFLICTS, Cursor
-from exchange.decisions import (
-    DECIDES,
-    ENTRY,
+from exchange.decision_documents import (
     AnchorBody,
     Apart,
     Body,
     Bureau,
-    Carried,
     CarryingBody,
-    Decided,
     DeliveryBody,
     Document,
     EpochBody,
     ErasureBody,
     FoundingBody,
-    Granted,
-    KeyChange,
     Kind,
     MappingBody,
     Officer,
-    Person,
     PersonBody,
-    Proposed,
     Revocable,
     RevocationBody,
     Role,
-    Standing,
-    Trouble,
     approval_of,
     body_of_grant,
     carrying_of,
@@ -57,6 +47,7 @@ from exchange.decisions import (
     proposal_of,
     revocation_of,
 )
+from exchange.decisions import DECIDES, ENTRY, Carried, Decided, Granted, KeyChange, Person, Proposed, Standing, Trouble
 from exchange.entry import SALT_SIZE, Detail, EntryProof, InboxRow, Leaf, commitment, detail_of, leaf_of
 from exchange.journal import Entry, Journal
 from exchange.own_keys import OwnKey

@@ -10,7 +10,7 @@ import msgspec
 from connectors.transports.mail import check_mail_url
 from exchange.alarms import quiet_hours
 from exchange.bus import Limits
-from exchange.decisions import FEWEST_DETAIL_DAYS
+from exchange.decision_documents import FEWEST_DETAIL_DAYS
 from exchange.store.territory import Territory
 from security.checkpoint import note_name
 from security.cosignature import Witness

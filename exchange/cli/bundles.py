@@ -14,7 +14,7 @@ from exchange.bundle_export import Sources
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, day, settings_of
 from exchange.cli.people import acting, add_person_options
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from exchange.entry import Detail
 from exchange.ownership import ownership
 from exchange.registry import Registry

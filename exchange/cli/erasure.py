@@ -10,7 +10,7 @@ from exchange import app, erased_apart, erasing
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.people import acting, add_person_options, proposed
-from exchange.decisions import ErasureBody
+from exchange.decision_documents import ErasureBody
 from exchange.entry import InboxRow
 from security.errors import Misconfigured, Refusal
 

@@ -13,7 +13,8 @@ from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import add_partner_options, folder_of, partner_of
 from exchange.cli.people import acting, add_person_options, proposed, registry
-from exchange.decisions import AnchorBody, EpochBegun, KeyChange
+from exchange.decision_documents import AnchorBody
+from exchange.decisions import EpochBegun, KeyChange
 from exchange.own_keys import Changeable
 from security.errors import Misconfigured, Refusal
 from security.keys import Kind

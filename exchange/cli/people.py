@@ -16,7 +16,8 @@ import msgspec
 from exchange import app
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
-from exchange.decisions import ROLE_WORDS, SIGNERS, Document, Officer, Role, document_apart, fingerprint_of
+from exchange.decision_documents import ROLE_WORDS, Document, Officer, Role, document_apart, fingerprint_of
+from exchange.decisions import SIGNERS
 from exchange.registry import Registry
 from exchange.settings import Settings
 from security import tokens

@@ -26,7 +26,7 @@ from exchange.cli import main as command_line
 from exchange.cli.keys import follow
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, SYSTEM, Trial
-from exchange.decisions import EpochBody
+from exchange.decision_documents import EpochBody
 from exchange.doctor.examine import examine
 from exchange.presenting import verified_of_gap
 from exchange.processing import process

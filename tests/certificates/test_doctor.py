@@ -22,7 +22,7 @@ from exchange import app
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import Officer, approval_of, proposal_of
+from exchange.decision_documents import Officer, approval_of, proposal_of
 from exchange.doctor.check import Check
 from exchange.doctor.examine import CHECKS, examine
 from exchange.entry import Detail
