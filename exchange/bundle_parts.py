@@ -1,7 +1,7 @@
 """The parts of an evidence bundle that are made for it, read and written, and what is found of a bundle, row by row."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Final, Literal
@@ -113,6 +113,12 @@ def nodes_of(texts: list[str]) -> list[bytes]:
     if [one.hex() for one in octets] != texts or any(len(one) != HASH_SIZE for one in octets):
         raise ValueError("not hashes in lower-case hex")
     return octets
+
+
+def named(parts: Iterable[str], pattern: str) -> list[str]:
+    """Parts of a form of name, those with a number in its order."""
+    found = [match for name in parts if (match := re.fullmatch(pattern, name))]
+    return [match[0] for match in sorted(found, key=lambda match: (len(match[1]), match[1]))]
 
 
 def is_among(ranges: str, number: int) -> bool:
