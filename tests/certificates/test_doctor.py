@@ -36,8 +36,9 @@ from security.errors import Refusal
 from security.keys import generate
 from security.message import Use
 from security.revocation import read_list
+from tests.registers import LAMPS
 from tests.security.authorities import Holder
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.whole.real_bus import a_trial
 
 NOW = app.utc_now()
 DAY, YEAR = timedelta(days=1), timedelta(days=365)

@@ -24,7 +24,8 @@ from exchange.stopped import start_feed, stop_feed
 from security.errors import Misconfigured, Refusal, sentences
 from security.keys import generate
 from security.message import in_memory
-from tests.whole.real_bus import FEED, LAMPS, RealBus, a_trial, csv, place, rows
+from tests.registers import LAMPS
+from tests.whole.real_bus import FEED, RealBus, a_trial, csv, place, rows
 
 BY = ("--by", APPROVER.name)
 WHY = ("--ground", "试验", "--by", SYSTEM.name)

@@ -18,7 +18,8 @@ from exchange import app, audit
 from exchange.cli.trial import Trial
 from security.errors import Unavailable
 from security.message import in_memory
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial
 
 SERVE_STEPS = ["evidence.sync", "journal.group", "journal.sign", "journal.keep"]
 WORKER_STEPS = ["journal.group", "journal.sign", "journal.keep", "store.commit"]
