@@ -41,6 +41,7 @@ from security import merkle
 from security.anchors import Anchors
 from security.errors import ExchangeError
 from security.message import in_memory
+from tests.registers import a_register
 
 DIVISIONS: Final = (
     *("330203", "330205", "330206", "330211", "330212"),
@@ -48,26 +49,16 @@ DIVISIONS: Final = (
 )
 WEST, SOUTH, SIDE = 121.5, 29.86, 0.01  # degrees; the districts lie side by side
 FEED: Final = "made-up-register"
-REGISTER: Final = """
-id = "made-up-register"
-title = "Register of a made-up bureau"
-title_zh = "某单位设施台账"
-bureau = "made-up"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-
-[fields]
-source_key = { from = "编号" }
-class_code = { from = "类别" }
-longitude_deg = { from = "经度", parse = "degrees" }
-latitude_deg = { from = "纬度", parse = "degrees" }
-state = { from = "状态" }
+REGISTER: Final = a_register(
+    FEED,
+    "Register",
+    "设施",
+    fields="""state = { from = "状态" }
 owner_name = { from = "权属单位" }
 authority_name = { from = "权属单位" }
 removed = { from = "已拆除", parse = "yes_no" }
-"""
+""",
+)
 CLASSES: Final = ("0101", "0102", "0113", "0118")
 RESULT: Final = Path(__file__).parent / "cascade.json"
 EVERY_S, PER_S = 0.5, 4.0

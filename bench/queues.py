@@ -12,7 +12,8 @@ from exchange.app import opening
 from exchange.cli.trial import Trial
 from security.message import in_memory
 from tests.queues.test_bus_on_rabbit import FEED, content
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial
 
 ROUNDS = 40
 PAUSE_S = 0.15  # so that each delivery comes to an announcer at rest

@@ -16,7 +16,7 @@ from bench.servers import fresh
 from bench.standing import BUREAUS, Standing, standing
 from exchange.app import opening, places
 from exchange.cli.trial import APPROVER, PROPOSER
-from exchange.decisions import GrantBody, approval_of, document_of, proposal_of
+from exchange.decision_documents import GrantBody, approval_of, document_of, proposal_of
 from exchange.journal import Entry
 from exchange.registry import index_decision
 from exchange.settings import Settings

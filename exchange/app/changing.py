@@ -11,7 +11,8 @@ from exchange.anchor_updates import changed_anchors
 from exchange.app import keys_in_force, opening, places, trusted
 from exchange.attestations import Attestations
 from exchange.database import Database
-from exchange.decisions import AnchorBody, Apart, EpochBegun, EpochBody, Officer
+from exchange.decision_documents import AnchorBody, Apart, EpochBody, Officer
+from exchange.decisions import EpochBegun
 from exchange.entry import Detail
 from exchange.key_places import DEMO, is_demo
 from exchange.own_keys import Changeable, OwnKey, epochs, own_keys, stem_of
@@ -37,7 +38,9 @@ def make_next_key(settings: Settings, name: Changeable, kind: Kind, ground: str,
     """
     keyring, folder = keys_in_force.keyring_of(settings), settings.at(settings.keys.folder)
     if keyring.in_token(name):
-        raise Misconfigured(f"the {name} key lies in a token; only keys in files are changed by this command")
+        raise Misconfigured(
+            "config.token", f"the {name} key lies in a token; only keys in files are changed by this command"
+        )
     key = keys.generate(kind)
     if name == "log":
         body = AnchorBody(name, key.algorithm, log_key_octets(key.public_key).hex(), "", ground)
@@ -137,7 +140,7 @@ def apart_of(settings: Settings) -> Apart | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Apart) if path.exists() else None
     except msgspec.MsgspecError as problem:
-        raise Misconfigured(f"{path}: not what yongtong epoch propose wrote ({problem})") from problem
+        raise Misconfigured("config.file", f"{path}: not what yongtong epoch propose wrote ({problem})") from problem
 
 
 def keep_apart(settings: Settings, apart: Apart) -> None:

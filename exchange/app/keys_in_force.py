@@ -55,7 +55,8 @@ def check_keys_placed(settings: Settings) -> None:
     check_private(files)
     if places.heads_folder(settings).resolve().is_relative_to(settings.at(settings.state.folder).resolve()):
         raise Misconfigured(
-            f"[state] heads = {settings.state.heads!r} lies in the state folder, and would be lost with it; move it out"
+            "config.setting",
+            f"[state] heads = {settings.state.heads!r} lies in the state folder and would be lost with it; move it out",
         )
 
 
@@ -105,7 +106,8 @@ def answer_key(settings: Settings, keyring: Keyring) -> SigningKey:
         return key.signing_by(settings.suites.signing)
     except Misconfigured as problem:
         raise Misconfigured(
-            f"the answer key: {problem}; it was made at init, so put [suites] signing back to that"
+            "config.fixed_at_init",
+            f"the answer key: {problem}; it was made at init, so put [suites] signing back to that",
         ) from problem
 
 
@@ -116,7 +118,10 @@ def log_key(settings: Settings, keyring: Keyring) -> SigningKey:
         check_is(changed[-1], key)
         return key
     if key.algorithm != settings.suites.checkpoints:
-        raise Misconfigured(f"the log key is for {key.algorithm}, fixed at init; put [suites] checkpoints back to that")
+        raise Misconfigured(
+            "config.fixed_at_init",
+            f"the log key is for {key.algorithm}, fixed at init; put [suites] checkpoints back to that",
+        )
     return key
 
 
@@ -139,7 +144,8 @@ def check_is(wanted: OwnKey, found: SigningKey) -> None:
     """Return if a key that was loaded is the one that is wanted. Raises Misconfigured naming its file."""
     if name_of(wanted.name, found) != wanted.key:
         raise Misconfigured(
-            f"{wanted.stem}.key is not the {wanted.name} key in force, {wanted.key[:16]}…; put that one back"
+            "config.fixed_at_init",
+            f"{wanted.stem}.key is not the {wanted.name} key in force, {wanted.key[:16]}…; put that one back",
         )
 
 
@@ -148,7 +154,9 @@ def evidence_key(settings: Settings, origin: places.Origin) -> SealingKey:
     path = settings.at(settings.keys.folder) / "evidence.key"
     key = SealingKey.load(path)
     if key.fingerprint != origin.evidence_key:
-        raise Misconfigured(f"{path}: not the evidence key that this bus was made with; put that one back")
+        raise Misconfigured(
+            "config.fixed_at_init", f"{path}: not the evidence key that this bus was made with; put that one back"
+        )
     return key
 
 

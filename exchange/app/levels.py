@@ -31,7 +31,9 @@ def open_cascade(settings: Settings, bus: Bus) -> Cascade:
     """This node's way up to its city's. Raises Misconfigured where the settings name none."""
     said = settings.cascade
     if not said.city:
-        raise Misconfigured(f"{settings.source}: [cascade] city names nobody to whom anything goes up")
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [cascade] city names nobody to whom anything goes up"
+        )
     folder = _partner_folder(settings)
     partner = Partner(folder, said.url, partial(verify_receipt, anchors=folder.anchors))
     upward = Upward(said.city, said.feed, said.records, said.deliveries_per_s)
@@ -45,7 +47,7 @@ def fetch_reference(settings: Settings, journal: Journal) -> Listed | None:
     """
     said = settings.cascade
     if not said.reference:
-        raise Misconfigured(f"{settings.source}: [cascade] reference names no folder")
+        raise Misconfigured("config.setting", f"{settings.source}: [cascade] reference names no folder")
     folder = _partner_folder(settings)
     city, shelf = CityNode(folder, said.url), Shelf(settings.at(said.reference))
     listed = open_listed(city.reference(), folder.anchors)
@@ -70,6 +72,8 @@ def districts_of(settings: Settings, state: Path) -> Districts:
         try:
             anchors = msgspec.json.decode(path.read_bytes(), type=Anchors)
         except (OSError, msgspec.MsgspecError) as problem:
-            raise Misconfigured(f"{path}: not the anchors of the node of {one.bureau} ({problem})") from problem
+            raise Misconfigured(
+                "config.anchors", f"{path}: not the anchors of the node of {one.bureau} ({problem})"
+            ) from problem
         found[one.bureau] = District(one.bureau, anchors, state / "districts" / one.bureau, places.utc_now)
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from exchange.app import keys_in_force, opening, places, trusted
-from exchange.decisions import Officer, Role
+from exchange.decision_documents import Officer, Role
 from exchange.key_places import DEMO
 from exchange.known_heads import texts_in
 from exchange.registry import Registry
@@ -42,7 +42,10 @@ def initialise(
     state, folder = settings.at(settings.state.folder), settings.at(settings.keys.folder)
     _ = settings.suites.xml  # a bad name stops here, not at the first signature
     if edition_of(edition) != edition_of(settings.city.edition):
-        raise Misconfigured(f"{settings.source}: city.edition is {settings.city.edition!r}, not that of {edition!r}")
+        raise Misconfigured(
+            "config.fixed_at_init",
+            f"{settings.source}: city.edition is {settings.city.edition!r}, not that of {edition!r}",
+        )
     state.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     keyring = keys_in_force.keyring_of(settings)
@@ -71,7 +74,9 @@ def no_bus_yet(settings: Settings) -> None:
     keys_in_force.check_keys_placed(settings)
     if places.made(settings):
         state = settings.at(settings.state.folder)
-        raise Misconfigured(f"{state} holds a bus already; an origin is made once. Name another [state] folder")
+        raise Misconfigured(
+            "config.bus_stands", f"{state} holds a bus already; an origin is made once. Name another [state] folder"
+        )
     known = [
         path
         for path, text in texts_in(places.heads_folder(settings)).items()
@@ -79,8 +84,9 @@ def no_bus_yet(settings: Settings) -> None:
     ]
     if known:
         raise Misconfigured(
+            "config.name_used",
             f"{known[0]}: a log named {settings.bus.origin} signed heads already, and a second one would sign others "
-            "under its name; put the bus back with yongtong restore FILE, or name another [bus] origin"
+            "under its name; put the bus back with yongtong restore FILE, or name another [bus] origin",
         )
 
 

@@ -114,7 +114,7 @@ def open_coverage(settings: Settings, journal: Journal) -> Coverage | None:
     if not roots:
         return None
     if not 0 < said.every_s < said.alarm_s:
-        raise Misconfigured(f"{settings.source}: [timestamps] every_s must be less than alarm_s")
+        raise Misconfigured("config.setting", f"{settings.source}: [timestamps] every_s must be less than alarm_s")
     rule = Rule(*(timedelta(seconds=limit) for limit in (said.alarm_s, said.pending_s, said.refused_s)))
     return Coverage(journal, Attestations(journal.database), roots, rule)
 
@@ -141,7 +141,9 @@ def _check_divisions(settings: Settings, city: City) -> None:
     said = settings.territory
     unknown = {*said.divisions, *said.territory.delegated} - {*city.districts.codes}
     if unknown:
-        raise Misconfigured(f"{settings.source}: [territory] no division of the city: {', '.join(sorted(unknown))}")
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [territory] no division of the city: {', '.join(sorted(unknown))}"
+        )
 
 
 def open_bus(
@@ -161,7 +163,8 @@ def open_bus(
     origin = places.origin_of(settings)
     if (origin.origin, origin.edition) != (settings.bus.origin, settings.city.edition):
         raise Misconfigured(
-            f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}"
+            "config.fixed_at_init",
+            f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}",
         )
     said = settings.evidence
     key = keys_in_force.evidence_key(settings, origin)

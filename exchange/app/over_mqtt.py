@@ -84,9 +84,13 @@ async def _push_reports(bus: Bus, door: MqttDoor) -> None:
 def check_sharing(settings: Settings) -> None:
     """Return if what the settings say of sharing a broker can be. Raises Misconfigured."""
     if settings.mqtt.shared and settings.mqtt.broker == "embedded":
-        raise Misconfigured(f"{settings.source}: [mqtt] shared: the embedded broker is of one process; name a city's")
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [mqtt] shared: the embedded broker is of one process; name a city's"
+        )
     if settings.mqtt.drain_per_s < 0:
-        raise Misconfigured(f"{settings.source}: [mqtt] drain_per_s = {settings.mqtt.drain_per_s}: write 0 or more")
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [mqtt] drain_per_s = {settings.mqtt.drain_per_s}: write 0 or more"
+        )
 
 
 def share_group(secret: bytes) -> str:

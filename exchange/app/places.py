@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
@@ -44,7 +45,7 @@ def state_of(settings: Settings) -> Path:
     """The state folder. Raises Misconfigured when no bus stands there yet."""
     state = settings.at(settings.state.folder)
     if not made(settings):
-        raise Misconfigured(f"{state}: no bus here yet; make one with: yongtong init --edition 2007")
+        raise Misconfigured("config.no_bus", f"{state}: no bus here yet; make one with: yongtong init --edition 2007")
     return state
 
 
@@ -54,7 +55,9 @@ def origin_of(settings: Settings) -> Origin:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Origin)
     except msgspec.MsgspecError as problem:
-        raise Misconfigured(f"{path}: not of a bus that this version can run: {problem}") from problem
+        raise Misconfigured(
+            "config.other_version", f"{path}: not of a bus that this version can run: {problem}"
+        ) from problem
 
 
 def journal_database(settings: Settings) -> Database:
@@ -111,7 +114,7 @@ def write_secret(path: Path, octets: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}; no key is ever written over") from problem
+        raise Misconfigured("config.stands", f"{path}: {problem.strerror}; no key is ever written over") from problem
     with os.fdopen(descriptor, "wb") as file:
         file.write(octets)
 
@@ -121,19 +124,22 @@ def certificates_in(path: Path) -> tuple[bytes, ...]:
     try:
         return ders_of_pem(path.read_bytes())
     except (OSError, ValueError) as problem:
-        raise Misconfigured(f"{path}: not a PEM file of certificates ({problem})") from problem
+        raise Misconfigured("config.file", f"{path}: not a PEM file of certificates ({problem})") from problem
 
 
-def alone(path: Path, stack: ExitStack, otherwise: str, *, shared: bool = False) -> None:
-    """Hold a lock file until the stack closes. Raises Misconfigured with what to say when somebody else has it.
+def alone(path: Path, stack: ExitStack, otherwise: str, *, shared: bool = False) -> TextIO:
+    """Hold a lock file until the stack closes; it is empty then, for whoever holds it to say something. Raises
+    Misconfigured with what to say when somebody else has it.
 
     shared: with others of its kind, but with nobody who must be alone
     """
-    file = stack.enter_context(path.open("w"))
+    file = stack.enter_context(path.open("a"))
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as problem:
-        raise Misconfigured(f"{path.parent}: {otherwise}") from problem
+        raise Misconfigured("config.serve_runs", f"{path.parent}: {otherwise}") from problem
+    file.truncate(0)  # of whoever had it before
+    return file
 
 
 def stand_still(state: Path, stack: ExitStack, otherwise: str) -> None:

@@ -158,8 +158,9 @@ def _nothing_stands(state: Path, journal: Database, store: Database) -> None:
     there += [history for history, one in (("journal", journal), ("store", store)) if one.exists()]
     if there:
         raise Misconfigured(
+            "config.bus_stands",
             f"{state} holds a bus, or part of one ({', '.join(there)}); nothing is put over it: stop it, move the "
-            "state folder away (on PostgreSQL rename the schemas journal and store), and restore again"
+            "state folder away (on PostgreSQL rename the schemas journal and store), and restore again",
         )
 
 
@@ -197,6 +198,7 @@ def _answer_ders(settings: Settings) -> list[bytes]:
     found = [der_of_pem(path.read_bytes()) for path in settings.at(settings.keys.folder).glob("answer*.pem")]
     if not found:
         raise Misconfigured(
-            f"{settings.at(settings.keys.folder)}: no keys here; they are kept apart from backups: put them back first"
+            "config.keys_missing",
+            f"{settings.at(settings.keys.folder)}: no keys here; they are kept apart from backups: put them back first",
         )
     return found

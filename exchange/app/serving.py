@@ -50,9 +50,11 @@ def serve(
     """
     with ExitStack() as stack:
         shared = places.journal_database(settings).shared
-        places.alone(
+        lock = places.alone(
             places.state_of(settings) / "serve.lock", stack, "another serve runs on this state folder", shared=shared
         )
+        if mqtt_listening is not None:  # for `doctor`, which would look at the port in the settings otherwise
+            print(*mqtt_listening.getsockname()[:2], file=lock, flush=True)
         queue = working.queue_of(settings)
         over_mqtt.check_sharing(settings)
         woken = threading.Event()

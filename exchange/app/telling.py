@@ -26,7 +26,9 @@ def alarm_ways(settings: Settings, heard: Callable[[str, str], None] | None = No
     try:
         tls = ssl.create_default_context(cafile=str(settings.at(said.ca)) if said.ca else None)
     except OSError as problem:
-        raise Misconfigured(f"{settings.at(said.ca)}: not a PEM file of certificates ({problem})") from problem
+        raise Misconfigured(
+            "config.file", f"{settings.at(said.ca)}: not a PEM file of certificates ({problem})"
+        ) from problem
     if said.webhook:
         ways["webhook"] = Webhook(said.webhook, settings.bus.origin, tls, secret, heard).send
     if said.smtp:
@@ -45,7 +47,7 @@ def _alarm_secret(settings: Settings, path: str) -> bytes:
     try:
         return file.read_bytes().rstrip(b"\r\n")
     except OSError as problem:
-        raise Misconfigured(f"{file}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{file}: {problem.strerror}") from problem
 
 
 def scrapes(settings: Settings, bus: Bus, tally: Tally) -> Scrapes:

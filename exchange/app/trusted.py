@@ -27,7 +27,7 @@ def anchors_of(settings: Settings) -> Anchors:
     written = written_anchors(settings)
     said = settings.witnesses
     if any(f"{witness.name}/".startswith(f"{written.origin}/") for witness in said.witness):
-        raise Misconfigured(f"{settings.source}: a witness is named {written.origin}, as the log is")
+        raise Misconfigured("config.setting", f"{settings.source}: a witness is named {written.origin}, as the log is")
     return msgspec.structs.replace(
         written,
         witnesses=said.witness,
@@ -48,7 +48,7 @@ def timestamp_roots(settings: Settings) -> tuple[bytes, ...]:
     if not said.urls and not said.certificates:
         return ()
     if not said.urls or not said.certificates:
-        raise Misconfigured(f"{settings.source}: [timestamps] urls and certificates go together")
+        raise Misconfigured("config.setting", f"{settings.source}: [timestamps] urls and certificates go together")
     return places.certificates_in(settings.at(said.certificates))
 
 
@@ -86,13 +86,17 @@ def log_gap(settings: Settings, journal: Journal) -> Gap | None:
     for path, text in texts_in(places.heads_folder(settings)).items():
         epoch = epoch_in(anchors.origin, text)
         if epoch is None:
-            raise Misconfigured(f"{path}: a head of another log; take it out of the folder of this one's heads")
+            raise Misconfigured(
+                "config.file", f"{path}: a head of another log; take it out of the folder of this one's heads"
+            )
         if epoch < open_now:
             continue  # nothing is signed any more under that name
         try:
             heads.append(known_head(settings, anchors, text))
         except Refusal as refusal:
-            raise Misconfigured(f"{path}: not a head that a key of this log signed ({refusal.detail})") from refusal
+            raise Misconfigured(
+                "config.file", f"{path}: not a head that a key of this log signed ({refusal.detail})"
+            ) from refusal
     return gap_of(journal, heads)
 
 

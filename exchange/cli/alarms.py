@@ -73,7 +73,7 @@ def _test(settings: Settings, *, as_json: bool) -> int:
     """Send a test by each way."""
     ways, now = telling.alarm_ways(settings), places.utc_now()
     if not ways:
-        raise Misconfigured(f"{settings.source}: [alarms] names no webhook and no smtp")
+        raise Misconfigured("config.setting", f"{settings.source}: [alarms] names no webhook and no smtp")
     letter, results = Letter(0, now, [test_notice(now)], {}), list[dict[str, str | bool]]()
     for name, send in ways.items():
         problem = ""

@@ -141,7 +141,9 @@ def _search(options: argparse.Namespace) -> int:
     else:
         # Whether an entry is found by its detail says what the detail is.
         if any(getattr(options, name) for name in IN_DETAILS):
-            raise Misconfigured("--message, --component, --purpose are for an audit officer: name yourself with --by")
+            raise Misconfigured(
+                "config.option", "--message, --component, --purpose are for an audit officer: name yourself with --by"
+            )
         with registry(settings_of(options)) as opened:
             found = [msgspec.structs.replace(entry, detail=None) for entry in _found(options, opened)]
     following = _next_page(options, found)
@@ -243,7 +245,7 @@ def _progress() -> Callable[[int, int], None]:
 
 def _who_could_see(options: argparse.Namespace) -> int:
     if not options.by:
-        raise Misconfigured("--who-could-see is for an audit officer: name yourself with --by")
+        raise Misconfigured("config.option", "--who-could-see is for an audit officer: name yourself with --by")
     on = options.on or places.utc_now().astimezone(CITY_TIME).date()
     with acting(options) as (opened, officer), closing(opening.open_store(settings_of(options))) as store:
         opened.note_search(officer, _asked(options))
@@ -283,7 +285,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8", "replace")
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
 
 
 def _anchors(options: argparse.Namespace) -> int:
@@ -355,4 +357,4 @@ def _octets(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem

@@ -15,7 +15,7 @@ from exchange.bundle_export import Sources
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, day, settings_of
 from exchange.cli.people import acting, add_person_options
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from exchange.entry import Detail
 from exchange.ownership import ownership
 from exchange.registry import Registry
@@ -119,7 +119,7 @@ def verify_file(path: Path, anchors: Anchors, pdf: Path | None, *, as_json: bool
 def _verified(path: Path, anchors: Anchors, pdf: Path | None) -> tuple[BundleVerdict, dict[str, str]]:
     """What is found in a bundle, written on paper where that is asked for; and what to say of the paper."""
     if pdf is not None and pdf.exists():
-        raise Misconfigured(f"{pdf}: is there already, and is not written over; name another file")
+        raise Misconfigured("config.stands", f"{pdf}: is there already, and is not written over; name another file")
     content, now = file_content(path), places.utc_now()
     verdict = verify_bundle(content, anchors, now)
     if pdf is None:
@@ -161,7 +161,9 @@ def _exporting(options: argparse.Namespace) -> Iterator[Sources]:
     """Where the evidence lies, for the person that --by names."""
     for path in (options.file, options.pdf):
         if path is not None and path.exists():  # before a decision is used up
-            raise Misconfigured(f"{path}: is there already, and is not written over; name another file")
+            raise Misconfigured(
+                "config.stands", f"{path}: is there already, and is not written over; name another file"
+            )
     with (
         acting(options) as (registry, officer),
         exporting(settings_of(options), registry, officer, _asked(options), options.opening) as sources,
@@ -198,7 +200,7 @@ def _written(options: argparse.Namespace, parts: dict[str, Content]) -> int:
         with os.fdopen(descriptor, "wb") as file:
             bundle.write(file, parts)
     except OSError as problem:
-        raise Misconfigured(f"{options.file}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.file}: {problem.strerror}") from problem
     written = file_content(options.file)
     said = {"file": str(options.file), "parts": len(parts), "bytes": written.size, "sha256": written.digest.hex}
     if options.pdf is not None:

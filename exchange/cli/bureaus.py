@@ -173,7 +173,9 @@ def _enrol(options: argparse.Namespace) -> int:
     else:
         certificates = [pki.enrolled(der, options.code, use) for use, der in _brought(options, settings)]
     if not certificates:
-        raise Misconfigured("give certificates or requests (--signing, --signing-csr …), or --new-keys DIR for a trial")
+        raise Misconfigured(
+            "config.option", "give certificates or requests (--signing, --signing-csr …), or --new-keys DIR for a trial"
+        )
     with acting(options) as (opened, officer):
         standing = {one.code: one.role for one in opened.bureaus()}
         role = options.role or standing.get(options.code, "supplier")
@@ -205,7 +207,7 @@ def _brought(options: argparse.Namespace, settings: Settings) -> Iterator[tuple[
             try:
                 path.write_bytes(pki.pem_of(der))
             except OSError as problem:
-                raise Misconfigured(f"{path}: {problem.strerror}") from problem
+                raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
             say(f"证书已签发 certificate: {path}")
             yield use, der
 
@@ -214,14 +216,14 @@ def _octets(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
 
 
 def _der(path: Path) -> bytes:
     try:
         return der_of_pem(path.read_bytes())
     except (OSError, ValueError) as problem:
-        raise Misconfigured(f"{path}: not a certificate in PEM: {problem}") from problem
+        raise Misconfigured("config.file", f"{path}: not a certificate in PEM: {problem}") from problem
 
 
 def _bureaus(options: argparse.Namespace) -> int:
@@ -276,7 +278,7 @@ def _ring(path: Path) -> tuple[tuple[float, float], ...]:
         (ring,) = shape["coordinates"]
         return tuple((float(longitude), float(latitude)) for longitude, latitude, *_ in ring[:-1])
     except (OSError, msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise Misconfigured(f"{path}: not a GeoJSON polygon of one ring: {problem}") from problem
+        raise Misconfigured("config.file", f"{path}: not a GeoJSON polygon of one ring: {problem}") from problem
 
 
 def _revoke(options: argparse.Namespace) -> int:

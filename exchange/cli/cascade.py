@@ -73,7 +73,9 @@ def _down(options: argparse.Namespace) -> int:
         say("基准数据已是最新 nothing newer")
         return 0
     rows = [(one.name, one.length, one.digest) for one in listed.parts]
-    print_table(f"基准数据第 {listed.version} 版 Reference data, version {listed.version}", ["", "octets", ""], rows)
+    print_table(
+        f"基准数据第 {listed.version} 版 Reference data, version {listed.version}", ["part", "octets", "SHA-256"], rows
+    )
     say("next: a running serve takes it at its next start 运行中的 serve 重启后采用")
     return 0
 

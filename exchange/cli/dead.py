@@ -174,7 +174,9 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _check_who(options: argparse.Namespace) -> None:
     if not options.by or not options.ground:
-        raise Misconfigured("say who and why: --by NAME --ground TEXT; or --preview, which keeps nothing")
+        raise Misconfigured(
+            "config.option", "say who and why: --by NAME --ground TEXT; or --preview, which keeps nothing"
+        )
 
 
 def _preview(options: argparse.Namespace) -> int:

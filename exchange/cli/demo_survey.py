@@ -29,7 +29,7 @@ PURPOSE = "井盖权属 whose cover"
 def prepared(folder: Path, data: Path) -> Trial:
     """A bus around the street, a bureau for each network enrolled. Raises Misconfigured without the survey."""
     if not (data / FILE).is_file():
-        raise Misconfigured(f"{data}: no {FILE} here; --data names the folder of the street survey")
+        raise Misconfigured("config.file", f"{data}: no {FILE} here; --data names the folder of the street survey")
     city = city_of(SAMPLE / "settings.toml")
     trial = Trial(folder / "bus", city)
     bureaus = tomllib.loads((SAMPLE / "bureaus.toml").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from exchange.app import opening, places
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.people import acting, add_person_options, proposed
-from exchange.decisions import ErasureBody
+from exchange.decision_documents import ErasureBody
 from exchange.entry import InboxRow
 from security.errors import Misconfigured, Refusal
 
@@ -78,7 +78,9 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _ask(options: argparse.Namespace) -> int:
     if (options.reason == "retention") == bool(options.message_id):
-        raise Misconfigured("--kind retention covers all that is due, and names no message; any other kind names one")
+        raise Misconfigured(
+            "config.option", "--kind retention covers all that is due, and names no message; any other kind names one"
+        )
     with acting(options) as (registry, officer):
         if options.reason == "retention":
             with closing(opening.open_bus(settings_of(options))) as bus:

@@ -61,7 +61,9 @@ def _open(options: argparse.Namespace) -> int:
             raise Refusal("evidence.erased", content_erased(registry.journal.content_erased(row)))
         content = reopened(row, bus).content
         if options.file.exists():  # before the decision is used up
-            raise Misconfigured(f"{options.file}: is there already, and is not written over; name another file")
+            raise Misconfigured(
+                "config.stands", f"{options.file}: is there already, and is not written over; name another file"
+            )
         # The entry first: whoever has the bytes is named in the log already.
         registry.carry_out(options.decision, officer)
         places.write_secret(options.file, content.read())

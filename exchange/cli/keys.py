@@ -13,7 +13,8 @@ from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import add_partner_options, folder_of, partner_of
 from exchange.cli.people import acting, add_person_options, proposed, registry
-from exchange.decisions import AnchorBody, EpochBegun, KeyChange
+from exchange.decision_documents import AnchorBody
+from exchange.decisions import EpochBegun, KeyChange
 from exchange.own_keys import Changeable
 from security.errors import Misconfigured, Refusal
 from security.keys import Kind
@@ -86,7 +87,7 @@ def _propose(options: argparse.Namespace) -> int:
     with acting(options) as (opened, officer):
         kind = options.suite or keys_in_force.suite_of(settings, name)
         if kind not in SUITES[name]:
-            raise Misconfigured(f"the {name} key is one of {', '.join(SUITES[name])}, not {kind}")
+            raise Misconfigured("config.option", f"the {name} key is one of {', '.join(SUITES[name])}, not {kind}")
         body = changing.make_next_key(settings, name, kind, options.ground, places.utc_now())
         try:
             decision = opened.propose_key(body, officer)
@@ -133,7 +134,7 @@ def _propose_epoch(options: argparse.Namespace) -> int:
         try:
             known = trusted.anchors_of(settings).head(options.known_head.read_text(encoding="utf-8"))
         except (OSError, UnicodeError) as problem:
-            raise Misconfigured(f"{options.known_head}: not readable ({problem})") from problem
+            raise Misconfigured("config.file", f"{options.known_head}: not readable ({problem})") from problem
     with acting(options) as (opened, officer):
         gap = trusted.log_gap(settings, opened.journal)
         if gap is not None and (known is None or known.size < gap.known.size):
@@ -171,7 +172,7 @@ def _update(options: argparse.Namespace) -> int:
     try:
         octets = options.file.read_bytes() if options.file else partner_of(options).changes_of_keys()
     except OSError as problem:
-        raise Misconfigured(f"{options.file}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.file}: {problem.strerror}") from problem
     followed = follow(octets, folder)
     anchors = folder.anchors
     said = {"changes": followed, "log_key": anchors.log_key, "receipt_certificates": len(anchors.receipt_certificates)}

@@ -28,7 +28,7 @@ from exchange.cli import (
     verifying,
     witness,
 )
-from exchange.cli.output import STDERR, print_json, print_refusal, refusal_document
+from exchange.cli.output import print_json, print_problem, problem_document
 from security.errors import AuditBroken, ExchangeError, Misconfigured, Refusal, Unavailable
 
 # In the order in which a newcomer meets them.
@@ -67,18 +67,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _failed(problem: ExchangeError, *, as_json: bool) -> int:
-    code = 2 if isinstance(problem, Misconfigured) else 1
-    if isinstance(problem, Refusal):
-        print_json(refusal_document(problem)) if as_json else print_refusal(problem)
-        return code
-    kind = {Misconfigured: "misconfigured", Unavailable: "unavailable", AuditBroken: "audit_broken"}.get(
-        type(problem), "failed"
-    )
     if as_json:
-        print_json({kind: str(problem)})
+        print_json({_whose_turn(problem): problem_document(problem)})
     else:
-        STDERR.print(f"{kind}: {problem}", markup=False)
-    return code
+        print_problem(problem)
+    return 2 if isinstance(problem, Misconfigured) else 1
+
+
+def _whose_turn(problem: ExchangeError) -> str:
+    kinds = {
+        Refusal: "refused", Misconfigured: "misconfigured", Unavailable: "unavailable", AuditBroken: "audit_broken"
+    }  # fmt: skip
+    return next(name for kind, name in kinds.items() if isinstance(problem, kind))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import msgspec
 from exchange.app import changing, keys_in_force, opening, places
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
-from exchange.decisions import ROLE_WORDS, SIGNERS, Document, Officer, Role, document_apart, fingerprint_of
+from exchange.decision_documents import ROLE_WORDS, Document, Officer, Role, document_apart, fingerprint_of
+from exchange.decisions import SIGNERS
 from exchange.registry import Registry
 from exchange.settings import Settings
 from security import tokens
@@ -168,7 +169,10 @@ def officer_of(name: str, reference: str | None, people: Path) -> Officer:
     if reference is None or not reference.startswith(tokens.SCHEME):
         path = Path(reference).resolve() if reference else people / f"{name}.key"
         if not path.is_file():
-            raise Misconfigured(f"{path}: no key of {name} here; name it with --key, or its folder with --people")
+            raise Misconfigured(
+                "config.person_key_missing",
+                f"{path}: no key of {name} here; name it with --key, or its folder with --people",
+            )
         reference = str(path)
     keyring = Keyring(people, {name: reference}, ask=a_person())
     return Officer(name, keyring.load(name, certificate=False))
@@ -271,7 +275,7 @@ def _appoint(options: argparse.Namespace) -> int:
 
 def _public_pem(options: argparse.Namespace) -> str:
     if options.new_key == bool(options.public_key):
-        raise Misconfigured("give either --public-key PEM, or --new-key for a trial")
+        raise Misconfigured("config.option", "give either --public-key PEM, or --new-key for a trial")
     if options.new_key:
         settings = settings_of(options)
         people = people_of(settings, options.people)
@@ -281,7 +285,7 @@ def _public_pem(options: argparse.Namespace) -> str:
     try:
         pem: bytes = options.public_key.read_bytes()
     except OSError as problem:
-        raise Misconfigured(f"{options.public_key}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.public_key}: {problem.strerror}") from problem
     load_public_pem(pem)
     return pem.decode()
 

@@ -14,7 +14,7 @@ from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.cli.people import OPERATOR, new_officer, officer_of, people_of
 from exchange.clock_watch import ClockWatch
-from exchange.decisions import FEWEST_SECURITY, ROLE_WORDS, Role
+from exchange.decision_documents import FEWEST_SECURITY, ROLE_WORDS, Role
 from exchange.doctor.alarm_watch import AlarmWatch
 from exchange.http.server import listen
 from exchange.logs import configure

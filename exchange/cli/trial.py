@@ -172,7 +172,7 @@ class Trial:
             if line.rstrip() == "}" and "url" in (document := json.loads(said)):
                 self.url, self.mqtt_url = str(document["url"]), str(document["mqtt"])
                 return self.url
-        raise Misconfigured(f"serve did not start; it said: {said}{self._tail()}")
+        raise Misconfigured("config.trial", f"serve did not start; it said: {said}{self._tail()}")
 
     def stop(self) -> None:
         """Let it finish what it is answering, then end it."""

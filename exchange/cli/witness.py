@@ -77,13 +77,17 @@ def _key_of(options: argparse.Namespace, folder: PartnerFolder) -> SigningKey:
     """The witness's key: a file, under a passphrase or not, or in a token. Raises Misconfigured."""
     reference = options.key or str((folder.path / f"{KEY}.key").resolve())
     if not reference.startswith(tokens.SCHEME) and not Path(reference).is_file():
-        raise Misconfigured(f"{reference}: no witness's key here; make one with --new-key, or name it with --key")
+        raise Misconfigured(
+            "config.option", f"{reference}: no witness's key here; make one with --new-key, or name it with --key"
+        )
     return Keyring(folder.path, {KEY: reference}, ask=a_person()).load(KEY, certificate=False)
 
 
 def _new_key(options: argparse.Namespace, folder: PartnerFolder, name: str) -> int:
     if options.key and options.key.startswith(tokens.SCHEME):
-        raise Misconfigured("--new-key writes a file; a key in a token is made with the token's own program")
+        raise Misconfigured(
+            "config.option", "--new-key writes a file; a key in a token is made with the token's own program"
+        )
     key = generate("EdDSA")
     path = Path(options.key) if options.key else folder.path / f"{KEY}.key"
     places.write_secret(path, key.pem())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from exchange.app import places
-from exchange.decisions import FEWEST_SECURITY
+from exchange.decision_documents import FEWEST_SECURITY
 from exchange.doctor.check import Check, Examined, bad, good, refused
 from mappings.load import load_feeds
 from security.errors import Refusal

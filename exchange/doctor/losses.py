@@ -9,7 +9,10 @@ from security.errors import Refusal
 
 
 def log_has_known_heads(bus: Examined) -> Iterator[Check]:
-    """No head is known outside the database that the log has lost. Raises Misconfigured naming a file that is none."""
+    """No head is known outside the database that the log has lost. Raises Misconfigured naming a file that is none.
+
+    Only this sees that the whole state folder was put back to an older day, and a log as long of other entries.
+    """
     if bus.journal is None:
         return
     gap = trusted.log_gap(bus.settings, bus.journal)

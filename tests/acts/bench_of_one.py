@@ -22,29 +22,12 @@ from security import cms_delivery, jws_delivery, pki
 from security.keys import Kind, SigningKey, generate
 from security.message import Carried, Delivery, in_memory
 from security.wss import sign
+from tests.registers import a_register
 
 SAMPLE = Path(sample_city.__file__).parent
 EXTENT = (121.54, 29.862, 121.56, 29.877)
 FEED = "made-up-covers"
-REGISTER = """
-id = "made-up-covers"
-title = "Covers of a made-up bureau"
-title_zh = "某单位井盖台账"
-bureau = "made-up"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-
-[defaults]
-owner_name = "某单位"
-
-[fields]
-source_key = { from = "编号" }
-class_code = { from = "类别" }
-longitude_deg = { from = "经度", parse = "degrees" }
-latitude_deg = { from = "纬度", parse = "degrees" }
-"""
+REGISTER = a_register(FEED, "Covers", "井盖", top='\n[defaults]\nowner_name = "某单位"\n')
 YT = "{urn:yongtong:v1}"
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 

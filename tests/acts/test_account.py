@@ -19,6 +19,7 @@ from exchange.cli.people import registry
 from exchange.cli.trial import SYSTEM
 from exchange.entry import CITY_TIME
 from exchange.processing import process
+from security.errors import AuditBroken
 from tests.acts.bench_of_one import FEED, REGISTER, Acts, both_acts, covers
 
 SNAPSHOT = "made-up-snapshot"
@@ -189,6 +190,20 @@ def test_what_somebody_takes_from_a_table_is_found_missing(
         named = {one.message_id for one in row.differences}
         assert code in {one.code for one in row.differences}
         assert named <= {spoilt, ""}
+    assert city.rows()[FEED].balanced
+
+
+def test_a_report_whose_entry_was_altered_on_the_disk_is_said_and_no_account_is_made_without_it(city: City) -> None:
+    spoilt = city.push(covers("K"))
+    city.process()
+    last = "(SELECT max(reports.entry_index) FROM reports JOIN inbox ON id = inbox_id WHERE message_id = ?)"
+    for octets in ("7B226E657722", "5B5D", "FF"):  # cut, a list, not UTF-8
+        statement = f"UPDATE details SET detail = x'{octets}' WHERE idx = {last}"
+        with (
+            _spoilt(city, "journal", "details", statement, spoilt),
+            pytest.raises(AuditBroken, match="the entry of a report cannot be read"),
+        ):
+            city.rows()
     assert city.rows()[FEED].balanced
 
 

@@ -28,7 +28,7 @@ from exchange.cli.keys import follow
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, SYSTEM, Trial
 from exchange.database import SqliteFile
-from exchange.decisions import EpochBody
+from exchange.decision_documents import EpochBody
 from exchange.doctor.examine import examine
 from exchange.presenting import verified_of_gap
 from exchange.processing import process
@@ -353,6 +353,7 @@ def test_a_head_that_somebody_shows_at_the_restore_is_enough(acts: Acts, tmp_pat
         opening.open_bus(acts.trial.settings)
     red = [check.name for check in examine(acts.trial.settings, places.utc_now()) if not check.ok]
     assert "journal.whole" in red
+    assert "log.whole" not in red, "of what lies in the state folder all agrees"
     # A receipt carries a head as well; a head that no key of this bus's signed is none, and nothing is restored.
     shutil.rmtree(acts.trial.state)
     shutil.rmtree(places.heads_folder(acts.trial.settings))
@@ -360,6 +361,18 @@ def test_a_head_that_somebody_shows_at_the_restore_is_enough(acts: Acts, tmp_pat
     with pytest.raises(Refusal, match=r"audit\.checkpoint_invalid"):
         saving.restore(acts.trial.settings, tmp_path / "b.tar", [receipt], QUIET)
     assert not (acts.trial.state / "origin.json").exists()
+
+
+def test_the_command_names_each_thing_that_it_found_once(
+    acts: Acts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = lose(acts, tmp_path, "m-1")
+    words = ["restore", str(tmp_path / "b.tar"), "--known", str(head), "--settings", acts.trial.settings.source]
+    assert command_line.main(words) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.count("│") >= 2]
+    names = [name for row in rows if (name := row[1].strip())]
+    assert len(names) == 10
+    assert len(set(names)) == len(names)
 
 
 def test_a_log_of_other_entries_than_a_known_head_is_not_extended_either(acts: Acts, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from exchange.bundle_standing import Stood, told_again
 from exchange.bundle_status import Statuses
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR
-from exchange.decisions import Carried, ErasureBody
+from exchange.decision_documents import ErasureBody
+from exchange.decisions import Carried
 from exchange.entry import ERASURE, Entry, Leaf, instant
 from exchange.receipts import REPORT
 from security import bundle

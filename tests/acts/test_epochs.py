@@ -27,7 +27,8 @@ from exchange.cli import main as command_line
 from exchange.cli.keys import follow
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import EpochBegun, EpochBody, Officer
+from exchange.decision_documents import EpochBody, Officer
+from exchange.decisions import EpochBegun
 from exchange.doctor.examine import examine
 from exchange.journal import Entry
 from exchange.processing import process

@@ -24,7 +24,7 @@ from exchange.cli import main as command_line
 from exchange.cli.demo_voices import spellings
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import ErasureBody
+from exchange.decision_documents import ErasureBody
 from exchange.entry import ERASURE, Detail, Entry, InboxRow
 from exchange.erasing import ranges_text
 from exchange.ownership import ownership

@@ -14,7 +14,7 @@ from exchange.app import trusted
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from exchange.processing import process
 from exchange.reading import EvidenceBroken, reopened
 from exchange.receipts import verify_receipt

@@ -21,7 +21,7 @@ from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
 from exchange.cli.verifying import read_anchors
 from exchange.database import SqliteFile
-from exchange.decisions import AnchorBody, Officer
+from exchange.decision_documents import AnchorBody, Officer
 from exchange.doctor.examine import examine
 from exchange.journal import Entry, Journal
 from exchange.key_places import is_demo

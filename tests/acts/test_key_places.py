@@ -128,7 +128,7 @@ def test_keys_of_persons_and_bureaus_are_not_made_there_either(acts: Acts, capsy
         os.link(acts.trial.folder / "people" / f"{name}.key", Path(state) / f"{name}.key")
     for words in (appoint, enrol):
         assert command_line.main([*words, "--settings", source, "--json"]) == 2
-        assert "lies in the state folder" in json.loads(capsys.readouterr().out)["misconfigured"]
+        assert "lies in the state folder" in json.loads(capsys.readouterr().out)["misconfigured"]["detail"]
 
 
 @pytest.mark.parametrize("name", ["answer.key", "log.key", "ca.key", "tls.key", "evidence.key", "outcome.secret"])
@@ -198,7 +198,7 @@ def test_demo_keys_are_not_served_off_this_machine_and_no_socket_is_opened(
     else:
         path.write_text(before.replace("[mqtt]", f'[mqtt]\nhost = "{host}"'))
     assert command_line.main(["serve", "--settings", str(path), "--json"]) == 2
-    said = json.loads(capsys.readouterr().out)["misconfigured"]
+    said = json.loads(capsys.readouterr().out)["misconfigured"]["detail"]
     assert "DEMO" in said
     assert "yongtong init" in said
     assert opened == []

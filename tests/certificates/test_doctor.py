@@ -22,7 +22,7 @@ from exchange.app import keys_in_force, places, trusted
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import Officer, approval_of, proposal_of
+from exchange.decision_documents import Officer, approval_of, proposal_of
 from exchange.doctor.check import Check
 from exchange.doctor.examine import CHECKS, examine
 from exchange.entry import Detail
@@ -36,8 +36,9 @@ from security.errors import Refusal
 from security.keys import SigningKey, generate
 from security.message import Use
 from security.revocation import read_list
+from tests.registers import LAMPS
 from tests.security.authorities import Holder
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.whole.real_bus import a_trial
 
 NOW = places.utc_now()
 DAY, YEAR = timedelta(days=1), timedelta(days=365)
@@ -420,7 +421,8 @@ def test_a_broker_of_the_citys_is_reached_with_our_certificate(bus: Bus, tmp_pat
 def test_the_embedded_broker_is_tried_while_serve_runs(bus: Bus) -> None:
     with closing(listen("127.0.0.1", 0)) as listening, (bus.state / "serve.lock").open("w") as lock:
         port = listening.getsockname()[1]
-        bus.set("port = 0", f"port = {port}")
+        bus.set("port = 0", "port = 1")  # serve was told --mqtt-port
+        print("127.0.0.1", port, file=lock, flush=True)
         assert bus.red() == {}, "serve does not run: its broker need not answer"
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert bus.red() == {}

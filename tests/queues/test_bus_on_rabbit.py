@@ -17,7 +17,8 @@ from exchange.cli.trial import Trial
 from scheduler.queues import PATIENCE_S
 from security.message import in_memory
 from tests.queues.test_queues import until
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial
 from tests.whole.test_kills import TwoProcesses, free_port
 
 FEED = "made-up-lamps"

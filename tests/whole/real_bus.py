@@ -28,53 +28,18 @@ from samples import city as sample_city
 from security import pki
 from security.keys import Kind, SigningKey, generate
 from security.message import Use
+from tests.registers import LAMPS, a_register
 
 SAMPLE: Final = Path(sample_city.__file__).parent
 EXTENT: Final = (121.54, 29.862, 121.56, 29.877)
 LIMITS: Final = Limits(max_envelope_bytes=1_500_000, max_inline_bytes=900_000, max_mtom_bytes=2_000_000, body_s=2.0)
 
-# What made-up bureaus send: one TOML file each, and nothing else, makes it a feed.
-LAMPS: Final = """
-id = "made-up-lamps"
-title = "Lamps of a made-up bureau"
-title_zh = "某单位路灯台账"
-bureau = "made-up"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-classes = ["CJ/T 214-2007:0118"]
-
-[defaults]
-class_code = "0118"
-owner_name = "某单位"
-
-[fields]
-source_key = { from = "编号" }
-longitude_deg = { from = "经度", parse = "degrees" }
-latitude_deg = { from = "纬度", parse = "degrees" }
-
-[[example]]
-source = { "编号" = "L1", "经度" = "121.55", "纬度" = "29.87" }
-expect = { source_key = "L1", class_code = "0118", longitude_deg = 121.55, latitude_deg = 29.87 }
-"""
-REGISTER: Final = """
-id = "made-up-register"
-title = "Register of a made-up bureau"
-title_zh = "某单位设施台账"
-bureau = "made-up"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-classes = ["CJ/T 214-2007:0101", "CJ/T 214-2007:0102"]
-
-[fields]
-source_key = { from = "编号" }
-class_code = { from = "类别" }
-longitude_deg = { from = "经度", parse = "degrees" }
-latitude_deg = { from = "纬度", parse = "degrees" }
-grid_code = { from = "网格" }
+REGISTER: Final = a_register(
+    "made-up-register",
+    "Register",
+    "设施",
+    top='classes = ["CJ/T 214-2007:0101", "CJ/T 214-2007:0102"]\n',
+    fields="""grid_code = { from = "网格" }
 authority_name = { from = "主管部门" }
 owner_name = { from = "权属单位" }
 maintainer_name = { from = "养护单位" }
@@ -85,7 +50,8 @@ title = "Scrapped"
 title_zh = "已报废"
 from = "状态"
 values = ["报废"]
-"""
+""",
+)
 FEED: Final = "made-up-register"
 COLUMNS: Final = ("编号", "类别", "经度", "纬度", "网格", "主管部门", "权属单位", "养护单位", "状态")
 Row = dict[str, str]

@@ -25,7 +25,8 @@ from security.batch import unverified
 from security.errors import Misconfigured, Refusal
 from security.keys import generate
 from security.message import in_memory
-from tests.whole.real_bus import LAMPS, a_trial, csv, rows
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial, csv, rows
 
 FEED: Final = "made-up-lamps"
 LOST: Final = 100

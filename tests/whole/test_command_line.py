@@ -24,7 +24,8 @@ from exchange.stopped import start_feed, stop_feed
 from security.errors import Misconfigured, Refusal, sentences
 from security.keys import generate
 from security.message import in_memory
-from tests.whole.real_bus import FEED, LAMPS, RealBus, a_trial, csv, place, rows
+from tests.registers import LAMPS
+from tests.whole.real_bus import FEED, RealBus, a_trial, csv, place, rows
 
 BY = ("--by", APPROVER.name)
 WHY = ("--ground", "试验", "--by", SYSTEM.name)
@@ -407,7 +408,7 @@ def test_what_is_refused_is_one_json_document_too(desk: Desk, name: str, capsys:
     assert all(refused[words] for words in ("zh", "en", "next_zh", "next_en"))
 
 
-# Wrong use: one plain line that names the file or the option ----------------------------------------------------------
+# Wrong use: what is wrong in both languages, with the file or the option ---------------------------------------------
 
 
 def taken(desk: Desk) -> str:
@@ -481,8 +482,8 @@ WRONG: dict[str, tuple[str, Bad]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-@pytest.mark.parametrize("as_json", [False, True], ids=["line", "json"])
-def test_wrong_use_is_one_line_that_names_it(
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_wrong_use_is_said_in_both_languages_and_names_it(
     desk: Desk, name: str, as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words, arguments = WRONG[name]
@@ -491,23 +492,27 @@ def test_wrong_use_is_one_line_that_names_it(
     assert command_line.main([*given, "--json"] if as_json else given) == 2
     told = capsys.readouterr()
     if as_json:
-        assert words in one_document(told.out)["misconfigured"]
+        said = one_document(told.out)["misconfigured"]
+        assert words in said["detail"]
+        assert all(said[name] for name in ("zh", "en", "next_zh", "next_en"))
+        assert said["code"].startswith("config.")
     else:
         assert told.out == ""
-        assert words in told.err
-        assert len(told.err.strip().splitlines()) == 1
+        first, *sentence = told.err.strip().splitlines()
+        assert words in first
+        assert len(sentence) == 4
 
 
-def test_a_taken_port_ends_the_program_with_one_line_and_exit_2(desk: Desk) -> None:
+def test_a_taken_port_ends_the_program_with_its_option_and_exit_2(desk: Desk) -> None:
     with closing(socket.socket()) as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
         done = yongtong("serve", "--https-port", port, *desk.here, folder=desk.folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.strip() == (
-        f"misconfigured: port {port} on 127.0.0.1 is taken; choose another with --https-port"
-    )
+    first = done.stderr.splitlines()[0]
+    assert first == f"config.port  [port {port} on 127.0.0.1 is taken; choose another with --https-port]"
+    assert sentences()["config.port"].next_zh in done.stderr
 
 
 def test_a_trial_that_does_not_start_says_why(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from exchange.cli.trial import APPROVER, SYSTEM
 from exchange.receipts import verify_receipt
 from security.errors import Refusal
 from security.message import in_memory
-from tests.whole.real_bus import LAMPS, a_trial, csv, rows
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial, csv, rows
 
 FEED = "made-up-lamps"
 

@@ -29,7 +29,8 @@ from exchange.store.embedded import Embedded
 from exchange.store.store import Store
 from mappings.load import load_feeds
 from security.jws_delivery import sign_delivery
-from tests.whole.real_bus import COLUMNS, LAMPS, REGISTER, a_trial, csv, rows
+from tests.registers import LAMPS
+from tests.whole.real_bus import COLUMNS, REGISTER, a_trial, csv, rows
 
 SMALL = "made-up-small"
 FEW = 3

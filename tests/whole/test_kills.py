@@ -19,7 +19,8 @@ from exchange.app import opening, places, trusted
 from exchange.cli.trial import Trial
 from security.errors import Unavailable
 from security.message import in_memory
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial
 
 SERVE_STEPS = ["evidence.sync", "journal.group", "journal.sign", "journal.keep"]
 WORKER_STEPS = ["journal.group", "journal.sign", "journal.keep", "store.commit"]

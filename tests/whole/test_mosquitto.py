@@ -25,7 +25,8 @@ from exchange.store.embedded import Embedded
 from exchange.store.store import Store
 from security.errors import Refusal, Unavailable
 from security.message import in_memory
-from tests.whole.real_bus import EXTENT, FEEDS, LAMPS, SAMPLE
+from tests.registers import LAMPS
+from tests.whole.real_bus import EXTENT, FEEDS, SAMPLE
 
 T = TypeVar("T")
 FEED = "made-up-lamps"

@@ -17,7 +17,8 @@ from exchange.cli.trial import Trial
 from security.errors import Unavailable
 from security.message import in_memory
 from tests.postgres import PostgresServer
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial
 from tests.whole.test_kills import free_port
 
 FEEDS = ("made-up-lamps", "made-up-posts")  # of the same places, so that the workers meet

@@ -22,7 +22,8 @@ from exchange.database import SqliteFile
 from exchange.settings import load_settings
 from security.errors import Misconfigured
 from security.keys import der_of_pem
-from tests.whole.real_bus import LAMPS, REGISTER, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import REGISTER, a_trial
 
 PAGE = Path(__file__).parents[2] / "docs" / "witness.md"
 SH = re.compile(r"```sh\n(.*?)```", re.DOTALL)
