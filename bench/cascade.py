@@ -26,7 +26,7 @@ import msgspec
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.log import Log
-from exchange import app
+from exchange.app import levels, opening, trusted
 from exchange.cli.output import print_table
 from exchange.cli.trial import City, Trial
 from exchange.ownership import OwnershipAnswer, components, ownership
@@ -153,7 +153,7 @@ class Node:
     @property
     def anchors(self) -> Anchors:
         """What is trusted of it."""
-        return app.anchors_of(self.trial.settings)
+        return trusted.anchors_of(self.trial.settings)
 
     def row(self, number: int, state: str = "完好", class_code: str = "", removed: str = "") -> Row:
         """A record of its bureau's; places lie twenty metres apart."""
@@ -180,8 +180,8 @@ class Node:
 
     def fetch_reference(self) -> int:
         """Fetch what the city hands down, before the first start."""
-        with closing(app.open_journal(self.trial.settings)) as journal:
-            listed = app.fetch_reference(self.trial.settings, journal)
+        with closing(opening.open_journal(self.trial.settings)) as journal:
+            listed = levels.fetch_reference(self.trial.settings, journal)
         return listed.version if listed else 0
 
 

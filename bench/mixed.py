@@ -25,8 +25,9 @@ import requests
 
 from bench.__main__ import WORK
 from bench.standing import CITY, children
-from exchange import app, audit
+from exchange import audit
 from exchange.account import unbalanced
+from exchange.app import opening, places, trusted
 from exchange.cli.trial import City, Trial
 from security.errors import ExchangeError, Refusal, Unavailable
 from security.message import in_memory
@@ -150,7 +151,7 @@ class Mixed:
                     os.kill(child, signal.SIGKILL)
 
     def _look(self) -> None:
-        with contextlib.closing(app.open_journal(self.trial.settings)) as journal:
+        with contextlib.closing(opening.open_journal(self.trial.settings)) as journal:
             while not self._over.wait(SAMPLE_S):
                 with contextlib.suppress(ExchangeError, OSError, Exception):  # a server that was just killed
                     counts = {bureau: len(kept) for bureau, kept in self.day.receipts.items()}
@@ -164,7 +165,7 @@ class Mixed:
 
     def _drain(self) -> None:
         until = time.monotonic() + DRAIN_S
-        with contextlib.closing(app.open_journal(self.trial.settings)) as journal:
+        with contextlib.closing(opening.open_journal(self.trial.settings)) as journal:
             while journal.feeds_waiting():
                 if time.monotonic() > until:
                     raise RuntimeError(f"act two still has work after {DRAIN_S:.0f} s: {journal.feeds_waiting()}")
@@ -174,7 +175,7 @@ class Mixed:
         """What does not hold, in words; nothing where all does."""
         settings = self.trial.settings
         found = list[str]()
-        with contextlib.closing(app.open_bus(settings)) as bus:
+        with contextlib.closing(opening.open_bus(settings)) as bus:
             for bureau, receipts in self.day.receipts.items():
                 for id, receipt in receipts.items():
                     row = bus.journal.inbox(bureau, id)
@@ -186,8 +187,8 @@ class Mixed:
                 found.append(f"{sent} receipts, {ledger.deliveries} deliveries applied")
             for row in unbalanced(bus.journal, bus.store):
                 found.append(f"the account of {row.bureau} on {row.day} does not balance: {row.differences[:5]}")
-        with app.readable_journal(settings) as file:
-            verdict = audit.verify(file, app.anchors_of(settings))
+        with places.readable_journal(settings) as file:
+            verdict = audit.verify(file, trusted.anchors_of(settings))
         found += [problem.what for problem in verdict.problems]
         if (verdict.receipts, verdict.reports) != (sent, sent):
             found.append(f"{sent} receipts heard, {verdict.receipts} receipts and {verdict.reports} reports in the log")

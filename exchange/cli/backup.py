@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Final
 
-from exchange import app
+from exchange.app import saving
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.cli.people import acting, add_person_options
@@ -63,7 +63,7 @@ def _backup(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     with acting(options) as (opened, officer):
         by = opened.person(officer.key.public_key).pseudonym
-        made = app.make_backup(settings, options.file, opened.journal, by, say)
+        made = saving.make_backup(settings, options.file, opened.journal, by, say)
     said = {
         "file": str(options.file),
         "id": made.id,
@@ -85,7 +85,7 @@ def _backup(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     ours = Path(options.settings)
-    found = app.check_backup(options.file, load_settings(ours) if ours.exists() else None, say)
+    found = saving.check_backup(options.file, load_settings(ours) if ours.exists() else None, say)
     made = found.manifest
     said: dict[str, Any] = {
         "origin": made.origin,
@@ -103,7 +103,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    restored = app.restore(settings_of(options), options.file, options.known, say)
+    restored = saving.restore(settings_of(options), options.file, options.known, say)
     made, gap = restored.found.manifest, restored.gap
     said: dict[str, Any] = {
         "made_at": made.made_at,

@@ -18,7 +18,7 @@ from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import MqttPartner, inbound, sealed
 from connectors.partner.own_entries import OwnEntry, Unknown, decided, enrolled, unknown
 from connectors.partner.partner import Partner, Received, Reported
-from exchange import app
+from exchange.app import places
 from exchange.cli.output import print_findings, print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, bus_url, change_number, settings_of
 from exchange.receipts import verify_receipt
@@ -184,7 +184,7 @@ def _pushed(
 
 def _write_dry(options: argparse.Namespace, content: Content, kind: str, message_id: str) -> int:
     """Write the signed envelope as `mosquitto_pub -f` or any other MQTT client sends it."""
-    folder, now = PartnerFolder(folder_of(options)), app.utc_now()
+    folder, now = PartnerFolder(folder_of(options)), places.utc_now()
     sequence = None if options.on_behalf_of else Counter(folder).number(options.feed, message_id)
     octets = sealed(folder, options.feed, content, kind, message_id, now, options.on_behalf_of, sequence)
     try:

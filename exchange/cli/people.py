@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange import app
+from exchange.app import changing, keys_in_force, opening, places
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.decision_documents import ROLE_WORDS, Document, Officer, Role, document_apart, fingerprint_of
@@ -135,8 +135,11 @@ def add_person_options(parser: argparse.ArgumentParser, *, required: bool = True
 @contextmanager
 def registry(settings: Settings) -> Iterator[Registry]:
     """The registry, opened beside whatever runs. Raises Misconfigured where keys lie as they must not."""
-    app.check_keys_placed(settings)
-    with closing(app.open_journal(settings)) as journal, closing(app.open_registry(settings, journal)) as opened:
+    keys_in_force.check_keys_placed(settings)
+    with (
+        closing(opening.open_journal(settings)) as journal,
+        closing(opening.open_registry(settings, journal)) as opened,
+    ):
         yield opened
 
 
@@ -179,7 +182,7 @@ def new_officer(name: str, people: Path) -> Officer:
     """A person with a new key, kept in the people folder. Raises Misconfigured where one lies there already."""
     people.mkdir(parents=True, exist_ok=True, mode=0o700)
     officer = Officer(name, generate("ES256"))
-    app.write_secret(people / f"{name}.key", officer.key.pem())
+    places.write_secret(people / f"{name}.key", officer.key.pem())
     return officer
 
 
@@ -198,10 +201,10 @@ def proposed(options: argparse.Namespace, said: dict[str, Any]) -> int:
 def approve_decision(options: argparse.Namespace) -> int:
     """Approve any decision; `grant approve` is the same."""
     with acting(options) as (opened, officer):
-        apart = app.apart_of(settings_of(options))
+        apart = changing.apart_of(settings_of(options))
         if apart is not None and (document := document_apart(apart)).id == options.id:
             _show_signed(opened, document, "")
-            app.keep_apart(settings_of(options), opened.approve_epoch_apart(apart, officer))
+            changing.keep_apart(settings_of(options), opened.approve_epoch_apart(apart, officer))
             return _approved(options, document)
         for proposer, one in opened.proposals():
             if one.document.id == options.id:  # nobody signs what they have not seen
@@ -276,7 +279,7 @@ def _public_pem(options: argparse.Namespace) -> str:
     if options.new_key:
         settings = settings_of(options)
         people = people_of(settings, options.people)
-        app.check_key_apart(settings, people)
+        places.check_key_apart(settings, people)
         officer = new_officer(options.name, people)
         return officer.key.public_pem().decode()
     try:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.log import Log
 from connectors.partner.witness import LogWitness, Signed
-from exchange import app
+from exchange.app import places
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, count
 from exchange.cli.partner import add_partner_options, folder_of, https_url_of
@@ -46,7 +46,7 @@ def _witness(options: argparse.Namespace) -> int:
     name = note_name(options.name or f"{folder.bureau}.{folder.anchors.origin}")
     if options.new_key:
         return _new_key(options, folder, name)
-    witness = LogWitness(folder, Log(folder, https_url_of(options)), name, _key_of(options, folder), app.utc_now)
+    witness = LogWitness(folder, Log(folder, https_url_of(options)), name, _key_of(options, folder), places.utc_now)
     if options.every:
         _go_on(witness, options.every)
     signed = witness.look()
@@ -90,7 +90,7 @@ def _new_key(options: argparse.Namespace, folder: PartnerFolder, name: str) -> i
         )
     key = generate("EdDSA")
     path = Path(options.key) if options.key else folder.path / f"{KEY}.key"
-    app.write_secret(path, key.pem())
+    places.write_secret(path, key.pem())
     assert isinstance(key.public_key, Ed25519PublicKey)
     public = key.public_key.public_bytes_raw().hex()
     if options.json:

@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from exchange import app, log_index
+from exchange import log_index
+from exchange.app import over_mqtt, places
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.placing import load_city
 from mappings.load import load_feeds
@@ -26,7 +27,7 @@ SILENT_S: Final = 0.5  # a broker that does not want us says so at once
 
 def bus_is_made(bus: Examined) -> Iterator[Check]:
     """The state folder is of the bus that the settings name."""
-    said = msgspec.json.decode((bus.state / "origin.json").read_bytes(), type=app.Origin)
+    said = msgspec.json.decode((bus.state / "origin.json").read_bytes(), type=places.Origin)
     named = (bus.settings.bus.origin, bus.settings.city.edition)
     if (said.origin, said.edition) == named:
         yield good("bus.origin", f"平台 {said.origin} 已建立。", f"The bus {said.origin} is made.")
@@ -126,7 +127,7 @@ def broker_answers(bus: Examined) -> Iterator[Check]:
     if mqtt.broker == "off":
         yield good("mqtt.broker", "未启用 MQTT。", "MQTT is off.")
     elif mqtt.broker != "embedded":
-        address = app.broker_address(bus.settings)
+        address = over_mqtt.broker_address(bus.settings)
         yield _reached(address.host, address.port, address.tls)
     elif listening := _embedded_listens(bus.state / "serve.lock"):
         yield _reached(*listening, None)

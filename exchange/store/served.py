@@ -9,6 +9,7 @@ components by number, combinations of units by digest, and last the counter of c
 import io
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -47,10 +48,14 @@ class Served:
     def transaction(self, connection: PostgresConnection) -> Iterator["ServedWriter"]:
         """One transaction; every statement in it sees all that was committed before it (READ COMMITTED). Raises Failed
         where the session is no longer the one that holds the turn."""
+        writer = ServedWriter(connection)
         with connection.transaction():
             if getattr(self._threads, "session", None) not in (None, connection.session):
                 raise Failed("the server ended the session that held the turn")
-            yield ServedWriter(connection)
+            yield writer
+        if grown := [table for table, rows in writer.inserted.items() if rows > MOST_ROWS]:
+            # It finds out for itself a minute later; until then it would read a million rows to find one.
+            connection.execute(f"ANALYZE (SKIP_LOCKED) {', '.join(grown)}")
 
     @contextmanager
     def turn(self, connection: PostgresConnection, feed: str | None) -> Iterator[bool]:
@@ -100,6 +105,7 @@ class ServedWriter:
 
     def __init__(self, connection: PostgresConnection) -> None:
         self._connection = connection
+        self.inserted = Counter[str]()  # rows, by table
 
     def execute(self, query: str, values: Any = (), /) -> PostgresCursor:
         """Do one statement."""
@@ -112,6 +118,11 @@ class ServedWriter:
         return int(self.execute("SELECT first_of(?, CAST(? AS BIGINT))", (f"{table}_id_seq", count)).fetchone()[0])
 
     def insert(self, table: str, columns: Sequence[str], rows: pl.DataFrame) -> None:
+        """As `Writer` has it."""
+        self.inserted[table] += rows.height
+        self._copy(table, columns, rows)
+
+    def _copy(self, table: str, columns: Sequence[str], rows: pl.DataFrame) -> None:
         """All rows by one COPY, as CSV that is made column by column."""
         if rows.is_empty():
             return
@@ -123,10 +134,12 @@ class ServedWriter:
                 copy.write(file.getvalue())
 
     def stage(self, name: str, rows: pl.DataFrame) -> None:
-        """A temporary table: made once a session, emptied by each commit."""
+        """A temporary table: made once a session, emptied by each commit. The server is told how many rows lie there:
+        it would take a few for thousands, and read whole tables rather than look each up."""
         columns = ", ".join(f"{column} {_TYPES.get(type(kind), 'BIGINT')}" for column, kind in rows.schema.items())
         self.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} ({columns}) ON COMMIT DELETE ROWS")
-        self.insert(f"pg_temp.{name}", rows.columns, rows)
+        self._copy(f"pg_temp.{name}", rows.columns, rows)
+        self.execute(f"ANALYZE pg_temp.{name}")
 
     def hold(self, components: pl.Series) -> None:
         """As `Writer` has it: what follows sees all that others made of them."""

@@ -12,7 +12,7 @@ import msgspec
 from lxml import etree
 
 from connectors.partner.folder import PartnerFolder
-from exchange import app
+from exchange.app import keys_in_force, opening
 from exchange.bus import Bus
 from exchange.cli.trial import City, Trial
 from exchange.intake import Received, recall, receive
@@ -89,7 +89,7 @@ class Acts:
     def more_key(self, kind: Kind) -> SigningKey:
         """A further signing key of `made-up`, enrolled."""
         key, now = generate(kind), self.bus.clock()
-        ca, day = app.authority(self.trial.settings), timedelta(days=1)
+        ca, day = keys_in_force.authority(self.trial.settings), timedelta(days=1)
         der = pki.issue(ca, "made-up", key.public_key, "signing", now - day, now + day)
         self.trial.enrol_with(Bureau("made-up", "", "", ""), [pki.enrolled(der, "made-up", "signing")])
         return key.with_certificate(der)
@@ -185,7 +185,7 @@ def both_acts(folder: Path, settings: dict[str, Any] | None = None, **more: str)
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (folder / "feeds",))
     trial = Trial(folder / "bus", city, **(settings or {}))
     trial.enrol("made-up", "Made-up bureau", "某单位")
-    bus = app.open_bus(trial.settings)
+    bus = opening.open_bus(trial.settings)
     try:
         yield Acts(trial, bus)
     finally:

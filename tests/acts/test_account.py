@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exchange import app
 from exchange.account import BECAME, PLACED, Row, account, closing_holds, unbalanced
 from exchange.account_watch import ACCOUNT, AccountWatch
+from exchange.app import opening, places
 from exchange.cli.main import main
 from exchange.cli.people import registry
 from exchange.cli.trial import SYSTEM
@@ -84,7 +84,7 @@ class City:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[City]:
     clock = Clock()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(app, "utc_now", clock)
+        patched.setattr(places, "utc_now", clock)
         with both_acts(tmp_path_factory.mktemp("account"), None, **{SNAPSHOT: SNAPSHOTS}) as acts:
             for feed in (FEED, SNAPSHOT):
                 acts.trial.grant("made-up", "push", feed)
@@ -135,7 +135,9 @@ def test_each_closed_day_is_entered_once_and_stays_as_it_was_entered(city: City)
     city.push(covers("F"))
     first = city.clock.next_day()
     second = city.clock.next_day()
-    with closing(app.open_journal(city.acts.trial.settings)) as journal:  # another process, which is a little faster
+    with closing(
+        opening.open_journal(city.acts.trial.settings)
+    ) as journal:  # another process, which is a little faster
         assert AccountWatch(journal, city.acts.bus.store, city.clock).turn() == [first, second]
     assert city.watch().turn() == []
     assert [said["day"] for said in city.entries()[:2]] == [second, first]

@@ -1,6 +1,7 @@
 """What one feed may send now, and what its sender hears beyond it; what is known already asks for no room."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import opening
 from exchange.entry import CITY_TIME
 from exchange.fairness import FIRST_BATCH, Slices, Turns
 from exchange.gate import Gate, narrowed
@@ -93,7 +94,7 @@ def test_a_hundred_refusals_of_a_flood_are_one_entry(acts: Acts) -> None:
     for number in range(1, 101):
         refused(acts, f"m-{number}")
     acts.bus.journal.close()
-    with closing(app.open_journal(acts.trial.settings)) as journal:
+    with closing(opening.open_journal(acts.trial.settings)) as journal:
         entries, size = journal.search(type="refusal", limit=200), journal.size()
     counted = [(entry.leaf.outcome, entry.leaf.feed, (entry.detail or {})["count"]) for entry in entries]
     assert sum(int(count) for _, _, count in counted) == 100
@@ -135,3 +136,22 @@ def test_a_feed_alone_takes_whole_batches_and_beside_others_a_tenth_of_a_second(
     assert slices.most("flood", 500) == 50
     now_s[0] += 120.0
     assert slices.most("flood", 500) == 500, "the others have nothing any more"
+
+
+@pytest.mark.parametrize(
+    ("fixed_s", "each_s", "at_least_per_s", "at_most_s"),
+    [(0.0, 0.001, 900, 0.11), (0.15, 0.001, 400, 0.35), (0.02, 0.0001, 7_000, 0.11), (0.0, 0.08, 12, 0.17)],
+    ids=["a delivery costs", "a batch costs", "hardly anything costs", "a delivery costs as much as a turn"],
+)
+def test_beside_others_a_batch_is_near_its_time_and_never_shrinks_to_what_it_costs_by_itself(
+    fixed_s: float, each_s: float, at_least_per_s: float, at_most_s: float
+) -> None:
+    chance, slices = random.Random(20261128), Slices(lambda: 0.0)
+    slices.most("another", 500)
+    taken, spent = [], []
+    for _ in range(60):
+        taken.append(slices.most("flood", 500))
+        spent.append((fixed_s + each_s * taken[-1]) * chance.uniform(0.9, 1.1))
+        slices.took("flood", taken[-1], spent[-1])
+    assert sum(taken[20:]) / sum(spent[20:]) >= at_least_per_s
+    assert sum(spent[20:]) / 40 <= at_most_s

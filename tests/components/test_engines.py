@@ -102,6 +102,23 @@ def test_the_roles_that_the_page_makes_suffice_and_neither_reads_the_others_sche
 
 
 @pytest.mark.parametrize("new_store", ["postgresql"], indirect=True)
+def test_a_server_plans_by_what_a_large_batch_left_and_by_what_is_staged(new_store: NewStore) -> None:
+    """Else it reads a million rows to find one, until its own rhythm of looking comes round."""
+    store, large = new_store(), 12_000
+
+    def thought(table: str) -> float:
+        return float(
+            store.connection().execute(f"SELECT reltuples FROM pg_class WHERE relname = '{table}'").fetchone()[0]
+        )
+
+    deliver(store, [a_row(f"K{n}", n % 150, y=29.861 + n // 150 * 2e-4) for n in range(large)], a_delivery("1"))
+    assert (thought("claims"), thought("components")) == (large, large)
+    deliver(store, [a_row("K7", 7, y=29.861, state="破损")], a_delivery("2", MONDAY + DAY))
+    assert thought("touched") == 1
+    assert store.connection().execute("SHOW jit").fetchone() == ("off",)
+
+
+@pytest.mark.parametrize("new_store", ["postgresql"], indirect=True)
 def test_the_tables_on_a_server_are_those_declared_and_their_texts_in_order_of_octets(new_store: NewStore) -> None:
     engine = new_store().engine
     assert isinstance(engine, Served)

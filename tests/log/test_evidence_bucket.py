@@ -387,5 +387,5 @@ def test_what_lay_in_a_folder_is_read_in_a_bucket_once_it_is_copied_there(lies: 
 
 
 def test_a_bus_on_a_folder_does_not_load_the_stores_client() -> None:
-    said = "import sys, exchange.app; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
+    said = "import sys, exchange.app.serving; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", said], check=False).returncode == 0

@@ -18,7 +18,7 @@ from shapely.geometry import shape
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.partner import Partner
-from exchange import app
+from exchange.app import keys_in_force, opening, places
 from exchange.bus import Limits
 from exchange.cli.demo_quarter import FEEDS
 from exchange.cli.partner import open_partner
@@ -115,7 +115,7 @@ class RealBus:
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
-        self.journal = app.open_journal(trial.settings)
+        self.journal = opening.open_journal(trial.settings)
         self.origin = trial.settings.bus.origin
 
     @property
@@ -219,10 +219,15 @@ def real_bus(folder: Path) -> Iterator[RealBus]:
 
 def more_key(trial: Trial, use: Use, kind: Kind = "ES256", days: int = 30) -> SigningKey:
     """A further key of `made-up`, enrolled with the bus. days: until its certificate ends, may be past."""
-    now, key = app.utc_now(), generate(kind)
+    now, key = places.utc_now(), generate(kind)
     began = now - timedelta(days=60)
     der = pki.issue(
-        app.authority(trial.settings), f"made-up {use}", key.public_key, use, began, now + timedelta(days=days)
+        keys_in_force.authority(trial.settings),
+        f"made-up {use}",
+        key.public_key,
+        use,
+        began,
+        now + timedelta(days=days),
     )
     trial.enrol_with(Bureau("made-up", "Made-up", "某单位", "supplier"), [pki.enrolled(der, "made-up", use)])
     return key.with_certificate(der)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from exchange import app
+from exchange.app import places
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, PROPOSER, SYSTEM
@@ -120,7 +120,7 @@ class Desk:
 
     def proposed(self) -> str:
         """A grant that waits for a second person."""
-        today = app.utc_now().date().isoformat()
+        today = places.utc_now().date().isoformat()
         days = {"valid_from": today, "valid_until": today}
         with registry(self.bus.trial.settings) as opened:
             return opened.propose_grant(

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from exchange import app, audit
+from exchange import audit
+from exchange.app import opening, places, trusted
 from exchange.cli.trial import Trial
 from security.errors import Unavailable
 from security.message import in_memory
@@ -159,11 +160,11 @@ def test_25_seeded_kills_lose_nothing_and_double_nothing(
     assert again == receipts
     told = {number: report and report.document["report"] for number, report in reports.items()}
     assert {number: report for number, report in told.items() if report is None or report["new"] != ROWS} == {}
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         ledger = store.ledger()
     assert (ledger.deliveries, ledger.claims, ledger.components) == (len(receipts), *([len(receipts) * ROWS] * 2))
-    with app.readable_journal(trial.settings) as journal:
-        verdict = audit.verify(journal, app.anchors_of(trial.settings))
+    with places.readable_journal(trial.settings) as journal:
+        verdict = audit.verify(journal, trusted.anchors_of(trial.settings))
     assert verdict.ok, json.dumps([problem.what for problem in verdict.problems], ensure_ascii=False)
     assert (verdict.receipts, verdict.reports) == (len(receipts), len(receipts))
     named = sum(bool(step) for _, step in KILLS)
@@ -172,7 +173,7 @@ def test_25_seeded_kills_lose_nothing_and_double_nothing(
 
 
 def _drained(trial: Trial) -> bool:
-    with closing(app.open_journal(trial.settings)) as journal:
+    with closing(opening.open_journal(trial.settings)) as journal:
         return not journal.feeds_waiting()
 
 

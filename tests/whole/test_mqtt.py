@@ -25,7 +25,7 @@ from connectors.partner.counter import Counter
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import sealed
 from connectors.transports.mqtt import client_tls
-from exchange import app
+from exchange.app import keys_in_force, places
 from exchange.cli.main import main
 from exchange.cli.partner import open_mqtt_partner
 from exchange.cli.people import registry
@@ -214,8 +214,8 @@ def test_without_a_certificate_nobody_connects(bus: RealBus) -> None:
 
 
 def test_a_certificate_that_is_not_enrolled_does_not_come_in(bus: RealBus, tmp_path: Path) -> None:
-    now, key = app.utc_now(), generate("ES256")
-    ca = app.authority(bus.trial.settings)
+    now, key = places.utc_now(), generate("ES256")
+    ca = keys_in_force.authority(bus.trial.settings)
     der = pki.issue(ca, "made-up", key.public_key, "connection", now - timedelta(1), now + timedelta(1))
     folder = PartnerFolder.make(
         tmp_path / "made-up",
@@ -418,7 +418,7 @@ def test_mosquitto_pub_delivers_what_push_dry_wrote(
 
 def test_the_doctor_looks_where_a_serve_that_was_told_a_port_really_listens(bus: RealBus) -> None:
     assert bus.trial.settings.mqtt.port != port_of(bus)
-    (found,) = [check for check in examine(bus.trial.settings, app.utc_now()) if check.name == "mqtt.broker"]
+    (found,) = [check for check in examine(bus.trial.settings, places.utc_now()) if check.name == "mqtt.broker"]
     assert found.ok
     assert f":{port_of(bus)} " in found.en
 

@@ -1,0 +1,53 @@
+"""How long `serve` takes until its doors are open, and what it and its worker hold in memory while nothing comes."""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from bench.figures import Figure, alternating, figure
+from bench.servers import free_port, fresh, make_tls, serving
+from bench.standing import CITY, Standing, children, standing
+
+SETTLED_S: Final = 8.0  # the worker stands, and both have done what they do once at the start
+
+
+def measure(folder: Path) -> Figure:
+    """serve_start_ms: from the command to the first open door, on a bus that was made before; peer: uvicorn, alone."""
+    make_tls(fresh(folder))
+    with standing(folder / "bus", CITY) as bus:
+        bus.trial.stop()
+        memory_mb: list[float] = []
+
+        def ours(_: int) -> float:
+            began_s = time.monotonic()
+            bus.trial.start()
+            took_ms = (time.monotonic() - began_s) * 1000
+            time.sleep(SETTLED_S)
+            memory_mb.append(_proportional_mb(bus))
+            bus.trial.stop()
+            return took_ms
+
+        def theirs(run: int) -> float:
+            port, began_s = free_port(), time.monotonic()
+            with serving([sys.executable, "-m", "bench.peer", str(folder), str(port)], port, folder / f"{run}.log"):
+                return (time.monotonic() - began_s) * 1000
+
+        starts, peers = alternating(ours, theirs)
+    note = (
+        f"serve and its worker together hold {statistics.median(memory_mb):.0f} MB idle (proportional set size, "
+        f"{SETTLED_S:.0f} s after the doors opened), embedded files; peer: uvicorn with one endpoint and the same TLS"
+    )
+    return figure("serve_start_ms", starts, peers, "ms", note)
+
+
+def _proportional_mb(bus: Standing) -> float:
+    """Memory of `serve` and its worker; a page that several processes share is counted once over them all."""
+    process = bus.trial.process_id
+    lines = [
+        line
+        for each in (process, *children(process))
+        for line in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+    ]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
