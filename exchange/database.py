@@ -151,11 +151,13 @@ class SqliteFile:
 
     def prepare(self) -> None:
         """Bring the file to today's schema, making it if need be."""
-        engine = sa.create_engine(f"sqlite:///{self.path}")
+        engine = sa.create_engine(f"sqlite:///{self.path}", connect_args={"isolation_level": None})
+        # Left to itself the driver begins no transaction for what changes a schema, and commits each statement alone.
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         try:
             with turn(self._folder, self._history):
-                with engine.connect() as connection:
-                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                with closing(sqlite3.connect(self.path)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
                 upgrade(engine, self._history)
         finally:
             engine.dispose()
