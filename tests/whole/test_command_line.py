@@ -626,12 +626,20 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
             yield from parsers(one)
 
 
-@pytest.mark.parametrize("parser", list(parsers(command_line._parser())), ids=lambda parser: parser.prog)
+@pytest.mark.parametrize("parser", list(parsers(command_line.parser_of())), ids=lambda parser: parser.prog)
 def test_help_ends_with_an_example_that_the_command_itself_takes(parser: argparse.ArgumentParser) -> None:
     example = parser.format_help().rstrip().rpartition("example: ")[2].replace("\n", " ")
     assert example.startswith(parser.prog)
-    given = command_line._parser().parse_args(shlex.split(example)[1:])
-    assert given.run is parser.get_default("run")
+    words = shlex.split(example)[1:]
+    assert command_line.parser_of(words).parse_args(words).run is parser.get_default("run")
+
+
+@pytest.mark.parametrize("module", command_line.GROUPS)
+def test_a_command_loads_its_own_module_alone(module: str) -> None:
+    names = command_line.GROUPS[module]
+    for name in names:
+        (commands,) = [action for action in command_line.parser_of([name])._actions if action.choices]
+        assert tuple(commands.choices) == names
 
 
 def test_help_is_asked_of_the_program(tmp_path: Path) -> None:
