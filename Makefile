@@ -22,7 +22,8 @@ bench: $(VENV)/.test
 	@$(RUN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
 soak: $(VENV)/.test
-	@$(RUN)/python -m bench.soak && YONGTONG_KILL_ROUNDS=20 $(RUN)/python -m pytest -n 0 tests/whole/test_kills.py
+	@$(RUN)/python -m bench.soak
+	@YONGTONG_KILL_ROUNDS=20 $(RUN)/python -m pytest -n 2 tests/whole/test_kills.py > bench/kills.txt; cat bench/kills.txt
 	@$(RUN)/python -m bench.mixed --engine sqlite --write && $(RUN)/python -m bench.mixed --engine postgresql --write
 	@YONGTONG_FUZZ_EXAMPLES=5000 $(RUN)/python -m pytest -n 0 tests/security/test_fuzz.py tests/security/test_mutants.py
 	@$(RUN)/python -m bench.cascade --districts 10 --keep
