@@ -85,7 +85,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
             for each in group.choices.values():
                 walk(each)
 
-    walk(command_line._parser())
+    walk(command_line.parser_of())
     return found
 
 
