@@ -21,7 +21,7 @@ from bench.deliveries import FEED, Sender, contents, envelope
 from bench.figures import Figure, alternating, figure
 from bench.standing import CITY
 from connectors.partner.folder import PartnerFolder
-from exchange import app
+from exchange.app import keys_in_force, opening, trusted
 from exchange.attestations import Attestations
 from exchange.bundle_check import verify_bundle
 from exchange.bundle_export import Sources, of_message
@@ -46,7 +46,7 @@ def measure(folder: Path) -> Figure:
         trial.grant(f"bureau-{number}", "pull", "ownership")
     trial.enrol("water", "Water", "水务")
     trial.grant("water", "push", FEED)
-    with closing(app.open_bus(trial.settings)) as bus:
+    with closing(opening.open_bus(trial.settings)) as bus:
         key = PartnerFolder(trial.partners / "water").signing
         content = (contents(0, 1)[0] * 3)[:10_000]
         _fill(bus, ENTRIES // 2)
@@ -56,7 +56,8 @@ def measure(folder: Path) -> Figure:
         whole, parts = _bundle(trial, bus)
         made_ms = (time.perf_counter() - began_s) * 1000
     anchors = msgspec.structs.replace(
-        app.anchors_of(trial.settings), authorities=[pki.pem_of(app.authority(trial.settings).certificate_der).decode()]
+        trusted.anchors_of(trial.settings),
+        authorities=[pki.pem_of(keys_in_force.authority(trial.settings).certificate_der).decode()],
     )
 
     def ours(_: int) -> float:
@@ -101,8 +102,8 @@ def _bundle(trial: Trial, bus: Bus) -> tuple[bytes, int]:
     assert row is not None
     with closing(Attestations(SqliteFile(bus.folder, "journal"))) as kept:
         settings = trial.settings
-        anchors, files = app.anchors_of(settings), app.feed_files(settings)
-        parts = of_message(row, Sources(bus, kept, app.open_revocations(settings), anchors, files))
+        anchors, files = trusted.anchors_of(settings), opening.feed_files(settings)
+        parts = of_message(row, Sources(bus, kept, trusted.open_revocations(settings), anchors, files))
     target = io.BytesIO()
     bundle.write(target, parts)
     return target.getvalue(), len(parts)

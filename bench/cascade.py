@@ -26,7 +26,7 @@ import msgspec
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.log import Log
-from exchange import app
+from exchange.app import levels, opening, trusted
 from exchange.cli.output import print_table
 from exchange.cli.trial import City, Trial
 from exchange.ownership import OwnershipAnswer, components, ownership
@@ -41,6 +41,7 @@ from security import merkle
 from security.anchors import Anchors
 from security.errors import ExchangeError
 from security.message import in_memory
+from tests.registers import a_register
 
 DIVISIONS: Final = (
     *("330203", "330205", "330206", "330211", "330212"),
@@ -48,26 +49,16 @@ DIVISIONS: Final = (
 )
 WEST, SOUTH, SIDE = 121.5, 29.86, 0.01  # degrees; the districts lie side by side
 FEED: Final = "made-up-register"
-REGISTER: Final = """
-id = "made-up-register"
-title = "Register of a made-up bureau"
-title_zh = "某单位设施台账"
-bureau = "made-up"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-
-[fields]
-source_key = { from = "编号" }
-class_code = { from = "类别" }
-longitude_deg = { from = "经度", parse = "degrees" }
-latitude_deg = { from = "纬度", parse = "degrees" }
-state = { from = "状态" }
+REGISTER: Final = a_register(
+    FEED,
+    "Register",
+    "设施",
+    fields="""state = { from = "状态" }
 owner_name = { from = "权属单位" }
 authority_name = { from = "权属单位" }
 removed = { from = "已拆除", parse = "yes_no" }
-"""
+""",
+)
 CLASSES: Final = ("0101", "0102", "0113", "0118")
 RESULT: Final = Path(__file__).parent / "cascade.json"
 EVERY_S, PER_S = 0.5, 4.0
@@ -162,7 +153,7 @@ class Node:
     @property
     def anchors(self) -> Anchors:
         """What is trusted of it."""
-        return app.anchors_of(self.trial.settings)
+        return trusted.anchors_of(self.trial.settings)
 
     def row(self, number: int, state: str = "完好", class_code: str = "", removed: str = "") -> Row:
         """A record of its bureau's; places lie twenty metres apart."""
@@ -189,8 +180,8 @@ class Node:
 
     def fetch_reference(self) -> int:
         """Fetch what the city hands down, before the first start."""
-        with closing(app.open_journal(self.trial.settings)) as journal:
-            listed = app.fetch_reference(self.trial.settings, journal)
+        with closing(opening.open_journal(self.trial.settings)) as journal:
+            listed = levels.fetch_reference(self.trial.settings, journal)
         return listed.version if listed else 0
 
 

@@ -25,38 +25,16 @@ import requests
 
 from bench.__main__ import WORK
 from bench.standing import CITY, children
-from exchange import app, audit
+from exchange import audit
 from exchange.account import unbalanced
+from exchange.app import opening, places, trusted
 from exchange.cli.trial import City, Trial
 from security.errors import ExchangeError, Refusal, Unavailable
 from security.message import in_memory
 from tests.postgres import PostgresServer
+from tests.registers import LAMPS
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
-FEED: Final = """
-id = "{0}"
-title = "{0} of a made-up bureau"
-title_zh = "某单位台账 {0}"
-bureau = "{0}"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-classes = ["CJ/T 214-2007:0118"]
-
-[defaults]
-class_code = "0118"
-owner_name = "某单位 {0}"
-
-[fields]
-source_key = {{ from = "编号" }}
-longitude_deg = {{ from = "经度", parse = "degrees" }}
-latitude_deg = {{ from = "纬度", parse = "degrees" }}
-
-[[example]]
-source = {{ "编号" = "L1", "经度" = "121.55", "纬度" = "29.87" }}
-expect = {{ source_key = "L1", class_code = "0118", longitude_deg = 121.55, latitude_deg = 29.87 }}
-"""
 FLOOD: Final = "flooding"
 # Which bureau sends over which door, and after how many seconds again; the flood never waits.
 BUREAUS: Final = {"lighting": ("soap", 0.5), "heating": ("soap", 2.0), "gateway": ("mqtt", 1.0), FLOOD: ("soap", 0.0)}
@@ -96,7 +74,7 @@ class Mixed:
         feeds = folder / "feeds"
         feeds.mkdir(parents=True)
         for bureau in BUREAUS:
-            (feeds / f"{bureau}.toml").write_text(FEED.format(bureau), encoding="utf-8")
+            (feeds / f"{bureau}.toml").write_text(_lamps_of(bureau), encoding="utf-8")
         url = server.database() if server else ""
         city = City(CITY.extent, CITY.districts, CITY.grid, (feeds,))
         state = {"journal": url, "store": url} if url else {}
@@ -173,7 +151,7 @@ class Mixed:
                     os.kill(child, signal.SIGKILL)
 
     def _look(self) -> None:
-        with contextlib.closing(app.open_journal(self.trial.settings)) as journal:
+        with contextlib.closing(opening.open_journal(self.trial.settings)) as journal:
             while not self._over.wait(SAMPLE_S):
                 with contextlib.suppress(ExchangeError, OSError, Exception):  # a server that was just killed
                     counts = {bureau: len(kept) for bureau, kept in self.day.receipts.items()}
@@ -187,7 +165,7 @@ class Mixed:
 
     def _drain(self) -> None:
         until = time.monotonic() + DRAIN_S
-        with contextlib.closing(app.open_journal(self.trial.settings)) as journal:
+        with contextlib.closing(opening.open_journal(self.trial.settings)) as journal:
             while journal.feeds_waiting():
                 if time.monotonic() > until:
                     raise RuntimeError(f"act two still has work after {DRAIN_S:.0f} s: {journal.feeds_waiting()}")
@@ -197,7 +175,7 @@ class Mixed:
         """What does not hold, in words; nothing where all does."""
         settings = self.trial.settings
         found = list[str]()
-        with contextlib.closing(app.open_bus(settings)) as bus:
+        with contextlib.closing(opening.open_bus(settings)) as bus:
             for bureau, receipts in self.day.receipts.items():
                 for id, receipt in receipts.items():
                     row = bus.journal.inbox(bureau, id)
@@ -209,12 +187,19 @@ class Mixed:
                 found.append(f"{sent} receipts, {ledger.deliveries} deliveries applied")
             for row in unbalanced(bus.journal, bus.store):
                 found.append(f"the account of {row.bureau} on {row.day} does not balance: {row.differences[:5]}")
-        with app.readable_journal(settings) as file:
-            verdict = audit.verify(file, app.anchors_of(settings))
+        with places.readable_journal(settings) as file:
+            verdict = audit.verify(file, trusted.anchors_of(settings))
         found += [problem.what for problem in verdict.problems]
         if (verdict.receipts, verdict.reports) != (sent, sent):
             found.append(f"{sent} receipts heard, {verdict.receipts} receipts and {verdict.reports} reports in the log")
         return found
+
+
+def _lamps_of(bureau: str) -> str:
+    """A feed that is called as its bureau is."""
+    return (
+        LAMPS.replace("made-up-lamps", bureau).replace('"made-up"', f'"{bureau}"').replace("某单位", f"某单位 {bureau}")
+    )
 
 
 def _content(bureau: str, sender: int, number: int) -> bytes:

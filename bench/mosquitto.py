@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.servers import free_port, serving
-from exchange import app
+from exchange.app import places
 from exchange.cli.trial import ORIGIN
 from exchange.key_places import DEMO
 from security import keys, pki
@@ -45,7 +45,7 @@ class Mosquitto:
 
     def certify(self, ca: pki.Authority) -> None:
         """Give it a certificate of the CA that bureaus and bus trust."""
-        now, key = app.utc_now(), keys.generate("ES256")
+        now, key = places.utc_now(), keys.generate("ES256")
         names = ["localhost", "127.0.0.1"]
         der = pki.issue(ca, "broker", key.public_key, "connection", now - timedelta(1), now + timedelta(30), names)
         (self.folder / "ca.pem").write_bytes(pki.pem_of(ca.certificate_der))

@@ -25,7 +25,7 @@ from bench.mosquitto import Mosquitto
 from bench.servers import fresh
 from bench.standing import Standing, standing
 from connectors.transports.mqtt import client_tls
-from exchange import app
+from exchange.app import keys_in_force
 from security.batch import unverified
 from security.jws_delivery import sign_delivery
 
@@ -124,7 +124,7 @@ def _started(stack: contextlib.ExitStack, *brokers: Mosquitto) -> Any:
 
     def start(settings: Any) -> None:
         for broker in brokers:
-            broker.certify(app.authority(settings))
+            broker.certify(keys_in_force.authority(settings))
             stack.enter_context(broker.running())
 
     return start

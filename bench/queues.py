@@ -8,11 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 from bench import rabbit as private
-from exchange import app
+from exchange.app import opening
 from exchange.cli.trial import Trial
 from security.message import in_memory
 from tests.queues.test_bus_on_rabbit import FEED, content
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial
 
 ROUNDS = 40
 PAUSE_S = 0.15  # so that each delivery comes to an announcer at rest
@@ -23,7 +24,7 @@ def waits_s(trial: Trial) -> list[float]:
     trial.enrol("made-up", "Made-up bureau", "某单位")
     trial.grant("made-up", "push", FEED)
     found = []
-    with trial, closing(app.open_journal(trial.settings)) as journal:
+    with trial, closing(opening.open_journal(trial.settings)) as journal:
         partner = trial.partner("made-up")
         for number in range(ROUNDS + 5):
             partner.push(FEED, in_memory(content(number)), "text/csv", f"d-{number}")

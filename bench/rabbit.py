@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.servers import free_port
-from exchange import app
+from exchange.app import places
 from security import keys, pki
 
 LIBRARY: Final = Path("/usr/lib/rabbitmq/lib")
@@ -72,7 +72,7 @@ class Rabbit:
 
     def certify(self, ca: pki.Authority) -> None:
         """Give it a certificate for `localhost` alone, of the CA that the bus trusts."""
-        now, key = app.utc_now(), keys.generate("ES256")
+        now, key = places.utc_now(), keys.generate("ES256")
         der = pki.issue(ca, "queue", key.public_key, "connection", now - timedelta(1), now + timedelta(30),
                         ["localhost"])  # fmt: skip
         (self.folder / "ca.pem").write_bytes(pki.pem_of(ca.certificate_der))
@@ -166,7 +166,7 @@ def _stands_still(state: str) -> bool:
 def running(folder: Path) -> Iterator[Rabbit]:
     """One that runs, while the block does."""
     rabbit = Rabbit(folder)
-    rabbit.certify(pki.make_ca("queue CA", app.utc_now()))
+    rabbit.certify(pki.make_ca("queue CA", places.utc_now()))
     try:
         rabbit.start()
         yield rabbit

@@ -14,9 +14,9 @@ from bench.figures import Figure, alternating, figure
 from bench.load import Plan, drive
 from bench.servers import fresh
 from bench.standing import BUREAUS, Standing, standing
-from exchange import app
+from exchange.app import opening, places
 from exchange.cli.trial import APPROVER, PROPOSER
-from exchange.decisions import GrantBody, approval_of, document_of, proposal_of
+from exchange.decision_documents import GrantBody, approval_of, document_of, proposal_of
 from exchange.journal import Entry
 from exchange.registry import index_decision
 from exchange.settings import Settings
@@ -57,7 +57,7 @@ def measure(folder: Path) -> Figure:
 def add_grants(settings: Settings) -> None:
     """GRANTS grants of views and feeds, in force."""
     bureaus = list(BUREAUS)
-    with closing(app.open_journal(settings)) as journal:
+    with closing(opening.open_journal(settings)) as journal:
         promised = []
         for number in range(GRANTS):
             body = GrantBody(
@@ -70,7 +70,7 @@ def add_grants(settings: Settings) -> None:
                 purpose="bench",
                 basis="bench",
             )
-            now = app.utc_now()
+            now = places.utc_now()
             document = document_of(journal.origin, "grant", f"g-bench-{number}", body, now)
             detail: dict[str, str | int] = {
                 "proposal": proposal_of(document, PROPOSER, now),
@@ -84,7 +84,10 @@ def add_grants(settings: Settings) -> None:
 
 def _start_s(settings: Settings) -> float:
     """Seconds until a registry that was just opened knows every grant."""
-    with closing(app.open_journal(settings)) as journal, closing(app.open_registry(settings, journal)) as registry:
+    with (
+        closing(opening.open_journal(settings)) as journal,
+        closing(opening.open_registry(settings, journal)) as registry,
+    ):
         began_s = time.monotonic()
         if len(registry.granted()) < GRANTS:
             raise RuntimeError("grants are missing")

@@ -22,7 +22,7 @@ from bench.audit import open_journal
 from bench.load import Plan, drive
 from bench.standing import Standing, standing
 from exchange import audit
-from exchange.app import anchors_of
+from exchange.app import trusted
 
 RESULT: Final = Path(__file__).parent / "soak.json"
 CLIENTS: Final = 16
@@ -75,7 +75,7 @@ def main() -> int:
             print(f"minute {number + 1}: {minutes[-1]}", file=sys.stderr)
         bus.drain(DRAIN_S)
         began_s = time.monotonic()
-        verdict = audit.verify(bus.trial.state, anchors_of(bus.trial.settings))
+        verdict = audit.verify(bus.trial.state, trusted.anchors_of(bus.trial.settings))
         verify_s = round(time.monotonic() - began_s, 1)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     search_ms = _search_ms(options.search_entries)

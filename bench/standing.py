@@ -13,7 +13,7 @@ import msgspec
 
 from bench.deliveries import Sender
 from connectors.partner.folder import PartnerFolder
-from exchange import app
+from exchange.app import places
 from exchange.cli.demo_quarter import FEEDS
 from exchange.cli.trial import ORIGIN, City, Trial
 from exchange.settings import Settings
@@ -57,7 +57,7 @@ class Standing(msgspec.Struct, frozen=True):
 
     def waiting(self) -> int:
         """Deliveries that act two has not finished."""
-        with contextlib.closing(app.journal_database(self.trial.settings).connect()) as journal:
+        with contextlib.closing(places.journal_database(self.trial.settings).connect()) as journal:
             return int(journal.execute("SELECT count(*) FROM inbox WHERE status = 'waiting'").fetchone()[0])
 
     @contextlib.contextmanager

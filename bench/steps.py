@@ -23,7 +23,8 @@ from bench.__main__ import WORK
 from bench.bulk import BUREAUS, ROWS, SERVER
 from bench.servers import free_port, serving
 from bench.standing import Standing, standing
-from exchange import app, claims, joining, processing, validation
+from exchange import claims, joining, processing, validation
+from exchange.app import opening
 from exchange.store import writing
 from exchange.store.embedded import EmbeddedWriter
 from exchange.store.served import ServedWriter
@@ -88,7 +89,7 @@ def _spent(bus: Standing, folder: Path, file: Path, message_id: str, clocks: dic
         trial.partner(register.BUREAU).push(register.FEED, file_content(file), "text/csv", message_id)
         spent = {"send, and act one": time.perf_counter() - began_s}
     clocks.clear()
-    with contextlib.closing(app.open_bus(trial.settings)) as bus_here:
+    with contextlib.closing(opening.open_bus(trial.settings)) as bus_here:
         began_s = time.perf_counter()
         processing.process(register.FEED, bus_here)
         return spent | {"act two": time.perf_counter() - began_s, **clocks}

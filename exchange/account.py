@@ -17,12 +17,14 @@ from typing import Any, Final, Literal
 
 import msgspec
 import polars as pl
+from polars.exceptions import PolarsError
 
 from exchange.entry import Detail, LoggedEntry, day_of
 from exchange.journal import Journal
 from exchange.store.store import Store
 from exchange.store.tallying import COUNTED
 from mappings.schema import Schema
+from security.errors import AuditBroken
 from security.jws import jcs
 
 BECAME: Final = ("processed", "refused", "held", "waiting", "recalled")
@@ -171,7 +173,11 @@ def _log_side(journal: Journal, entries: range, size: int) -> pl.DataFrame:
     says became of it), and as `log_…` what its report's entry counted, null where that is not said or erased."""
     accepted, became = journal.delivered(entries, size)
     inbox = pl.DataFrame(became, schema=_INBOX, orient="row")
-    counts = inbox["detail"].cast(pl.String).str.json_decode(_SAID).struct.unnest()
+    try:
+        counts = inbox["detail"].cast(pl.String).str.json_decode(_SAID).struct.unnest()
+    except PolarsError as problem:
+        these = f"entries {entries.start} to {entries.stop - 1}"
+        raise AuditBroken(f"of deliveries accepted by {these}, the entry of a report cannot be read") from problem
     inbox = pl.concat([inbox, counts.select(pl.all().name.prefix("log_"))], how="horizontal")
     counted = pl.when(pl.col("said") == "processed").then(pl.col("^log_.*$"))
     last = inbox.with_columns(counted).group_by("entry", "sender", "feed", "message_id", maintain_order=True)

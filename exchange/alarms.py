@@ -108,7 +108,7 @@ def quiet_hours(texts: Sequence[str]) -> list[Span]:
     for text in texts:
         match = _QUIET.fullmatch(text)
         if match is None:
-            raise Misconfigured(f"[alarms] quiet: {text!r}; write 22:00-07:00, city time")
+            raise Misconfigured("config.setting", f"[alarms] quiet: {text!r}; write 22:00-07:00, city time")
         hour, minute, to_hour, to_minute = map(int, match.groups())
         spans.append((time(hour, minute), time(to_hour, to_minute)))
     return spans

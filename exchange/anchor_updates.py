@@ -17,18 +17,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from exchange.decisions import (
-    ENTRY,
-    AnchorBody,
-    Decided,
-    EpochBegun,
-    EpochBody,
-    KeyChange,
-    Standing,
-    bears_on_keys,
-    unverified_document,
-)
-from exchange.entry import Leaf, commitment
+from exchange.decision_documents import AnchorBody, EpochBody, bears_on_keys, unverified_document
+from exchange.decisions import ENTRY, Decided, EpochBegun, KeyChange, Standing
+from exchange.entry import Leaf, commitment, detail_of, leaf_of
 from exchange.journal import Journal
 from security import merkle
 from security.anchors import Anchors
@@ -260,8 +251,7 @@ def _bearing(journal: Journal, last: int) -> Iterator[_Committed]:
         leaf, salt, detail = journal.committed(index)
         if salt is None or detail is None:
             continue
-        said = msgspec.json.decode(detail, type=dict[str, str | int])
-        if bears_on_keys(msgspec.json.decode(leaf, type=Leaf).outcome, said):
+        if bears_on_keys(leaf_of(index, leaf).outcome, detail_of(index, detail)):
             yield index, leaf, salt, detail
 
 

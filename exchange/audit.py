@@ -17,7 +17,8 @@ from typing import Any, Final
 import msgspec
 
 from exchange.audit_erasures import Borne, Delivered, Erasing, erasing_of, purges_of
-from exchange.decisions import DECIDES, Decided, founding_digest
+from exchange.decision_documents import founding_digest
+from exchange.decisions import DECIDES, Decided
 from exchange.decisions import ENTRY as DECISION
 from exchange.entry import ERASURE, RECALL, Leaf
 from exchange.evidence import is_erased

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from exchange.decisions import ENTRY, Decided, ErasureBody, Standing
+from exchange.decision_documents import ErasureBody
+from exchange.decisions import ENTRY, Decided, Standing
 from exchange.entry import ERASURE, RECALL, Leaf, begin_of
 from security.anchors import Anchors
 

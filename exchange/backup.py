@@ -97,9 +97,11 @@ def make(path: Path, source: Source, made: Made, say: Callable[[str], None]) -> 
 def check_free(path: Path) -> None:
     """Return if a backup may be written there. Raises Misconfigured."""
     if path.exists():
-        raise Misconfigured(f"{path} stands already; a backup is never written over: name another file")
+        raise Misconfigured(
+            "config.stands", f"{path} stands already; a backup is never written over: name another file"
+        )
     if not path.parent.is_dir():
-        raise Misconfigured(f"{path.parent}: no such folder")
+        raise Misconfigured("config.no_folder", f"{path.parent}: no such folder")
 
 
 @contextmanager
@@ -110,7 +112,7 @@ def room_for(folder: Path) -> Iterator[None]:
     except OSError as problem:
         if problem.errno in FULL:
             raise Refusal("backup.no_room", str(folder)) from problem
-        raise Misconfigured(f"{problem.filename or folder}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{problem.filename or folder}: {problem.strerror}") from problem
     except sqlite3.OperationalError as problem:
         if problem.sqlite_errorcode == sqlite3.SQLITE_FULL:
             raise Refusal("backup.no_room", str(folder)) from problem

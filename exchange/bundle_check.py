@@ -5,13 +5,14 @@ that cannot be computed is missing; nothing is taken to hold because another row
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, Literal
 
 import msgspec
 
+from exchange.bundle_heads import Heads
 from exchange.bundle_original import original_of
 from exchange.bundle_parts import (
     NUMBER,
@@ -23,29 +24,27 @@ from exchange.bundle_parts import (
     day_of,
     detail_of,
     is_among,
+    named,
     nodes_of,
 )
 from exchange.bundle_standing import Stood, told_again
 from exchange.bundle_status import Statuses, names_status
-from exchange.decisions import Carried, ErasureBody
+from exchange.decision_documents import ErasureBody
+from exchange.decisions import Carried
 from exchange.entry import ERASURE, RECALL, Detail, Leaf
 from exchange.receipts import VerifiedDocument, verify_receipt
-from exchange.timestamping import covering, stamped_octets
 from mappings.load import read_feed
 from security import bundle, merkle
 from security.anchors import Anchors
 from security.authenticate import SIGNS
 from security.bundle import MANIFEST, Container, Manifest
 from security.chain import authorities_over, check_chain
-from security.checkpoint import Checkpoint
-from security.cosignature import Cosignature, cosignatures
 from security.errors import Refusal
 from security.jose import strict_object
 from security.jws import jcs
 from security.keys import der_of_pem
 from security.message import Action, Content, EnrolledCertificate
 from security.pki import enrolled, pem_of
-from security.timestamp import verify_timestamp
 from security.wss import SKEW
 
 ANY_AGE: Final = timedelta(days=366)  # of an envelope whose feed's file, which would say less, is not there
@@ -133,8 +132,7 @@ class _Check:
         self._findings = Findings()
         self._say, self._judged = self._findings.say, self._findings.judged
         self._manifest: Manifest | None = None
-        self._head: Checkpoint | None = None
-        self._joined: set[tuple[int, bytes]] = set()  # heads that are proven to be of the same log as H
+        self._heads = Heads(container.parts, anchors, now, self._findings)
         self._entries: dict[int, Proven] = {}
         self._messages: dict[int, _Message] = {}
         self._became: dict[tuple[str, object], list[Proven]] = {}  # of a delivery, the entries that a report says
@@ -149,9 +147,9 @@ class _Check:
             ("container", self._check_container),
             ("manifest", self._check_manifest),
             ("inclusion", self._check_entries),
-            ("inclusion", self._check_heads),
-            ("witnesses", self._check_witnesses),
-            ("timestamp", self._check_timestamps),
+            ("inclusion", self._heads.check_others),
+            ("witnesses", lambda: self._heads.check_witnesses(self._last)),
+            ("timestamp", lambda: self._heads.check_timestamps(self._last, self._entries)),
             ("receipts", self._read_messages),
             ("certificate", self._check_status),
             ("enrolment", self._tell_again),
@@ -215,21 +213,14 @@ class _Check:
         """When the bundle says that it was made; now, where it does not hold that it says so."""
         return datetime.fromisoformat(self._manifest.made_at) if self._manifest else self._now
 
-    # Entries and heads.
+    # Entries.
 
     def _check_entries(self) -> None:
         if "checkpoint" not in self._parts:
             self._say("inclusion", "missing", "checkpoint: not there, so that no entry is proven")
             return
-        with self._judged("inclusion", "checkpoint"):
-            head = self._anchors.head(self._parts["checkpoint"].read().decode())
-            self._head = head
-            self._joined.add((head.size, head.root))
-            self._say("inclusion", "holds", f"head of {head.size} entries, signed by the log's key")
-            if head.origin != self._anchors.log_name:
-                ended = f"旧纪元 {head.origin} 已终止: of an epoch that is over, whose keys somebody else may have"
-                self._say("inclusion", "holds", f"{ended}; only witnesses and timestamps say that it is not made since")
-        for name in self._named(rf"entries/({NUMBER})\.json"):
+        self._heads.check_own()
+        for name in named(self._parts, rf"entries/({NUMBER})\.json"):
             with self._judged("inclusion", name):
                 self._check_entry(name)
         times = [proven.leaf.time for _, proven in sorted(self._entries.items())]
@@ -247,7 +238,7 @@ class _Check:
         if document.keys() - {"detail", "salt"} != {"index", "leaf", "proof"}:
             raise ValueError("other members than an entry has")
         path = nodes_of(document["proof"])
-        head = self._head
+        head = self._heads.own
         if head is None:
             raise ValueError("there is no head to prove it under")
         if not merkle.verify_inclusion(merkle.leaf_hash(text.encode()), index, head.size, path, head.root):
@@ -258,119 +249,6 @@ class _Check:
         if datetime.fromisoformat(leaf.time) > min(self._made_at, self._now) + SKEW:
             raise ValueError(f"made at {leaf.time}, which was still to come")
         self._entries[index] = Proven(index, text, leaf, detail_of(document, leaf))
-
-    def _check_heads(self) -> None:
-        for name in self._named(rf"consistency/({NUMBER})\.json"):
-            with self._judged("inclusion", name):
-                self._check_consistency(name)
-        for name in self._named(rf"heads/({NUMBER})\.checkpoint"):
-            with self._judged("inclusion", name):
-                head = self._anchors.head(self._parts[name].read().decode())
-                if name != f"heads/{head.size}.checkpoint":
-                    raise ValueError(f"is the head of {head.size}")
-                self._join(head)
-
-    def _check_consistency(self, name: str) -> None:
-        """Only its shape, here; it proves something once there is a head at its beginning."""
-        octets = self._parts[name].read()
-        document = strict_object(octets)
-        ends, _ = (document["first"], document["second"]), nodes_of(document["nodes"])
-        if jcs(document) != octets or document.keys() != {"first", "nodes", "second"}:
-            raise ValueError("not canonical, or other members than a proof has")
-        if name != f"consistency/{ends[0]}.json" or (self._head and ends[1] != self._head.size):
-            raise ValueError(f"is a proof from {ends[0]} to {ends[1]}")
-
-    def _join(self, head: Checkpoint) -> None:
-        """Take a head as one of this log's. Raises ValueError where it is not proven to be."""
-        ours = self._head
-        if ours is None:
-            raise ValueError("there is no head to compare it with")
-        if (head.size, head.root) in self._joined:
-            return
-        if head.size > ours.size:
-            raise ValueError(f"a head of {head.size} entries, later than the bundle's own of {ours.size}")
-        name = f"consistency/{head.size}.json"
-        if name not in self._parts:
-            raise ValueError(f"{name} is not there: nothing shows that it is a head of the same log")
-        nodes = nodes_of(strict_object(self._parts[name].read())["nodes"])
-        if not merkle.verify_consistency(head.size, ours.size, nodes, head.root, ours.root):
-            same = "" if head.size == ours.size else f", or {name} is not their proof"
-            raise ValueError(f"FORK 分叉: the heads of {head.size} and {ours.size} entries are not of one log{same}")
-        self._joined.add((head.size, head.root))
-
-    def _noted(self) -> Iterator[tuple[str, str, Checkpoint]]:
-        """The heads that count: name, note, head."""
-        for name in ("checkpoint", *self._named(rf"heads/({NUMBER})\.checkpoint")):
-            try:
-                note = self._parts[name].read().decode()
-                head = self._anchors.head(note)
-            except (KeyError, Refusal, UnicodeDecodeError):  # its own row says so
-                continue
-            if (head.size, head.root) in self._joined:
-                yield name, note, head
-
-    def _check_witnesses(self) -> None:
-        witnesses, quorum = self._anchors.witnesses, max(self._anchors.quorum, 1)
-        if not witnesses:
-            self._say("witnesses", "missing", "UNWITNESSED 无见证: the anchors name no witness")
-            return
-        best: list[tuple[int, int, str]] = []
-        for name, note, head in self._noted():
-            found = self._witnessed(name, note)
-            who = ", ".join(f"{one.witness} {one.at:%Y-%m-%dT%H:%M:%SZ}" for one in found)
-            best.append((len(found), head.size, f"{name}: {who or 'nobody'}"))
-        enough = [one for one in best if one[0] >= quorum]
-        covered = max((size for _, size, _ in enough), default=0)
-        last = self._last
-        if covered > last:
-            self._say("witnesses", "holds", f"{next(text for _, size, text in enough if size == covered)}")
-        else:
-            most, _, who = max(best, default=(0, 0, "no head"))
-            about = f"UNWITNESSED 无见证: {most} of {quorum} witnesses over entry {last} ({who})"
-            self._say("witnesses", "missing", about)
-
-    def _witnessed(self, name: str, note: str) -> list[Cosignature]:
-        """Who signed a head, by name. One witness's line that does not hold is left out: it spoils nobody else's."""
-        found: dict[str, Cosignature] = {}
-        for witness in self._anchors.witnesses:
-            try:
-                said = cosignatures(note, [witness])
-            except Refusal as refusal:
-                self._say("witnesses", "holds", f"{name}: left out of the count: {refusal.code} {refusal.detail}")
-                continue
-            for one in said:
-                if one.at > self._now + SKEW:
-                    about = f"{name}: left out of the count: {one.witness} at {one.at.isoformat()}, which is to come"
-                    self._say("witnesses", "holds", about)
-                else:
-                    found[one.witness] = one
-        return [found[witness] for witness in sorted(found)]
-
-    def _check_timestamps(self) -> None:
-        roots, last = self._anchors.timestamp_roots, self._last
-        if not roots:
-            self._say("timestamp", "missing", "NO TIMESTAMP 无时间戳: the anchors name no timestamp authority")
-            return
-        noted, covers = {head.size: (note, head) for _, note, head in self._noted()}, False
-        for name in self._named(rf"heads/({NUMBER})\.tsr"):
-            with self._judged("timestamp", name):
-                size = int(name[len("heads/") : -len(".tsr")])
-                if size not in noted:
-                    raise ValueError("there is no head that it is over")
-                stamped = stamped_octets(noted[size][0])
-                at = verify_timestamp(self._parts[name].read(), stamped, roots)
-                if at > self._now + SKEW:
-                    raise ValueError(f"of {at.isoformat()}, which is to come")
-                times = [one.leaf.time for index, one in self._entries.items() if index < size]
-                if times and at + SKEW < datetime.fromisoformat(max(times)):
-                    raise ValueError(f"of {at.isoformat()}, before entries that it covers")
-                covers = covers or size > last
-                about = f"{name}: {at.isoformat()}, over {size} entries"
-                entry = self._entries.get(last) if size > last else None
-                late = covering(datetime.fromisoformat(entry.leaf.time), at) if entry else ""
-                self._say("timestamp", "holds", f"{about}; {late}" if late else about)
-        if not covers:
-            self._say("timestamp", "missing", f"NO TIMESTAMP 无时间戳 over entry {last}")
 
     # Messages.
 
@@ -455,14 +333,14 @@ class _Check:
         elif self._manifest is not None and self._manifest.kind == "ownership":
             self._say("receipts", "missing", f"{name}: not there, and the answer is of what was processed")
         else:
-            size = self._head.size if self._head else 0
+            size = self._heads.own.size if self._heads.own else 0
             self._say("receipts", "holds", f"{name}: no report yet, as of the head of {size} entries")
 
     def _document(self, name: str, kind: str) -> VerifiedDocument:
         found = verify_receipt(self._parts[name].read(), self._anchors)
         if found.kind != kind:
             raise ValueError(f"is a {found.kind}")
-        self._join(found.checkpoint)
+        self._heads.join(found.checkpoint)
         return found
 
     def _tell_again(self) -> None:
@@ -539,7 +417,7 @@ class _Check:
     def _check_status(self) -> None:
         """What is named by its digest has it; of whom an answer speaks is looked at with each certificate."""
         answers = []
-        for name in self._named(r"status/([0-9a-f]{64})\.(crl|ocsp)"):
+        for name in named(self._parts, r"status/([0-9a-f]{64})\.(crl|ocsp)"):
             octets = self._parts[name].read()
             if sha256(octets).hexdigest() != name.partition("/")[2].partition(".")[0]:
                 self._say("certificate", "broken", f"{name}: not what it is named for")
@@ -550,7 +428,7 @@ class _Check:
             about = f"{len(answers)} answers on status not looked at: the anchors name no authority"
             self._say("certificate", "holds", about)
         self._statuses = Statuses(answers, authorities, made_at)
-        for name in self._named(r"certificates/([0-9a-f]{64})\.pem"):
+        for name in named(self._parts, r"certificates/([0-9a-f]{64})\.pem"):
             with self._judged("certificate", name):
                 der = der_of_pem(self._parts[name].read())
                 if name != f"certificates/{sha256(der).hexdigest()}.pem" or self._parts[name].read() != pem_of(der):
@@ -728,7 +606,7 @@ class _Check:
             raise ValueError(f"entries/{gap}.json: left out of the day")
         if first and first - 1 not in self._entries:
             raise ValueError(f"entries/{first - 1}.json: nothing shows that the day begins after it")
-        size = self._head.size if self._head else 0
+        size = self._heads.own.size if self._heads.own else 0
         if last + 1 < size and last + 1 not in self._entries:
             raise ValueError(f"entries/{last + 1}.json: nothing shows that the day ends before it")
         for index in of_day:
@@ -809,11 +687,6 @@ class _Check:
             if index > entry.index and one.detail is None and one.leaf.type in ("processing", RECALL)
             if (one.leaf.sender, one.leaf.feed) == (entry.leaf.sender, entry.leaf.feed)
         ]
-
-    def _named(self, pattern: str) -> list[str]:
-        """Parts of a form of name, those with a number in its order."""
-        found = [match for name in self._parts if (match := re.fullmatch(pattern, name))]
-        return [match[0] for match in sorted(found, key=lambda match: (len(match[1]), match[1]))]
 
     def _demanded(self, name: str) -> bool:
         asked = {"witnesses": bool(self._anchors.witnesses), "timestamp": bool(self._anchors.timestamp_certificates)}

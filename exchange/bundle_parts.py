@@ -1,7 +1,7 @@
 """The parts of an evidence bundle that are made for it, read and written, and what is found of a bundle, row by row."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Final, Literal
@@ -115,6 +115,12 @@ def nodes_of(texts: list[str]) -> list[bytes]:
     return octets
 
 
+def named(parts: Iterable[str], pattern: str) -> list[str]:
+    """Parts of a form of name, those with a number in its order."""
+    found = [match for name in parts if (match := re.fullmatch(pattern, name))]
+    return [match[0] for match in sorted(found, key=lambda match: (len(match[1]), match[1]))]
+
+
 def is_among(ranges: str, number: int) -> bool:
     """Whether a number is among those written as `3-9 12`. Raises ValueError for what is not so written."""
     if not _RANGES.fullmatch(ranges):
@@ -134,4 +140,4 @@ def anchor_der(pem: str) -> bytes:
     try:
         return der_of_pem(pem.encode())
     except ValueError as problem:
-        raise Misconfigured("anchors: a certificate is not PEM") from problem
+        raise Misconfigured("config.anchors", "anchors: a certificate is not PEM") from problem

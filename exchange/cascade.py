@@ -260,7 +260,9 @@ def _read(path: Path) -> Progress:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Progress) if path.exists() else Progress()
     except msgspec.MsgspecError as problem:
-        raise Misconfigured(f"{path}: cannot be read; remove it, and everything is sent once more") from problem
+        raise Misconfigured(
+            "config.file", f"{path}: cannot be read; remove it, and everything is sent once more"
+        ) from problem
 
 
 def _line(cells: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 Statements are written once, in what both understand, with `?` or `:name` for values. What SQL says differently there is
 a function that both have: `instr(octets, octets)`, and `said(octets, member)`, a member of a JSON object as text.
 
-Public face: `Database`, `SqliteFile`, `FAILURES`; `exchange.postgres` has the other engine.
+Public face: `Database`, `SqliteFile`, `FAILURES`, `is_unreadable`; `exchange.postgres` has the other engine.
 """
 
 import fcntl
@@ -33,6 +33,10 @@ class Failed(Exception):
 
 class Conflict(Failed):
     """A constraint of a database server's was broken."""
+
+
+class Unreadable(Failed):
+    """A database server was asked what octets say that are no JSON."""
 
 
 # SQLite raises its own errors, a server's are told apart from them by the two above.
@@ -147,11 +151,13 @@ class SqliteFile:
 
     def prepare(self) -> None:
         """Bring the file to today's schema, making it if need be."""
-        engine = sa.create_engine(f"sqlite:///{self.path}")
+        engine = sa.create_engine(f"sqlite:///{self.path}", connect_args={"isolation_level": None})
+        # Left to itself the driver begins no transaction for what changes a schema, and commits each statement alone.
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         try:
             with turn(self._folder, self._history):
-                with engine.connect() as connection:
-                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                with closing(sqlite3.connect(self.path)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
                 upgrade(engine, self._history)
         finally:
             engine.dispose()
@@ -257,6 +263,11 @@ def scrub(connection: sqlite3.Connection) -> None:
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise sqlite3.OperationalError("the file is being read, and its write-ahead log cannot be emptied")
+
+
+def is_unreadable(problem: Exception) -> bool:
+    """Whether a question failed because `said` was asked of octets that are no JSON: somebody altered them."""
+    return isinstance(problem, Unreadable) or str(problem) == "user-defined function raised exception"
 
 
 def _said(octets: bytes | None, member: str) -> str | None:

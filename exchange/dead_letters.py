@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from exchange.database import Database
-from exchange.entry import InboxRow, Leaf
+from exchange.entry import InboxRow, leaf_of
 from exchange.journal import Journal
 from exchange.sequencer import SELECT_INBOX, inbox_row
 from security.errors import Sentence, sentences
@@ -94,22 +94,22 @@ def letters_of(journal: Journal, rows: Sequence[InboxRow]) -> list[DeadLetter]:
     found, rows = [], [row for row in rows if row.status in ("held", "refused")]
     for start in range(0, len(rows), AT_ONCE):
         piece = {row.id: row for row in rows[start : start + AT_ONCE]}
-        for inbox_id, (document, leaf, tried) in _reports(journal, piece.keys()).items():
+        for inbox_id, (document, time, tried) in _reports(journal, piece.keys()).items():
             # A report whose detail was erased says no code any more.
             said = msgspec.json.decode(document, type=dict[str, object]) if document else {}
             code, detail = str(said.get("code", "content.erased")), str(said.get("detail", ""))
-            time = msgspec.json.decode(leaf, type=Leaf).time
             found.append(DeadLetter(piece[inbox_id], code, detail, time, tried))
     return sorted((one for one in found if one.code != ENDED_BY_PERSON), key=lambda one: one.row.id)
 
 
-def _reports(journal: Journal, ids: Collection[int]) -> dict[int, tuple[bytes, bytes, int]]:
-    """Of each delivery its last report's document, that entry's leaf, and how many reports there are."""
+def _reports(journal: Journal, ids: Collection[int]) -> dict[int, tuple[bytes, str, int]]:
+    """Of each delivery its last report's document, that entry's time, and how many reports there are."""
     marks = ", ".join("?" * len(ids))
     query = (
-        "SELECT reports.inbox_id, document, leaf, many FROM "
+        "SELECT reports.inbox_id, document, idx, leaf, many FROM "
         "(SELECT inbox_id, max(entry_index) AS last, count(*) AS many FROM reports "
         f"WHERE inbox_id IN ({marks}) GROUP BY inbox_id) AS told "
         "JOIN reports ON reports.entry_index = told.last JOIN entries ON idx = told.last"
     )
-    return {id: (bytes(document), bytes(leaf), many) for id, document, leaf, many in journal.ask(query, *ids)}
+    rows = journal.ask(query, *ids)
+    return {id: (bytes(document), leaf_of(index, leaf).time, many) for id, document, index, leaf, many in rows}

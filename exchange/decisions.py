@@ -1,47 +1,68 @@
 """决定 Who is enrolled, who may do what, which mapping counts: told again from entries that persons signed.
 
-A decision is one canonical document. It takes effect as an entry of the log that carries two signatures over that same
-document, by two persons whose office it is, neither of whom gains by it; ending something needs one. Nothing else makes
-a bureau, a certificate, a person's office, a grant or a mapping: what stands in any table beside is only for finding.
+A decision is one canonical document (`exchange.decision_documents`). It takes effect as an entry of the log that
+carries two signatures over that same document, by two persons whose office it is, neither of whom gains by it; ending
+something needs one. Nothing else makes a bureau, a certificate, a person's office, a grant or a mapping: what stands in
+any table beside is only for finding.
 
 `Standing` is the fold over those entries, in the order of the log. It is pure: whether an entry lies under a signed
 head, its caller has looked at. What does not hold changes nothing and is kept as a trouble, for an officer to see.
 """
 
-import base64
-import hashlib
-import math
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta
-from itertools import chain
-from typing import Any, Final, Literal
+from datetime import datetime
+from typing import Final
 
 import msgspec
 
-from exchange.entry import CITY_TIME, Detail, instant
-from exchange.own_keys import Changeable, epoch_number
-from exchange.rights import ATTRIBUTES, is_ring
+from exchange.decision_documents import (
+    APPROVAL,
+    CARRYING,
+    PROPOSAL,
+    REVOCATION,
+    ROLE_WORDS,
+    AnchorBody,
+    Apart,
+    Body,
+    Bureau,
+    CarryingBody,
+    DeliveryBody,
+    Document,
+    EnrolmentBody,
+    EpochBody,
+    ErasureBody,
+    FoundingBody,
+    GrantBody,
+    MappingBody,
+    PersonBody,
+    Revocable,
+    RevocationBody,
+    Role,
+    body_of,
+    certificates_in,
+    check_anchor,
+    check_erasure,
+    check_founders,
+    check_grant,
+    check_paired,
+    fingerprint_of,
+    founding_digest,
+    granted_by,
+    named_in,
+    shaped,
+    unverified_document,
+)
+from exchange.entry import CITY_TIME, Detail
+from exchange.own_keys import epoch_number
 from security.authenticate import SIGNS
-from security.checkpoint import log_key_of
 from security.errors import Refusal
-from security.jws import jcs, key_named, open_document, sign_document
-from security.keys import Algorithm, PublicKey, SigningKey, fits, kind_of, load_public_pem, public_key_of, spki
-from security.message import EVERYWHERE, Action, Area, EnrolledCertificate, Grant, Use
-from security.pki import check_pair, enrolled
+from security.jws import key_named, open_document
+from security.keys import PublicKey, load_public_pem, public_key_of, spki
+from security.message import EnrolledCertificate, Grant
 
 ENTRY: Final = "decision"
 # Outcomes of entries that decide; entries of the same type with any other outcome are refusals.
 DECIDES: Final = ("founded", "proposed", "approved", "revoked", "carried_out")
-PROPOSAL: Final = "yt-proposal+jws"
-APPROVAL: Final = "yt-approval+jws"
-REVOCATION: Final = "yt-revocation+jws"
-CARRYING: Final = "yt-carrying+jws"
-
-Role = Literal["system", "security", "audit"]
-Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge", "anchor", "epoch"]
-Reason = Literal["spill", "retention", "recall", "personal"]
-Revocable = Literal["person", "certificate", "grant", "proposal"]
-ROLE_WORDS: Final[Mapping[str, str]] = {"system": "系统管理员", "security": "安全管理员", "audit": "审计管理员"}
 
 # 三员分立: whose office it is to propose, and whose to approve.
 SIGNERS: Final[Mapping[str, tuple[Role, Role]]] = {
@@ -62,202 +83,6 @@ _NOT_THERE: Final[Mapping[Revocable, str]] = {
     "person": "person.unknown",
     "proposal": "decision.not_proposed",
 }
-# 网络安全法 Art. 21: logs are kept for six months at least, which are up to 184 days.
-FEWEST_DETAIL_DAYS: Final = 184
-FEWEST_SECURITY: Final = 2  # with one alone nothing could ever be decided
-
-
-class PersonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An office (岗位).
-
-    person:     pseudonym; name: what commits to the name, hex of SHA-256(salt ‖ name in its plain spelling); name and
-                salt lie beside, outside the log
-    public_key: PEM SubjectPublicKeyInfo, which names them in signatures
-    """
-
-    person: str
-    name: str
-    bureau: str
-    role: Role
-    public_key: str
-
-
-class FoundingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """With whom a bus begins, and which mapping of each feed counts (SHA-256 of its file, hex)."""
-
-    persons: list[PersonBody]
-    mappings: dict[str, str]
-
-
-class CertificateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """der: base64."""
-
-    use: Use
-    der: str
-
-
-class EnrolmentBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A bureau, or new titles or further certificates of one."""
-
-    bureau: str
-    title: str
-    title_zh: str
-    role: str
-    certificates: list[CertificateBody]
-
-
-class GrantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A grant as it is signed; numbers that are no integers are text."""
-
-    bureau: str
-    action: Action
-    target: str
-    classes: list[str]
-    valid_from: str
-    valid_until: str
-    purpose: str
-    basis: str
-    districts: list[str] = []
-    cells: list[str] = []
-    polygon: list[tuple[str, str]] = []
-    attributes: list[str] = []
-    map_area_km2: int = 0
-
-
-class MappingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A release of a feed's file. bureau: whose feed it is; digest: SHA-256, hex."""
-
-    feed: str
-    bureau: str
-    digest: str
-
-
-class DeliveryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A delivery whose original bytes are to be opened; and why."""
-
-    sender: str
-    message_id: str
-    ground: str
-
-
-class ErasureBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is to be erased, why, and on which of the grounds that there are.
-
-    sender, message_id: the delivery; empty for retention, which covers all that is older than two days, YYYY-MM-DD:
-    evidence_before:    original bytes of deliveries that came before it
-    details_before:     details of entries that were made before it
-    """
-
-    sender: str
-    message_id: str
-    ground: str
-    reason: Reason = "spill"
-    evidence_before: str = ""
-    details_before: str = ""
-
-
-class AnchorBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A key of the bus's own that takes the place of the one in force.
-
-    algorithm:   by which it signs
-    key:         of the log its octets, of answers the SHA-256 of the certificate; hex
-    certificate: DER, base64; of answers
-    """
-
-    name: Changeable
-    algorithm: Algorithm
-    key: str
-    certificate: str
-    ground: str
-
-
-class EpochBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A new epoch of the log, because a key of the last one is in strange hands, or because entries were lost.
-
-    log:         its name in checkpoints: the bus's own, a slash, and the number of the epoch
-    key, answer: of the log, and of receipts and answers
-    known_size, known_root: of the largest head of the last epoch that somebody outside was shown; 0 and empty where
-                 none is known that this log has not; root in hex
-    known_log:   the name in it; of a lost epoch, the new one is numbered after that one
-    """
-
-    log: str
-    key: AnchorBody
-    answer: AnchorBody
-    ground: str
-    known_size: int = 0
-    known_root: str = ""
-    known_log: str = ""
-
-
-class RevocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ends. of: pseudonym, fingerprint, or id of the grant or proposal."""
-
-    what: Revocable
-    of: str
-    ground: str
-
-
-class CarryingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Which decision was carried out. size, root: where it opens an epoch, of the last head before it; root in hex."""
-
-    of: str
-    size: int = 0
-    root: str = ""
-
-
-Body = (
-    CarryingBody
-    | FoundingBody
-    | PersonBody
-    | EnrolmentBody
-    | GrantBody
-    | MappingBody
-    | DeliveryBody
-    | ErasureBody
-    | AnchorBody
-    | EpochBody
-    | RevocationBody
-)
-_BODIES: Final[Mapping[str, type[Body]]] = {
-    "founding": FoundingBody,
-    "person": PersonBody,
-    "enrolment": EnrolmentBody,
-    "grant": GrantBody,
-    "mapping": MappingBody,
-    "opening": DeliveryBody,
-    "purge": ErasureBody,
-    "anchor": AnchorBody,
-    "epoch": EpochBody,
-    "revocation": RevocationBody,
-    "carrying": CarryingBody,
-}
-
-
-class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is signed. at: RFC 3339, UTC; body: by kind."""
-
-    v: int
-    origin: str
-    kind: str
-    id: str
-    at: str
-    body: dict[str, Any]
-
-
-class Apart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A decision as it lies beside the log: a new epoch of one that lost entries and takes none, whose first entry will
-    carry it; or an erasure, for after a restore. proposal, approval: as signed; empty until the second person has."""
-
-    proposal: str
-    approval: str = ""
-
-
-class Officer(msgspec.Struct, frozen=True):
-    """A person who decides, with the key they sign with; the name stays out of documents and log."""
-
-    name: str
-    key: SigningKey
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -275,15 +100,6 @@ class Person(msgspec.Struct, frozen=True):
     def key(self) -> PublicKey:
         """The key their signatures are checked with."""
         return load_public_pem(self.public_key.encode())
-
-
-class Bureau(msgspec.Struct, frozen=True):
-    """A partner organisation. code: lower-case letters, digits, `-`; role: `supplier`, `case system`, `officer` …"""
-
-    code: str
-    title: str
-    title_zh: str
-    role: str
 
 
 class Proposed(msgspec.Struct, frozen=True):
@@ -338,71 +154,6 @@ class Trouble(msgspec.Struct, frozen=True):
     detail: str
 
 
-def name_commitment(salt: bytes, plain_name: str) -> str:
-    """What an office says of a name that lies elsewhere: hex of SHA-256(salt ‖ name)."""
-    return hashlib.sha256(salt + plain_name.encode()).hexdigest()
-
-
-def fingerprint_of(public_key: PublicKey) -> str:
-    """By what a person's key is named: SHA-256 of its SubjectPublicKeyInfo, lower-case hex."""
-    return hashlib.sha256(spki(public_key)).hexdigest()
-
-
-def founding_digest(proposal: str) -> str:
-    """By what a founding is known to whoever trusts it: SHA-256 of its canonical document, hex."""
-    return hashlib.sha256(jcs(unverified_document(proposal))).hexdigest()
-
-
-def proposal_of(document: Document, by: Officer, at: datetime) -> str:
-    """The document as its first person signs it."""
-    return sign_document(msgspec.to_builtins(document), PROPOSAL, by.key, at).decode()
-
-
-def approval_of(document: Document, by: Officer, at: datetime) -> str:
-    """The same document as its second person signs it."""
-    return sign_document(msgspec.to_builtins(document), APPROVAL, by.key, at).decode()
-
-
-def revocation_of(document: Document, by: Officer, at: datetime) -> str:
-    """What ends something, signed by one person."""
-    return sign_document(msgspec.to_builtins(document), REVOCATION, by.key, at).decode()
-
-
-def carrying_of(document: Document, by: Officer, at: datetime) -> str:
-    """That a decision was carried out, signed by who did it."""
-    return sign_document(msgspec.to_builtins(document), CARRYING, by.key, at).decode()
-
-
-def document_of(origin: str, kind: str, id: str, body: Body, at: datetime) -> Document:
-    """A document ready to be signed."""
-    return Document(1, origin, kind, id, instant(at), msgspec.to_builtins(body))
-
-
-def body_of_grant(grant: Grant) -> GrantBody:
-    """What is signed of a grant: all but its id and who signed."""
-    return GrantBody(
-        bureau=grant.bureau,
-        action=grant.action,
-        target=grant.target,
-        classes=list(grant.classes),
-        valid_from=grant.valid_from,
-        valid_until=grant.valid_until,
-        purpose=grant.purpose,
-        basis=grant.basis,
-        districts=list(grant.area.districts),
-        cells=list(grant.area.cells),
-        polygon=[(repr(longitude), repr(latitude)) for longitude, latitude in grant.area.polygon],
-        attributes=list(grant.attributes),
-        map_area_km2=grant.map_area_km2,
-    )
-
-
-def enrolment_of(bureau: Bureau, certificates: "list[EnrolledCertificate]") -> EnrolmentBody:
-    """What is signed of a bureau."""
-    listed = [CertificateBody(c.use, base64.b64encode(c.der).decode()) for c in certificates]
-    return EnrolmentBody(bureau.code, bureau.title, bureau.title_zh, bureau.role, listed)
-
-
 class Standing:
     """What stands after some decisions, taken in the order of the log.
 
@@ -450,7 +201,7 @@ class Standing:
 
     def check_proposal(self, document: Document, by: str) -> None:
         """Return if this person may propose it and it could take effect. Raises Refusal."""
-        body = self._body(document)
+        body = body_of(document)
         self._holds(by, SIGNERS[document.kind][0])
         self._gains_nothing(document, body, by)
         self._could_be(document, body)
@@ -461,7 +212,7 @@ class Standing:
         if proposer == by:
             raise Refusal("decision.same_person", document.id)
         self._holds(by, SIGNERS[document.kind][1])
-        self._gains_nothing(document, self._body(document), by)
+        self._gains_nothing(document, body_of(document), by)
 
     def check_revocation(self, body: RevocationBody, by: str) -> None:
         """Return if this person may end it, and it has not ended. Raises Refusal."""
@@ -513,7 +264,7 @@ class Standing:
         if not apart.approval:
             raise Refusal("decision.not_in_force", id[:80])
         document, _, _ = self._agreed(apart.proposal, apart.approval)
-        body = self._body(document)
+        body = body_of(document)
         if not isinstance(body, EpochBody) or document.id != id:
             raise Refusal("decision.not_in_force", id[:80])
         self._holds(by, SIGNERS["epoch"][0])
@@ -549,7 +300,7 @@ class Standing:
     def grant_of(self, proposed: Proposed) -> Grant:
         """The grant that a proposal of one would be."""
         body = msgspec.convert(proposed.document.body, GrantBody)
-        return _grant(proposed.document.id, body, proposed.by, "")
+        return granted_by(proposed.document.id, body, proposed.by, "")
 
     # Each outcome.
 
@@ -598,7 +349,7 @@ class Standing:
     def _revoke(self, decided: Decided) -> None:
         octets = str(decided.detail["revocation"])
         document, by = self._signed(octets, REVOCATION)
-        body = self._body(document)
+        body = body_of(document)
         if not isinstance(body, RevocationBody) or document.id in self._decided:
             raise Refusal("decision.not_readable", document.id)
         self.check_revocation(body, by)
@@ -621,7 +372,7 @@ class Standing:
     def _carry_out(self, decided: Decided) -> None:
         octets = str(decided.detail["carrying"])
         document, by = self._signed(octets, CARRYING)
-        body = self._body(document)
+        body = body_of(document)
         if not isinstance(body, CarryingBody):
             raise Refusal("decision.not_readable", document.id)
         # After a loss no entry of the former log could carry what two persons decided: this one does.
@@ -648,28 +399,28 @@ class Standing:
     def _concerned(self, decided: Decided) -> set[str]:
         """Whose certificates or grants an entry decides over: a bureau must hear of what others do in its name."""
         said = next((decided.detail[name] for name in ("proposal", "revocation") if name in decided.detail), None)
-        body = self._body(_shaped(unverified_document(str(said)))) if said is not None else None
+        body = body_of(shaped(unverified_document(str(said)))) if said is not None else None
         if isinstance(body, EnrolmentBody):
             return {body.bureau}
         if isinstance(body, GrantBody):
-            return _named_in(body)
+            return named_in(body)
         if isinstance(body, RevocationBody) and body.what == "certificate":
             return {self.certificates[body.of].bureau}
         if isinstance(body, RevocationBody) and body.what == "grant":
-            return _named_in(self.grants[body.of].grant)
+            return named_in(self.grants[body.of].grant)
         return set()
 
     # Effects.
 
     def _effect(self, document: Document, first: str, second: str, time: str) -> None:
-        body = self._body(document)
+        body = body_of(document)
         if isinstance(body, PersonBody):
             self._appoint(body, time)
         elif isinstance(body, EnrolmentBody):
             self.bureaus[body.bureau] = Bureau(body.bureau, body.title, body.title_zh, body.role)
-            self.certificates |= {c.fingerprint: c for c in _certificates(body)}
+            self.certificates |= {c.fingerprint: c for c in certificates_in(body)}
         elif isinstance(body, GrantBody):
-            self.grants[document.id] = Granted(_grant(document.id, body, first, second), time)
+            self.grants[document.id] = Granted(granted_by(document.id, body, first, second), time)
         elif isinstance(body, MappingBody):
             self.mappings[body.feed] = body.digest
         elif isinstance(body, (DeliveryBody, ErasureBody)):
@@ -709,7 +460,7 @@ class Standing:
         if isinstance(body, PersonBody):
             self._could_hold(body)
         elif isinstance(body, EnrolmentBody):
-            self._could_enrol(_certificates(body))
+            self._could_enrol(certificates_in(body))
         elif isinstance(body, GrantBody):
             if body.bureau not in self.bureaus:
                 raise Refusal("registry.bureau_unknown", body.bureau)
@@ -748,7 +499,7 @@ class Standing:
             known.add(certificate.fingerprint)
         signing = [c for c in certificates if c.use in SIGNS]
         for encryption in (c for c in certificates if c.use == "encryption"):
-            _check_paired(encryption, signing)
+            check_paired(encryption, signing)
 
     def _last(self, person: str) -> bool:
         """Whether without this person nobody were left who could decide on rights, or end one."""
@@ -785,163 +536,7 @@ class Standing:
         by = self._by_key.get(kid)
         if by is None:
             raise Refusal("person.unknown", kid[:16])
-        document = _shaped(open_document(octets.encode(), self.persons[by].key, typ))
+        document = shaped(open_document(octets.encode(), self.persons[by].key, typ))
         if (document.v, document.origin) != (1, self._origin):
             raise Refusal("decision.other_origin", document.origin[:80])
         return document, by
-
-    def _body(self, document: Document) -> Body:
-        try:
-            return msgspec.convert(document.body, _BODIES[document.kind])
-        except (msgspec.ValidationError, KeyError) as problem:
-            raise Refusal("decision.not_readable", document.kind[:40]) from problem
-
-
-def _check_paired(encryption: EnrolledCertificate, signing: list[EnrolledCertificate]) -> None:
-    """Return if one of these is its other half. Raises Refusal `certificate.not_a_pair` or as `check_pair` does, of the
-    last that was tried."""
-    refused = Refusal("certificate.not_a_pair", "no signing certificate beside it")
-    for one in signing:
-        try:
-            return check_pair(one, encryption)
-        except Refusal as refusal:
-            refused = refusal
-    raise refused
-
-
-def check_founders(body: FoundingBody) -> None:
-    """Return if a bus can begin with these persons. Raises Refusal `founding.too_few`, `role.held_already`."""
-    if sum(one.role == "security" for one in body.persons) < FEWEST_SECURITY:
-        raise Refusal("founding.too_few", f"security ≥ {FEWEST_SECURITY}")
-    keys = [fingerprint_of(load_public_pem(one.public_key.encode())) for one in body.persons]
-    pseudonyms = [one.person for one in body.persons]
-    if len({*keys}) < len(keys) or len({*pseudonyms}) < len(pseudonyms):
-        raise Refusal("role.held_already", "founding")
-
-
-def check_anchor(body: AnchorBody) -> None:
-    """Return if a key is what its decision says. Raises Refusal `anchor.key_invalid`."""
-    try:
-        if body.name == "log":
-            good = body.algorithm in ("EdDSA", "SM2") and not body.certificate
-            log_key_of("SM2" if body.algorithm == "SM2" else "EdDSA", bytes.fromhex(body.key))
-        else:
-            der = base64.b64decode(body.certificate, validate=True)
-            good = hashlib.sha256(der).hexdigest() == body.key
-            good = good and fits(kind_of(public_key_of(der)), body.algorithm)
-    except (ValueError, Refusal) as problem:
-        raise Refusal("anchor.key_invalid", body.name) from problem
-    if not good:
-        raise Refusal("anchor.key_invalid", body.name)
-
-
-def bears_on_keys(outcome: str, detail: Detail) -> bool:
-    """Whether a decision is among those that a change of the bus's keys rests on: offices, and changes."""
-    if outcome == "approved":
-        return unverified_document(str(detail["proposal"]))["kind"] in ("person", "anchor", "epoch")
-    return outcome == "founded" or "key" in detail or (outcome == "revoked" and detail.get("what") == "person")
-
-
-def check_grant(body: GrantBody) -> None:
-    """Return if a grant says what it can mean. Raises Refusal `grant.days_invalid`, `grant.attribute_unknown`,
-    `grant.area_invalid`, `grant.limits_not_of_action`."""
-    if not days_hold(body.valid_from, body.valid_until):
-        raise Refusal("grant.days_invalid", f"{body.valid_from} – {body.valid_until}")
-    unknown = [name for name in body.attributes if name not in ATTRIBUTES]
-    if unknown:
-        raise Refusal("grant.attribute_unknown", ", ".join(unknown)[:120])
-    try:
-        area = area_of(body)
-    except ValueError as problem:
-        raise Refusal("grant.area_invalid") from problem
-    finite = all(map(math.isfinite, chain.from_iterable(area.polygon)))
-    if area.polygon and not (finite and is_ring(area)):
-        raise Refusal("grant.area_invalid", f"{len(area.polygon)} corners")
-    limited = body.classes or body.attributes or body.map_area_km2 or area != EVERYWHERE
-    if body.action in ("carry", "on_behalf_of") and limited:  # what may be sent, the grant to push says
-        raise Refusal("grant.limits_not_of_action", body.action)
-
-
-def check_erasure(body: ErasureBody, today: date) -> None:
-    """Return if it says what it can mean: one delivery, or by retention what is older than it may be.
-
-    Raises Refusal `erasure.not_meant`, `erasure.too_young`.
-    """
-    days = body.evidence_before, body.details_before
-    named = bool(body.sender and body.message_id)
-    if named == (body.reason == "retention") or (body.reason != "retention" and any(days)):
-        raise Refusal("erasure.not_meant", body.reason)
-    if body.reason == "retention":
-        if not all(days_hold(day, day) for day in days):
-            raise Refusal("erasure.not_meant", f"{days[0]} / {days[1]}"[:80])
-        if date.fromisoformat(body.details_before) > today - timedelta(days=FEWEST_DETAIL_DAYS):
-            raise Refusal("erasure.too_young", body.details_before)
-
-
-def area_of(body: GrantBody) -> Area:
-    """The area of a grant as it is signed. Raises ValueError where a corner is no number."""
-    polygon = tuple((float(longitude), float(latitude)) for longitude, latitude in body.polygon)
-    return Area(tuple(body.districts), tuple(body.cells), polygon)
-
-
-def days_hold(valid_from: str, valid_until: str) -> bool:
-    """Whether two texts are days, YYYY-MM-DD, and in order."""
-    try:
-        first, last = date.fromisoformat(valid_from), date.fromisoformat(valid_until)
-    except ValueError:
-        return False
-    return (first.isoformat(), last.isoformat()) == (valid_from, valid_until) and first <= last
-
-
-def _named_in(grant: Grant | GrantBody) -> set[str]:
-    """Who gets a grant, and the bureau in whose name it lets them speak, or whose messages carry."""
-    return {grant.bureau, *([grant.target] if grant.action in ("carry", "on_behalf_of") else [])}
-
-
-def unverified_document(octets: str) -> dict[str, Any]:
-    """The document inside a signed one, unverified: for what is known by its digest, or verified later."""
-    try:
-        outer = msgspec.json.decode(octets, type=dict[str, str])
-        text = outer["payload"]
-        decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(decoded, type=dict[str, Any])
-    except (msgspec.MsgspecError, KeyError, ValueError) as problem:
-        raise Refusal("decision.not_readable") from problem
-
-
-def document_apart(apart: Apart) -> Document:
-    """What somebody proposed beside the log, unverified. Raises Refusal `decision.not_readable`."""
-    return _shaped(unverified_document(apart.proposal))
-
-
-def _shaped(signed: dict[str, Any]) -> Document:
-    try:
-        return msgspec.convert(signed, Document)
-    except msgspec.ValidationError as problem:
-        raise Refusal("decision.not_readable") from problem
-
-
-def _certificates(body: EnrolmentBody) -> list[EnrolledCertificate]:
-    try:
-        return [enrolled(base64.b64decode(one.der), body.bureau, one.use) for one in body.certificates]
-    except ValueError as problem:
-        raise Refusal("decision.not_readable", "certificate") from problem
-
-
-def _grant(id: str, body: GrantBody, proposed_by: str, approved_by: str) -> Grant:
-    return Grant(
-        id=id,
-        bureau=body.bureau,
-        action=body.action,
-        target=body.target,
-        classes=tuple(body.classes),
-        valid_from=body.valid_from,
-        valid_until=body.valid_until,
-        purpose=body.purpose,
-        basis=body.basis,
-        proposed_by=proposed_by,
-        approved_by=approved_by,
-        area=area_of(body),
-        attributes=tuple(body.attributes),
-        map_area_km2=body.map_area_km2,
-    )

@@ -7,10 +7,11 @@ payload digest stands in it; those lie in the detail, beside a salt, and the lea
 import hashlib
 import secrets
 from datetime import UTC, date, datetime, time, timedelta, timezone
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from security.errors import AuditBroken
 from security.message import EvidenceClass
 
 Detail = dict[str, str | int]
@@ -71,6 +72,30 @@ class Leaf(msgspec.Struct, rename=_MEMBERS, forbid_unknown_fields=True, gc=False
     trust_digest: str
     type: str
     v: int
+
+
+T = TypeVar("T")
+_LEAF: Final = msgspec.json.Decoder(Leaf)
+_DETAIL: Final = msgspec.json.Decoder(Detail)
+
+
+def read_back(decoder: "msgspec.json.Decoder[T]", index: int, octets: bytes | str) -> T:
+    """What the journal keeps of entry `index`, or as much of it as a decoder takes. Raises AuditBroken where the row
+    holds what no bus ever wrote: its octets were altered on the disk."""
+    try:
+        return decoder.decode(octets)
+    except (msgspec.MsgspecError, UnicodeError) as problem:
+        raise AuditBroken(f"entry {index} of the log cannot be read: {problem}") from problem
+
+
+def leaf_of(index: int, octets: bytes | str) -> Leaf:
+    """The leaf of entry `index` as the journal keeps it. Raises AuditBroken."""
+    return read_back(_LEAF, index, octets)
+
+
+def detail_of(index: int, octets: bytes | str) -> Detail:
+    """The detail of entry `index` as the journal keeps it. Raises AuditBroken."""
+    return read_back(_DETAIL, index, octets)
 
 
 class Acceptance(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from exchange.decisions import Apart, ErasureBody, document_apart
+from exchange.decision_documents import Apart, ErasureBody, document_apart
 from exchange.entry import begin_of
 from exchange.registry import Registry
 from security.errors import Misconfigured, Refusal
@@ -47,7 +47,7 @@ def to_repeat(folder: Path, registry: Registry) -> list[ToRepeat]:
             if document.id not in done and _stands(body, registry):
                 found[document.id] = ToRepeat(document.id, body, signed)
     except (OSError, msgspec.MsgspecError, Refusal) as problem:
-        raise Misconfigured(f"{path}: decisions to erase cannot be read ({problem})") from problem
+        raise Misconfigured("config.file", f"{path}: decisions to erase cannot be read ({problem})") from problem
     return list(found.values())
 
 

@@ -14,7 +14,7 @@ import msgspec
 from exchange import log_index
 from exchange.bus import Bus
 from exchange.database import FAILURES, Cursor
-from exchange.decisions import ErasureBody, Officer
+from exchange.decision_documents import ErasureBody, Officer
 from exchange.entry import CITY_TIME, ERASURE, Entry, InboxRow, begin_of, day_of, instant
 from exchange.evidence import is_erased
 from exchange.faults import durable_step

@@ -149,7 +149,7 @@ class Evidence:
 
     def _sealing_key(self) -> SealingKey:
         if self._key is None:
-            raise Misconfigured("this bus has no evidence key, and a sensitive feed's evidence is sealed")
+            raise Misconfigured("config.key", "this bus has no evidence key, and a sensitive feed's evidence is sealed")
         return self._key
 
 

@@ -30,7 +30,8 @@ from exchange.faults import durable_step
 from security.errors import Misconfigured
 
 CONNECT_S: Final = 2.0
-READ_S: Final = 10.0  # of silence
+SMALL_READ_S: Final = 4.0  # of silence after a segment or less: a group of deliveries waits for it
+READ_S: Final = 10.0  # of silence otherwise: parts of large objects are put together, which takes a store its time
 ATTEMPTS: Final = 2  # a connection that the store has closed meanwhile is noticed by the first
 SEGMENT_BYTES: Final = 4 << 20  # erasing one payload writes its whole segment anew
 ALONE_AT_SYNC: Final = 1 << 18  # up to this a payload waits for the sync: its keeper may be a door's event loop
@@ -77,7 +78,9 @@ def s3_url(text: str) -> S3Url:
         if addressing and addressing not in get_args(Addressing):
             raise ValueError(f"addressing={addressing}")
     except ValueError as problem:
-        raise Misconfigured(f"[evidence] url = {_without_credentials(text)!r}: {problem}") from problem
+        raise Misconfigured(
+            "config.setting", f"[evidence] url = {_without_credentials(text)!r}: {problem}"
+        ) from problem
     prefix = url.path.strip("/")
     style: Addressing = "virtual" if addressing == "virtual" or not (addressing or endpoint) else "path"
     return S3Url(url.netloc, f"{prefix}/" if prefix else "", endpoint, region, style)
@@ -104,9 +107,17 @@ class EvidenceBucket:
     @cached_property
     def _client(self) -> Any:
         """Made when first asked: most commands never touch evidence."""
+        return self._new_client(READ_S)
+
+    @cached_property
+    def _client_of_small(self) -> Any:
+        """The one that puts what is no larger than a segment."""
+        return self._new_client(SMALL_READ_S)
+
+    def _new_client(self, read_s: float) -> Any:
         config = Config(
             connect_timeout=CONNECT_S,
-            read_timeout=READ_S,
+            read_timeout=read_s,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
             max_pool_connections=2 * PUTS_AT_ONCE,
             s3={"addressing_style": self._url.addressing},
@@ -328,9 +339,10 @@ class EvidenceBucket:
 
     def _put(self, file: str, octets: bytes, **condition: str) -> bool:
         """Put an object; false where a condition was given that did not hold."""
+        client = self._client_of_small if len(octets) <= SEGMENT_BYTES else self._client
         try:
             with _answered(file):
-                said = self._client.put_object(**self._at(file), Body=octets, **_checksum(octets), **condition)
+                said = client.put_object(**self._at(file), Body=octets, **_checksum(octets), **condition)
         except ConnectionError as problem:
             if condition and _code(problem.__cause__) in ("PreconditionFailed", "ConditionalRequestConflict"):
                 return False

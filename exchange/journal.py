@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from exchange.database import FAILURES, Cursor, Database
+from exchange.database import FAILURES, Cursor, Database, is_unreadable
 from exchange.entry import (
     RECALL,
     Acceptance,
@@ -31,7 +31,6 @@ from exchange.entry import (
     EntryProof,
     Erased,
     InboxRow,
-    Leaf,
     LoggedEntry,
     OwnEntry,
     Prepared,
@@ -40,7 +39,9 @@ from exchange.entry import (
     begin_of,
     commitment,
     day_of,
+    detail_of,
     instant,
+    leaf_of,
     prepare_entry,
 )
 from exchange.log_index import Wanted, find, full_pieces, logged
@@ -539,7 +540,7 @@ class Journal:
             said = unverified(row.receipt)
             text = str(said["detail"]).encode()
             if commitment(bytes.fromhex(said["salt"]), text) == entry.leaf.detail:
-                detail = msgspec.json.decode(text, type=dict[str, str | int])
+                detail = detail_of(row.entry_index, text)
         return str((detail or {}).get("evidence_digest", ""))
 
     def content_erased(self, row: InboxRow) -> Erased | None:
@@ -556,7 +557,7 @@ class Journal:
         if not rows:
             return None
         decision, entry, leaf = rows[0]
-        return Erased(decision, entry, day_of(msgspec.json.decode(leaf, type=Leaf).time))
+        return Erased(decision, entry, day_of(leaf_of(entry, leaf).time))
 
     def reports_after(self, entry: int, limit: int) -> list[tuple[int, InboxRow, bytes]]:
         """Signed reports whose entries come after `entry`, in order: (entry, delivery, report).
@@ -724,7 +725,7 @@ class Journal:
 
     def _time_of(self, index: int) -> str:
         for (leaf,) in self._read("SELECT leaf FROM entries WHERE idx = ?", index):
-            return msgspec.json.decode(leaf, type=Leaf).time
+            return leaf_of(index, leaf).time
         raise AuditBroken(f"entry {index} of the log is missing")
 
     def entries_of(
@@ -751,8 +752,13 @@ class Journal:
         return self._read(query, *values)
 
     def _read(self, query: str, *values: object) -> list[Any]:
-        with self._reading:
-            return self._reader.execute(query, values).fetchall()
+        try:
+            with self._reading:
+                return self._reader.execute(query, values).fetchall()
+        except FAILURES as problem:
+            if is_unreadable(problem):
+                raise AuditBroken("an entry of the log cannot be read") from problem
+            raise
 
 
 def _open_head(text: str, logs: list[str], keys: tuple[PublicKey, ...]) -> Checkpoint:

@@ -25,7 +25,8 @@ def check_apart(state: Path, keys: Iterable[Path]) -> None:
     for path in keys:
         if path.resolve().is_relative_to(state.resolve()):
             raise Misconfigured(
-                f"{path} holds keys and lies in the state folder {state}, of which copies are made; move it out"
+                "config.keys_exposed",
+                f"{path} holds keys and lies in the state folder {state}, of which copies are made; move it out",
             )
 
 
@@ -35,8 +36,9 @@ def check_private(files: Iterable[Path]) -> None:
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0
         if mode & 0o077:
             raise Misconfigured(
+                "config.keys_exposed",
                 f"{path} has mode {mode:04o}: other accounts can get at it; chmod 600 {path}, "
-                f"and replace the key if it may have been read"
+                f"and replace the key if it may have been read",
             )
 
 
@@ -58,8 +60,9 @@ def check_demo_stays_here(certificates_der: Iterable[bytes], hosts: Iterable[str
     for host in hosts:
         if not _is_loopback(host):
             raise Misconfigured(
+                "config.demo_keys",
                 f"the keys of this bus are a demonstration's ({DEMO} in their certificates): this machine alone, "
-                f"not {host or 'every address'}; make a bus with keys of its own: yongtong init --edition 2007"
+                f"not {host or 'every address'}; make a bus with keys of its own: yongtong init --edition 2007",
             )
     return True
 

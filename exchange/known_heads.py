@@ -52,7 +52,9 @@ def texts_in(folder: Path) -> dict[str, str]:
         try:
             found[str(path)] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeError) as problem:
-            raise Misconfigured(f"{path}: a head that is known of the log cannot be read ({problem})") from problem
+            raise Misconfigured(
+                "config.file", f"{path}: a head that is known of the log cannot be read ({problem})"
+            ) from problem
     return found
 
 
@@ -64,9 +66,9 @@ def head_text(path: Path) -> str:
         if text.startswith("{"):
             text = str(unverified(octets)["checkpoint"])
     except (OSError, UnicodeError, ValueError, KeyError, Refusal) as problem:
-        raise Misconfigured(f"{path}: neither a checkpoint nor a receipt ({problem})") from problem
+        raise Misconfigured("config.file", f"{path}: neither a checkpoint nor a receipt ({problem})") from problem
     if len(text) > MOST_CHARACTERS:
-        raise Misconfigured(f"{path}: too long for a checkpoint")
+        raise Misconfigured("config.file", f"{path}: too long for a checkpoint")
     return text
 
 

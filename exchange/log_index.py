@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from exchange.database import Cursor, Database, insert
-from exchange.entry import Detail, Leaf, LoggedEntry
+from exchange.entry import Detail, LoggedEntry, detail_of, leaf_of
 
 PIECE: Final = 4_096  # entries
 STRANGERS: Final = "strangers"  # outcome of entries that count refusals, by code, in their detail
@@ -63,7 +63,6 @@ _LEAF_TERMS: Final = (
 )
 _DETAIL_TERMS: Final = ("message_id", "component", "purpose")
 
-_LEAF: Final = msgspec.json.Decoder(Leaf)
 _IN_LEAF: Final = msgspec.json.Decoder(_InLeaf)
 _IN_DETAIL: Final = msgspec.json.Decoder(_InDetail)
 _DETAIL: Final = msgspec.json.Decoder(Detail)
@@ -100,9 +99,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def logged(row: tuple[int, bytes | str, bytes | None]) -> LoggedEntry:
-    """A row (index, leaf, detail) as an entry."""
+    """A row (index, leaf, detail) as an entry. Raises AuditBroken."""
     index, leaf, detail = row
-    return LoggedEntry(index, _LEAF.decode(leaf), None if detail is None else _DETAIL.decode(detail))
+    return LoggedEntry(index, leaf_of(index, leaf), None if detail is None else detail_of(index, detail))
 
 
 def find(read: Read, wanted: Wanted, within: range, limit: int, *, oldest_first: bool) -> list[LoggedEntry]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from exchange.entry import read_back
 from security.errors import AuditBroken
 
 AT_ONCE: Final = 512  # entries; other readers of the file get their turn between, and a processor's cache holds them
@@ -59,7 +60,7 @@ class Owners:
 
         certificates: SHA-256 of its certificates, hex; also: further entries that are its own
 
-        Raises AuditBroken where entries are missing from the log.
+        Raises AuditBroken where entries of the log are missing or cannot be read.
         """
         with self._lock:
             self._read_until(size)
@@ -81,7 +82,7 @@ class Owners:
             rows = self._read(query, self._known, stop)
             if len(rows) < stop - self._known:
                 raise AuditBroken(f"entries from {self._known} up to {stop} of the log are missing")
-            for index, named in [(index, _NAMED.decode(leaf)) for index, leaf in rows]:
+            for index, named in [(index, read_back(_NAMED, index, leaf)) for index, leaf in rows]:
                 self._numbers[named].append(index)
             self._known = stop
 

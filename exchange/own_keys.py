@@ -40,7 +40,7 @@ class OwnKey(msgspec.Struct, frozen=True):
 def stem_of(name: Changeable, key: str) -> str:
     """By what the files of a key are called that came after the first. Raises Misconfigured: it becomes a path."""
     if not _KEY.fullmatch(key):
-        raise Misconfigured(f"the journal names a {name} key that is none: {key!r:.40}")
+        raise Misconfigured("config.key", f"the journal names a {name} key that is none: {key!r:.40}")
     return f"{name}-{key[:16]}"
 
 

@@ -91,7 +91,7 @@ def load_city(districts: Path, grid: Path, extent_deg: Extent) -> City:
     """The city from two GeoJSON FeatureCollections in EPSG:4490, property `code` each. Raises Misconfigured."""
     west, south, east, north = extent_deg
     if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
-        raise Misconfigured(f"city.extent {extent_deg}: west, south, east, north in degrees")
+        raise Misconfigured("config.setting", f"city.extent {extent_deg}: west, south, east, north in degrees")
     return City(_areas(districts), _areas(grid), extent_deg)
 
 
@@ -156,9 +156,11 @@ def _areas(path: Path) -> Areas:
         features = json.loads(path.read_text(encoding="utf-8"))["features"]
         found = {str(f["properties"]["code"]): shapely.from_geojson(json.dumps(f["geometry"])) for f in features}
     except (OSError, ValueError, KeyError, TypeError, shapely.errors.ShapelyError) as problem:
-        raise Misconfigured(f"{path}: not a FeatureCollection of polygons with a `code` ({problem})") from problem
+        raise Misconfigured(
+            "config.file", f"{path}: not a FeatureCollection of polygons with a `code` ({problem})"
+        ) from problem
     if len(found) != len(features):
-        raise Misconfigured(f"{path}: a code stands twice")
+        raise Misconfigured("config.file", f"{path}: a code stands twice")
     for code, polygon in found.items():
         _must_be_polygon(path, code, polygon)
     codes = tuple(sorted(found))
@@ -169,7 +171,7 @@ def _areas(path: Path) -> Areas:
 
 def _must_be_polygon(path: Path, code: str, polygon: BaseGeometry) -> None:
     if polygon.geom_type not in ("Polygon", "MultiPolygon") or not polygon.is_valid or polygon.is_empty:
-        raise Misconfigured(f"{path}: {code} is not a valid polygon")
+        raise Misconfigured("config.file", f"{path}: {code} is not a valid polygon")
 
 
 def _within(areas: Areas, longitude: Numbers, latitude: Numbers, extent: Extent) -> pl.Series:

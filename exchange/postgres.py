@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 import psycopg
 import sqlalchemy as sa
 from psycopg import pq
+from psycopg.errors import CharacterNotInRepertoire, InvalidTextRepresentation
 from psycopg.raw_cursor import RawCursor
 
-from exchange.database import Conflict, Failed, History, SqliteFile
+from exchange.database import Conflict, Failed, History, SqliteFile, Unreadable
 from exchange.migrate import upgrade
 from security.errors import Misconfigured
 
@@ -58,8 +59,9 @@ class PostgresSchema:
         parts = urlsplit(url)
         if parts.scheme not in ("postgresql", "postgres") or parts.password:
             raise Misconfigured(
+                "config.setting",
                 f"{history}: write postgresql://user@host/database without a password; libpq reads it from the file "
-                "that PGPASSFILE names 口令放在 PGPASSFILE 所指的文件里"
+                "that PGPASSFILE names 口令放在 PGPASSFILE 所指的文件里",
             )
         self._url, self._history = url, history
 
@@ -323,8 +325,10 @@ class PostgresCursor:
 
 
 def _ours(problem: psycopg.Error) -> Failed:
-    kind = Conflict if isinstance(problem, psycopg.IntegrityError) else Failed
-    return kind(str(problem))
+    if isinstance(problem, psycopg.IntegrityError):
+        return Conflict(str(problem))
+    altered = isinstance(problem, InvalidTextRepresentation | CharacterNotInRepertoire)
+    return (Unreadable if altered else Failed)(str(problem))
 
 
 @lru_cache(maxsize=2_000)

@@ -228,7 +228,9 @@ class Cursors:
             if path.exists():
                 self._cursors = msgspec.json.decode(path.read_bytes(), type=dict[str, Cursor])
         except msgspec.MsgspecError as problem:
-            raise Misconfigured(f"{path}: cannot be read; put it back, or remove it to tell all anew") from problem
+            raise Misconfigured(
+                "config.file", f"{path}: cannot be read; put it back, or remove it to tell all anew"
+            ) from problem
 
     def of(self, grant: Grant) -> Cursor:
         """What the broker has acknowledged; the beginning for a subscription that is new."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from exchange.entry import EntryProof, InboxRow, Leaf, commitment
+from exchange.entry import EntryProof, InboxRow, Leaf, commitment, detail_of, leaf_of
 from security import merkle
 from security.anchors import Anchors
 from security.batch import open_signed, sign_together
@@ -67,7 +67,7 @@ def issue_reports(owed: Sequence[tuple[InboxRow, EntryProof, dict[str, Any]]], k
 
 
 def _receipt(row: InboxRow, proof: EntryProof) -> Document:
-    leaf = msgspec.json.decode(proof.leaf, type=Leaf)
+    leaf = leaf_of(proof.index, proof.leaf)
     return {
         "v": 1,
         "origin": leaf.origin,
@@ -92,7 +92,7 @@ def _receipt(row: InboxRow, proof: EntryProof) -> Document:
 
 
 def _report(row: InboxRow, proof: EntryProof, report: dict[str, Any]) -> Document:
-    leaf = msgspec.json.decode(proof.leaf, type=Leaf)
+    leaf = leaf_of(proof.index, proof.leaf)
     return {
         "v": 1,
         "origin": leaf.origin,
@@ -163,7 +163,7 @@ def _der(pem: str) -> bytes:
     try:
         return der_of_pem(pem.encode())
     except ValueError as problem:
-        raise Misconfigured("anchors: a receipt certificate is not PEM") from problem
+        raise Misconfigured("config.anchors", "anchors: a receipt certificate is not PEM") from problem
 
 
 def _checked(kind: Literal["receipt", "report"], document: Document, anchors: Anchors) -> VerifiedDocument:
@@ -198,7 +198,7 @@ def differing_report(document: Document, leaf: Leaf, detail: Document) -> list[s
 
 
 def _where_said(proof: EntryProof) -> Document:
-    detail = msgspec.json.decode(proof.detail or b"{}")
+    detail = detail_of(proof.index, proof.detail or b"{}")
     return {name: detail[name] for name in WHERE_SAID if name in detail}
 
 

@@ -164,7 +164,7 @@ def _remembered(path: Path) -> Adopted:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Adopted) if path.exists() else Adopted()
     except msgspec.MsgspecError as problem:
-        raise Misconfigured(f"{path}: cannot be read; put it back from a backup") from problem
+        raise Misconfigured("config.file", f"{path}: cannot be read; put it back from a backup") from problem
 
 
 def _digest(edition: str, lists: str, parts: list[_Part]) -> str:

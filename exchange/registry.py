@@ -18,34 +18,24 @@ from typing import Final, Literal
 import msgspec
 
 from exchange.database import CONFLICTS, Cursor
-from exchange.decisions import (
-    DECIDES,
-    ENTRY,
+from exchange.decision_documents import (
     AnchorBody,
     Apart,
     Body,
     Bureau,
-    Carried,
     CarryingBody,
-    Decided,
     DeliveryBody,
     Document,
     EpochBody,
     ErasureBody,
     FoundingBody,
-    Granted,
-    KeyChange,
     Kind,
     MappingBody,
     Officer,
-    Person,
     PersonBody,
-    Proposed,
     Revocable,
     RevocationBody,
     Role,
-    Standing,
-    Trouble,
     approval_of,
     body_of_grant,
     carrying_of,
@@ -57,7 +47,8 @@ from exchange.decisions import (
     proposal_of,
     revocation_of,
 )
-from exchange.entry import SALT_SIZE, Detail, EntryProof, InboxRow, Leaf, commitment
+from exchange.decisions import DECIDES, ENTRY, Carried, Decided, Granted, KeyChange, Person, Proposed, Standing, Trouble
+from exchange.entry import SALT_SIZE, Detail, EntryProof, InboxRow, Leaf, commitment, detail_of, leaf_of
 from exchange.journal import Entry, Journal
 from exchange.own_keys import OwnKey
 from exchange.revocation import Revocations
@@ -789,8 +780,7 @@ class Registry:
             if leaf is None or leaf.type != ENTRY or leaf.outcome not in DECIDES:
                 return "decision.no_entry"
             if _committed_to(proof, leaf):
-                detail = msgspec.json.decode(proof.detail or b"", type=dict[str, str | int])
-                return Decided(index, leaf.time, leaf.outcome, detail)
+                return Decided(index, leaf.time, leaf.outcome, detail_of(index, proof.detail or b""))
         except Exception:  # as above
             return "decision.no_entry"
         # It did decide, and nobody can say what: a revocation perhaps. To go on would be to leave in force what ended.
@@ -810,8 +800,8 @@ class Registry:
         """The leaf, if it lies under a head that the log's key signed."""
         try:
             head = self.journal.head(proof.checkpoint)
-            leaf = msgspec.json.decode(proof.leaf, type=Leaf)
-        except (Refusal, msgspec.MsgspecError):
+            leaf = leaf_of(proof.index, proof.leaf)
+        except (Refusal, AuditBroken):
             return None
         path = list(proof.path)
         if not merkle.verify_inclusion(merkle.leaf_hash(proof.leaf), proof.index, head.size, path, head.root):

@@ -22,7 +22,7 @@ import msgspec
 from exchange.bus import Bus
 from exchange.database import CONFLICTS, Cursor, insert
 from exchange.dead_letters import DeadLetter, Wanted, dead_letters, letters_of
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from exchange.entry import Detail, InboxRow, LoggedEntry
 from exchange.evidence import is_erased
 from exchange.faults import durable_step

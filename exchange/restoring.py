@@ -64,7 +64,7 @@ def examine(
     try:
         signed, listed = read(path, sink)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
     anchors = _anchors(folder)
     manifest = _manifest(signed, certificates if certificates is not None else _certificates(anchors))
     if manifest.listed != listed:

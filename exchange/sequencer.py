@@ -19,11 +19,11 @@ from exchange.entry import (
     Accepted,
     EntryProof,
     InboxRow,
-    Leaf,
     Prepared,
     Sequenced,
     Status,
     instant,
+    leaf_of,
 )
 from exchange.faults import durable_step
 from exchange.log_index import PIECE, index_piece
@@ -235,7 +235,7 @@ class Sequencer:
         if not size:
             return _Edge()
         (leaf,) = cursor.execute("SELECT leaf FROM entries WHERE idx = ?", (size - 1,)).fetchone()
-        return _Edge(size, root, msgspec.json.decode(leaf, type=Leaf).time, peaks)
+        return _Edge(size, root, leaf_of(size - 1, leaf).time, peaks)
 
     def _append(self, prepared: Prepared, group: Group) -> None:
         prepared.leaf.time = group.time
@@ -437,7 +437,9 @@ class Sequencer:
 
     def _holding(self, key: str, size: int) -> SigningKey:
         if key not in self._held:
-            raise Misconfigured(f"the log's key was changed; a head of size {size} needs {key[:16]}…: start again")
+            raise Misconfigured(
+                "config.start_again", f"the log's key was changed; a head of size {size} needs {key[:16]}…: start again"
+            )
         return self._held[key]
 
     def _node(self, level: int, index: int) -> bytes:

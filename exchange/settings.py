@@ -10,7 +10,7 @@ import msgspec
 from connectors.transports.mail import check_mail_url
 from exchange.alarms import quiet_hours
 from exchange.bus import Limits
-from exchange.decisions import FEWEST_DETAIL_DAYS
+from exchange.decision_documents import FEWEST_DETAIL_DAYS
 from exchange.store.territory import Territory
 from security.checkpoint import note_name
 from security.cosignature import Witness
@@ -405,16 +405,19 @@ def load_settings(path: Path) -> Settings:
         settings = msgspec.convert(document, Settings)
     except FileNotFoundError as problem:
         raise Misconfigured(
-            f"{path}: no settings file; run in the folder of settings.toml or give --settings"
+            "config.no_settings", f"{path}: no settings file; run in the folder of settings.toml or give --settings"
         ) from problem
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as problem:
-        raise Misconfigured(f"{path}: {problem}") from problem
+        raise Misconfigured("config.setting", f"{path}: {problem}") from problem
     kept = settings.retention
     if kept.audit_detail_days < FEWEST_DETAIL_DAYS:
         raise Misconfigured(
+            "config.setting",
             f"{path}: [retention] audit_detail_days = {kept.audit_detail_days}: audit details are kept for six months "
-            f"at least 审计明细至少保存六个月; write {FEWEST_DETAIL_DAYS} or more"
+            f"at least 审计明细至少保存六个月; write {FEWEST_DETAIL_DAYS} or more",
         )
     if kept.evidence_days < 1:
-        raise Misconfigured(f"{path}: [retention] evidence_days = {kept.evidence_days}: write 1 or more")
+        raise Misconfigured(
+            "config.setting", f"{path}: [retention] evidence_days = {kept.evidence_days}: write 1 or more"
+        )
     return msgspec.structs.replace(settings, source=str(path.resolve()))

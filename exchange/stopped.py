@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from exchange.database import FAILURES, Cursor
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from exchange.journal import Entry
 from exchange.registry import Registry
 from security.errors import Refusal

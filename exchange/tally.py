@@ -119,7 +119,7 @@ class Tally:
     def _count_entry(self, index: int, octets: bytes, detail: bytes | None) -> str:
         """Gives the entry's time."""
         try:
-            leaf = _LEAF.decode(octets)
+            leaf, said = _LEAF.decode(octets), _DETAIL.decode(detail) if detail else {}
         except (msgspec.MsgspecError, UnicodeError):  # a damaged entry; `audit verify` names it
             return ""
         kind, counts = leaf.type if leaf.type in TYPES else "other", self._counts
@@ -131,7 +131,7 @@ class Tally:
         elif kind == "processing" and leaf.outcome in OUTCOMES:
             finished = counts.finished.setdefault(leaf.feed, dict.fromkeys(OUTCOMES, 0))
             finished[leaf.outcome] += 1
-            self._count_finished(index, leaf, _DETAIL.decode(detail) if detail else {})
+            self._count_finished(index, leaf, said)
         return leaf.time
 
     def _count_finished(self, index: int, leaf: _Leaf, detail: dict[str, Any]) -> None:

@@ -34,7 +34,9 @@ class Rule(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not timedelta(0) < self.alarm < self.pending < self.refused:
-            raise Misconfigured("[timestamps] alarm_s, pending_s, refused_s: each must be greater than the one before")
+            raise Misconfigured(
+                "config.setting", "[timestamps] alarm_s, pending_s, refused_s: each must be greater than the one before"
+            )
 
     def state(self, oldest: datetime | None, now: datetime) -> State:
         """What holds now. oldest: when the oldest entry under no stamped head was made; None where there is none."""

@@ -51,7 +51,7 @@ def edition(name: str) -> Edition:
     for known in editions().values():
         if name in (known.id, known.name):
             return known
-    raise Misconfigured(f"edition {name!r} is none of {', '.join(editions())}")
+    raise Misconfigured("config.setting", f"edition {name!r} is none of {', '.join(editions())}")
 
 
 @functools.cache

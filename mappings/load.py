@@ -47,15 +47,20 @@ def load_feeds(folders: Iterable[Path]) -> dict[str, Feed]:
     found: dict[str, Feed] = {}
     for folder in folders:
         if not folder.is_dir():  # a bus without feeds refuses every delivery, and a mistyped folder looks like one
-            raise Misconfigured(f"{folder}: no such folder of feeds")
+            raise Misconfigured("config.no_folder", f"{folder}: no such folder of feeds")
         for path in sorted(folder.glob("*.toml")):
             feed = read_feed(path.read_bytes(), path.stem, str(path))
             if feed.id in found:
-                raise Misconfigured(f"{path}: id: another file already declares the feed {feed.id!r}")
+                raise Misconfigured(
+                    "config.feed_file", f"{path}: id: another file already declares the feed {feed.id!r}"
+                )
             found[feed.id] = feed
     for feed in found.values():
         if feed.content == "readings" and not _is_register_of(found.get(feed.of), feed):
-            raise Misconfigured(f"{feed.id}.toml: of: {feed.of!r} is no feed of {feed.bureau} that says what there is")
+            raise Misconfigured(
+                "config.feed_file",
+                f"{feed.id}.toml: of: {feed.of!r} is no feed of {feed.bureau} that says what there is",
+            )
     return found
 
 
@@ -74,9 +79,9 @@ def read_feed(octets: bytes, stem: str, name: str = "") -> Feed:
     try:
         keys = msgspec.convert(tomllib.loads(octets.decode("utf-8")), FeedFile)
     except (ValueError, msgspec.ValidationError) as problem:
-        raise Misconfigured(f"{name}: {problem}") from problem
+        raise Misconfigured("config.feed_file", f"{name}: {problem}") from problem
     for key, said in _mistakes(keys, stem):
-        raise Misconfigured(f"{name}: {key}: {said}")
+        raise Misconfigured("config.feed_file", f"{name}: {key}: {said}")
     values = {key: getattr(keys, key) for key in keys.__struct_fields__} | {"options": _with_crs(keys)}
     return Feed(**values, digest=hashlib.sha256(octets).hexdigest())
 

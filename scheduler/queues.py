@@ -151,15 +151,21 @@ def rabbit_of(url: str, password: Callable[[], str], ca: str, queue: str) -> Rab
         parts = urlsplit(url)
         port = parts.port or PORTS.get(parts.scheme, 0)
     except ValueError as problem:
-        raise Misconfigured(f"[worker] queue: {problem}; write amqps://USER@HOST:PORT/VHOST") from problem
+        raise Misconfigured(
+            "config.setting", f"[worker] queue: {problem}; write amqps://USER@HOST:PORT/VHOST"
+        ) from problem
     if parts.password:
-        raise Misconfigured("[worker] queue: no password here; put it into a file and name that as queue_password_file")
+        raise Misconfigured(
+            "config.setting",
+            "[worker] queue: no password here; put it into a file and name that as queue_password_file",
+        )
     if not (port and parts.hostname and parts.username) or parts.query or parts.fragment or "/" in parts.path[1:]:
-        raise Misconfigured(f"[worker] queue = {url!r}: write files, or amqps://USER@HOST:PORT/VHOST")
+        raise Misconfigured("config.setting", f"[worker] queue = {url!r}: write files, or amqps://USER@HOST:PORT/VHOST")
     if parts.scheme == "amqp" and not _is_this_machine(parts.hostname):
         raise Misconfigured(
+            "config.setting",
             f"[worker] queue: {parts.hostname} is another machine, to which the password would go for all to read; "
-            f"write amqps:// and give the broker a certificate"
+            f"write amqps:// and give the broker a certificate",
         )
     return Rabbit(
         host=parts.hostname,

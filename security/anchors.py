@@ -193,7 +193,7 @@ class Anchors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         try:
             return [der_of_pem(pem.encode()) for pem in self.timestamp_certificates]
         except ValueError as problem:
-            raise Misconfigured("anchors: a timestamp certificate is not PEM") from problem
+            raise Misconfigured("config.anchors", "anchors: a timestamp certificate is not PEM") from problem
 
     @property
     def log_public_key(self) -> PublicKey:
@@ -231,4 +231,6 @@ def _log_key(kind: Literal["EdDSA", "SM2"], key: str) -> PublicKey:
     try:
         return log_key_of(kind, bytes.fromhex(key))
     except ValueError as problem:
-        raise Misconfigured(f"anchors: log_key is no {kind} key in hex, or a former one is not") from problem
+        raise Misconfigured(
+            "config.anchors", f"anchors: log_key is no {kind} key in hex, or a former one is not"
+        ) from problem

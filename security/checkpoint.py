@@ -42,7 +42,9 @@ class Checkpoint(msgspec.Struct, frozen=True):
 def note_name(origin: str) -> str:
     """The origin, if it can name a log and its key. Raises Misconfigured."""
     if not origin or any(c.isspace() or c == "+" or ord(c) < 0x20 for c in origin):
-        raise Misconfigured(f"origin {origin!r} is empty or has a space, a plus or a control character")
+        raise Misconfigured(
+            "config.setting", f"origin {origin!r} is empty or has a space, a plus or a control character"
+        )
     return origin
 
 
@@ -58,7 +60,7 @@ def log_key_octets(public_key: PublicKey) -> bytes:
         return public_key.public_bytes_raw()
     if isinstance(public_key, Sm2PublicKey):
         return public_key.point
-    raise Misconfigured("a log signs its checkpoints with Ed25519 or SM2")
+    raise Misconfigured("config.key", "a log signs its checkpoints with Ed25519 or SM2")
 
 
 def log_key_of(kind: Literal["EdDSA", "SM2"], octets: bytes) -> PublicKey:

@@ -335,7 +335,9 @@ def write(content: bytes, key: SigningKey, signed_at: datetime) -> bytes:
     """
     suite = _SUITES.get(key.algorithm)
     if suite is None or key.certificate_der is None:
-        raise Misconfigured(f"a CMS is signed by SM2 or ES256 and with a certificate, not by {key.algorithm} alone")
+        raise Misconfigured(
+            "config.key", f"a CMS is signed by SM2 or ES256 and with a certificate, not by {key.algorithm} alone"
+        )
     family, names = suite.families[0], names_of(key.certificate_der)
     attributes = b"".join(
         sorted(

@@ -40,7 +40,7 @@ class Witness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.key))
         except ValueError as problem:
-            raise Misconfigured(f"witness {self.name}: key is no Ed25519 key in hex") from problem
+            raise Misconfigured("config.key", f"witness {self.name}: key is no Ed25519 key in hex") from problem
 
 
 class Cosignature(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class Cosignature(msgspec.Struct, frozen=True):
 def cosign(checkpoint: str, name: str, key: SigningKey, now: datetime) -> str:
     """A witness's line for a checkpoint, without its end. Raises Misconfigured for another kind of key."""
     if not isinstance(key.public_key, Ed25519PublicKey):
-        raise Misconfigured("a witness signs with Ed25519")
+        raise Misconfigured("config.key", "a witness signs with Ed25519")
     seconds = int(now.timestamp())
     id = _key_id(note_name(name), key.public_key)
     octets = id + seconds.to_bytes(8, "big") + key.sign(_message(note_text(checkpoint), seconds))

@@ -35,14 +35,24 @@ def sentences() -> dict[str, Sentence]:
 
 
 class ExchangeError(Exception):
-    """Anything that the bus says went wrong."""
+    """Anything that the bus says went wrong.
+
+    code:   a key of `refusals.toml`, form `area.what_happened`
+    detail: which one, for whoever has to act: an id, a name, a number, a path; never payload content or a secret
+    """
+
+    code: str
+    detail: str
+
+    @property
+    def sentence(self) -> Sentence:
+        """What happened and the next step, for a person."""
+        return sentences()[self.code]
 
 
 class Refusal(ExchangeError):
     """The sender must change something. Acknowledged, audited, not retried.
 
-    code:   a key of `refusals.toml`, form `area.what_happened`
-    detail: which one, for the sender's officer: an id, a name, a number; never payload content or a secret
     reference: number of the audit entry that this refusal stands in, once it does; of what is entered by its count,
                and of strangers, a number of no entry
     retry_after_s: of what may be sent again as it is, when; 0 where nothing is said of it
@@ -52,20 +62,39 @@ class Refusal(ExchangeError):
     retry_after_s = 0
 
     def __init__(self, code: str, detail: str = "") -> None:
-        self.code, self.detail, self.sentence = code, detail, sentences()[code]
+        self.code, self.detail = code, detail
         super().__init__(f"{code}: {self.sentence.en}" + (f" [{detail}]" if detail else ""))
 
 
 class Unavailable(ExchangeError):
     """Nobody is at fault; try later. Not acknowledged, so the transport sends again."""
 
+    code = "exchange.unavailable"
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(detail)
+
 
 class Misconfigured(ExchangeError):
-    """The operator must change a file or a setting. The process does not start."""
+    """The operator must change a file, a setting or the command. The process does not start.
+
+    detail: what exactly, in English, as its log says it: the code's sentence is general, and has the Chinese
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code, self.detail = code, detail
+        super().__init__(detail)
 
 
 class AuditBroken(ExchangeError):
     """A security officer must look: evidence or log do not say what they said. Stop taking messages."""
+
+    code = "audit.broken"
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(detail)
 
 
 def places(problem: BaseException) -> str:

@@ -59,8 +59,9 @@ class Keyring:
         """The file of a key. Raises Misconfigured where it lies in a token, and whoever asks can only read files."""
         if self.in_token(name):
             raise Misconfigured(
+                "config.token",
                 f"the {name} key is in a token, {self._references[name]}: TLS reads key files only; "
-                f"give this key a file, under a passphrase if it should be"
+                f"give this key a file, under a passphrase if it should be",
             )
         return self._folder / self._references.get(name, f"{self._stems.get(name, name)}.key")
 
@@ -90,7 +91,7 @@ class Keyring:
         try:
             return SigningKey(key, None if certificate_path is None else der_of_pem(certificate_path.read_bytes()))
         except (OSError, ValueError, Misconfigured, Refusal) as problem:
-            raise Misconfigured(f"{uri}: {problem}") from problem
+            raise Misconfigured("config.key", f"{uri}: {problem}") from problem
 
     def _opening(self, name: str, what: str) -> bytes:
         if found := self._secret_file(name):
@@ -100,8 +101,9 @@ class Keyring:
         if self._typed:
             return self._typed
         raise Misconfigured(
+            "config.passphrase",
             f"{what}: a passphrase or PIN opens it, and none is at hand; put it into a file and name that as "
-            f"passphrase_file, or give systemd's credential yongtong.{name}"
+            f"passphrase_file, or give systemd's credential yongtong.{name}",
         )
 
     def _secret_file(self, name: str) -> Path | None:
@@ -118,7 +120,9 @@ def is_encrypted(path: Path) -> bool:
     try:
         return _ENCRYPTED in path.read_bytes()
     except OSError as problem:
-        raise Misconfigured(f"{path}: no usable private key or certificate: {problem.strerror}") from problem
+        raise Misconfigured(
+            "config.key", f"{path}: no usable private key or certificate: {problem.strerror}"
+        ) from problem
 
 
 def secret_line(name: str, file: Path | None) -> str:
@@ -128,8 +132,9 @@ def secret_line(name: str, file: Path | None) -> str:
         return _first_line(credential).decode()
     if file is None:
         raise Misconfigured(
+            "config.passphrase",
             f"no password for {name}: put it into a file and name that in the settings, "
-            f"or give systemd's credential yongtong.{name}"
+            f"or give systemd's credential yongtong.{name}",
         )
     return _first_line(file).decode()
 
@@ -138,7 +143,9 @@ def _first_line(path: Path) -> bytes:
     try:
         line = path.read_bytes().rstrip(b"\r\n")
     except OSError as problem:
-        raise Misconfigured(f"{path}: no passphrase can be read there ({problem.strerror})") from problem
+        raise Misconfigured(
+            "config.passphrase", f"{path}: no passphrase can be read there ({problem.strerror})"
+        ) from problem
     if not line or b"\n" in line:
-        raise Misconfigured(f"{path}: a passphrase is one line, and not empty")
+        raise Misconfigured("config.passphrase", f"{path}: a passphrase is one line, and not empty")
     return line

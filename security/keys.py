@@ -53,10 +53,10 @@ class SigningKey:
         kind = kind_of(self.public_key)
         self.algorithm: Algorithm = algorithm or kind
         if not fits(kind, self.algorithm):
-            raise Misconfigured(f"a key for {kind} does not sign by {algorithm}")
+            raise Misconfigured("config.key", f"a key for {kind} does not sign by {algorithm}")
         self.certificate_der = certificate_der
         if certificate_der is not None and spki(public_key_of(certificate_der)) != spki(self.public_key):
-            raise Misconfigured("the certificate is not of this private key")
+            raise Misconfigured("config.key", "the certificate is not of this private key")
         self.fingerprint = hashlib.sha256(certificate_der or spki(self.public_key)).hexdigest()
 
     @classmethod
@@ -66,13 +66,13 @@ class SigningKey:
             private_key = _private_key_of_pem(path.read_bytes(), passphrase)
             certificate_der = None if certificate_path is None else der_of_pem(certificate_path.read_bytes())
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as problem:
-            raise Misconfigured(f"{path}: no usable private key or certificate: {problem}") from problem
+            raise Misconfigured("config.key", f"{path}: no usable private key or certificate: {problem}") from problem
         if not isinstance(private_key, PrivateKey):
-            raise Misconfigured(f"{path}: a key of this kind is not used here")
+            raise Misconfigured("config.key", f"{path}: a key of this kind is not used here")
         try:
             return cls(private_key, certificate_der)
         except (Misconfigured, Refusal) as problem:
-            raise Misconfigured(f"{path}: {problem}") from problem
+            raise Misconfigured("config.key", f"{path}: {problem}") from problem
 
     def sign(self, octets: bytes) -> bytes:
         """The signature over octets; raw r ‖ s for ECDSA and SM2, PKCS#1 v1.5 or PSS for RSA, 64 octets for Ed25519.

@@ -74,7 +74,7 @@ class SealingKey:
 
     def __init__(self, octets: bytes) -> None:
         if len(octets) != KEY_BYTES:
-            raise Misconfigured(f"a sealing key has {KEY_BYTES} octets, this one {len(octets)}")
+            raise Misconfigured("config.key", f"a sealing key has {KEY_BYTES} octets, this one {len(octets)}")
         self._wrapping = AESGCM(octets)
         self._wrapping_by_sm4 = Sm4Gcm(HKDF(SM3(), SM4_KEY_BYTES, None, _SM4_PURPOSE).derive(octets))
         self.fingerprint = hashlib.sha256(b"yongtong sealing key 1\n" + octets).hexdigest()
@@ -85,7 +85,7 @@ class SealingKey:
         try:
             return cls(path.read_bytes())
         except (OSError, Misconfigured) as problem:
-            raise Misconfigured(f"{path}: no usable evidence key: {problem}") from problem
+            raise Misconfigured("config.key", f"{path}: no usable evidence key: {problem}") from problem
 
     def new_data_key(self, of: bytes, cipher: Cipher = "AES-256-GCM") -> tuple[bytes, str]:
         """A fresh data key of a cipher, and the same wrapped as text. of: what it will belong to, such as a digest."""

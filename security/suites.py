@@ -37,9 +37,9 @@ class XmlSuites(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         for uri in (self.sm2_signature, self.sm3_digest):
             if ":" not in uri or any(c.isspace() or c in "<>&\"'" for c in uri):
-                raise Misconfigured(f"[suites] {uri!r} is not a URI")
+                raise Misconfigured("config.setting", f"[suites] {uri!r} is not a URI")
             if uri in _XML_SIGNATURES or uri == SHA256:
-                raise Misconfigured(f"[suites] {uri} is the name of another algorithm")
+                raise Misconfigured("config.setting", f"[suites] {uri} is the name of another algorithm")
 
 
 @functools.lru_cache(maxsize=16)

@@ -74,17 +74,17 @@ def read_uri(text: str) -> TokenUri:
     for part in [*filter(None, path.split(";")), *filter(None, query.split("&"))]:
         name, _, value = part.partition("=")
         if name in said:
-            raise Misconfigured(f"{text}: {name} stands there twice")
+            raise Misconfigured("config.token", f"{text}: {name} stands there twice")
         said[name] = value
     if refused := sorted(set(said) - _PATH - {"module-path"}):
-        raise Misconfigured(f"{text}: {refused[0]} is not taken{_instead(refused[0])}")
+        raise Misconfigured("config.token", f"{text}: {refused[0]} is not taken{_instead(refused[0])}")
     if said.pop("type", "private") != "private":
-        raise Misconfigured(f"{text}: a private key is wanted, type=private")
+        raise Misconfigured("config.token", f"{text}: a private key is wanted, type=private")
     module = urllib.parse.unquote(said.get("module-path", ""))
     if not module.startswith("/"):
-        raise Misconfigured(f"{text}: name the PKCS#11 module, ?module-path=/usr/lib/…")
+        raise Misconfigured("config.token", f"{text}: name the PKCS#11 module, ?module-path=/usr/lib/…")
     if not (said.get("object") or said.get("id")):
-        raise Misconfigured(f"{text}: name the key by object=LABEL or id=%01")
+        raise Misconfigured("config.token", f"{text}: name the key by object=LABEL or id=%01")
     token, serial, label = (urllib.parse.unquote(said.get(name, "")) for name in ("token", "serial", "object"))
     return TokenUri(text, module, token, serial, label, urllib.parse.unquote_to_bytes(said.get("id", "")))
 
@@ -110,7 +110,9 @@ class _Module:
             if self._process not in (0, os.getpid()):
                 _reinitialise(found)
         except PKCS11Error as problem:
-            raise Misconfigured(f"{self._path}: no PKCS#11 module that can be used ({_words(problem)})") from problem
+            raise Misconfigured(
+                "config.token", f"{self._path}: no PKCS#11 module that can be used ({_words(problem)})"
+            ) from problem
         self._process = os.getpid()
         return found
 
@@ -143,7 +145,9 @@ class _Token:
         """A session that is logged in. Raises Misconfigured; a PIN that was refused is never tried again."""
         token = _found(self._module.library(), self._uri)
         if not self._pin:
-            raise Misconfigured(f"{self._uri.text}: its PIN was refused before and is not tried again; restart")
+            raise Misconfigured(
+                "config.passphrase", f"{self._uri.text}: its PIN was refused before and is not tried again; restart"
+            )
         try:
             session = token.open(user_pin=self._pin.decode("utf-8"))
         except UserAlreadyLoggedIn:
@@ -151,7 +155,8 @@ class _Token:
         except _BAD_PIN as problem:
             self._pin = b""  # tokens lock themselves after a few tries
             raise Misconfigured(
-                f"{self._uri.text}: the token refuses the PIN ({_words(problem)}); correct it before another try"
+                "config.passphrase",
+                f"{self._uri.text}: the token refuses the PIN ({_words(problem)}); correct it before another try",
             ) from problem
         self._process = os.getpid()
         return session
@@ -200,9 +205,13 @@ def _found(library: Any, uri: TokenUri) -> Any:
         return library.get_token(**named)
     except (NoSuchToken, MultipleTokensReturned) as problem:
         there = ", ".join(sorted(token.label for token in library.get_tokens() if token.label)) or "none"
-        raise Misconfigured(f"{uri.text}: not one token of that name; in this module are: {there}") from problem
+        raise Misconfigured(
+            "config.token", f"{uri.text}: not one token of that name; in this module are: {there}"
+        ) from problem
     except PKCS11Error as problem:
-        raise Misconfigured(f"{uri.text}: the module does not list its tokens ({_words(problem)})") from problem
+        raise Misconfigured(
+            "config.token", f"{uri.text}: the module does not list its tokens ({_words(problem)})"
+        ) from problem
 
 
 def _reinitialise(library: Any) -> None:
@@ -245,7 +254,7 @@ class _InToken:
         return size
 
     def _stays(self, *_: object, **__: object) -> NoReturn:
-        raise Misconfigured(f"{self._uri.text}: the key signs in its token and never leaves it")
+        raise Misconfigured("config.token", f"{self._uri.text}: the key signs in its token and never leaves it")
 
     def __copy__(self) -> Any:
         return self
@@ -308,7 +317,9 @@ def load_key(text: str, pin: Pin) -> KeyInToken:
         key = _key_of(token, uri, token.use(lambda session: _public_key(session, uri)))
         _try(key)
     except (Unavailable, InvalidSignature) as problem:
-        raise Misconfigured(f"{text}: the key does not sign for its public key ({_words(problem)})") from problem
+        raise Misconfigured(
+            "config.token", f"{text}: the key does not sign for its public key ({_words(problem)})"
+        ) from problem
     return key
 
 
@@ -319,7 +330,7 @@ def _key_of(token: _Token, uri: TokenUri, public_key: object) -> KeyInToken:
         return RsaKeyInToken(token, uri, public_key)
     if isinstance(public_key, ed25519.Ed25519PublicKey):
         return Ed25519KeyInToken(token, uri, public_key)
-    raise Misconfigured(f"{uri.text}: a key of this kind is not used here; P-256, Ed25519 or RSA is")
+    raise Misconfigured("config.token", f"{uri.text}: a key of this kind is not used here; P-256, Ed25519 or RSA is")
 
 
 def _try(key: KeyInToken) -> None:
@@ -339,7 +350,7 @@ def _object(session: Any, uri: TokenUri, object_class: ObjectClass) -> Any:
     try:
         return session.get_key(object_class=object_class, label=uri.label or None, id=uri.id or None)
     except (NoSuchKey, MultipleObjectsReturned) as problem:
-        raise Misconfigured(f"{uri.text}: not one {what} of that name in the token") from problem
+        raise Misconfigured("config.token", f"{uri.text}: not one {what} of that name in the token") from problem
 
 
 def _public_key(session: Any, uri: TokenUri) -> object:
@@ -351,4 +362,6 @@ def _public_key(session: Any, uri: TokenUri) -> object:
             return ed25519.Ed25519PublicKey.from_public_bytes(found[Attribute.EC_POINT][-32:])
         return serialization.load_der_public_key(encode_ec_public_key(found))
     except (ValueError, KeyError, UnsupportedAlgorithm) as problem:
-        raise Misconfigured(f"{uri.text}: its public key is not read here ({problem})"[:300]) from problem
+        raise Misconfigured(
+            "config.token", f"{uri.text}: its public key is not read here ({problem})"[:300]
+        ) from problem

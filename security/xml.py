@@ -141,7 +141,7 @@ def compile_schema(path: Path) -> etree.XMLSchema:
     try:
         return etree.XMLSchema(etree.parse(path, etree.XMLParser(resolve_entities=False, no_network=True)))
     except (OSError, etree.XMLSyntaxError, etree.XMLSchemaParseError) as problem:
-        raise Misconfigured(f"{path}: {problem}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem}") from problem
 
 
 def canonical(element: etree._Element, prefixes: Sequence[str] = ()) -> bytes:

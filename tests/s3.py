@@ -129,6 +129,8 @@ class Wire:
         if fault == "silent":
             sleep(3)
             return
+        if fault == "late":
+            sleep(1)
         if fault == "error":
             asked.send_response(500)
             asked.send_header("Content-Length", "0")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from exchange.cli.main import _parser
+from exchange.cli.main import parser_of
 from exchange.settings import load_settings
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def commands() -> list[list[str]]:
 def test_every_command_is_one_that_yongtong_takes() -> None:
     assert len(commands()) == 2 + 4 + 2 + 1
     for command in commands():
-        assert _parser().parse_args(command).role in ("http", "worker")
+        assert parser_of().parse_args(command).role in ("http", "worker")
 
 
 def test_its_settings_are_read_as_the_bus_reads_them() -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from exchange.cli.main import _parser
+from exchange.cli.main import parser_of
 from exchange.doctor.examine import CHECKS
 from exchange.settings import Settings
 from mappings.feed import FeedFile
@@ -178,7 +178,7 @@ def there(named: str) -> bool:
     if kind == "doctor":
         return name in CHECKS
     if kind == "yongtong":
-        return name in commands(_parser())
+        return name in commands(parser_of())
     return (ROOT / named).exists()
 
 

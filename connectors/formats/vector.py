@@ -94,7 +94,8 @@ def _read(content: Content, folder: Path, task: Task) -> Read:
         raise Refusal("decode.too_large", f"more than {wait_s:.0f} s to read") from problem
     if done.returncode == UNFIT:
         raise Misconfigured(
-            "format vector: its reader cannot be shut off from the network (seccomp) or from GDAL's other drivers"
+            "config.no_isolation",
+            "format vector: its reader cannot be shut off from the network (seccomp) or from GDAL's other drivers",
         )
     if done.returncode < 0:  # by a signal: at the limit of memory
         raise Refusal("decode.too_large", f"the reader was ended by signal {-done.returncode}")

@@ -53,13 +53,15 @@ class PartnerFolder:
             path.mkdir(parents=True, mode=0o700, exist_ok=True)
             for name, key in (("signing", signing), ("connection", connection)):
                 if key.certificate_der is None:
-                    raise Misconfigured(f"{name} key without a certificate")
+                    raise Misconfigured("config.key", f"{name} key without a certificate")
                 descriptor = os.open(path / f"{name}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(key.pem())
                 (path / f"{name}.pem").write_bytes(pki.pem_of(key.certificate_der))
         except OSError as problem:
-            raise Misconfigured(f"{problem.filename}: {problem.strerror}; no key is ever written over") from problem
+            raise Misconfigured(
+                "config.stands", f"{problem.filename}: {problem.strerror}; no key is ever written over"
+            ) from problem
         (path / "ca.pem").write_bytes(ca_pem)
         (path / "anchors.json").write_bytes(anchors_json)
         return cls(path)
@@ -76,7 +78,7 @@ class PartnerFolder:
         try:
             return msgspec.toml.decode(path.read_bytes(), type=KeysToml) if path.exists() else KeysToml()
         except (OSError, ValueError) as problem:
-            raise Misconfigured(f"{path}: {problem}") from problem
+            raise Misconfigured("config.file", f"{path}: {problem}") from problem
 
     @property
     def anchors(self) -> Anchors:
@@ -84,7 +86,7 @@ class PartnerFolder:
         try:
             return msgspec.json.decode((self.path / "anchors.json").read_bytes(), type=Anchors)
         except (OSError, msgspec.MsgspecError) as problem:
-            raise Misconfigured(f"{self.path / 'anchors.json'}: {problem}") from problem
+            raise Misconfigured("config.anchors", f"{self.path / 'anchors.json'}: {problem}") from problem
 
     def replace_anchors(self, anchors: Anchors) -> None:
         """Keep anchors in place of those until now."""
@@ -100,9 +102,11 @@ class PartnerFolder:
         """The path of a file that must be there. Raises Misconfigured naming it, or where it is an encrypted key."""
         path = self.path / name
         if not path.is_file():
-            raise Misconfigured(f"{path}: missing")
+            raise Misconfigured("config.partner_missing", f"{path}: missing")
         if path.suffix == ".key" and is_encrypted(path):
-            raise Misconfigured(f"{path}: under a passphrase; the connection's key must lie open, mode 0600")
+            raise Misconfigured(
+                "config.passphrase", f"{path}: under a passphrase; the connection's key must lie open, mode 0600"
+            )
         return str(path)
 
     def remembered(self) -> str:

@@ -46,7 +46,7 @@ def _parts(url: str) -> tuple[str, str, int]:
             return parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme]
     except ValueError:
         pass
-    raise Misconfigured(f"{url}: write smtp://host:587 or smtps://host:465")
+    raise Misconfigured("config.setting", f"{url}: write smtp://host:587 or smtps://host:465")
 
 
 def send_mail(server: MailServer, message: EmailMessage, to: Sequence[str], seconds: float) -> None:

@@ -377,8 +377,8 @@ def address_of(url: str, tls: ssl.SSLContext, versions: tuple[MQTTProtocolVersio
         if parts.scheme == "mqtts" and parts.hostname and parts.path in ("", "/") and not parts.username:
             return Address(parts.hostname, parts.port or 8883, tls, versions)
     except ValueError as problem:
-        raise Misconfigured(f"{url}: {problem}") from problem
-    raise Misconfigured(f"{url}: write mqtts://host:port")
+        raise Misconfigured("config.setting", f"{url}: {problem}") from problem
+    raise Misconfigured("config.setting", f"{url}: write mqtts://host:port")
 
 
 def client_tls(certificate: str, key: str, authority: str, passphrase: bytes | None = None) -> ssl.SSLContext:
@@ -392,5 +392,5 @@ def client_tls(certificate: str, key: str, authority: str, passphrase: bytes | N
         context.load_cert_chain(certificate, key, passphrase or b"")  # without one OpenSSL would ask the terminal
         context.load_verify_locations(cafile=authority)
     except (OSError, ssl.SSLError) as problem:
-        raise Misconfigured(f"{certificate}, {key}, {authority}: {problem}") from problem
+        raise Misconfigured("config.key", f"{certificate}, {key}, {authority}: {problem}") from problem
     return context

@@ -5,8 +5,8 @@ from contextlib import closing
 from datetime import date
 from typing import Any, Final
 
-from exchange import app
 from exchange.account import BECAME, MEANS, PLACED, Row, account, closing_holds, row_document
+from exchange.app import opening, places
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.entry import CITY_TIME, LoggedEntry
@@ -49,8 +49,8 @@ def _day(text: str) -> str:
 
 def _account(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    day = options.day or app.utc_now().astimezone(CITY_TIME).date().isoformat()
-    with closing(app.open_journal(settings)) as journal, closing(app.open_store(settings)) as store:
+    day = options.day or places.utc_now().astimezone(CITY_TIME).date().isoformat()
+    with closing(opening.open_journal(settings)) as journal, closing(opening.open_store(settings)) as store:
         rows = account(journal, store, day, options.bureau)
         entry = journal.account_of(day)
         holds = entry is None or closing_holds(journal, entry)
@@ -109,7 +109,7 @@ def _print_entry(entry: LoggedEntry | None, holds: bool) -> None:
 
 
 def _gaps(options: argparse.Namespace) -> int:
-    with closing(app.open_journal(settings_of(options))) as journal:
+    with closing(opening.open_journal(settings_of(options))) as journal:
         found = journal.gaps(options.bureau, options.feed)
     if options.json:
         gaps = [gap_document(gap) for gap in found.gaps]

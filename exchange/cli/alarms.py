@@ -3,9 +3,9 @@
 import argparse
 from datetime import datetime
 
-from exchange import app
 from exchange.alarm_ways import problem_of
 from exchange.alarms import WORDS, Book, Letter, read_book
+from exchange.app import places, telling
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.doctor.alarm_watch import test_notice
@@ -28,7 +28,7 @@ def _alarms(options: argparse.Namespace) -> int:
 
 
 def _list(settings: Settings, *, as_json: bool) -> int:
-    book, ways = read_book(app.state_of(settings)), settings.alarms.ways
+    book, ways = read_book(places.state_of(settings)), settings.alarms.ways
     bad = bool(book.standing or book.letters or book.dropped)
     if as_json:
         print_json({"ok": not bad, "ways": ways, **_document(book)})
@@ -71,9 +71,9 @@ def _document(book: Book) -> dict[str, object]:
 
 def _test(settings: Settings, *, as_json: bool) -> int:
     """Send a test by each way."""
-    ways, now = app.alarm_ways(settings), app.utc_now()
+    ways, now = telling.alarm_ways(settings), places.utc_now()
     if not ways:
-        raise Misconfigured(f"{settings.source}: [alarms] names no webhook and no smtp")
+        raise Misconfigured("config.setting", f"{settings.source}: [alarms] names no webhook and no smtp")
     letter, results = Letter(0, now, [test_notice(now)], {}), list[dict[str, str | bool]]()
     for name, send in ways.items():
         problem = ""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from exchange import access, app, audit, log_index, ownership
+from exchange import access, audit, log_index, ownership
+from exchange.app import opening, places, trusted
 from exchange.cli.bundles import add_exports
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
@@ -140,7 +141,9 @@ def _search(options: argparse.Namespace) -> int:
     else:
         # Whether an entry is found by its detail says what the detail is.
         if any(getattr(options, name) for name in IN_DETAILS):
-            raise Misconfigured("--message, --component, --purpose are for an audit officer: name yourself with --by")
+            raise Misconfigured(
+                "config.option", "--message, --component, --purpose are for an audit officer: name yourself with --by"
+            )
         with registry(settings_of(options)) as opened:
             found = [msgspec.structs.replace(entry, detail=None) for entry in _found(options, opened)]
     following = _next_page(options, found)
@@ -203,11 +206,11 @@ def _asked(options: argparse.Namespace) -> Detail:
 
 def _rebuild(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    app.state_of(settings)
-    database = app.journal_database(settings)
+    places.state_of(settings)
+    database = places.journal_database(settings)
     if not options.check:
         log_index.rebuild(database, _progress())
-    with closing(app.open_journal(settings)) as journal:
+    with closing(opening.open_journal(settings)) as journal:
         full, indexed = journal.indexed()
     stretches = (
         [(each.start, each.stop - 1) for each in log_index.differing(database, _progress())] if options.check else []
@@ -242,9 +245,9 @@ def _progress() -> Callable[[int, int], None]:
 
 def _who_could_see(options: argparse.Namespace) -> int:
     if not options.by:
-        raise Misconfigured("--who-could-see is for an audit officer: name yourself with --by")
-    on = options.on or app.utc_now().astimezone(CITY_TIME).date()
-    with acting(options) as (opened, officer), closing(app.open_store(settings_of(options))) as store:
+        raise Misconfigured("config.option", "--who-could-see is for an audit officer: name yourself with --by")
+    on = options.on or places.utc_now().astimezone(CITY_TIME).date()
+    with acting(options) as (opened, officer), closing(opening.open_store(settings_of(options))) as store:
         opened.note_search(officer, _asked(options))
         component = ownership.ownership(store, options.who_could_see, on).component
         first, last = access.bounds(on)
@@ -265,11 +268,11 @@ def _who_could_see(options: argparse.Namespace) -> int:
 
 def _verify_log(options: argparse.Namespace) -> int:
     settings = None if options.journal and options.anchors else settings_of(options)
-    anchors = read_anchors(options.anchors) if options.anchors else app.anchors_of(settings or settings_of(options))
+    anchors = read_anchors(options.anchors) if options.anchors else trusted.anchors_of(settings or settings_of(options))
     against = [anchors.head(_read(path)) for path in options.against]
     say("正在重算全部审计记录 reading the whole log again …")
     with ExitStack() as stack:
-        journal = options.journal or stack.enter_context(app.readable_journal(settings or settings_of(options)))
+        journal = options.journal or stack.enter_context(places.readable_journal(settings or settings_of(options)))
         verdict = audit.verify(journal, anchors, against)
     if options.json:
         print_json({"ok": verdict.ok, **msgspec.to_builtins(verdict)})
@@ -282,11 +285,11 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8", "replace")
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
 
 
 def _anchors(options: argparse.Namespace) -> int:
-    print_json(app.anchors_of(settings_of(options)))
+    print_json(trusted.anchors_of(settings_of(options)))
     return 0
 
 
@@ -309,7 +312,7 @@ def _prove(options: argparse.Namespace) -> int:
             opened.note_search(officer, {"entry": options.entry})
             proof, erased = opened.journal.prove(options.entry), opened.journal.erased(options.entry)
     else:
-        with closing(app.open_journal(settings_of(options))) as journal:
+        with closing(opening.open_journal(settings_of(options))) as journal:
             proof = msgspec.structs.replace(journal.prove(options.entry), salt=None, detail=None)
             erased = journal.erased(options.entry)
     document = {
@@ -331,7 +334,7 @@ def _prove(options: argparse.Namespace) -> int:
 
 
 def _checkpoint(options: argparse.Namespace) -> int:
-    with closing(app.open_journal(settings_of(options))) as journal:
+    with closing(opening.open_journal(settings_of(options))) as journal:
         text = journal.checkpoint()
     print_json({"checkpoint": text}) if options.json else print(text, end="")
     return 0
@@ -339,7 +342,7 @@ def _checkpoint(options: argparse.Namespace) -> int:
 
 def _present(options: argparse.Namespace) -> int:
     with acting(options) as (opened, officer):
-        anchors = app.anchors_of(settings_of(options))
+        anchors = trusted.anchors_of(settings_of(options))
         shown = [present(_octets(path), anchors, opened, officer) for path in options.file]
     if options.json:
         print_json({"presented": shown})
@@ -354,4 +357,4 @@ def _octets(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem

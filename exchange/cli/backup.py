@@ -2,14 +2,23 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from exchange import app
+from exchange.app import saving
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.cli.people import acting, add_person_options
 from exchange.settings import load_settings
 from security.errors import Misconfigured
+
+_LOST: Final = {
+    "size": "本机日志条数 entries here",
+    "root": "本机日志树根 root here",
+    "known_log": "在外已知的日志 log known outside",
+    "known_size": "其条数 its entries",
+    "known_root": "其树根 its root",
+    "gap": "丢失条数 entries lost",
+}
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -48,11 +57,13 @@ def _backup(options: argparse.Namespace) -> int:
     if options.check:
         return _check(options)
     if not options.by:
-        raise Misconfigured("a backup is entered in the audit: give --by NAME, of a system administrator")
+        raise Misconfigured(
+            "config.option", "a backup is entered in the audit: give --by NAME, of a system administrator"
+        )
     settings = settings_of(options)
     with acting(options) as (opened, officer):
         by = opened.person(officer.key.public_key).pseudonym
-        made = app.make_backup(settings, options.file, opened.journal, by, say)
+        made = saving.make_backup(settings, options.file, opened.journal, by, say)
     said = {
         "file": str(options.file),
         "id": made.id,
@@ -74,7 +85,7 @@ def _backup(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     ours = Path(options.settings)
-    found = app.check_backup(options.file, load_settings(ours) if ours.exists() else None, say)
+    found = saving.check_backup(options.file, load_settings(ours) if ours.exists() else None, say)
     made = found.manifest
     said: dict[str, Any] = {
         "origin": made.origin,
@@ -92,7 +103,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    restored = app.restore(settings_of(options), options.file, options.known, say)
+    restored = saving.restore(settings_of(options), options.file, options.known, say)
     made, gap = restored.found.manifest, restored.gap
     said: dict[str, Any] = {
         "made_at": made.made_at,
@@ -108,7 +119,9 @@ def _restore(options: argparse.Namespace) -> int:
     if options.json:
         print_json({**said, "lost": lost, "erase_again": restored.erasures})
     else:
-        print_table("已恢复，与备份一致 Restored, and equal", ["", ""], [*said.items(), *(lost or {}).items()])
+        print_table("已恢复，与备份一致 Restored, and equal", ["", ""], said.items())
+        if lost is not None:
+            print_table("备份之后丢失 Lost since the backup", ["", ""], [(_LOST[name], lost[name]) for name in _LOST])
     if restored.erasures:
         say("备份带回了已销毁的内容，须再次销毁 what was erased since the backup is back, and is erased again by:")
         say(f"  yongtong erasure again --by NAME   ({', '.join(restored.erasures)})")

@@ -7,14 +7,15 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import date
 from pathlib import Path
 
-from exchange import app, bundle_export
+from exchange import bundle_export
+from exchange.app import opening, places, trusted
 from exchange.attestations import Attestations
 from exchange.bundle_check import BundleVerdict, verify_bundle
 from exchange.bundle_export import Sources
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, day, settings_of
 from exchange.cli.people import acting, add_person_options
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from exchange.entry import Detail
 from exchange.ownership import ownership
 from exchange.registry import Registry
@@ -118,14 +119,14 @@ def verify_file(path: Path, anchors: Anchors, pdf: Path | None, *, as_json: bool
 def _verified(path: Path, anchors: Anchors, pdf: Path | None) -> tuple[BundleVerdict, dict[str, str]]:
     """What is found in a bundle, written on paper where that is asked for; and what to say of the paper."""
     if pdf is not None and pdf.exists():
-        raise Misconfigured(f"{pdf}: is there already, and is not written over; name another file")
-    content, now = file_content(path), app.utc_now()
+        raise Misconfigured("config.stands", f"{pdf}: is there already, and is not written over; name another file")
+    content, now = file_content(path), places.utc_now()
     verdict = verify_bundle(content, anchors, now)
     if pdf is None:
         return verdict, {}
     from exchange.paper import paper  # its typesetter takes a while to begin, and no other command needs it
 
-    app.write_secret(pdf, paper(content, verdict, anchors, now))
+    places.write_secret(pdf, paper(content, verdict, anchors, now))
     return verdict, {"pdf": str(pdf)}
 
 
@@ -160,7 +161,9 @@ def _exporting(options: argparse.Namespace) -> Iterator[Sources]:
     """Where the evidence lies, for the person that --by names."""
     for path in (options.file, options.pdf):
         if path is not None and path.exists():  # before a decision is used up
-            raise Misconfigured(f"{path}: is there already, and is not written over; name another file")
+            raise Misconfigured(
+                "config.stands", f"{path}: is there already, and is not written over; name another file"
+            )
     with (
         acting(options) as (registry, officer),
         exporting(settings_of(options), registry, officer, _asked(options), options.opening) as sources,
@@ -170,18 +173,18 @@ def _exporting(options: argparse.Namespace) -> Iterator[Sources]:
 
 @contextmanager
 def exporting(
-    settings: Settings, registry: Registry, officer: Officer, asked: Detail, opening: Sequence[str] = ()
+    settings: Settings, registry: Registry, officer: Officer, asked: Detail, decisions: Sequence[str] = ()
 ) -> Iterator[Sources]:
     """Where the evidence lies, once it stands in the log who takes it out, and by which decisions what is sealed."""
     with ExitStack() as stack:
-        bus = stack.enter_context(closing(app.open_bus(settings)))
-        opened = [registry.decided_opening(one, officer).entry_index for one in opening]
+        bus = stack.enter_context(closing(opening.open_bus(settings)))
+        opened = [registry.decided_opening(one, officer).entry_index for one in decisions]
         registry.note_search(officer, asked)
-        for decision in opening:
+        for decision in decisions:
             registry.carry_out(decision, officer)
-        attestations = stack.enter_context(closing(Attestations(app.journal_database(settings))))
-        anchors, mappings = app.anchors_of(settings), app.feed_files(settings)
-        yield Sources(bus, attestations, app.open_revocations(settings), anchors, mappings, frozenset(opened))
+        attestations = stack.enter_context(closing(Attestations(places.journal_database(settings))))
+        anchors, mappings = trusted.anchors_of(settings), opening.feed_files(settings)
+        yield Sources(bus, attestations, trusted.open_revocations(settings), anchors, mappings, frozenset(opened))
 
 
 def _asked(options: argparse.Namespace) -> Detail:
@@ -197,10 +200,10 @@ def _written(options: argparse.Namespace, parts: dict[str, Content]) -> int:
         with os.fdopen(descriptor, "wb") as file:
             bundle.write(file, parts)
     except OSError as problem:
-        raise Misconfigured(f"{options.file}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.file}: {problem.strerror}") from problem
     written = file_content(options.file)
     said = {"file": str(options.file), "parts": len(parts), "bytes": written.size, "sha256": written.digest.hex}
     if options.pdf is not None:
-        said |= _verified(options.file, app.anchors_of(settings_of(options)), options.pdf)[1]
+        said |= _verified(options.file, trusted.anchors_of(settings_of(options)), options.pdf)[1]
     print_json(said) if options.json else print_table("证据包 Bundle", ["", ""], said.items())
     return 0

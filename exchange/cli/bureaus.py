@@ -9,7 +9,8 @@ from typing import Final, get_args
 import msgspec
 
 from connectors.partner.folder import PartnerFolder
-from exchange import access, app
+from exchange import access
+from exchange.app import keys_in_force, places, trusted
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options, approve_decision, proposed, registry
@@ -143,8 +144,8 @@ def make_partner(
     Raises Refusal `registry.code_invalid`, Misconfigured where the folder holds keys already.
     """
     check_code(code)  # first: the code becomes a path
-    app.check_key_apart(settings, folder)
-    now, ca = app.utc_now(), app.authority(settings)
+    places.check_key_apart(settings, folder)
+    now, ca = places.utc_now(), keys_in_force.authority(settings)
     until = now + timedelta(days=TRIAL_DAYS)
     keys: dict[Use, SigningKey] = {}
     for use in ("signing", "connection"):
@@ -158,7 +159,7 @@ def make_partner(
         signing=keys["signing"],
         connection=keys["connection"],
         ca_pem=pki.pem_of(ca.certificate_der),
-        anchors_json=msgspec.json.encode(app.anchors_of(settings)),
+        anchors_json=msgspec.json.encode(trusted.anchors_of(settings)),
     )
     return made, [pki.enrolled(key.certificate_der or b"", code, use) for use, key in keys.items()]
 
@@ -172,7 +173,9 @@ def _enrol(options: argparse.Namespace) -> int:
     else:
         certificates = [pki.enrolled(der, options.code, use) for use, der in _brought(options, settings)]
     if not certificates:
-        raise Misconfigured("give certificates or requests (--signing, --signing-csr …), or --new-keys DIR for a trial")
+        raise Misconfigured(
+            "config.option", "give certificates or requests (--signing, --signing-csr …), or --new-keys DIR for a trial"
+        )
     with acting(options) as (opened, officer):
         standing = {one.code: one.role for one in opened.bureaus()}
         role = options.role or standing.get(options.code, "supplier")
@@ -187,22 +190,24 @@ def _enrol(options: argparse.Namespace) -> int:
 
 def _brought(options: argparse.Namespace, settings: Settings) -> Iterator[tuple[Use, bytes]]:
     """The certificates that the bureau brought, and those made here for its requests, each written out."""
-    now = app.utc_now()
+    now = places.utc_now()
     for use in get_args(Use):
         certificate, request = getattr(options, use), getattr(options, f"{use}_csr", None)
         if certificate:
             der = _der(certificate)
             if use == "connection":  # in the handshake only what a known authority issued is let in
-                app.check_certificate(settings, der, now)
+                trusted.check_certificate(settings, der, now)
             yield use, der
         if request:
             until = now + timedelta(days=TRIAL_DAYS)
-            der = certificate_from_csr(app.authority(settings), _octets(request), options.code, use, now, until)
+            der = certificate_from_csr(
+                keys_in_force.authority(settings), _octets(request), options.code, use, now, until
+            )
             path = options.out / f"{options.code}-{use}.pem"
             try:
                 path.write_bytes(pki.pem_of(der))
             except OSError as problem:
-                raise Misconfigured(f"{path}: {problem.strerror}") from problem
+                raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
             say(f"证书已签发 certificate: {path}")
             yield use, der
 
@@ -211,14 +216,14 @@ def _octets(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
 
 
 def _der(path: Path) -> bytes:
     try:
         return der_of_pem(path.read_bytes())
     except (OSError, ValueError) as problem:
-        raise Misconfigured(f"{path}: not a certificate in PEM: {problem}") from problem
+        raise Misconfigured("config.file", f"{path}: not a certificate in PEM: {problem}") from problem
 
 
 def _bureaus(options: argparse.Namespace) -> int:
@@ -241,7 +246,7 @@ def _revoke_certificate(options: argparse.Namespace) -> int:
 
 
 def _propose(options: argparse.Namespace) -> int:
-    today = app.utc_now().date()
+    today = places.utc_now().date()
     with acting(options) as (opened, officer):
         grant = opened.propose_grant(
             bureau=options.bureau,
@@ -273,7 +278,7 @@ def _ring(path: Path) -> tuple[tuple[float, float], ...]:
         (ring,) = shape["coordinates"]
         return tuple((float(longitude), float(latitude)) for longitude, latitude, *_ in ring[:-1])
     except (OSError, msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise Misconfigured(f"{path}: not a GeoJSON polygon of one ring: {problem}") from problem
+        raise Misconfigured("config.file", f"{path}: not a GeoJSON polygon of one ring: {problem}") from problem
 
 
 def _revoke(options: argparse.Namespace) -> int:
@@ -283,7 +288,7 @@ def _revoke(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    settings, now = settings_of(options), app.utc_now()
+    settings, now = settings_of(options), places.utc_now()
     with acting(options) as (opened, _):
         standing = tuple(one.grant for one in opened.granted() if not one.revoked_at)
         added, ended = opened.proposed_grant(options.id), [g for g in standing if g.id == options.id]

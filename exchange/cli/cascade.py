@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from exchange import app
+from exchange.app import levels, opening
 from exchange.bus import Bus
 from exchange.cascade import Sent
 from exchange.cli.output import print_json, print_table, say
@@ -47,7 +47,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _up(options: argparse.Namespace) -> int:
     settings, sent = settings_of(options), list[Sent]()
     with _bus(options) as bus:
-        cascade = app.open_cascade(settings, bus)
+        cascade = levels.open_cascade(settings, bus)
         if options.again:
             cascade.anew()
         while (one := cascade.send()) is not None:
@@ -64,8 +64,8 @@ def _up(options: argparse.Namespace) -> int:
 
 def _down(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    with closing(app.open_journal(settings)) as journal:
-        listed = app.fetch_reference(settings, journal)
+    with closing(opening.open_journal(settings)) as journal:
+        listed = levels.fetch_reference(settings, journal)
     if options.json:
         print_json({"adopted": listed})
         return 0
@@ -73,7 +73,9 @@ def _down(options: argparse.Namespace) -> int:
         say("基准数据已是最新 nothing newer")
         return 0
     rows = [(one.name, one.length, one.digest) for one in listed.parts]
-    print_table(f"基准数据第 {listed.version} 版 Reference data, version {listed.version}", ["", "octets", ""], rows)
+    print_table(
+        f"基准数据第 {listed.version} 版 Reference data, version {listed.version}", ["part", "octets", "SHA-256"], rows
+    )
     say("next: a running serve takes it at its next start 运行中的 serve 重启后采用")
     return 0
 
@@ -81,7 +83,7 @@ def _down(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     with _bus(options) as bus:
-        has, last = app.open_cascade(settings, bus).behind()
+        has, last = levels.open_cascade(settings, bus).behind()
     shelf = Shelf(settings.at(settings.cascade.reference or str(Path("reference"))))
     told = {"city_has": has, "last": last, "reference": shelf.adopted.version}
     if options.json:
@@ -98,7 +100,7 @@ def _status(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _bus(options: argparse.Namespace) -> Iterator[Bus]:
-    bus = app.open_bus(settings_of(options))
+    bus = opening.open_bus(settings_of(options))
     try:
         yield bus
     finally:

@@ -7,7 +7,8 @@ import argparse
 from contextlib import closing
 from typing import Any
 
-from exchange import app, ownership, provenance, publication
+from exchange import ownership, provenance, publication
+from exchange.app import opening
 from exchange.cli.output import STDOUT, print_json, print_table, printable, say
 from exchange.cli.parsing import Commands, add_command, change_number, day, degrees, page_size, settings_of
 from exchange.cli.partner import add_partner_options, partner_of
@@ -129,7 +130,7 @@ def _ownership(options: argparse.Namespace) -> int:
 
 def _disputes(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    with closing(app.open_store(settings)) as store:
+    with closing(opening.open_store(settings)) as store:
         found = ownership.disputes(store, options.after, max(1, options.limit))
     if options.json:
         print_json(found)
@@ -168,7 +169,7 @@ def _changes(options: argparse.Namespace) -> int:
 def _here(options: argparse.Namespace, ask: Any) -> Any:
     """Ask the store on this machine; the operator's question stands in the audit like anybody's."""
     settings = settings_of(options)
-    with closing(app.open_journal(settings)) as journal, closing(app.open_store(settings)) as store:
+    with closing(opening.open_journal(settings)) as journal, closing(opening.open_store(settings)) as store:
         detail: dict[str, str | int] = {"purpose": options.purpose, "case_number": options.case or ""}
         journal.note(Entry(type="read", outcome="answered", actor="operator", detail=detail)).result()
         return ask(store)

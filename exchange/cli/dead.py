@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from exchange import app, replaying
+from exchange import replaying
+from exchange.app import opening
 from exchange.cli.output import print_json, print_table, say, sentence_document
 from exchange.cli.parsing import Commands, add_command, add_group, count, day, settings_of
 from exchange.cli.people import acting, add_person_options
@@ -97,7 +98,7 @@ def _wanted(options: argparse.Namespace) -> Wanted:
 
 
 def _list(options: argparse.Namespace) -> int:
-    with closing(app.open_journal(settings_of(options))) as journal:
+    with closing(opening.open_journal(settings_of(options))) as journal:
         found = dead_letters(journal, _wanted(options))
     if options.json:
         print_json({"dead": [_document(one) for one in found]})
@@ -129,7 +130,7 @@ def _document(one: DeadLetter) -> dict[str, Any]:
 
 
 def _show(options: argparse.Namespace) -> int:
-    with closing(app.open_journal(settings_of(options))) as journal:
+    with closing(opening.open_journal(settings_of(options))) as journal:
         row = journal.inbox(options.sender, options.message_id)
         if row is None:
             raise Refusal("delivery.unknown", options.message_id)
@@ -173,11 +174,13 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _check_who(options: argparse.Namespace) -> None:
     if not options.by or not options.ground:
-        raise Misconfigured("say who and why: --by NAME --ground TEXT; or --preview, which keeps nothing")
+        raise Misconfigured(
+            "config.option", "say who and why: --by NAME --ground TEXT; or --preview, which keeps nothing"
+        )
 
 
 def _preview(options: argparse.Namespace) -> int:
-    with closing(app.open_bus(settings_of(options))) as bus:
+    with closing(opening.open_bus(settings_of(options))) as bus:
         found: list[Foreseen] = []
         for one in foresee(replaying.chosen(bus.journal, _wanted(options)), bus):
             found.append(one)
@@ -207,7 +210,7 @@ def _counts(counts: dict[str, int] | Counter[str]) -> str:
 
 
 def _jobs(options: argparse.Namespace) -> int:
-    with closing(app.open_journal(settings_of(options))) as journal:
+    with closing(opening.open_journal(settings_of(options))) as journal:
         if options.job:
             found, items = replaying.job(journal, options.job), replaying.items(journal, options.job)
         else:

@@ -7,7 +7,7 @@ import msgspec
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.subscriber import Subscriber
-from exchange import app
+from exchange.app import opening
 from exchange.cli.demo_story import Story
 from exchange.cli.partner import open_mqtt_partner
 from exchange.cli.trial import Trial
@@ -34,7 +34,7 @@ def gateway(trial: Trial, story: Story, files: Path) -> None:
     wanted = {code: len(rows) for code, rows in truth.rejected.items()}
     story.check("telemetry: every sown fault found, and no other", story.faults(told) == wanted, f"{wanted}")
     key, latest = sorted(truth.latest.items())[0]
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         query = "SELECT component_id FROM claims WHERE source_key = ?"
         (number,) = store.connection().execute(query, (key,)).fetchone()
     shown = trial.partner("haishu-centre").component(str(number), purpose=PURPOSE).readings
@@ -49,7 +49,7 @@ def listening(trial: Trial) -> Subscriber:
 
 def heard(trial: Trial, story: Story, centre: Subscriber) -> None:
     """It heard of every component, each document beginning where the one before ended; the last number is the bus's."""
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         last, components = store.connection().execute("SELECT max(change_number), count(*) FROM components").fetchone()
     keys: list[int] = []
     cursor, joined = 0, True

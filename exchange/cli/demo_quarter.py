@@ -13,8 +13,8 @@ from lxml import etree
 import mappings.feed
 from connectors.partner.folder import PartnerFolder
 from connectors.transports.soap_client import SoapClient, Wsse
-from exchange import app, audit, bundle_export, ownership
-from exchange.app import anchors_of, utc_now
+from exchange import audit, bundle_export, ownership
+from exchange.app import opening, places, trusted
 from exchange.bundle_check import verify_bundle
 from exchange.cli import demo_broker, demo_voices
 from exchange.cli.bundles import exporting
@@ -66,7 +66,7 @@ def play(trial: Trial, story: Story) -> None:
         demo_broker.heard(trial, story, centre)
     _audit(trial, story, earlier)
     _evidence(trial, story)
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         story.ledger = store.ledger()
 
 
@@ -98,7 +98,7 @@ def _refusals(trial: Trial, story: Story, content: Content) -> None:
     )
     story.refused("a stranger is refused, and not told why", "auth.refused", lambda: _as_stranger(trial))
     story.refused("an altered body is refused", "signature.invalid", lambda: _altered(trial))
-    with closing(app.open_journal(trial.settings)) as journal:
+    with closing(opening.open_journal(trial.settings)) as journal:
         outcomes = [entry.leaf.outcome for entry in journal.search(type="refusal")]
     wanted = {"auth.no_grant", "signature.invalid"}
     story.check("the refusals stand in the audit", wanted <= set(outcomes), ", ".join(outcomes))
@@ -163,7 +163,7 @@ def _registers(trial: Trial, story: Story, truth: Truth) -> None:
 
 def _components(trial: Trial, story: Story, truth: Truth) -> None:
     """Two registers, one set of components: who is whose twin, what is disputed, what nobody claims."""
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         keys = [str(key) for (key,) in store.connection().execute("SELECT id FROM components")]
         answers = [ownership.ownership(store, key) for key in keys]
     claimed = [{claim.feed: claim.source_key for claim in answer.claims} for answer in answers]
@@ -184,7 +184,7 @@ def _components(trial: Trial, story: Story, truth: Truth) -> None:
 def _questions(trial: Trial, story: Story, truth: Truth) -> None:
     """A case officer stands before a cover that both bureaus know of."""
     key = sorted(set(truth.pairs) - set(truth.disputes) - set(truth.gaps))[0]
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         query = "SELECT component_id FROM claims WHERE source_key = ?"
         (number,) = store.connection().execute(query, (key,)).fetchone()
         there = ownership.component(store, str(number))
@@ -239,7 +239,7 @@ def _audit(trial: Trial, story: Story, earlier: Checkpoint) -> None:
 
 def _evidence(trial: Trial, story: Story) -> None:
     """An auditor takes the evidence of one delivery out; a stranger checks it with nothing but the anchors."""
-    path, anchors = trial.folder / "evidence.zip", anchors_of(trial.settings)
+    path, anchors = trial.folder / "evidence.zip", trusted.anchors_of(trial.settings)
     asked: Detail = {"export": "message", "of": "water-2026-11"}
     with registry(trial.settings) as opened, exporting(trial.settings, opened, AUDITOR, asked) as sources:
         row = sources.bus.journal.inbox("water", "water-2026-11")
@@ -247,12 +247,12 @@ def _evidence(trial: Trial, story: Story) -> None:
         parts = bundle_export.of_message(row, sources)
     with path.open("wb") as file:
         bundle.write(file, parts)
-    verdict = verify_bundle(file_content(path), anchors, utc_now())
+    verdict = verify_bundle(file_content(path), anchors, places.utc_now())
     held = f"{len(parts)} parts, {path.stat().st_size:,} bytes; not asked for here: {', '.join(verdict.not_asked)}"
     story.check("an evidence bundle holds with nothing but the anchors", verdict.state == "holds", held)
     octets = bytearray(path.read_bytes())
     octets[len(octets) // 2] ^= 1
-    spoiled = verify_bundle(in_memory(bytes(octets)), anchors, utc_now())
+    spoiled = verify_bundle(in_memory(bytes(octets)), anchors, places.utc_now())
     named = ", ".join(row.name for row in spoiled.rows if row.state == "broken")
     story.check("one byte flipped in it: it does not hold", spoiled.state == "broken", f"broken: {named}")
 

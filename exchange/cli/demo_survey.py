@@ -4,8 +4,8 @@ import tomllib
 from contextlib import closing
 from pathlib import Path
 
-from exchange import app, audit, ownership
-from exchange.app import anchors_of
+from exchange import audit, ownership
+from exchange.app import opening, trusted
 from exchange.cli.demo_pairs import pair_points
 from exchange.cli.demo_story import Kind, Story
 from exchange.cli.trial import Trial, city_of
@@ -29,7 +29,7 @@ PURPOSE = "井盖权属 whose cover"
 def prepared(folder: Path, data: Path) -> Trial:
     """A bus around the street, a bureau for each network enrolled. Raises Misconfigured without the survey."""
     if not (data / FILE).is_file():
-        raise Misconfigured(f"{data}: no {FILE} here; --data names the folder of the street survey")
+        raise Misconfigured("config.file", f"{data}: no {FILE} here; --data names the folder of the street survey")
     city = city_of(SAMPLE / "settings.toml")
     trial = Trial(folder / "bus", city)
     bureaus = tomllib.loads((SAMPLE / "bureaus.toml").read_text(encoding="utf-8"))
@@ -68,9 +68,9 @@ def play(trial: Trial, data: Path, story: Story) -> None:
     story.check("rows as the survey counts them", rows == ROWS, rows)
     _drawn(trial, data, list(feeds.values()), drawing, story)
     _question(trial, story)
-    verdict = audit.verify(trial.state, anchors_of(trial.settings))
+    verdict = audit.verify(trial.state, trusted.anchors_of(trial.settings))
     story.check("the whole log holds", verdict.ok, f"{verdict.entries} entries")
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         story.ledger = store.ledger()
         story.kinds = _kinds(store, story)
 
@@ -93,7 +93,7 @@ def _drawn(trial: Trial, data: Path, sheets: list[Feed], drawing: Feed, story: S
             f"{told.records} entities, {ARROWS} arrows, {DOTS} dots")  # fmt: skip
         balanced = sum(part["records"] for part in told.parts) == told.records
         story.check(f"{name}: the sums balance in each of {len(told.parts)} layers", balanced, told.records)
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         together = (
             "SELECT count(*) FROM (SELECT component_id FROM claims GROUP BY component_id "
             "HAVING count(DISTINCT feed_id) = 2 AND count(*) = 2)"
@@ -125,7 +125,7 @@ def _kinds(store: Store, story: Story) -> list[Kind]:
 
 def _question(trial: Trial, story: Story) -> None:
     """One sewage cover: the sheet's owner column is blank, so the answer says that its owner is the feed's default."""
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         query = "SELECT id FROM components WHERE class_code = '0102' ORDER BY id LIMIT 1"
         (number,) = store.connection().execute(query).fetchone()
         there = ownership.component(store, str(number))

@@ -4,7 +4,7 @@ import base64
 from contextlib import closing
 from pathlib import Path
 
-from exchange import app
+from exchange.app import opening
 from exchange.cli.demo_story import Pairs, Story, Told
 from exchange.cli.partner import REPORT_WAIT_S
 from exchange.cli.trial import Trial
@@ -63,7 +63,7 @@ def _unmapped(told: Told) -> list[int]:
 
 def _joined(trial: Trial, story: Story, truth: Truth) -> None:
     """Each symbol of the map is the thing that the registers know; of what two draw alike, a register decides."""
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         rows = store.connection().execute(
             "SELECT component_id, f.code, source_key FROM claims k JOIN feeds f ON f.id = k.feed_id"
         )

@@ -4,7 +4,7 @@ import argparse
 
 from rich.text import Text
 
-from exchange import app
+from exchange.app import places
 from exchange.cli.output import STDOUT, print_json
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.doctor.check import Check, bad
@@ -42,7 +42,7 @@ def _found(options: argparse.Namespace) -> list[Check]:
                 "Correct the file and the key that are named.",
             )
         ]
-    return examine(settings, app.utc_now())
+    return examine(settings, places.utc_now())
 
 
 def _print(check: Check) -> None:

@@ -6,11 +6,12 @@ An audit officer asks, a security officer approves (`decision approve`), and the
 import argparse
 from contextlib import closing
 
-from exchange import app, erased_apart, erasing
+from exchange import erased_apart, erasing
+from exchange.app import opening, places
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.people import acting, add_person_options, proposed
-from exchange.decisions import ErasureBody
+from exchange.decision_documents import ErasureBody
 from exchange.entry import InboxRow
 from security.errors import Misconfigured, Refusal
 
@@ -77,10 +78,12 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _ask(options: argparse.Namespace) -> int:
     if (options.reason == "retention") == bool(options.message_id):
-        raise Misconfigured("--kind retention covers all that is due, and names no message; any other kind names one")
+        raise Misconfigured(
+            "config.option", "--kind retention covers all that is due, and names no message; any other kind names one"
+        )
     with acting(options) as (registry, officer):
         if options.reason == "retention":
-            with closing(app.open_bus(settings_of(options))) as bus:
+            with closing(opening.open_bus(settings_of(options))) as bus:
                 kept = settings_of(options).retention
                 found = erasing.due(bus, kept.evidence_days, kept.audit_detail_days)
             days = found.evidence_before, found.details_before
@@ -104,10 +107,10 @@ def _delivery(options: argparse.Namespace, row: InboxRow | None) -> InboxRow:
 
 def _carry(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    with acting(options) as (opened, officer), closing(app.open_bus(settings)) as bus:
+    with acting(options) as (opened, officer), closing(opening.open_bus(settings)) as bus:
         opened.decided_erasure(options.decision, officer)
         # First: a backup from before the erasure outlives the entry that will say so.
-        erased_apart.remember(app.heads_folder(settings), opened.signed(options.decision))
+        erased_apart.remember(places.heads_folder(settings), opened.signed(options.decision))
         erased = erasing.carry_out(options.decision, officer, bus)
     said = {
         "kind": erased.body.reason,
@@ -123,8 +126,8 @@ def _carry(options: argparse.Namespace) -> int:
 
 def _again(options: argparse.Namespace) -> int:
     settings, done = settings_of(options), list[dict[str, object]]()
-    with acting(options) as (opened, officer), closing(app.open_bus(settings)) as bus:
-        for one in erased_apart.to_repeat(app.heads_folder(settings), opened):
+    with acting(options) as (opened, officer), closing(opening.open_bus(settings)) as bus:
+        for one in erased_apart.to_repeat(places.heads_folder(settings), opened):
             if not opened.is_decided(one.id):
                 opened.decide_again(one.id, one.signed, officer)
             erased = erasing.carry_out(one.id, officer, bus)
@@ -140,7 +143,7 @@ def _again(options: argparse.Namespace) -> int:
 
 def _due(options: argparse.Namespace) -> int:
     kept = settings_of(options).retention
-    with closing(app.open_bus(settings_of(options))) as bus:
+    with closing(opening.open_bus(settings_of(options))) as bus:
         found = erasing.due(bus, kept.evidence_days, kept.audit_detail_days)
     if options.json:
         print_json(found)

@@ -7,7 +7,7 @@ import argparse
 from contextlib import closing
 from pathlib import Path
 
-from exchange import app
+from exchange.app import opening, places
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.people import acting, add_person_options, proposed
@@ -55,16 +55,18 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> int:
-    with acting(options) as (registry, officer), closing(app.open_bus(settings_of(options))) as bus:
+    with acting(options) as (registry, officer), closing(opening.open_bus(settings_of(options))) as bus:
         row = registry.decided_opening(options.decision, officer)
         if is_erased(row.evidence):
             raise Refusal("evidence.erased", content_erased(registry.journal.content_erased(row)))
         content = reopened(row, bus).content
         if options.file.exists():  # before the decision is used up
-            raise Misconfigured(f"{options.file}: is there already, and is not written over; name another file")
+            raise Misconfigured(
+                "config.stands", f"{options.file}: is there already, and is not written over; name another file"
+            )
         # The entry first: whoever has the bytes is named in the log already.
         registry.carry_out(options.decision, officer)
-        app.write_secret(options.file, content.read())
+        places.write_secret(options.file, content.read())
     said = {"message_id": row.message_id, "file": str(options.file), "bytes": content.size, "type": row.content_type}
     print_json(said) if options.json else print_table("已启封 Opened", ["", ""], said.items())
     return 0

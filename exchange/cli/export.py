@@ -69,7 +69,7 @@ def _whole(path: Path) -> Iterator[IO[str]]:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
     finally:
         beside.unlink(missing_ok=True)
 

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from connectors.formats.catalogue import formats
-from exchange import app, validation
+from exchange import validation
+from exchange.app import opening, places
 from exchange.cli.output import print_findings, print_json, print_table, sentence_document
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import read_file
@@ -138,9 +139,9 @@ def _feeds(options: argparse.Namespace) -> int:
 def _flow(settings: Settings) -> dict[str, dict[str, Any]]:
     """How the work on each feed stands: stopped or not, how much waits and is dead, and when it is tried again. Empty
     where no bus stands yet."""
-    if not app.made(settings):
+    if not places.made(settings):
         return {}
-    database, waits = app.journal_database(settings), app.waits_of(settings).all()
+    database, waits = places.journal_database(settings), opening.waits_of(settings).all()
     with closing(database.connect()) as connection:
         stops = Stopped(lambda query: connection.execute(query).fetchall()).now()
     waiting, dead = count_by_feed(database)
@@ -185,7 +186,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _start(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    feed, waits = _one(settings, options.feed), app.waits_of(settings)
+    feed, waits = _one(settings, options.feed), opening.waits_of(settings)
     waited = waits.of(feed.id) is not None
     with acting(options) as (opened, officer):
         try:
@@ -261,7 +262,7 @@ def _placed(mapped: Mapped, feed: Feed, settings: Settings) -> tuple[pl.DataFram
         limit_m=settings.tolerances.transformation_m,
     )
     lists = validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes)
-    now = app.utc_now()
+    now = places.utc_now()
     deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
     found = pl.concat([mapped.findings, placing.findings])
     checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)

@@ -3,7 +3,7 @@
 import argparse
 from contextlib import closing
 
-from exchange import app
+from exchange.app import opening
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.people import acting, add_person_options
@@ -25,7 +25,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    with closing(app.open_journal(settings_of(options))) as journal:
+    with closing(opening.open_journal(settings_of(options))) as journal:
         rows = journal.held()
     names = ("sender", "feed", "message_id", "received_at", "content_length")
     if options.json:

@@ -7,13 +7,14 @@ from typing import Final, get_args
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.heads import Consistency, Heads
-from exchange import app
 from exchange.anchor_updates import Followed, follow_changes, read_update
+from exchange.app import changing, keys_in_force, places, trusted
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.partner import add_partner_options, folder_of, partner_of
 from exchange.cli.people import acting, add_person_options, proposed, registry
-from exchange.decisions import AnchorBody, EpochBegun, KeyChange
+from exchange.decision_documents import AnchorBody
+from exchange.decisions import EpochBegun, KeyChange
 from exchange.own_keys import Changeable
 from security.errors import Misconfigured, Refusal
 from security.keys import Kind
@@ -84,14 +85,14 @@ def _propose(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     name: Changeable = options.name
     with acting(options) as (opened, officer):
-        kind = options.suite or app.suite_of(settings, name)
+        kind = options.suite or keys_in_force.suite_of(settings, name)
         if kind not in SUITES[name]:
-            raise Misconfigured(f"the {name} key is one of {', '.join(SUITES[name])}, not {kind}")
-        body = app.make_next_key(settings, name, kind, options.ground, app.utc_now())
+            raise Misconfigured("config.option", f"the {name} key is one of {', '.join(SUITES[name])}, not {kind}")
+        body = changing.make_next_key(settings, name, kind, options.ground, places.utc_now())
         try:
             decision = opened.propose_key(body, officer)
         except Refusal:
-            app.forget_next_key(settings, body)
+            changing.forget_next_key(settings, body)
             raise
     return proposed(options, {"decision": decision, "name": name, "algorithm": body.algorithm, "key": body.key})
 
@@ -100,7 +101,7 @@ def _rotate(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     with acting(options) as (opened, officer):
         body = opened.key_change(options.decision, officer)
-    anchors = app.change_key(settings, options.decision, body, officer)
+    anchors = changing.change_key(settings, options.decision, body, officer)
     said = {"name": body.name, "algorithm": body.algorithm, "key": body.key}
     if body.name == "log":
         said["former_until_size"] = str(anchors.former_log_keys[-1].last_size)
@@ -131,23 +132,23 @@ def _propose_epoch(options: argparse.Namespace) -> int:
     known = None
     if options.known_head:
         try:
-            known = app.anchors_of(settings).head(options.known_head.read_text(encoding="utf-8"))
+            known = trusted.anchors_of(settings).head(options.known_head.read_text(encoding="utf-8"))
         except (OSError, UnicodeError) as problem:
-            raise Misconfigured(f"{options.known_head}: not readable ({problem})") from problem
+            raise Misconfigured("config.file", f"{options.known_head}: not readable ({problem})") from problem
     with acting(options) as (opened, officer):
-        gap = app.log_gap(settings, opened.journal)
+        gap = trusted.log_gap(settings, opened.journal)
         if gap is not None and (known is None or known.size < gap.known.size):
             known = gap.known
         log = opened.next_log(known.origin if known else "")
-        body = app.make_epoch(settings, log, options.ground, known, app.utc_now())
+        body = changing.make_epoch(settings, log, options.ground, known, places.utc_now())
         try:
             if gap is None:
                 decision = opened.propose_epoch(body, officer)
             else:
                 decision, apart = opened.propose_epoch_apart(body, officer)
-                app.keep_apart(settings, apart)
+                changing.keep_apart(settings, apart)
         except Refusal:
-            app.forget_epoch(settings, body)
+            changing.forget_epoch(settings, body)
             raise
     return proposed(options, {"decision": decision, "log": body.log, "key": body.key.key, "answer": body.answer.key})
 
@@ -155,9 +156,9 @@ def _propose_epoch(options: argparse.Namespace) -> int:
 def _open_epoch(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     with acting(options) as (opened, officer):
-        apart = app.apart_of(settings) if app.log_gap(settings, opened.journal) else None
+        apart = changing.apart_of(settings) if trusted.log_gap(settings, opened.journal) else None
         body = opened.epoch_decided(options.decision, officer, apart)
-    anchors = app.open_epoch(settings, options.decision, body, officer, apart)
+    anchors = changing.open_epoch(settings, options.decision, body, officer, apart)
     former = anchors.former_epochs[-1]
     said = {"log": anchors.log_name, "former_log": former.log, "size": former.size, "root": former.root}
     print_json(said) if options.json else print_table("新纪元已开始 A new epoch has begun", ["", ""], said.items())
@@ -171,7 +172,7 @@ def _update(options: argparse.Namespace) -> int:
     try:
         octets = options.file.read_bytes() if options.file else partner_of(options).changes_of_keys()
     except OSError as problem:
-        raise Misconfigured(f"{options.file}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.file}: {problem.strerror}") from problem
     followed = follow(octets, folder)
     anchors = folder.anchors
     said = {"changes": followed, "log_key": anchors.log_key, "receipt_certificates": len(anchors.receipt_certificates)}
@@ -187,10 +188,10 @@ def follow(octets: bytes, folder: PartnerFolder) -> int:
     """
     news = 0
     for change in follow_changes(read_update(octets), lambda: folder.anchors):
-        known = Heads(folder, app.utc_now).known_size()
+        known = Heads(folder, places.utc_now).known_size()
         if change.is_new and change.begun:
             cosigned = _check_cosigned(change, change.begun, folder)
-        heads = Heads(folder, app.utc_now, anchors=change.anchors)
+        heads = Heads(folder, places.utc_now, anchors=change.anchors)
         first, second = sorted((known, change.size))
         offered = change.checkpoint, Consistency(first, second, change.nodes)
         if change.is_new and change.begun and known > change.begun.size:
@@ -215,7 +216,7 @@ def _check_cosigned(change: Followed, begun: EpochBegun, folder: PartnerFolder) 
     size = folder.anchors.head(text).size if text else 0
     if size <= begun.size:
         return False
-    kept = folder.keep_fork(text, change.checkpoint, None, app.utc_now())
+    kept = folder.keep_fork(text, change.checkpoint, None, places.utc_now())
     if size > begun.body.known_size:
         raise Refusal("audit.log_truncated", f"{size} and {begun.size}; both kept in {kept}")
     return True
@@ -224,7 +225,7 @@ def _check_cosigned(change: Followed, begun: EpochBegun, folder: PartnerFolder) 
 def _begin_anew(change: Followed, begun: EpochBegun, known: int, folder: PartnerFolder) -> None:
     """Follow into an epoch that leaves out what was remembered of the one before, if two persons said so. Both heads
     are kept. Raises Refusal `audit.log_truncated`."""
-    kept = folder.keep_fork(folder.remembered(), change.checkpoint, None, app.utc_now())
+    kept = folder.keep_fork(folder.remembered(), change.checkpoint, None, places.utc_now())
     if known > begun.body.known_size:
         raise Refusal("audit.log_truncated", f"{known} and {begun.size}; both kept in {kept}")
     say(f"旧纪元之存证点超出新日志，二者均已保存 the remembered head is beyond the new log; both are kept in {kept}")

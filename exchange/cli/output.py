@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from security.errors import Refusal, Sentence
+from security.errors import ExchangeError, Refusal, Sentence
 
 _KEPT = (
     "\n\u3000\u00a0"  # not printable to Python, and harmless: a line break, a Chinese space, one that does not break
@@ -65,15 +65,10 @@ def say(line: str) -> None:
     STDERR.print(printable(line))
 
 
-def refusal_document(refusal: Refusal) -> dict[str, object]:
-    """A refusal as every door words it: code, sentences, next step, which one, number of its audit entry."""
-    return {
-        "refused": sentence_document(refusal.code, refusal.sentence)
-        | {
-            "detail": refusal.detail,
-            "reference": refusal.reference,
-        }
-    }
+def problem_document(problem: ExchangeError) -> dict[str, object]:
+    """What went wrong: code, sentences, next step, which one; of a refusal also the number of its audit entry."""
+    said = sentence_document(problem.code, problem.sentence) | {"detail": problem.detail}
+    return said | {"reference": problem.reference} if isinstance(problem, Refusal) else said
 
 
 def sentence_document(code: str, sentence: Sentence) -> dict[str, object]:
@@ -81,11 +76,11 @@ def sentence_document(code: str, sentence: Sentence) -> dict[str, object]:
     return {"code": code, **msgspec.to_builtins(sentence)}
 
 
-def print_refusal(refusal: Refusal) -> None:
-    """A refusal for a person: what happened and the next step, Chinese first."""
-    sentence = refusal.sentence
-    about = f"  [{printable(refusal.detail)}]" if refusal.detail else ""
-    STDERR.print(Text.assemble((refusal.code, "bold red"), about))
+def print_problem(problem: ExchangeError) -> None:
+    """What went wrong, for a person: what happened and the next step, Chinese first."""
+    sentence = problem.sentence
+    about = f"  [{printable(problem.detail)}]" if problem.detail else ""
+    STDERR.print(Text.assemble((problem.code, "bold red"), about))
     for line in (sentence.zh, sentence.en, "→ " + sentence.next_zh, "→ " + sentence.next_en):
         STDERR.print("  " + line, markup=False)
 

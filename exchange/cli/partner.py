@@ -18,7 +18,7 @@ from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import MqttPartner, inbound, sealed
 from connectors.partner.own_entries import OwnEntry, Unknown, decided, enrolled, unknown
 from connectors.partner.partner import Partner, Received, Reported
-from exchange import app
+from exchange.app import places
 from exchange.cli.output import print_findings, print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, bus_url, change_number, settings_of
 from exchange.receipts import verify_receipt
@@ -104,7 +104,9 @@ def https_url_of(options: argparse.Namespace) -> str:
     """Where the bus's HTTPS doors are, as --url or the settings say."""
     url: str = options.url or url_of(options)
     if not url.startswith("https://"):
-        raise Misconfigured(f"{url}: write https://host:port")  # elsewhere our own certificate would not be shown
+        raise Misconfigured(
+            "config.option", f"{url}: write https://host:port"
+        )  # elsewhere our own certificate would not be shown
     return url
 
 
@@ -112,7 +114,9 @@ def folder_of(options: argparse.Namespace) -> Path:
     """The folder of the bureau that --as names. Raises Misconfigured where there is none."""
     folder: Path = Path(options.partners) / options.bureau
     if not folder.is_dir():
-        raise Misconfigured(f"{folder}: no keys of {options.bureau} here; name their folder with --partners")
+        raise Misconfigured(
+            "config.partner_missing", f"{folder}: no keys of {options.bureau} here; name their folder with --partners"
+        )
     return folder
 
 
@@ -138,7 +142,7 @@ def mqtt_url_of(options: argparse.Namespace) -> str:
     """Where the settings say that its broker is."""
     mqtt = settings_of(options).mqtt
     if mqtt.broker == "off":
-        raise Misconfigured("[mqtt] broker is off in the settings; give --url mqtts://host:port")
+        raise Misconfigured("config.option", "[mqtt] broker is off in the settings; give --url mqtts://host:port")
     return f"mqtts://{mqtt.host}:{mqtt.port}" if mqtt.broker == "embedded" else mqtt.broker
 
 
@@ -147,7 +151,7 @@ def read_file(path: Path) -> Content:
     try:
         return file_content(path)
     except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
 
 
 def _push(options: argparse.Namespace) -> int:
@@ -180,13 +184,13 @@ def _pushed(
 
 def _write_dry(options: argparse.Namespace, content: Content, kind: str, message_id: str) -> int:
     """Write the signed envelope as `mosquitto_pub -f` or any other MQTT client sends it."""
-    folder, now = PartnerFolder(folder_of(options)), app.utc_now()
+    folder, now = PartnerFolder(folder_of(options)), places.utc_now()
     sequence = None if options.on_behalf_of else Counter(folder).number(options.feed, message_id)
     octets = sealed(folder, options.feed, content, kind, message_id, now, options.on_behalf_of, sequence)
     try:
         options.dry.write_bytes(octets)
     except OSError as problem:
-        raise Misconfigured(f"{options.dry}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.dry}: {problem.strerror}") from problem
     topic = inbound(options.feed)
     made = {"file": str(options.dry), "topic": topic, "message_id": message_id, "octets": len(octets), "qos": 1}
     if options.json:
@@ -262,7 +266,7 @@ def _about(entry: OwnEntry) -> str:
 def _prove_record(options: argparse.Namespace) -> int:
     """Write the proof of one record's fate: checked by `yongtong verify`, and nothing else of the delivery in it."""
     if options.out is None:
-        raise Misconfigured("--record writes a proof: name its file with --out")
+        raise Misconfigured("config.option", "--record writes a proof: name its file with --out")
     partner = partner_of(options)
     reported = partner.report(options.message_id)
     if reported.received is None:
@@ -281,7 +285,7 @@ def _prove_record(options: argparse.Namespace) -> int:
     try:
         options.out.write_bytes(octets)
     except OSError as problem:
-        raise Misconfigured(f"{options.out}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.out}: {problem.strerror}") from problem
     made = {"file": str(options.out), "record": options.record, "index": index, "outcome": outcome}
     if options.json:
         print_json(made)
@@ -344,7 +348,7 @@ def _print_receipt(received: Received) -> None:
         ("审计记录 audit entry", document["index"]),
         ("接收时间 received at", document["received_at"]),
         *(
-            [("内容 content", f"content erased on {received.erased_on} 内容已于 {received.erased_on} 销毁")]
+            [("销毁 erased", f"content erased on {received.erased_on} 内容已于 {received.erased_on} 销毁")]
             if received.erased_on
             else []
         ),

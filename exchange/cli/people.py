@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange import app
+from exchange.app import changing, keys_in_force, opening, places
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
-from exchange.decisions import ROLE_WORDS, SIGNERS, Document, Officer, Role, document_apart, fingerprint_of
+from exchange.decision_documents import ROLE_WORDS, Document, Officer, Role, document_apart, fingerprint_of
+from exchange.decisions import SIGNERS
 from exchange.registry import Registry
 from exchange.settings import Settings
 from security import tokens
@@ -134,8 +135,11 @@ def add_person_options(parser: argparse.ArgumentParser, *, required: bool = True
 @contextmanager
 def registry(settings: Settings) -> Iterator[Registry]:
     """The registry, opened beside whatever runs. Raises Misconfigured where keys lie as they must not."""
-    app.check_keys_placed(settings)
-    with closing(app.open_journal(settings)) as journal, closing(app.open_registry(settings, journal)) as opened:
+    keys_in_force.check_keys_placed(settings)
+    with (
+        closing(opening.open_journal(settings)) as journal,
+        closing(opening.open_registry(settings, journal)) as opened,
+    ):
         yield opened
 
 
@@ -165,7 +169,10 @@ def officer_of(name: str, reference: str | None, people: Path) -> Officer:
     if reference is None or not reference.startswith(tokens.SCHEME):
         path = Path(reference).resolve() if reference else people / f"{name}.key"
         if not path.is_file():
-            raise Misconfigured(f"{path}: no key of {name} here; name it with --key, or its folder with --people")
+            raise Misconfigured(
+                "config.person_key_missing",
+                f"{path}: no key of {name} here; name it with --key, or its folder with --people",
+            )
         reference = str(path)
     keyring = Keyring(people, {name: reference}, ask=a_person())
     return Officer(name, keyring.load(name, certificate=False))
@@ -175,7 +182,7 @@ def new_officer(name: str, people: Path) -> Officer:
     """A person with a new key, kept in the people folder. Raises Misconfigured where one lies there already."""
     people.mkdir(parents=True, exist_ok=True, mode=0o700)
     officer = Officer(name, generate("ES256"))
-    app.write_secret(people / f"{name}.key", officer.key.pem())
+    places.write_secret(people / f"{name}.key", officer.key.pem())
     return officer
 
 
@@ -194,10 +201,10 @@ def proposed(options: argparse.Namespace, said: dict[str, Any]) -> int:
 def approve_decision(options: argparse.Namespace) -> int:
     """Approve any decision; `grant approve` is the same."""
     with acting(options) as (opened, officer):
-        apart = app.apart_of(settings_of(options))
+        apart = changing.apart_of(settings_of(options))
         if apart is not None and (document := document_apart(apart)).id == options.id:
             _show_signed(opened, document, "")
-            app.keep_apart(settings_of(options), opened.approve_epoch_apart(apart, officer))
+            changing.keep_apart(settings_of(options), opened.approve_epoch_apart(apart, officer))
             return _approved(options, document)
         for proposer, one in opened.proposals():
             if one.document.id == options.id:  # nobody signs what they have not seen
@@ -268,17 +275,17 @@ def _appoint(options: argparse.Namespace) -> int:
 
 def _public_pem(options: argparse.Namespace) -> str:
     if options.new_key == bool(options.public_key):
-        raise Misconfigured("give either --public-key PEM, or --new-key for a trial")
+        raise Misconfigured("config.option", "give either --public-key PEM, or --new-key for a trial")
     if options.new_key:
         settings = settings_of(options)
         people = people_of(settings, options.people)
-        app.check_key_apart(settings, people)
+        places.check_key_apart(settings, people)
         officer = new_officer(options.name, people)
         return officer.key.public_pem().decode()
     try:
         pem: bytes = options.public_key.read_bytes()
     except OSError as problem:
-        raise Misconfigured(f"{options.public_key}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.public_key}: {problem.strerror}") from problem
     load_public_pem(pem)
     return pem.decode()
 

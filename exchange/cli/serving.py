@@ -5,17 +5,16 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from exchange import app
 from exchange.alarms import quiet_hours
+from exchange.app import duties, keys_in_force, making, places, serving, telling, working
 from exchange.bus import Bus
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.cli.people import OPERATOR, new_officer, officer_of, people_of
 from exchange.clock_watch import ClockWatch
-from exchange.decisions import FEWEST_SECURITY, ROLE_WORDS, Role
+from exchange.decision_documents import FEWEST_SECURITY, ROLE_WORDS, Role
 from exchange.doctor.alarm_watch import AlarmWatch
 from exchange.http.server import listen
 from exchange.logs import configure
@@ -53,13 +52,13 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _init(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    app.no_bus_yet(settings)  # first: no key is made for a bus that will not be
+    making.no_bus_yet(settings)  # first: no key is made for a bus that will not be
     if len(_named(options)["security"]) < FEWEST_SECURITY:
         raise Refusal("founding.too_few", f"--security ≥ {FEWEST_SECURITY}")
     people = people_of(settings, options.people)
-    app.check_key_apart(settings, people)
+    places.check_key_apart(settings, people)
     founders = [_founder(said, role, people) for role, named in _named(options).items() for said in named]
-    anchors = app.initialise(settings, options.edition, founders, app.utc_now())
+    anchors = making.initialise(settings, options.edition, founders, places.utc_now())
     made = {
         "origin": anchors.origin,
         "edition": settings.city.edition,
@@ -91,7 +90,7 @@ def _named(options: argparse.Namespace) -> dict[Role, list[str]]:
     return {role: getattr(options, role) or [] for role in usual}
 
 
-def _founder(said: str, role: Role, people: Path) -> app.Founder:
+def _founder(said: str, role: Role, people: Path) -> making.Founder:
     name, _, reference = said.partition("=")
     officer = officer_of(name, reference, people) if reference else new_officer(name, people)
     return officer, role, OPERATOR
@@ -101,9 +100,9 @@ def _serve(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     criticals = configure(settings.watch.log)
     if options.role == "worker":
-        app.work(settings)
+        working.work(settings)
         return 0
-    demo = app.serves_demo(settings)  # before a socket is opened that others could reach
+    demo = keys_in_force.serves_demo(settings)  # before a socket is opened that others could reach
     port = settings.https.port if options.https_port is None else options.https_port
     listening = listen(settings.https.host, port)
     url = f"https://{settings.https.host}:{listening.getsockname()[1]}"
@@ -126,12 +125,12 @@ def _serve(options: argparse.Namespace) -> int:
             say("演示密钥，仅限本机，不得用于正式数据 DEMO keys: this machine only, no real data")
 
     def beside(bus: Bus, tally: Tally, clock: ClockWatch) -> Callable[[], None]:
-        ways, quiet = app.alarm_ways(settings, clock.heard), quiet_hours(settings.alarms.quiet)
+        ways, quiet = telling.alarm_ways(settings, clock.heard), quiet_hours(settings.alarms.quiet)
         watch = AlarmWatch(settings, bus, tally, clock, ways, quiet, criticals.last)
-        return app.watching(partial(app.on_duty, bus.journal.database, "alarms", watch.run), "alarms")
+        return duties.start(bus, "alarms", watch.run)
 
-    app.alarm_ways(settings)  # a file that is missing is said before the doors open
-    app.serve(settings, listening, mqtt_listening, with_worker=options.role == "all", ready=ready, beside=beside)
+    telling.alarm_ways(settings)  # a file that is missing is said before the doors open
+    serving.serve(settings, listening, mqtt_listening, with_worker=options.role == "all", ready=ready, beside=beside)
     return 0
 
 

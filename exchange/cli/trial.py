@@ -15,7 +15,7 @@ import msgspec
 
 from connectors.partner.mqtt import MqttPartner
 from connectors.partner.partner import Partner
-from exchange import app
+from exchange.app import making, places
 from exchange.cli.bureaus import make_partner
 from exchange.cli.partner import open_mqtt_partner, open_partner
 from exchange.cli.people import OPERATOR, PEOPLE, registry
@@ -29,7 +29,7 @@ ORIGIN = "yongtong.demo.invalid"
 # Two security officers, a system administrator, an audit officer; their keys last as long as this process.
 PROPOSER, APPROVER = Officer("示范员甲", generate("ES256")), Officer("示范员乙", generate("ES256"))
 SYSTEM, AUDITOR = Officer("示范系统员", generate("ES256")), Officer("示范审计员", generate("ES256"))
-FOUNDERS: Final[tuple[app.Founder, ...]] = (
+FOUNDERS: Final[tuple[making.Founder, ...]] = (
     (PROPOSER, "security", OPERATOR),
     (APPROVER, "security", OPERATOR),
     (SYSTEM, "system", OPERATOR),
@@ -79,11 +79,11 @@ class Trial:
         for name, table in (also or {}).items():
             document[name] = {**document.get(name, {}), **table}
         self.settings = _write_settings(folder, city, document)
-        app.initialise(self.settings, edition, FOUNDERS, app.utc_now(), demo=True)
+        making.initialise(self.settings, edition, FOUNDERS, places.utc_now(), demo=True)
         people = self.settings.at(PEOPLE)
         people.mkdir(mode=0o700)
         for officer, _, _ in FOUNDERS:
-            app.write_secret(people / f"{officer.name}.key", officer.key.pem())
+            places.write_secret(people / f"{officer.name}.key", officer.key.pem())
         self.url = ""
         self.mqtt_url = ""
         self._process: subprocess.Popen[str] | None = None
@@ -134,7 +134,7 @@ class Trial:
         days: tuple[int, int] = (-1, 30),
     ) -> str:
         """A grant, proposed by one person and approved by another. days: its first and last, from today."""
-        today = app.utc_now().date()
+        today = places.utc_now().date()
         with registry(self.settings) as opened:
             grant = opened.propose_grant(
                 bureau=bureau,
@@ -172,7 +172,7 @@ class Trial:
             if line.rstrip() == "}" and "url" in (document := json.loads(said)):
                 self.url, self.mqtt_url = str(document["url"]), str(document["mqtt"])
                 return self.url
-        raise Misconfigured(f"serve did not start; it said: {said}{self._tail()}")
+        raise Misconfigured("config.trial", f"serve did not start; it said: {said}{self._tail()}")
 
     def stop(self) -> None:
         """Let it finish what it is answering, then end it."""

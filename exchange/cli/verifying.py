@@ -37,7 +37,7 @@ def read_anchors(path: Path) -> Anchors:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Anchors)
     except (OSError, msgspec.MsgspecError) as problem:
-        raise Misconfigured(f"{path}: not a file of trust anchors: {problem}") from problem
+        raise Misconfigured("config.anchors", f"{path}: not a file of trust anchors: {problem}") from problem
 
 
 def _verify_document(options: argparse.Namespace) -> int:
@@ -48,9 +48,9 @@ def _verify_document(options: argparse.Namespace) -> int:
                 return verify_file(options.document, anchors, options.pdf, as_json=options.json)
         octets = options.document.read_bytes()
     except OSError as problem:
-        raise Misconfigured(f"{options.document}: {problem.strerror}") from problem
+        raise Misconfigured("config.file", f"{options.document}: {problem.strerror}") from problem
     if options.pdf is not None:
-        raise Misconfigured(f"{options.document}: is no bundle, and a paper is made of a bundle only")
+        raise Misconfigured("config.file", f"{options.document}: is no bundle, and a paper is made of a bundle only")
     if is_fork(octets):
         return _show_fork(open_fork(octets, anchors), options)
     if is_record_proof(octets):
@@ -95,8 +95,8 @@ def _show_fork(fork: Fork, options: argparse.Namespace) -> int:
     rows = [
         ("日志 log", fork.origin),
         ("签名 signatures", "both heads are signed by the log's own key 两个存证点均为日志密钥所签"),
-        (f"存证点 head, {first.size} entries", first.root.hex()),
-        (f"存证点 head, {second.size} entries", second.root.hex()),
+        (f"第一个存证点 first head, {first.size} entries", first.root.hex()),
+        (f"第二个存证点 second head, {second.size} entries", second.root.hex()),
         (f"第二个日志在 {first.size} 条时 the second log, at {first.size}", fork.continued.hex()),
     ]
     print_table("FORK PROVEN 日志分叉: no one log has both heads 不可能属于同一日志", ["", ""], rows)

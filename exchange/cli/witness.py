@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.log import Log
 from connectors.partner.witness import LogWitness, Signed
-from exchange import app
+from exchange.app import places
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, count
 from exchange.cli.partner import add_partner_options, folder_of, https_url_of
@@ -46,7 +46,7 @@ def _witness(options: argparse.Namespace) -> int:
     name = note_name(options.name or f"{folder.bureau}.{folder.anchors.origin}")
     if options.new_key:
         return _new_key(options, folder, name)
-    witness = LogWitness(folder, Log(folder, https_url_of(options)), name, _key_of(options, folder), app.utc_now)
+    witness = LogWitness(folder, Log(folder, https_url_of(options)), name, _key_of(options, folder), places.utc_now)
     if options.every:
         _go_on(witness, options.every)
     signed = witness.look()
@@ -77,16 +77,20 @@ def _key_of(options: argparse.Namespace, folder: PartnerFolder) -> SigningKey:
     """The witness's key: a file, under a passphrase or not, or in a token. Raises Misconfigured."""
     reference = options.key or str((folder.path / f"{KEY}.key").resolve())
     if not reference.startswith(tokens.SCHEME) and not Path(reference).is_file():
-        raise Misconfigured(f"{reference}: no witness's key here; make one with --new-key, or name it with --key")
+        raise Misconfigured(
+            "config.option", f"{reference}: no witness's key here; make one with --new-key, or name it with --key"
+        )
     return Keyring(folder.path, {KEY: reference}, ask=a_person()).load(KEY, certificate=False)
 
 
 def _new_key(options: argparse.Namespace, folder: PartnerFolder, name: str) -> int:
     if options.key and options.key.startswith(tokens.SCHEME):
-        raise Misconfigured("--new-key writes a file; a key in a token is made with the token's own program")
+        raise Misconfigured(
+            "config.option", "--new-key writes a file; a key in a token is made with the token's own program"
+        )
     key = generate("EdDSA")
     path = Path(options.key) if options.key else folder.path / f"{KEY}.key"
-    app.write_secret(path, key.pem())
+    places.write_secret(path, key.pem())
     assert isinstance(key.public_key, Ed25519PublicKey)
     public = key.public_key.public_bytes_raw().hex()
     if options.json:

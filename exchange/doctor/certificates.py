@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from exchange import app
+from exchange.app import keys_in_force, places, trusted
 from exchange.doctor.check import Check, Examined, bad, good, refused
 from exchange.revocation import Kept, Revocations
 from security.authenticate import TrustList
@@ -45,10 +45,10 @@ def keys_are_there(bus: Examined) -> Iterator[Check]:
 
 def _secrets(bus: Examined) -> list[Path]:
     """Every file that must be kept: secrets, and the keys that lie in no token."""
-    keyring = app.keyring_of(bus.settings, attended=False)
+    keyring = keys_in_force.keyring_of(bus.settings, attended=False)
     return [
-        *(keyring.path(name) for name in app.KEYS if not keyring.in_token(name)),
-        *(bus.keys / n for n in app.SECRETS),
+        *(keyring.path(name) for name in keys_in_force.KEYS if not keyring.in_token(name)),
+        *(bus.keys / n for n in keys_in_force.SECRETS),
     ]
 
 
@@ -79,8 +79,8 @@ def keys_are_private(bus: Examined) -> Iterator[Check]:
 
 def keys_fit(bus: Examined) -> Iterator[Check]:
     """Each private key is that of the certificate beside it."""
-    keyring = app.keyring_of(bus.settings, attended=False)
-    for name in app.OWN:
+    keyring = keys_in_force.keyring_of(bus.settings, attended=False)
+    for name in keys_in_force.OWN:
         try:
             keyring.load(name)
         except Misconfigured as problem:
@@ -109,7 +109,7 @@ def own_chains_hold(bus: Examined) -> Iterator[Check]:
 
 def own_days_are_left(bus: Examined) -> Iterator[Check]:
     """None of the bus's own certificates ends in the next days."""
-    ending = expiring(app.own_certificates(bus.settings), bus.now, SOON_DAYS)
+    ending = expiring(keys_in_force.own_certificates(bus.settings), bus.now, SOON_DAYS)
     if not ending:
         yield good(
             "days.own", f"平台自己的证书 {SOON_DAYS} 天内不到期。", f"No own certificate ends in {SOON_DAYS} days."
@@ -129,11 +129,11 @@ def own_days_are_left(bus: Examined) -> Iterator[Check]:
 
 def anchors_are_ours(bus: Examined) -> Iterator[Check]:
     """What partners are given to trust is what this bus signs with."""
-    anchors = app.anchors_of(bus.settings)
-    keyring = app.keyring_of(bus.settings, attended=False)
+    anchors = trusted.anchors_of(bus.settings)
+    keyring = keys_in_force.keyring_of(bus.settings, attended=False)
     log_key = log_key_octets(keyring.load("log", certificate=False).public_key).hex()
     answer, known = (
-        app.own_certificate(bus.settings, "answer"),
+        keys_in_force.own_certificate(bus.settings, "answer"),
         [der_of_pem(pem.encode()) for pem in anchors.receipt_certificates],
     )
     wrong = [
@@ -155,7 +155,7 @@ def anchors_are_ours(bus: Examined) -> Iterator[Check]:
 
 def evidence_key_is_ours(bus: Examined) -> Iterator[Check]:
     """Sealed evidence can be opened."""
-    origin = msgspec.json.decode((bus.state / "origin.json").read_bytes(), type=app.Origin)
+    origin = msgspec.json.decode((bus.state / "origin.json").read_bytes(), type=places.Origin)
     if SealingKey.load(bus.keys / "evidence.key").fingerprint == origin.evidence_key:
         yield good("keys.evidence", "证据密钥正确。", "The evidence key is the right one.")
         return
@@ -170,7 +170,7 @@ def evidence_key_is_ours(bus: Examined) -> Iterator[Check]:
 
 def authorities_are_read(bus: Examined) -> Iterator[Check]:
     """The files in [[authority]] hold authorities whose own chain holds. Raises Misconfigured naming the file."""
-    for named, authority in zip(bus.settings.authority, app.city_authorities(bus.settings), strict=True):
+    for named, authority in zip(bus.settings.authority, trusted.city_authorities(bus.settings), strict=True):
         for der in authority.certificates:
             try:
                 check_chain(der, (), (der,), bus.now)
@@ -227,7 +227,7 @@ def enrolled_days_are_left(bus: Examined) -> Iterator[Check]:
 
 def revocation_is_known(bus: Examined) -> Iterator[Check]:
     """Every address in [[authority]] has given a status that may still be believed."""
-    revocations = app.open_revocations(bus.settings)
+    revocations = trusted.open_revocations(bus.settings)
     kept, wrong = revocations.kept(), 0
     for place in _asked(revocations, bus):
         for check in _of_answer(place, kept.get(place), bus.now):
@@ -275,7 +275,7 @@ def _problem(one: EnrolledCertificate, trust: TrustList, bus: Examined) -> Refus
     standing = trust.by_fingerprint(one.fingerprint) or one
     try:
         check_window(standing, max(bus.now, one.not_before))  # one to come is no fault
-        app.check_certificate(bus.settings, one.der, max(bus.now, one.not_before))
+        trusted.check_certificate(bus.settings, one.der, max(bus.now, one.not_before))
     except Refusal as refusal:
         # Trust is by enrolment: a signing certificate of whoever issued it counts. A connection's must pass TLS.
         if refusal.code == "chain.issuer_unknown" and one.use != "connection":
@@ -285,7 +285,7 @@ def _problem(one: EnrolledCertificate, trust: TrustList, bus: Examined) -> Refus
 
 
 def _own(bus: Examined, name: str) -> bytes:
-    return app.own_certificate(bus.settings, name)
+    return keys_in_force.own_certificate(bus.settings, name)
 
 
 def _mode(path: Path) -> int:

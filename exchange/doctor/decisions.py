@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from exchange import app
-from exchange.decisions import FEWEST_SECURITY
+from exchange.app import places
+from exchange.decision_documents import FEWEST_SECURITY
 from exchange.doctor.check import Check, Examined, bad, good, refused
 from mappings.load import load_feeds
 from security.errors import Refusal
@@ -96,7 +96,7 @@ def enough_can_decide(bus: Examined) -> Iterator[Check]:
 
 def database_changes_nothing_itself(bus: Examined) -> Iterator[Check]:
     """The database holds no trigger and no view: none of ours, so somebody else's."""
-    found = app.journal_database(bus.settings).meddling()
+    found = places.journal_database(bus.settings).meddling()
     for name in found:
         yield bad(
             "decisions.triggers",

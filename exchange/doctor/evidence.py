@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from exchange import app
+from exchange.app import places
 from exchange.doctor.check import Check, Examined, bad, good
 
 # Of each step: what did not go well, and what to do.
@@ -60,7 +60,7 @@ BROKEN: Final = {
 def evidence_can_be_kept(bus: Examined) -> Iterator[Check]:
     """A probe is put, read and deleted; the first step that fails is named. Then what would hinder erasing, and who
     could listen. Raises Misconfigured for a URL that is none."""
-    with closing(app.evidence_place(bus.settings)) as place:
+    with closing(places.evidence_place(bus.settings)) as place:
         for step, tried in place.steps().items():
             try:
                 tried()

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from exchange import app
+from exchange.app import opening, places
 from exchange.doctor import certificates, decisions, evidence, losses, place, queues, sequences, timestamps, traffic
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.settings import Settings
@@ -87,12 +87,12 @@ def _opened(bus: Examined, stack: ExitStack) -> tuple[list[Check], Examined]:
     """With journal and registry open, as far as they open, or what keeps them shut."""
     name = "journal.opens"
     try:
-        if not app.journal_database(bus.settings).exists():  # opening would make a new one, and hide the loss
+        if not places.journal_database(bus.settings).exists():  # opening would make a new one, and hide the loss
             raise FileNotFoundError(f"{bus.settings.state.journal or bus.state / 'journal.sqlite'}: not there")
-        journal = app.open_journal(bus.settings)
+        journal = opening.open_journal(bus.settings)
         stack.callback(journal.close)
         bus, name = msgspec.structs.replace(bus, journal=journal), "registry.reads"
-        registry = app.open_registry(bus.settings, journal)
+        registry = opening.open_registry(bus.settings, journal)
         stack.callback(registry.close)
     except PROBLEMS as problem:
         return [_shut(name, problem)], bus

@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator
 
-from exchange import app
+from exchange.app import places, trusted
 from exchange.doctor.check import Check, Examined, bad, good, refused
 from exchange.erased_apart import to_repeat
 from security.errors import Refusal
 
 
 def log_has_known_heads(bus: Examined) -> Iterator[Check]:
-    """No head is known outside the database that the log has lost. Raises Misconfigured naming a file that is none."""
+    """No head is known outside the database that the log has lost. Raises Misconfigured naming a file that is none.
+
+    Only this sees that the whole state folder was put back to an older day, and a log as long of other entries.
+    """
     if bus.journal is None:
         return
-    gap = app.log_gap(bus.settings, bus.journal)
+    gap = trusted.log_gap(bus.settings, bus.journal)
     if gap is not None:
-        yield refused("journal.whole", str(app.heads_folder(bus.settings)), Refusal("audit.log_behind", str(gap)))
+        yield refused("journal.whole", str(places.heads_folder(bus.settings)), Refusal("audit.log_behind", str(gap)))
         return
     yield good("journal.whole", "日志不短于其在外已知的存证点。", "The log has every head that is known of it outside.")
 
@@ -23,7 +26,7 @@ def what_was_erased_is_gone(bus: Examined) -> Iterator[Check]:
     """A restore brought nothing back that two persons had erased."""
     if bus.registry is None:
         return
-    again = [one.id for one in to_repeat(app.heads_folder(bus.settings), bus.registry)]
+    again = [one.id for one in to_repeat(places.heads_folder(bus.settings), bus.registry)]
     if not again:
         yield good("erasures.hold", "已销毁的内容没有因恢复而重现。", "Nothing that was erased is back.")
         return

@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from exchange import app, log_index
+from exchange import log_index
+from exchange.app import over_mqtt, places
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.placing import load_city
 from mappings.load import load_feeds
@@ -26,7 +27,7 @@ SILENT_S: Final = 0.5  # a broker that does not want us says so at once
 
 def bus_is_made(bus: Examined) -> Iterator[Check]:
     """The state folder is of the bus that the settings name."""
-    said = msgspec.json.decode((bus.state / "origin.json").read_bytes(), type=app.Origin)
+    said = msgspec.json.decode((bus.state / "origin.json").read_bytes(), type=places.Origin)
     named = (bus.settings.bus.origin, bus.settings.city.edition)
     if (said.origin, said.edition) == named:
         yield good("bus.origin", f"平台 {said.origin} 已建立。", f"The bus {said.origin} is made.")
@@ -126,16 +127,14 @@ def broker_answers(bus: Examined) -> Iterator[Check]:
     if mqtt.broker == "off":
         yield good("mqtt.broker", "未启用 MQTT。", "MQTT is off.")
     elif mqtt.broker != "embedded":
-        address = app.broker_address(bus.settings)
+        address = over_mqtt.broker_address(bus.settings)
         yield _reached(address.host, address.port, address.tls)
-    elif not _is_locked(bus.state / "serve.lock"):
+    elif listening := _embedded_listens(bus.state / "serve.lock"):
+        yield _reached(*listening, None)
+    else:
         yield good(
             "mqtt.broker", "serve 未运行，内置代理随它启动。", "serve is not running; its broker starts with it."
         )
-    elif mqtt.port == 0:
-        yield good("mqtt.broker", "内置代理端口未固定，不作检查。", "The embedded broker has no fixed port to try.")
-    else:
-        yield _reached(mqtt.host, mqtt.port, None)
 
 
 def _reached(host: str, port: int, tls: ssl.SSLContext | None) -> Check:
@@ -149,8 +148,8 @@ def _reached(host: str, port: int, tls: ssl.SSLContext | None) -> Check:
             "mqtt.broker",
             f"连不上 MQTT 代理 {host}:{port}：{why}。",
             f"The MQTT broker at {host}:{port} cannot be reached: {why}.",
-            "请核对 [mqtt] 的地址、证书和防火墙；serve 若用了 --mqtt-port，请以该端口为准。",
-            "Check address and certificates in [mqtt], and the firewall; a serve told --mqtt-port listens there.",
+            "请核对 [mqtt] 的地址、证书和防火墙。",
+            "Check address and certificates in [mqtt], and the firewall.",
         )
     return good("mqtt.broker", f"MQTT 代理 {host}:{port} 可以连通。", f"The MQTT broker at {host}:{port} answers.")
 
@@ -165,13 +164,15 @@ def _shake_hands(plain: socket.socket, tls: ssl.SSLContext, host: str) -> None:
             return
 
 
-def _is_locked(path: Path) -> bool:
-    """Whether a `serve` holds the lock file."""
+def _embedded_listens(path: Path) -> tuple[str, int] | None:
+    """Host and port of the embedded broker, as the `serve` that holds the lock file wrote them; else None."""
     try:
         with path.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                host, _, port = file.read().strip().partition(" ")
+                return (host, int(port)) if port else None
     except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+        pass
+    return None

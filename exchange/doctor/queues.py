@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from exchange import app
+from exchange.app import working
 from exchange.doctor.check import Check, Examined, bad, good
 from scheduler.probe import Probed, Step, probe
 
@@ -46,7 +46,7 @@ STEPS: Final[dict[Step, tuple[str, str, str, str]]] = {
 
 def queue_answers(bus: Examined) -> Iterator[Check]:
     """The queue can be reached and is ours. Raises Misconfigured naming what the settings lack."""
-    where = app.queue_of(bus.settings)
+    where = working.queue_of(bus.settings)
     if isinstance(where, Path):
         yield good(
             "queue.broker", "任务队列是状态目录中的文件。", "The queue is a folder of files in the state folder."

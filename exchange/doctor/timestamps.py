@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Final
 
-from exchange import app
+from exchange.app import opening
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.timestamping import State
 
@@ -19,7 +19,7 @@ def log_is_stamped(bus: Examined) -> Iterator[Check]:
     """The oldest entry without a timestamp is young enough. Raises Misconfigured naming the file of the roots."""
     if bus.journal is None:
         return
-    coverage = app.open_coverage(bus.settings, bus.journal)
+    coverage = opening.open_coverage(bus.settings, bus.journal)
     if coverage is None:
         yield good("timestamps.covered", "未设置时间戳服务机构。", "No timestamp authority is set.")
         return

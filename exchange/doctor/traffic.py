@@ -68,7 +68,11 @@ def clock_agrees(bus: Examined) -> Iterator[Check]:
 
 
 def log_is_whole(bus: Examined) -> Iterator[Check]:
-    """The log is no smaller than its own signed heads, nor than it was known to be; and no door found it broken."""
+    """The log is no smaller than its own signed heads, nor than it was known to be; and no door found it broken.
+
+    Only this sees a loss by what lies within the state folder: where the folder of known heads was lost as well, or
+    could not be written, and of entries that went out under no signed head yet.
+    """
     if bus.journal is None:
         return
     size, text = bus.journal.size(), bus.journal.checkpoint()

@@ -39,7 +39,7 @@ def listen(host: str, port: int, option: str = "--https-port") -> socket.socket:
         listening.close()
         taken = isinstance(problem, OSError) and problem.errno == errno.EADDRINUSE
         why = "is taken" if taken else f"cannot be opened ({getattr(problem, 'strerror', None) or problem})"
-        raise Misconfigured(f"port {port} on {host} {why}; choose another with {option}") from problem
+        raise Misconfigured("config.port", f"port {port} on {host} {why}; choose another with {option}") from problem
     return listening
 
 

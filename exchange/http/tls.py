@@ -180,10 +180,12 @@ def server_context(certificate: Path, key: Path, *client_cas: Path, passphrase: 
     try:
         context.load_cert_chain(certificate, key, passphrase or b"")  # without one OpenSSL would ask the terminal
     except (OSError, ssl.SSLError) as problem:
-        raise Misconfigured(f"{certificate}, {key}: not a certificate with its key ({problem})") from problem
+        raise Misconfigured(
+            "config.key", f"{certificate}, {key}: not a certificate with its key ({problem})"
+        ) from problem
     for client_ca in client_cas:
         try:
             context.load_verify_locations(cafile=str(client_ca))
         except (OSError, ssl.SSLError) as problem:
-            raise Misconfigured(f"{client_ca}: not a file of CA certificates ({problem})") from problem
+            raise Misconfigured("config.key", f"{client_ca}: not a file of CA certificates ({problem})") from problem
     return context

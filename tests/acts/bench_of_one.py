@@ -12,7 +12,7 @@ import msgspec
 from lxml import etree
 
 from connectors.partner.folder import PartnerFolder
-from exchange import app
+from exchange.app import keys_in_force, opening
 from exchange.bus import Bus
 from exchange.cli.trial import City, Trial
 from exchange.intake import Received, recall, receive
@@ -22,29 +22,12 @@ from security import cms_delivery, jws_delivery, pki
 from security.keys import Kind, SigningKey, generate
 from security.message import Carried, Delivery, in_memory
 from security.wss import sign
+from tests.registers import a_register
 
 SAMPLE = Path(sample_city.__file__).parent
 EXTENT = (121.54, 29.862, 121.56, 29.877)
 FEED = "made-up-covers"
-REGISTER = """
-id = "made-up-covers"
-title = "Covers of a made-up bureau"
-title_zh = "某单位井盖台账"
-bureau = "made-up"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-
-[defaults]
-owner_name = "某单位"
-
-[fields]
-source_key = { from = "编号" }
-class_code = { from = "类别" }
-longitude_deg = { from = "经度", parse = "degrees" }
-latitude_deg = { from = "纬度", parse = "degrees" }
-"""
+REGISTER = a_register(FEED, "Covers", "井盖", top='\n[defaults]\nowner_name = "某单位"\n')
 YT = "{urn:yongtong:v1}"
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 
@@ -106,7 +89,7 @@ class Acts:
     def more_key(self, kind: Kind) -> SigningKey:
         """A further signing key of `made-up`, enrolled."""
         key, now = generate(kind), self.bus.clock()
-        ca, day = app.authority(self.trial.settings), timedelta(days=1)
+        ca, day = keys_in_force.authority(self.trial.settings), timedelta(days=1)
         der = pki.issue(ca, "made-up", key.public_key, "signing", now - day, now + day)
         self.trial.enrol_with(Bureau("made-up", "", "", ""), [pki.enrolled(der, "made-up", "signing")])
         return key.with_certificate(der)
@@ -202,7 +185,7 @@ def both_acts(folder: Path, settings: dict[str, Any] | None = None, **more: str)
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (folder / "feeds",))
     trial = Trial(folder / "bus", city, **(settings or {}))
     trial.enrol("made-up", "Made-up bureau", "某单位")
-    bus = app.open_bus(trial.settings)
+    bus = opening.open_bus(trial.settings)
     try:
         yield Acts(trial, bus)
     finally:

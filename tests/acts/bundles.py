@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from exchange import app
+from exchange.app import keys_in_force, opening, trusted
 from exchange.attestations import Attestations
 from exchange.bundle_check import BundleVerdict, verify_bundle
 from exchange.bundle_export import Sources, of_message
@@ -101,11 +101,11 @@ class Office:
         self.keys = {f"witness-{n}.example": generate("EdDSA") for n in (1, 2)}
         self.kept = Attestations(SqliteFile(acts.bus.folder, "journal"))
         self.anchors = msgspec.structs.replace(
-            app.anchors_of(acts.trial.settings),
+            trusted.anchors_of(acts.trial.settings),
             witnesses=[_witness(name, key) for name, key in self.keys.items()],
             quorum=2,
             timestamp_certificates=[self.authority.root],
-            authorities=[pem_of(app.authority(acts.trial.settings).certificate_der).decode()],
+            authorities=[pem_of(keys_in_force.authority(acts.trial.settings).certificate_der).decode()],
         )
 
     def attest(self, names: tuple[str, ...] = ("witness-1.example", "witness-2.example")) -> int:
@@ -122,7 +122,7 @@ class Office:
         """Where bundles are taken from."""
         settings = self.acts.trial.settings
         found = Sources(
-            self.acts.bus, self.kept, app.open_revocations(settings), self.anchors, app.feed_files(settings)
+            self.acts.bus, self.kept, trusted.open_revocations(settings), self.anchors, opening.feed_files(settings)
         )
         return msgspec.structs.replace(found, **more)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from exchange import app, bundle_export
+from exchange import bundle_export
+from exchange.app import opening, trusted
 from exchange.attestations import Attestations
 from exchange.bundle_export import Sources
 from exchange.database import SqliteFile
@@ -99,7 +100,7 @@ class Evidence:
         process(FEED, acts.bus)
         key = self.witness.public_key
         self.anchors = msgspec.structs.replace(
-            app.anchors_of(acts.trial.settings),
+            trusted.anchors_of(acts.trial.settings),
             witnesses=[Witness("witness.example", key.public_bytes_raw().hex())],  # type: ignore[union-attr]
             quorum=1,
             timestamp_certificates=[self.tsa.root],
@@ -119,8 +120,8 @@ class Evidence:
         """The parts of a bundle."""
         settings = self.acts.trial.settings
         with closing(Attestations(SqliteFile(self.acts.bus.folder, "journal"))) as kept:
-            mappings = app.feed_files(settings)
-            sources = Sources(self.acts.bus, kept, app.open_revocations(settings), self.anchors, mappings)
+            mappings = opening.feed_files(settings)
+            sources = Sources(self.acts.bus, kept, trusted.open_revocations(settings), self.anchors, mappings)
             return {name: part.read() for name, part in gather(sources).items()}
 
     def message(self, id: str) -> Parts:

@@ -13,7 +13,7 @@ import pytest
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from exchange.entry import CITY_TIME
 from exchange.intake import admit_carrier, receive
 from exchange.ownership import ownership

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exchange import app
 from exchange.account import BECAME, PLACED, Row, account, closing_holds, unbalanced
 from exchange.account_watch import ACCOUNT, AccountWatch
+from exchange.app import opening, places
 from exchange.cli.main import main
 from exchange.cli.people import registry
 from exchange.cli.trial import SYSTEM
 from exchange.entry import CITY_TIME
 from exchange.processing import process
+from security.errors import AuditBroken
 from tests.acts.bench_of_one import FEED, REGISTER, Acts, both_acts, covers
 
 SNAPSHOT = "made-up-snapshot"
@@ -83,7 +84,7 @@ class City:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[City]:
     clock = Clock()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(app, "utc_now", clock)
+        patched.setattr(places, "utc_now", clock)
         with both_acts(tmp_path_factory.mktemp("account"), None, **{SNAPSHOT: SNAPSHOTS}) as acts:
             for feed in (FEED, SNAPSHOT):
                 acts.trial.grant("made-up", "push", feed)
@@ -134,7 +135,9 @@ def test_each_closed_day_is_entered_once_and_stays_as_it_was_entered(city: City)
     city.push(covers("F"))
     first = city.clock.next_day()
     second = city.clock.next_day()
-    with closing(app.open_journal(city.acts.trial.settings)) as journal:  # another process, which is a little faster
+    with closing(
+        opening.open_journal(city.acts.trial.settings)
+    ) as journal:  # another process, which is a little faster
         assert AccountWatch(journal, city.acts.bus.store, city.clock).turn() == [first, second]
     assert city.watch().turn() == []
     assert [said["day"] for said in city.entries()[:2]] == [second, first]
@@ -187,6 +190,20 @@ def test_what_somebody_takes_from_a_table_is_found_missing(
         named = {one.message_id for one in row.differences}
         assert code in {one.code for one in row.differences}
         assert named <= {spoilt, ""}
+    assert city.rows()[FEED].balanced
+
+
+def test_a_report_whose_entry_was_altered_on_the_disk_is_said_and_no_account_is_made_without_it(city: City) -> None:
+    spoilt = city.push(covers("K"))
+    city.process()
+    last = "(SELECT max(reports.entry_index) FROM reports JOIN inbox ON id = inbox_id WHERE message_id = ?)"
+    for octets in ("7B226E657722", "5B5D", "FF"):  # cut, a list, not UTF-8
+        statement = f"UPDATE details SET detail = x'{octets}' WHERE idx = {last}"
+        with (
+            _spoilt(city, "journal", "details", statement, spoilt),
+            pytest.raises(AuditBroken, match="the entry of a report cannot be read"),
+        ):
+            city.rows()
     assert city.rows()[FEED].balanced
 
 

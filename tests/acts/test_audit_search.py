@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +97,40 @@ def test_a_search_by_component_is_not_taken_for_a_read_of_it(desk: Desk) -> None
 def test_the_index_is_made_again_and_compared(desk: Desk) -> None:
     assert desk.run("audit", "rebuild") == (0, {"ok": True, "full": 0, "indexed": 0, "differing": []})
     assert desk.run("audit", "rebuild", "--check")[0] == 0
+
+
+# What is done with the one entry, and words that read it.
+READERS = {
+    "search": ["audit", "search", "--by", AUDITOR.name],
+    "search without an office": ["audit", "search"],
+    "search by what the index does not have yet": ["audit", "search", "--message", "m-1", "--by", AUDITOR.name],
+    "what is old enough to be erased": ["erasure", "due"],
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    "octets", [b'{"message_id": "m-', b"\xff\xfe", b"[1]", b"{}}"], ids=["cut", "not UTF-8", "a list", "more"]
+)
+def test_a_row_altered_on_the_disk_is_said_with_code_and_next_step_and_verify_names_it(
+    desk: Desk, capsys: pytest.CaptureFixture[str], name: str, octets: bytes
+) -> None:
+    (index,) = desk.indexes("--type", "delivery", "--message", "m-1")
+    altered = (
+        "UPDATE entries SET leaf = ?" if name == "what is old enough to be erased" else "UPDATE details SET detail = ?"
+    )
+    with closing(sqlite3.connect(desk.acts.bus.folder / "journal.sqlite")) as connection:
+        connection.execute(f"{altered} WHERE idx = ?", (octets, index))
+        connection.commit()
+    code, said = desk.run(*READERS[name])
+    assert code == 1
+    broken = said["audit_broken"]
+    assert broken["code"] == "audit.broken"
+    assert all(broken[words] for words in ("zh", "en", "next_zh", "next_en"))
+    assert command_line.main([*READERS[name], "--settings", desk.acts.trial.settings.source]) == 1
+    told = capsys.readouterr().err
+    assert "audit.broken" in told
+    assert "yongtong audit verify" in told
+    code, verdict = desk.run("audit", "verify")
+    assert code == 1
+    assert index in {problem["entry"] for problem in verdict["problems"]}

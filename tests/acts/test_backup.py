@@ -20,13 +20,15 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from exchange import app, audit
+from exchange import audit
 from exchange.anchor_updates import Update, make_update
+from exchange.app import changing, making, opening, places, saving, trusted
 from exchange.cli import main as command_line
 from exchange.cli.keys import follow
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, SYSTEM, Trial
-from exchange.decisions import EpochBody
+from exchange.database import SqliteFile
+from exchange.decision_documents import EpochBody
 from exchange.doctor.examine import examine
 from exchange.presenting import verified_of_gap
 from exchange.processing import process
@@ -71,11 +73,11 @@ class Made:
             self.restore(path)
         return found.value.code
 
-    def restore(self, path: Path, **changed: Any) -> app.Restored:
+    def restore(self, path: Path, **changed: Any) -> saving.Restored:
         settings = msgspec.structs.replace(self.trial.settings, **changed)
         shutil.rmtree(self.trial.state, ignore_errors=True)
         try:
-            return app.restore(settings, path, [], QUIET)
+            return saving.restore(settings, path, [], QUIET)
         except (Refusal, Misconfigured):
             assert {one.name for one in self.trial.state.iterdir()} <= {"serve.lock", "worker.lock"}
             raise
@@ -97,11 +99,11 @@ def push(acts: Acts, message_id: str) -> bytes:
 
 def backup(trial: Trial, file: Path) -> str:
     with registry(trial.settings) as opened:
-        return app.make_backup(trial.settings, file, opened.journal, "person-1", QUIET).state_root
+        return saving.make_backup(trial.settings, file, opened.journal, "person-1", QUIET).state_root
 
 
 def opened_again(acts: Acts) -> Acts:
-    bus = app.open_bus(acts.trial.settings)
+    bus = opening.open_bus(acts.trial.settings)
     bus.journal.resume()
     return Acts(acts.trial, bus)
 
@@ -120,9 +122,9 @@ def test_what_is_restored_has_the_same_state_root_and_a_second_restore_is_refuse
     assert restored.state_root == made.root
     assert (restored.gap, restored.found.reports) == (None, 2)
     with pytest.raises(Misconfigured, match="nothing is put over it"):
-        app.restore(made.trial.settings, made.file, [], QUIET)
-    assert audit.verify(made.trial.state, app.anchors_of(made.trial.settings)).ok
-    with closing(app.open_bus(made.trial.settings)) as bus:
+        saving.restore(made.trial.settings, made.file, [], QUIET)
+    assert audit.verify(made.trial.state, trusted.anchors_of(made.trial.settings)).ok
+    with closing(opening.open_bus(made.trial.settings)) as bus:
         row = bus.journal.inbox("made-up", "m-2")
         assert row is not None
         assert bus.evidence.read(row.evidence).digest == bus.evidence.digest(row.evidence)
@@ -152,7 +154,7 @@ def test_one_altered_octet_in_any_member_is_found_and_the_member_named(made: Mad
         path = made.folder / "altered.tar"
         path.write_bytes(spoilt)
         with pytest.raises(Refusal, match=r"backup\.altered"):
-            app.check_backup(path, None, QUIET)
+            saving.check_backup(path, None, QUIET)
 
 
 def test_a_backup_that_was_cut_short_is_said_to_be_so_wherever_it_was_cut(made: Made) -> None:
@@ -250,8 +252,8 @@ def test_a_restore_that_was_killed_is_begun_anew(made: Made) -> None:
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     with pytest.raises(Misconfigured, match="no bus here yet"):
-        app.open_bus(made.trial.settings)
-    assert app.restore(made.trial.settings, made.file, [], QUIET).state_root == made.root
+        opening.open_bus(made.trial.settings)
+    assert saving.restore(made.trial.settings, made.file, [], QUIET).state_root == made.root
 
 
 def test_a_backup_under_load_holds_in_the_store_what_its_journal_says_is_processed_and_no_more(
@@ -281,15 +283,15 @@ def test_a_backup_under_load_holds_in_the_store_what_its_journal_says_is_process
         for thread in threads:
             thread.join()
     for file in files:
-        app.check_backup(file, acts.trial.settings, QUIET)
+        saving.check_backup(file, acts.trial.settings, QUIET)
         with tarfile.open(file) as tar:
             folder = tmp_path / file.stem
             for name in ("journal.sqlite", "store.sqlite"):
                 tar.extract(name, folder, filter="data")
-        with closing(app.SqliteFile(folder, "journal").connect()) as journal:
+        with closing(SqliteFile(folder, "journal").connect()) as journal:
             said = {id for (id,) in journal.execute("SELECT message_id FROM inbox WHERE status = 'processed'")}
             waiting = {id for (id,) in journal.execute("SELECT message_id FROM inbox")} - said
-        with closing(app.SqliteFile(folder, "store").connect()) as store:
+        with closing(SqliteFile(folder, "store").connect()) as store:
             assert {id for (id,) in store.execute("SELECT message_id FROM deliveries")} == said
         assert said or waiting
 
@@ -299,7 +301,7 @@ def test_the_state_root_is_of_every_value_of_every_table(made: Made) -> None:
     path = made.trial.state / "store.sqlite"
     before = tables_of(path, "store")
     assert sum(table.rows for table in before) > LARGE
-    with closing(app.SqliteFile(made.trial.state, "store").connect()) as store:
+    with closing(SqliteFile(made.trial.state, "store").connect()) as store:
         store.execute("UPDATE claims SET accuracy_m = accuracy_m + 0.001 WHERE id = (SELECT max(id) FROM claims)")
     differing = [a.name for a, b in zip(before, tables_of(path, "store"), strict=True) if a != b]
     assert differing == ["claims"]
@@ -332,32 +334,45 @@ def recovered(acts: Acts) -> tuple[Acts, EpochBody]:
     """The new epoch, decided beside the log and opened."""
     settings = acts.trial.settings
     with registry(settings) as opened:
-        gap = app.log_gap(settings, opened.journal)
+        gap = trusted.log_gap(settings, opened.journal)
         assert gap is not None
-        body = app.make_epoch(settings, opened.next_log(gap.known.origin), "恢复", gap.known, app.utc_now())
+        body = changing.make_epoch(settings, opened.next_log(gap.known.origin), "恢复", gap.known, places.utc_now())
         id, apart = opened.propose_epoch_apart(body, SYSTEM)
         apart = opened.approve_epoch_apart(apart, APPROVER)
-    app.open_epoch(settings, id, body, SYSTEM, apart)
+    changing.open_epoch(settings, id, body, SYSTEM, apart)
     return opened_again(acts), body
 
 
 def test_a_head_that_somebody_shows_at_the_restore_is_enough(acts: Acts, tmp_path: Path) -> None:
     receipt = tmp_path / "receipt.json"
     head = lose(acts, tmp_path, "m-1", "m-2")
-    restored = app.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
+    restored = saving.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
     assert restored.gap is not None
     assert restored.gap.known.size == int(head.read_text().split("\n")[1])
     with pytest.raises(Refusal, match=r"audit\.log_behind"):
-        app.open_bus(acts.trial.settings)
-    red = [check.name for check in examine(acts.trial.settings, app.utc_now()) if not check.ok]
+        opening.open_bus(acts.trial.settings)
+    red = [check.name for check in examine(acts.trial.settings, places.utc_now()) if not check.ok]
     assert "journal.whole" in red
+    assert "log.whole" not in red, "of what lies in the state folder all agrees"
     # A receipt carries a head as well; a head that no key of this bus's signed is none, and nothing is restored.
     shutil.rmtree(acts.trial.state)
-    shutil.rmtree(app.heads_folder(acts.trial.settings))
+    shutil.rmtree(places.heads_folder(acts.trial.settings))
     receipt.write_text(sign_checkpoint(acts.bus.origin, 500, b"\x11" * 32, generate("EdDSA")))
     with pytest.raises(Refusal, match=r"audit\.checkpoint_invalid"):
-        app.restore(acts.trial.settings, tmp_path / "b.tar", [receipt], QUIET)
+        saving.restore(acts.trial.settings, tmp_path / "b.tar", [receipt], QUIET)
     assert not (acts.trial.state / "origin.json").exists()
+
+
+def test_the_command_names_each_thing_that_it_found_once(
+    acts: Acts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = lose(acts, tmp_path, "m-1")
+    words = ["restore", str(tmp_path / "b.tar"), "--known", str(head), "--settings", acts.trial.settings.source]
+    assert command_line.main(words) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.count("│") >= 2]
+    names = [name for row in rows if (name := row[1].strip())]
+    assert len(names) == 10
+    assert len(set(names)) == len(names)
 
 
 def test_a_log_of_other_entries_than_a_known_head_is_not_extended_either(acts: Acts, tmp_path: Path) -> None:
@@ -365,7 +380,7 @@ def test_a_log_of_other_entries_than_a_known_head_is_not_extended_either(acts: A
     log = SigningKey.load(acts.trial.folder / "keys" / "log.key")
     lose(acts, tmp_path)
     head.write_text(sign_checkpoint(acts.bus.origin, 3, b"\x11" * 32, log))
-    restored = app.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
+    restored = saving.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
     assert restored.gap is not None
     acts, body = recovered(acts)
     with closing(acts.bus):
@@ -374,30 +389,30 @@ def test_a_log_of_other_entries_than_a_known_head_is_not_extended_either(acts: A
 
 def test_no_second_bus_is_made_under_a_name_whose_heads_are_known(acts: Acts) -> None:
     settings = acts.trial.settings
-    app.heads_folder(settings).mkdir()
-    (app.heads_folder(settings) / "newest.checkpoint").write_text(acts.bus.journal.checkpoint())
+    places.heads_folder(settings).mkdir()
+    (places.heads_folder(settings) / "newest.checkpoint").write_text(acts.bus.journal.checkpoint())
     acts.bus.close()
     shutil.rmtree(acts.trial.state)
     with pytest.raises(Misconfigured, match="signed heads already"):
-        app.no_bus_yet(settings)
+        making.no_bus_yet(settings)
 
 
 def test_heads_that_would_be_lost_with_the_state_stop_the_start(acts: Acts) -> None:
     inside = msgspec.structs.replace(acts.trial.settings.state, heads="state/heads")
     with pytest.raises(Misconfigured, match="lies in the state folder"):
-        app.open_bus(msgspec.structs.replace(acts.trial.settings, state=inside))
+        opening.open_bus(msgspec.structs.replace(acts.trial.settings, state=inside))
 
 
 def test_a_lost_epochs_name_is_not_used_again(acts: Acts, tmp_path: Path) -> None:
     """Backup, new epoch, loss: the restored log knows nothing of the epoch whose heads were given out."""
     backup(acts.trial, tmp_path / "b.tar")
     key = generate("EdDSA")
-    app.write_secret(acts.trial.folder / "keys" / "log-0123456789abcdef.key", key.pem())
+    places.write_secret(acts.trial.folder / "keys" / "log-0123456789abcdef.key", key.pem())
     head = tmp_path / "head"
     head.write_text(sign_checkpoint(f"{acts.bus.origin}/2", 50, b"\x11" * 32, key))
     acts.bus.close()
     shutil.rmtree(acts.trial.state)
-    restored = app.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
+    restored = saving.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
     assert restored.gap is not None
     acts, body = recovered(acts)
     with closing(acts.bus):
@@ -409,7 +424,7 @@ def test_without_the_former_logs_key_two_persons_lead_no_partner_into_an_epoch(a
     push(acts, "m-0")
     acts.folder.remember(acts.bus.journal.checkpoint())
     head = lose(acts, tmp_path, "m-1", "m-2")
-    app.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
+    saving.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
     acts, body = recovered(acts)
     with closing(acts.bus):
         known = int(acts.folder.remembered().split("\n")[1])
@@ -425,17 +440,17 @@ def test_without_the_former_logs_key_two_persons_lead_no_partner_into_an_epoch(a
             follow(msgspec.json.encode(forged), acts.folder)
         assert acts.folder.anchors == before
         assert follow(msgspec.json.encode(update), acts.folder) == 1
-        assert acts.folder.anchors == app.keep_anchors(acts.trial.settings, acts.bus.registry)
+        assert acts.folder.anchors == changing.keep_anchors(acts.trial.settings, acts.bus.registry)
 
 
 def test_an_epoch_beside_the_log_needs_both_persons_and_their_offices(acts: Acts, tmp_path: Path) -> None:
     head = lose(acts, tmp_path, "m-1")
-    app.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
+    saving.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
     settings = acts.trial.settings
     with registry(settings) as opened:
-        gap = app.log_gap(settings, opened.journal)
+        gap = trusted.log_gap(settings, opened.journal)
         assert gap is not None
-        body = app.make_epoch(settings, opened.next_log(), "恢复", gap.known, app.utc_now())
+        body = changing.make_epoch(settings, opened.next_log(), "恢复", gap.known, places.utc_now())
         with pytest.raises(Refusal, match=r"role\.not_held"):
             opened.propose_epoch_apart(body, APPROVER)
         with pytest.raises(Refusal, match=r"audit\.log_behind"):
@@ -454,20 +469,20 @@ def test_an_epoch_beside_the_log_needs_both_persons_and_their_offices(acts: Acts
         apart = opened.approve_epoch_apart(apart, APPROVER)
         size = opened.journal.size()
     with pytest.raises(Refusal, match=r"audit\.log_behind"):
-        app.open_epoch(settings, id, body, SYSTEM)
-    app.open_epoch(settings, id, body, SYSTEM, apart)
+        changing.open_epoch(settings, id, body, SYSTEM)
+    changing.open_epoch(settings, id, body, SYSTEM, apart)
     acts = opened_again(acts)
     with closing(acts.bus):
         assert acts.bus.journal.size() == size + 1
         # No number of a change that was lost, of which a subscriber may have been told, is given to another.
-        with closing(app.store_database(settings).connect()) as store:
-            assert store.execute("SELECT last FROM change_counter").fetchone()[0] >= app.LOST_CHANGES
-        assert audit.verify(acts.trial.state, app.anchors_of(settings)).ok
+        with closing(places.store_database(settings).connect()) as store:
+            assert store.execute("SELECT last FROM change_counter").fetchone()[0] >= changing.LOST_CHANGES
+        assert audit.verify(acts.trial.state, trusted.anchors_of(settings)).ok
         with pytest.raises(Refusal, match=r"decision\.not_proposed"):
             acts.bus.registry.epoch_decided(id, SYSTEM, apart)
         receipt = push(acts, "m-5")
         with pytest.raises(Refusal, match=r"receipt\.not_of_gap"):
-            verified_of_gap(receipt, app.anchors_of(settings))
+            verified_of_gap(receipt, trusted.anchors_of(settings))
 
 
 def test_what_was_erased_after_the_backup_is_erased_again_by_the_same_decision(
@@ -484,7 +499,7 @@ def test_what_was_erased_after_the_backup_is_erased_again_by_the_same_decision(
     head.write_text(acts.bus.journal.checkpoint())
     acts.bus.close()
     shutil.rmtree(acts.trial.state)
-    restored = app.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
+    restored = saving.restore(acts.trial.settings, tmp_path / "b.tar", [head], QUIET)
     assert restored.erasures == (decision,)
     acts, _ = recovered(acts)
     with closing(acts.bus):
@@ -497,5 +512,5 @@ def test_what_was_erased_after_the_backup_is_erased_again_by_the_same_decision(
         assert row is not None
         assert row.evidence == f"erased:{decision}"
         assert run(acts.trial, capsys, "erasure", "again", "--by", AUDITOR.name)[1]["erased"] == []
-        verdict = audit.verify(acts.trial.state, app.anchors_of(acts.trial.settings))
+        verdict = audit.verify(acts.trial.state, trusted.anchors_of(acts.trial.settings))
         assert verdict.ok, verdict.problems

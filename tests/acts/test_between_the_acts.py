@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exchange import app
+from exchange.app import opening
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.processing import process
@@ -89,7 +89,7 @@ def test_each_entry_names_the_release_of_the_mapping_that_was_in_force(acts: Act
         assert acts.bus.journal.search(type=kind)[0].leaf.feed_digest == released
     file.write_text(file.read_text(encoding="utf-8") + "# another release\n", encoding="utf-8")
     acts.bus.close()
-    with closing(app.open_bus(acts.trial.settings)) as bus:
+    with closing(opening.open_bus(acts.trial.settings)) as bus:
         again = Acts(acts.trial, bus)
         with pytest.raises(Refusal, match=r"feed\.not_released"):
             again.push("m-2", covers("B"))

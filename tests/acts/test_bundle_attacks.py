@@ -13,7 +13,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from exchange import app, bundle_check, bundle_standing, erasing
+from exchange import bundle_check, bundle_standing, erasing
+from exchange.app import keys_in_force
 from exchange.attestations import take_cosignatures
 from exchange.bundle_check import verify_bundle
 from exchange.bundle_export import of_day
@@ -22,7 +23,8 @@ from exchange.bundle_standing import Stood, told_again
 from exchange.bundle_status import Statuses
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR
-from exchange.decisions import Carried, ErasureBody
+from exchange.decision_documents import ErasureBody
+from exchange.decisions import Carried
 from exchange.entry import ERASURE, Entry, Leaf, instant
 from exchange.receipts import REPORT
 from security import bundle
@@ -311,7 +313,7 @@ def test_ranges_are_read_as_they_are_written() -> None:
 
 def spoilt_list(office: Office) -> bytes:
     """A list of the authority's in which the issuer's name has another kind of text: its reader trips over it."""
-    ca, now = app.authority(office.acts.trial.settings), datetime.now(UTC)
+    ca, now = keys_in_force.authority(office.acts.trial.settings), datetime.now(UTC)
     issuer = x509.load_der_x509_certificate(ca.certificate_der)
     key: Any = serialization.load_pem_private_key(ca.key.pem(), None)
     builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject)

@@ -18,7 +18,7 @@ from lxml import etree
 
 from connectors.partner.folder import PartnerFolder
 from connectors.transports.multipart import put_together
-from exchange import app
+from exchange.app import opening, places, trusted
 from exchange.attestations import Attestations
 from exchange.bundle_check import BundleVerdict, verify_bundle
 from exchange.bundle_export import Sources, of_message
@@ -58,7 +58,7 @@ def desk(acts: Acts, capsys: pytest.CaptureFixture[str]) -> Desk:
 
 
 def anchors_of(acts: Acts, **changed: Any) -> Anchors:
-    return msgspec.structs.replace(app.anchors_of(acts.trial.settings), **changed)
+    return msgspec.structs.replace(trusted.anchors_of(acts.trial.settings), **changed)
 
 
 def exported(acts: Acts, message_id: str, sender: str = "made-up", **more: Any) -> Parts:
@@ -67,7 +67,7 @@ def exported(acts: Acts, message_id: str, sender: str = "made-up", **more: Any) 
     assert row is not None
     with closing(Attestations(SqliteFile(acts.bus.folder, "journal"))) as kept:
         sources = Sources(
-            acts.bus, kept, app.open_revocations(settings), anchors_of(acts), app.feed_files(settings), **more
+            acts.bus, kept, trusted.open_revocations(settings), anchors_of(acts), opening.feed_files(settings), **more
         )
         return {name: part.read() for name, part in of_message(row, sources).items()}
 
@@ -375,7 +375,7 @@ def test_what_two_persons_erased_is_said_with_its_day_and_is_no_plain_pass(
     rows = {one["name"]: one for one in said["bundle"]["rows"]}
     assert (code, said["state"]) == (1, "incomplete")
     assert (rows["signature"]["state"], rows["erased parts"]["state"]) == ("erased", "erased")
-    day = app.utc_now().astimezone(CITY_TIME).date().isoformat()
+    day = places.utc_now().astimezone(CITY_TIME).date().isoformat()
     assert f"content erased on {day} 内容已销毁, decision {decision}" in rows["erased parts"]["about"][0]
     others = {name for name, one in rows.items() if one["state"] == "holds"}
     assert others >= {"receipts", "inclusion", "enrolment", "grant", "certificate"}
@@ -414,14 +414,14 @@ def test_what_went_by_age_is_borne_out_by_the_decision_and_its_entry(
 ) -> None:
     number = acts.push("m-1", covers("A")).inbox.entry_index
     process(FEED, acts.bus)
-    now = app.utc_now
-    monkeypatch.setattr(app, "utc_now", lambda: now() + timedelta(days=1_200))
+    now = places.utc_now
+    monkeypatch.setattr(places, "utc_now", lambda: now() + timedelta(days=1_200))
     code, asked = desk.run("erasure", "ask", "--kind", "retention", "--ground", "到期", by=AUDITOR)
     assert code == 0
     assert desk.run("decision", "approve", asked["decision"], by=APPROVER)[0] == 0
     assert desk.run("erasure", "carry", asked["decision"], by=AUDITOR)[0] == 0
-    parts = exported(acts.with_(clock=app.utc_now), "m-1")
-    verdict = verify_bundle(in_memory(packed(parts)), anchors_of(acts), app.utc_now())
+    parts = exported(acts.with_(clock=places.utc_now), "m-1")
+    verdict = verify_bundle(in_memory(packed(parts)), anchors_of(acts), places.utc_now())
     assert (verdict.state, row(verdict, "erased parts").state) == ("incomplete", "erased"), verdict
     for name in (f"messages/{number}/envelope", f"messages/{number}/report.json", f"entries/{number}.json"):
         assert says(verdict, "erased parts", f"{name}: content erased on")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exchange import app
+from exchange.app import places
 from exchange.bundle_check import verify_bundle
 from exchange.bundle_export import of_day, of_ownership
 from exchange.bundle_parts import CITY_TIME
@@ -424,7 +424,7 @@ def test_a_bundle_is_a_zip_that_anybody_unpacks(parts: Parts, tmp_path: Path) ->
 
 
 def test_an_ownership_answer_brings_every_delivery_behind_its_claims(office: Office) -> None:
-    day = app.utc_now().astimezone(CITY_TIME).date()
+    day = places.utc_now().astimezone(CITY_TIME).date()
     answer = ownership(office.acts.bus.store, "1", day)
     parts = {name: part.read() for name, part in of_ownership(answer, day, office.sources()).items()}
     assert office.verdict(parts).state == "holds"
@@ -438,7 +438,7 @@ def test_an_ownership_answer_brings_every_delivery_behind_its_claims(office: Off
 
 
 def test_a_day_is_whole_or_the_gap_is_named(office: Office) -> None:
-    day = app.utc_now().astimezone(CITY_TIME).date()
+    day = places.utc_now().astimezone(CITY_TIME).date()
     parts = {name: part.read() for name, part in of_day(day, office.sources()).items()}
     verdict = office.verdict(parts)
     not_over = {"subject": "missing"}

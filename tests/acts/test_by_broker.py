@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import opening, trusted
 from exchange.entry import LoggedEntry
 from exchange.processing import process
 from exchange.reading import EvidenceBroken, reopened
@@ -43,7 +43,7 @@ def test_a_receipt_says_that_a_broker_carried_it_and_holds(acts: Acts) -> None:
     said = document(received.inbox.receipt)
     assert (said["carrier"], said["form"], said["evidence_class"]) == ("broker:test", "jws", "signed")
     assert json.loads(said["leaf"])["carrier"] == "broker:test"
-    assert verify_receipt(received.inbox.receipt or b"", app.anchors_of(acts.trial.settings)).kind == "receipt"
+    assert verify_receipt(received.inbox.receipt or b"", trusted.anchors_of(acts.trial.settings)).kind == "receipt"
 
 
 @pytest.mark.parametrize("first", ["soap", "mqtt"])
@@ -149,7 +149,7 @@ def test_a_stranger_hears_nothing_and_is_counted_not_listed(acts: Acts) -> None:
     assert told == ["auth.refused"] * 5
     folder = acts.bus.folder
     acts.bus.close()
-    with closing(app.open_journal(acts.trial.settings)) as journal:
+    with closing(opening.open_journal(acts.trial.settings)) as journal:
         entries = journal.search(type="refusal")
         assert journal.inbox("made-up", "m-1") is None
     assert [entry.leaf.outcome for entry in entries] == ["strangers"] * len(entries)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from exchange import app
+from exchange.app import keys_in_force, trusted
 from exchange.processing import process
 from exchange.receipts import verify_receipt
 from security.batch import unverified
@@ -40,7 +40,7 @@ def test_a_receipt_says_that_a_cms_came_and_holds_and_act_two_takes_it_out_again
     received = acts.receive(acts.by_broker("m-1", covers("A", 4), key=key))
     said = document(received.inbox.receipt)
     assert (said["carrier"], said["form"], said["signer"]) == ("broker:test", "cms", key.fingerprint)
-    assert verify_receipt(received.inbox.receipt or b"", app.anchors_of(acts.trial.settings)).kind == "receipt"
+    assert verify_receipt(received.inbox.receipt or b"", trusted.anchors_of(acts.trial.settings)).kind == "receipt"
     assert process(FEED, acts.bus) == 1
     assert document(acts.bus.journal.report("made-up", "m-1"))["report"]["new"] == 4
 
@@ -90,7 +90,9 @@ def test_a_stranger_hears_nothing(acts: Acts, key: SigningKey) -> None:
     now = acts.bus.clock()
     stranger = generate("SM2")
     year = timedelta(days=365)
-    der = issue(app.authority(acts.trial.settings), "x", stranger.public_key, "signing", now - year, now + year)
+    der = issue(
+        keys_in_force.authority(acts.trial.settings), "x", stranger.public_key, "signing", now - year, now + year
+    )
     right = acts.by_broker("m-1", covers("A"), key=key).envelope
     unknown = acts.by_broker("m-1", covers("A"), key=stranger.with_certificate(der)).envelope
     for octets in (unknown, right[:-1] + bytes([right[-1] ^ 1]), right[:-1], b"0", b"0\x80" + right):

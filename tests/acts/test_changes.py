@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchange import app, publication
+from exchange import publication
+from exchange.app import opening
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER
 from exchange.processing import process
@@ -254,7 +255,7 @@ def test_a_cursor_that_cannot_be_written_has_not_moved(street: Street, monkeypat
 
 def publish_into(settings: str, file: str, turns: int) -> None:
     """What the killed process does: publish, the broker being a file that acknowledges once it has all."""
-    bus = app.open_bus(load_settings(Path(settings)))
+    bus = opening.open_bus(load_settings(Path(settings)))
 
     def send(topic: str, octets: bytes) -> "Future[None]":
         with Path(file).open("ab") as broker:

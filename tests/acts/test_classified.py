@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exchange import audit
-from exchange.app import anchors_of
+from exchange.app import trusted
 from exchange.cli.people import registry
 from exchange.cli.trial import SYSTEM
 from exchange.evidence import is_sealed
@@ -62,7 +62,7 @@ def test_one_classified_record_stops_its_delivery_which_is_sealed_and_alarmed(
     (entry,) = acts.bus.journal.search(type="spill")
     assert entry.leaf.outcome == "sealed"
     assert acts.bus.store.ledger().components == 0
-    assert audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []
+    assert audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems == []
 
 
 def test_a_delivery_without_any_goes_its_way(acts: Acts) -> None:

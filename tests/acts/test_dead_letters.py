@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exchange import app, audit, replaying
+from exchange import audit, replaying
 from exchange.account import unbalanced
+from exchange.app import trusted
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER, SYSTEM
 from exchange.dead_letters import Wanted, dead_letters
@@ -104,7 +105,7 @@ def test_what_was_refused_is_applied_once_the_mapping_is_fixed(acts: Acts) -> No
     assert (entries[2].detail or {})["ground"] == "对照表已更正"
     assert dead_letters(acts.bus.journal, Wanted()) == []
     assert unbalanced(acts.bus.journal, acts.bus.store) == []
-    verdict = audit.verify(acts.trial.state, app.anchors_of(acts.trial.settings))
+    verdict = audit.verify(acts.trial.state, trusted.anchors_of(acts.trial.settings))
     assert verdict.ok, verdict.problems
 
 

@@ -19,14 +19,16 @@ from connectors.partner.folder import PartnerFolder
 from connectors.partner.heads import Heads
 from connectors.partner.log import Kept, Log
 from connectors.partner.witness import LogWitness
-from exchange import app, audit
+from exchange import audit
 from exchange.anchor_updates import Update, make_update
+from exchange.app import changing, opening, places, trusted
 from exchange.bundle_check import verify_bundle
 from exchange.cli import main as command_line
 from exchange.cli.keys import follow
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import EpochBegun, EpochBody, Officer
+from exchange.decision_documents import EpochBody, Officer
+from exchange.decisions import EpochBegun
 from exchange.doctor.examine import examine
 from exchange.journal import Entry
 from exchange.processing import process
@@ -56,7 +58,7 @@ def acts(tmp_path: Path) -> Iterator[Acts]:
 def decide(acts: Acts, known: Checkpoint | None = None) -> tuple[str, EpochBody]:
     settings = acts.trial.settings
     with registry(settings) as opened:
-        body = app.make_epoch(settings, opened.next_log(), "日志私钥失窃", known, app.utc_now())
+        body = changing.make_epoch(settings, opened.next_log(), "日志私钥失窃", known, places.utc_now())
         decision = opened.propose_epoch(body, SYSTEM)
         opened.approve(decision, APPROVER)
     return decision, body
@@ -66,12 +68,12 @@ def begin(acts: Acts, known: Checkpoint | None = None) -> tuple[Acts, Anchors]:
     """Decided, the bus stopped, the epoch opened, and the bus opened again."""
     decision, body = decide(acts, known)
     acts.bus.close()
-    anchors = app.open_epoch(acts.trial.settings, decision, body, SYSTEM)
+    anchors = changing.open_epoch(acts.trial.settings, decision, body, SYSTEM)
     return opened_again(acts), anchors
 
 
 def opened_again(acts: Acts) -> Acts:
-    bus = app.open_bus(acts.trial.settings)
+    bus = opening.open_bus(acts.trial.settings)
     bus.journal.resume()  # as serve does at its start
     return Acts(acts.trial, bus)
 
@@ -83,7 +85,7 @@ def push(acts: Acts, message_id: str) -> bytes:
 
 
 def update_for(acts: Acts, folder: PartnerFolder) -> bytes:
-    known = Heads(folder, app.utc_now).known_size()
+    known = Heads(folder, places.utc_now).known_size()
     return make_update(acts.bus.journal, acts.bus.registry.key_changes(), known)
 
 
@@ -105,7 +107,7 @@ def test_an_epoch_begins_with_an_entry_and_all_that_was_goes_on_counting(
     process(FEED, acts.bus)
     report = acts.bus.journal.report("made-up", "m-1")
     waiting = push(acts, "m-2")
-    before = app.anchors_of(acts.trial.settings)
+    before = trusted.anchors_of(acts.trial.settings)
     acts, anchors = begin(acts)
     with closing(acts.bus):
         journal = acts.bus.journal
@@ -142,13 +144,13 @@ def test_an_epoch_begins_with_an_entry_and_all_that_was_goes_on_counting(
             assert verify_receipt(document, anchors).checkpoint.origin == f"{name}/2"
         verdict = audit.verify(acts.trial.state, anchors)
         assert verdict.ok, verdict.problems
-        assert app.anchors_of(acts.trial.settings) == anchors
+        assert trusted.anchors_of(acts.trial.settings) == anchors
         tell(f"EPOCH: {ended.log} ended with {ended.size} entries; {verdict.heads} heads of two names verified")
 
 
 def test_one_person_alone_opens_no_epoch_and_each_act_has_its_office(acts: Acts) -> None:
     settings = acts.trial.settings
-    body = app.make_epoch(settings, f"{acts.bus.origin}/2", "g", None, app.utc_now())
+    body = changing.make_epoch(settings, f"{acts.bus.origin}/2", "g", None, places.utc_now())
     with registry(settings) as opened:
         for other in (PROPOSER, AUDITOR):
             with pytest.raises(Refusal, match=r"role\.not_held"):
@@ -168,18 +170,18 @@ def test_one_person_alone_opens_no_epoch_and_each_act_has_its_office(acts: Acts)
         with pytest.raises(Refusal, match=r"role\.not_held"):
             opened.epoch_decided(decision, APPROVER)
     acts.bus.close()
-    app.open_epoch(settings, decision, body, SYSTEM)
+    changing.open_epoch(settings, decision, body, SYSTEM)
     with pytest.raises(Refusal, match=r"decision\.not_in_force"):
-        app.open_epoch(settings, decision, body, SYSTEM)
+        changing.open_epoch(settings, decision, body, SYSTEM)
 
 
 def test_while_serve_or_a_worker_runs_no_epoch_is_opened(acts: Acts) -> None:
     decision, body = decide(acts)
     for lock in ("serve.lock", "worker.lock"):
         with ExitStack() as running:
-            app._alone(acts.trial.state / lock, running, "")
+            places.alone(acts.trial.state / lock, running, "")
             with pytest.raises(Misconfigured, match="stop serve first"):
-                app.open_epoch(acts.trial.settings, decision, body, SYSTEM)
+                changing.open_epoch(acts.trial.settings, decision, body, SYSTEM)
 
 
 def test_a_log_that_grew_meanwhile_begins_no_epoch_after_the_former_head(acts: Acts) -> None:
@@ -189,23 +191,23 @@ def test_a_log_that_grew_meanwhile_begins_no_epoch_after_the_former_head(acts: A
     journal.note(Entry(type="read", outcome="answered")).result(30)
     with pytest.raises(Refusal, match=r"epoch\.not_next"):
         opened.open_epoch(decision, last, {}, [], SYSTEM)
-    assert app.keep_anchors(acts.trial.settings, opened).former_epochs == []
+    assert changing.keep_anchors(acts.trial.settings, opened).former_epochs == []
 
 
 def test_a_change_of_keys_that_was_decided_before_an_epoch_lapses_with_it(acts: Acts) -> None:
     settings = acts.trial.settings
     with registry(settings) as opened:
-        body = app.make_next_key(settings, "log", "EdDSA", "g", app.utc_now())
+        body = changing.make_next_key(settings, "log", "EdDSA", "g", places.utc_now())
         decision = opened.propose_key(body, SYSTEM)
         opened.approve(decision, APPROVER)
     acts, _ = begin(acts)
     acts.bus.close()
     with pytest.raises(Refusal, match=r"decision\.not_in_force"):
-        app.change_key(settings, decision, body, SYSTEM)
+        changing.change_key(settings, decision, body, SYSTEM)
 
 
 def test_a_process_that_began_before_the_epoch_signs_nothing_after_it(acts: Acts) -> None:
-    with closing(app.open_journal(acts.trial.settings)) as before:
+    with closing(opening.open_journal(acts.trial.settings)) as before:
         acts, _ = begin(acts)
         acts.bus.close()
         size = before.size()
@@ -222,11 +224,11 @@ def test_epochs_follow_one_another_and_keys_change_in_them(acts: Acts) -> None:
         documents.append(push(acts, f"m-{number}"))
         settings = acts.trial.settings
         with registry(settings) as opened:
-            body = app.make_next_key(settings, "log", "SM2", "g", app.utc_now())
+            body = changing.make_next_key(settings, "log", "SM2", "g", places.utc_now())
             decision = opened.propose_key(body, SYSTEM)
             opened.approve(decision, APPROVER)
         acts.bus.close()
-        anchors = app.change_key(settings, decision, body, SYSTEM)
+        anchors = changing.change_key(settings, decision, body, SYSTEM)
         acts = opened_again(acts)
         documents.append(push(acts, f"n-{number}"))
     with closing(acts.bus):
@@ -239,7 +241,7 @@ def test_epochs_follow_one_another_and_keys_change_in_them(acts: Acts) -> None:
         assert follow(update_for(acts, acts.folder), acts.folder) == 4
         assert acts.folder.anchors == anchors
         assert follow(update_for(acts, acts.folder), acts.folder) == 0, "again: no news"
-    red = [check for check in examine(acts.trial.settings, app.utc_now()) if not check.ok]
+    red = [check for check in examine(acts.trial.settings, places.utc_now()) if not check.ok]
     assert [check for check in red if check.name.startswith(("keys", "chain", "days", "decisions", "journal"))] == []
 
 
@@ -259,13 +261,13 @@ def test_a_kill_leaves_the_former_epoch_or_the_new_one_and_either_goes_on(acts: 
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     acts = opened_again(acts)
-    anchors = app.keep_anchors(acts.trial.settings, acts.bus.registry)  # as serve does at its start
+    anchors = changing.keep_anchors(acts.trial.settings, acts.bus.registry)  # as serve does at its start
     begun = bool(anchors.former_epochs)
     assert begun == ((step, side) != ("journal.group", "before"))
     assert verify_receipt(push(acts, "m-2"), anchors).checkpoint.origin == anchors.log_name
     acts.bus.close()
     if not begun:
-        anchors = app.open_epoch(acts.trial.settings, decision, body, SYSTEM)
+        anchors = changing.open_epoch(acts.trial.settings, decision, body, SYSTEM)
     acts = opened_again(acts)
     with closing(acts.bus):
         for document in (old, push(acts, "m-3")):
@@ -280,7 +282,7 @@ def test_names_of_epochs_that_the_log_did_not_decide_stop_the_start(acts: Acts) 
     with closing(acts.bus):
         acts.bus.registry._connection.execute("UPDATE epochs SET log = 'another.example'")
         with pytest.raises(AuditBroken, match="not those that the log's decisions put in force"):
-            app.keep_anchors(acts.trial.settings, acts.bus.registry)
+            changing.keep_anchors(acts.trial.settings, acts.bus.registry)
 
 
 # --- bundles ---------------------------------------------------------------------------------------------------------
@@ -336,21 +338,21 @@ def test_a_stolen_key_signs_nothing_that_a_partner_who_followed_takes(acts: Acts
     with closing(acts.bus):
         follow(update_for(acts, acts.folder), acts.folder)
         assert acts.folder.anchors == anchors
-        ended, trusted = anchors.former_epochs[0], acts.folder.anchors
+        ended, followed = anchors.former_epochs[0], acts.folder.anchors
         for size, root in ((ended.size, b"\x11" * 32), (ended.size + 1, b"\x11" * 32), (10**9, b"\x11" * 32)):
             with pytest.raises(Refusal, match=r"audit\.epoch_over"):
-                trusted.head(sign_checkpoint(ended.log, size, root, log))
+                followed.head(sign_checkpoint(ended.log, size, root, log))
             with pytest.raises(Refusal, match=r"audit\.checkpoint_invalid"):
-                trusted.head(sign_checkpoint(anchors.log, size, root, log))
+                followed.head(sign_checkpoint(anchors.log, size, root, log))
         # A head of before, of another log: by itself it holds as one of that epoch; who remembers a later one finds it.
         rewritten = sign_checkpoint(ended.log, 2, b"\x11" * 32, log)
         with pytest.raises(Refusal, match=r"audit\.log_forked|audit\.log_truncated"):
-            Heads(acts.folder, app.utc_now).follow(rewritten, None)
+            Heads(acts.folder, places.utc_now).follow(rewritten, None)
         assert answer.fingerprint not in {one.fingerprint for one in acts.folder.answerers()}
         # The new log key cannot be made to say what was before it either.
         (successor,) = (acts.trial.folder / "keys").glob("log-*.key")
         with pytest.raises(Refusal, match=r"audit\.checkpoint_invalid"):
-            trusted.head(sign_checkpoint(anchors.log, 2, b"\x11" * 32, SigningKey.load(successor)))
+            followed.head(sign_checkpoint(anchors.log, 2, b"\x11" * 32, SigningKey.load(successor)))
 
 
 def test_a_receipt_that_the_stolen_answer_key_signs_over_a_new_head_is_refused(acts: Acts) -> None:
@@ -374,7 +376,7 @@ def test_a_thief_of_the_log_key_opens_no_epoch_at_a_partner(acts: Acts) -> None:
     """He has the key, a copy of the state, and even one of the two persons; and he may show what is true in part."""
     remember(acts)
     log, thief = key_file(acts, "log"), generate("EdDSA")
-    body = app.make_epoch(acts.trial.settings, f"{acts.bus.origin}/2", "g", None, app.utc_now())
+    body = changing.make_epoch(acts.trial.settings, f"{acts.bus.origin}/2", "g", None, places.utc_now())
     with registry(acts.trial.settings) as opened, pytest.raises(Refusal, match=r"person\.unknown"):
         opened.approve(opened.propose_epoch(body, SYSTEM), Officer("小偷", generate("ES256")))
     acts, anchors = begin(acts)
@@ -418,7 +420,7 @@ def test_where_two_persons_named_the_larger_head_that_partner_begins_anew_and_ke
     log, size = key_file(acts, "log"), 500
     shown = sign_checkpoint(acts.bus.origin, size, b"\x11" * 32, log)
     acts.folder.remember(shown)
-    known = app.anchors_of(acts.trial.settings).head(shown)
+    known = trusted.anchors_of(acts.trial.settings).head(shown)
     acts, anchors = begin(acts, known)
     with closing(acts.bus):
         assert follow(update_for(acts, acts.folder), acts.folder) == 1
@@ -461,7 +463,7 @@ def test_a_witness_signs_the_new_epoch_if_it_continues_what_it_signed_of_the_for
     name, key, log = "witness.example", generate("EdDSA"), key_file(acts, "log")
 
     def witness(acts: Acts) -> LogWitness:
-        return LogWitness(acts.folder, InProcess(acts), name, key, app.utc_now)
+        return LogWitness(acts.folder, InProcess(acts), name, key, places.utc_now)
 
     before = witness(acts).look().head
     acts, anchors = begin(acts)
@@ -506,4 +508,4 @@ def test_the_commands_from_proposal_to_a_partners_anchors(
         news.write_bytes(update_for(acts, acts.folder))
     partners = ["--as", "made-up", "--partners", str(acts.trial.partners)]
     assert run("anchors", "update", "--file", str(news), *partners)["changes"] == 1
-    assert acts.folder.anchors == app.anchors_of(acts.trial.settings)
+    assert acts.folder.anchors == trusted.anchors_of(acts.trial.settings)

@@ -18,13 +18,13 @@ import polars as pl
 import pytest
 
 from exchange import audit, erasing, processing
-from exchange.app import anchors_of
+from exchange.app import places, trusted
 from exchange.audit_erasures import erasing_of
 from exchange.cli import main as command_line
 from exchange.cli.demo_voices import spellings
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import ErasureBody
+from exchange.decision_documents import ErasureBody
 from exchange.entry import ERASURE, Detail, Entry, InboxRow
 from exchange.erasing import ranges_text
 from exchange.ownership import ownership
@@ -94,10 +94,9 @@ def row_of(acts: Acts, message_id: str) -> InboxRow:
 
 
 def today() -> str:
-    from exchange.app import utc_now
     from exchange.entry import day_of, instant
 
-    return day_of(instant(utc_now()))
+    return day_of(instant(places.utc_now()))
 
 
 def sent_and_done(acts: Acts, message_id: str = "m-1", feed: str = FEED, count: int = 3, mark: str = "MARK") -> bytes:
@@ -128,7 +127,7 @@ def test_the_bytes_are_nowhere_in_the_state_folder(acts: Acts, desk: Desk, kind:
     assert found_in(acts.bus.folder, *SECRETS) == []
     assert found_in(acts.bus.folder, "OTHER-KEY") != []
     assert reopened(row_of(acts, "m-2"), acts.bus).content.read() == content("OTHER")
-    anchors = anchors_of(acts.trial.settings)
+    anchors = trusted.anchors_of(acts.trial.settings)
     verdict = audit.verify(acts.bus.folder, anchors)
     assert verdict.problems == []
     assert verdict.erased >= 2
@@ -204,7 +203,7 @@ def test_a_second_decision_over_the_same_finds_nothing_left_and_is_carried_out(a
     for _ in range(2):
         assert desk.run("erasure", "carry", decided(desk, "m-1", "--kind", "personal"), by=AUDITOR)[0] == 0
     assert len(acts.bus.journal.search(type="erasure")) == 1
-    assert audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []
+    assert audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems == []
 
 
 def test_what_was_not_recalled_is_not_erased_on_that_ground(acts: Acts, desk: Desk) -> None:
@@ -218,7 +217,7 @@ def test_an_erasure_before_act_two_leaves_nothing_for_it(acts: Acts, desk: Desk)
     process(FEED, acts.bus)
     assert row_of(acts, "m-1").status == "refused"
     assert found_in(acts.bus.folder, *SECRETS) == []
-    assert audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []
+    assert audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems == []
 
 
 @pytest.mark.parametrize("recalled_first", [False, True])
@@ -236,7 +235,7 @@ def test_a_recall_and_an_erasure_meet_and_neither_undoes_the_other(
     assert row_of(acts, "m-1").evidence == f"erased:{decision}"
     assert acts.bus.journal.feeds_waiting() == []
     assert found_in(acts.bus.folder, *SECRETS) == []
-    assert audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []
+    assert audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems == []
 
 
 STEPS = ("bytes:before", "store:before", "note:before", "scrub:before", "carry:before", "carry:after")
@@ -251,7 +250,7 @@ def test_a_crash_at_any_step_leaves_an_erasure_that_is_finished(acts: Acts, desk
     environment = {**os.environ, "YONGTONG_FAULT": f"erasure.{step}:1"}
     killed = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    anchors = anchors_of(acts.trial.settings)
+    anchors = trusted.anchors_of(acts.trial.settings)
     assert audit.verify(acts.bus.folder, anchors).problems == []
     code, said = desk.run("erasure", "carry", decision, by=AUDITOR)
     assert code == (1 if step == "carry:after" else 0), said
@@ -273,7 +272,7 @@ def test_details_that_no_decision_bears_out_are_named_even_beside_ones_that_are(
         connection.execute("UPDATE details SET salt = NULL, detail = NULL WHERE idx = ?", (index,))
         connection.execute("INSERT INTO erasures VALUES (?, 'detail', ?, ?)", (index, said.index, decision))
         connection.commit()
-    verdict = audit.verify(acts.bus.folder, anchors_of(acts.trial.settings))
+    verdict = audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings))
     assert {problem.entry for problem in verdict.problems} == {index}
 
 
@@ -294,7 +293,7 @@ def about(acts: Acts, message_id: str) -> list[int]:
 
 
 def wrong(acts: Acts) -> set[int | None]:
-    return {one.entry for one in audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems}
+    return {one.entry for one in audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems}
 
 
 def test_a_grant_bears_out_no_erasure(acts: Acts) -> None:
@@ -398,7 +397,7 @@ def test_what_an_erasing_entry_names_is_read_once_and_not_once_for_each_detail_t
         return erasing_of(entry, *said)
 
     monkeypatch.setattr(audit, "erasing_of", once)
-    verdict = audit.verify(acts.bus.folder, anchors_of(acts.trial.settings))
+    verdict = audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings))
     assert verdict.found == count
     assert read == [by]
 
@@ -429,10 +428,8 @@ class Later:
     """The same bus, some days later, for the command line and the acts alike."""
 
     def __init__(self, acts: Acts, desk: Desk, days: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        from exchange import app
-
-        now = app.utc_now
-        monkeypatch.setattr(app, "utc_now", lambda: now() + timedelta(days=days))
+        now = places.utc_now
+        monkeypatch.setattr(places, "utc_now", lambda: now() + timedelta(days=days))
         self.acts, self.desk = acts, desk
 
 
@@ -454,7 +451,7 @@ def test_all_that_is_due_goes_by_one_decision_and_what_stands_in_the_register_st
     assert acts.bus.store.ledger().claims == claims
     assert [name for name in found_in(acts.bus.folder, "MARK0-CLASS") if not name.startswith("store")] == []
     assert reopened(acts.bus.journal.inbox("made-up", "m-waiting") or held, acts.bus).content.read() == content("WAITS")
-    verdict = audit.verify(acts.bus.folder, anchors_of(acts.trial.settings))
+    verdict = audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings))
     assert verdict.problems == []
     assert verdict.erased >= 4
     assert [row_of(acts, f"m-{n}").receipt for n in range(2)] == receipts
@@ -536,4 +533,4 @@ def test_an_erasure_waits_for_act_two_which_is_at_the_delivery_and_finds_what_it
     process(FEED, acts.bus)
     assert found_in(acts.bus.folder, *SECRETS) == []
     assert acts.bus.store.ledger().claims == 0
-    assert audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []
+    assert audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems == []

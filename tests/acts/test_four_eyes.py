@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from exchange import audit
-from exchange.app import anchors_of
+from exchange.app import trusted
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from exchange.processing import process
 from exchange.reading import EvidenceBroken, reopened
 from exchange.receipts import verify_receipt
@@ -115,9 +115,11 @@ def test_what_two_persons_erase_is_gone_and_its_proofs_stay(acts: Acts, desk: De
     assert row.receipt == accepted.inbox.receipt
     assert acts.bus.journal.report("made-up", "m-1") is None, "its findings quote what was sent"
     assert before is not None
-    assert verify_receipt(before, anchors_of(acts.trial.settings)).kind == "report", "what the bureau kept holds"
+    assert verify_receipt(before, trusted.anchors_of(acts.trial.settings)).kind == "report", (
+        "what the bureau kept holds"
+    )
     assert reopened(other.inbox, acts.bus).content.read() == covers("OTHER"), "its neighbour in the segment is whole"
-    assert audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []
+    assert audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems == []
     assert desk.refused("spill", "purge", decision, by=AUDITOR) == "decision.not_in_force"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.app import anchors_of
+from exchange.app import trusted
 from exchange.audit import verify
 from exchange.cli.demo_voices import spellings
 from exchange.cli.trial import AUDITOR
@@ -120,7 +120,7 @@ def test_what_two_persons_erase_is_nowhere_and_what_lay_beside_it_is_read(
     assert found_in_bucket(s3, prefix, *SECRETS) == []
     assert found_in(acts.bus.folder, *SECRETS) == []
     assert reopened(row_of(acts, "m-2"), acts.bus).content.read() == content("OTHER")
-    assert verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []
+    assert verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems == []
 
 
 def test_what_is_recalled_is_sealed_there_and_its_clear_octets_are_gone(

@@ -12,15 +12,16 @@ import pytest
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.heads import Heads
-from exchange import app, audit
+from exchange import audit
 from exchange.anchor_updates import Update, make_update
+from exchange.app import changing, keys_in_force, opening, places, trusted
 from exchange.cli import main as command_line
 from exchange.cli.keys import follow
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
 from exchange.cli.verifying import read_anchors
 from exchange.database import SqliteFile
-from exchange.decisions import AnchorBody, Officer
+from exchange.decision_documents import AnchorBody, Officer
 from exchange.doctor.examine import examine
 from exchange.journal import Entry, Journal
 from exchange.key_places import is_demo
@@ -46,7 +47,7 @@ def acts(tmp_path: Path) -> Iterator[Acts]:
 
 def decide(acts: Acts, name: Changeable, kind: Kind) -> tuple[str, AnchorBody]:
     settings = acts.trial.settings
-    body = app.make_next_key(settings, name, kind, "年度更换", app.utc_now())
+    body = changing.make_next_key(settings, name, kind, "年度更换", places.utc_now())
     with registry(settings) as opened:
         decision = opened.propose_key(body, SYSTEM)
         opened.approve(decision, APPROVER)
@@ -57,8 +58,8 @@ def change(acts: Acts, name: Changeable, kind: Kind) -> tuple[Acts, Anchors]:
     """Decided, the bus stopped, changed, and opened again."""
     decision, body = decide(acts, name, kind)
     acts.bus.close()
-    anchors = app.change_key(acts.trial.settings, decision, body, SYSTEM)
-    bus = app.open_bus(acts.trial.settings)
+    anchors = changing.change_key(acts.trial.settings, decision, body, SYSTEM)
+    bus = opening.open_bus(acts.trial.settings)
     bus.journal.resume()  # as serve does at its start
     return Acts(acts.trial, bus), anchors
 
@@ -70,7 +71,7 @@ def push(acts: Acts, message_id: str) -> bytes:
 
 
 def update_for(acts: Acts, folder: PartnerFolder) -> bytes:
-    known = Heads(folder, app.utc_now).known_size()
+    known = Heads(folder, places.utc_now).known_size()
     return make_update(acts.bus.journal, acts.bus.registry.key_changes(), known)
 
 
@@ -91,7 +92,7 @@ def own_lines(text: str) -> int:
 def test_the_first_head_under_a_new_log_key_is_signed_by_both_and_the_next_by_the_new_one(
     acts: Acts, kind: Kind, tell: Callable[[str], None]
 ) -> None:
-    before = app.anchors_of(acts.trial.settings)
+    before = trusted.anchors_of(acts.trial.settings)
     old_head = acts.bus.journal.checkpoint()
     first_receipt = push(acts, "m-1")
     acts, anchors = change(acts, "log", kind)
@@ -112,7 +113,7 @@ def test_the_first_head_under_a_new_log_key_is_signed_by_both_and_the_next_by_th
             verify_receipt(receipt, anchors)
         verdict = audit.verify(acts.trial.state, anchors)
         assert verdict.ok, verdict.problems
-        assert (anchors.log_key_kind, app.anchors_of(acts.trial.settings)) == (kind, anchors)
+        assert (anchors.log_key_kind, trusted.anchors_of(acts.trial.settings)) == (kind, anchors)
         tell(f"LOG KEY to {kind}: head {size} signed by both, {verdict.heads} heads verified by the key of their size")
 
 
@@ -154,7 +155,7 @@ def test_the_doctor_finds_nothing_wrong_after_a_change(acts: Acts) -> None:
     for name, kind in (("log", "SM2"), ("answer", "EdDSA")):
         acts, _ = change(acts, name, kind)  # type: ignore[arg-type]  # as decide has them
     acts.bus.close()
-    red = [check for check in examine(acts.trial.settings, app.utc_now()) if not check.ok]
+    red = [check for check in examine(acts.trial.settings, places.utc_now()) if not check.ok]
     assert [check for check in red if check.name.startswith(("keys", "chain", "days", "decisions", "journal"))] == []
 
 
@@ -181,19 +182,19 @@ def test_a_new_key_lies_under_the_passphrase_of_the_one_in_force_and_says_demo_a
         _, log = decide(acts, "log", "EdDSA")
         decision, answer = decide(acts, "answer", "RS256")
         acts.bus.close()
-        app.change_key(acts.trial.settings, decision, answer, SYSTEM)
+        changing.change_key(acts.trial.settings, decision, answer, SYSTEM)
         for name, body in (("log", log), ("answer", answer)):
             path = acts.trial.folder / "keys" / f"{name}-{body.key[:16]}.key"
             assert b"ENCRYPTED" in path.read_bytes()
             assert path.stat().st_mode & 0o777 == 0o600
         assert answer.algorithm == "PS256", "it signs by what the one before it signed by"
-        assert is_demo(app.own_certificate(acts.trial.settings, "answer"))
-        app.open_bus(acts.trial.settings).close()
+        assert is_demo(keys_in_force.own_certificate(acts.trial.settings, "answer"))
+        opening.open_bus(acts.trial.settings).close()
 
 
 def test_one_person_alone_changes_no_key_and_each_act_has_its_office(acts: Acts) -> None:
     settings = acts.trial.settings
-    body = app.make_next_key(settings, "log", "EdDSA", "g", app.utc_now())
+    body = changing.make_next_key(settings, "log", "EdDSA", "g", places.utc_now())
     with registry(settings) as opened:
         for other in (PROPOSER, AUDITOR):
             with pytest.raises(Refusal, match=r"role\.not_held"):
@@ -208,18 +209,18 @@ def test_one_person_alone_changes_no_key_and_each_act_has_its_office(acts: Acts)
         with pytest.raises(Refusal, match=r"role\.not_held"):
             opened.key_change(decision, APPROVER)
     acts.bus.close()
-    app.change_key(settings, decision, body, SYSTEM)
+    changing.change_key(settings, decision, body, SYSTEM)
     with pytest.raises(Refusal, match=r"decision\.not_in_force"):
-        app.change_key(settings, decision, body, SYSTEM)
+        changing.change_key(settings, decision, body, SYSTEM)
 
 
 def test_while_serve_or_a_worker_runs_no_key_is_changed(acts: Acts) -> None:
     decision, body = decide(acts, "log", "EdDSA")
     for lock in ("serve.lock", "worker.lock"):
         with ExitStack() as running:
-            app._alone(acts.trial.state / lock, running, "")
+            places.alone(acts.trial.state / lock, running, "")
             with pytest.raises(Misconfigured, match="stop serve first"):
-                app.change_key(acts.trial.settings, decision, body, SYSTEM)
+                changing.change_key(acts.trial.settings, decision, body, SYSTEM)
 
 
 @pytest.mark.parametrize("name", ["log", "answer"])
@@ -230,14 +231,14 @@ def test_another_key_put_in_the_place_of_the_decided_one_is_not_taken(acts: Acts
     for ending in ("key", "pem") if name == "answer" else ("key",):
         (keys / f"{name}-{body.key[:16]}.{ending}").write_bytes((keys / f"{name}.{ending}").read_bytes())
     with pytest.raises(Misconfigured, match=r"is not the (log|answer) key in force"):
-        app.change_key(acts.trial.settings, decision, body, SYSTEM)
+        changing.change_key(acts.trial.settings, decision, body, SYSTEM)
 
 
 def test_a_process_that_began_before_the_change_signs_nothing_after_it(acts: Acts) -> None:
-    with closing(app.open_journal(acts.trial.settings)) as before:
+    with closing(opening.open_journal(acts.trial.settings)) as before:
         decision, body = decide(acts, "log", "EdDSA")
         acts.bus.close()
-        app.change_key(acts.trial.settings, decision, body, SYSTEM)
+        changing.change_key(acts.trial.settings, decision, body, SYSTEM)
         size = before.size()
         with pytest.raises(Misconfigured, match="the log's key was changed"):
             before.note(Entry(type="read", outcome="answered")).result(30)
@@ -248,7 +249,7 @@ def test_a_crash_between_entry_and_signature_is_finished_by_both_keys(
     acts: Acts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decision, body = decide(acts, "log", "EdDSA")
-    before = app.anchors_of(acts.trial.settings)
+    before = trusted.anchors_of(acts.trial.settings)
     acts.bus.close()
 
     def crash(sequencer: Sequencer, group: Any) -> None:
@@ -259,16 +260,16 @@ def test_a_crash_between_entry_and_signature_is_finished_by_both_keys(
         failing.setattr(Journal, "resume", lambda journal: 0)
         failing.setattr(Sequencer, "resume", lambda sequencer: 0)
         with pytest.raises(Exception, match="cannot be written"):
-            app.change_key(acts.trial.settings, decision, body, SYSTEM)
-    assert app.anchors_of(acts.trial.settings) == before
-    with closing(app.open_bus(acts.trial.settings)) as bus:
+            changing.change_key(acts.trial.settings, decision, body, SYSTEM)
+    assert trusted.anchors_of(acts.trial.settings) == before
+    with closing(opening.open_bus(acts.trial.settings)) as bus:
         bus.journal.resume()
-        anchors = app.keep_anchors(acts.trial.settings, bus.registry)  # as serve does at its start
+        anchors = changing.keep_anchors(acts.trial.settings, bus.registry)  # as serve does at its start
         checkpoint = bus.journal.checkpoint()
         assert own_lines(checkpoint) == 2
         assert before.head(checkpoint) == anchors.head(checkpoint)
         assert audit.verify(acts.trial.state, anchors).ok
-    with closing(app.open_bus(acts.trial.settings)) as bus:
+    with closing(opening.open_bus(acts.trial.settings)) as bus:
         verify_receipt(push(Acts(acts.trial, bus), "m-9"), anchors)
 
 
@@ -277,7 +278,7 @@ def test_keys_that_the_log_did_not_put_in_force_stop_the_start(acts: Acts) -> No
     with closing(acts.bus):
         acts.bus.registry._connection.execute("DELETE FROM own_keys WHERE first_size > 0")
         with pytest.raises(AuditBroken, match="not those that the log's decisions put in force"):
-            app.keep_anchors(acts.trial.settings, acts.bus.registry)
+            changing.keep_anchors(acts.trial.settings, acts.bus.registry)
 
 
 def test_anchors_are_written_in_one_way_whole_and_only_where_the_file_says_less(acts: Acts) -> None:
@@ -289,13 +290,15 @@ def test_anchors_are_written_in_one_way_whole_and_only_where_the_file_says_less(
     said = msgspec.structs.replace(acts.trial.settings.witnesses, quorum=1, witness=[witness])
     settings = msgspec.structs.replace(acts.trial.settings, witnesses=said)
     with closing(acts.bus):
-        anchors = app.keep_anchors(settings, acts.bus.registry)
+        anchors = changing.keep_anchors(settings, acts.bus.registry)
         assert anchors == msgspec.structs.replace(changed, quorum=1, witnesses=[witness])
         assert read_anchors(path) == anchors, "what the settings say alone"
         path.write_bytes(before)
-        assert app.keep_anchors(settings, acts.bus.registry) == read_anchors(path) == anchors, "both, after a crash"
+        assert changing.keep_anchors(settings, acts.bus.registry) == read_anchors(path) == anchors, (
+            "both, after a crash"
+        )
         written = path.stat()
-        assert app.keep_anchors(settings, acts.bus.registry) == anchors
+        assert changing.keep_anchors(settings, acts.bus.registry) == anchors
         assert path.stat() == written, "nothing to say, nothing written"
     assert [one.name for one in path.parent.glob("anchors*")] == ["anchors.json"]
 
@@ -354,7 +357,7 @@ def test_the_commands_from_proposal_to_a_partners_anchors(
     acts.bus.close()
     key = run("key", "rotate", decision, "--by", SYSTEM.name)["key"]
     assert [one["change"]["key"] for one in run("key", "list")["changes"]] == [key]
-    with closing(app.open_bus(acts.trial.settings)) as bus:
+    with closing(opening.open_bus(acts.trial.settings)) as bus:
         news = tmp_path / "news.json"
         news.write_bytes(make_update(bus.journal, bus.registry.key_changes(), 0))
     partners = ["--as", "made-up", "--partners", str(acts.trial.partners)]
@@ -363,7 +366,7 @@ def test_the_commands_from_proposal_to_a_partners_anchors(
         "log_key": key,
         "receipt_certificates": 1,
     }
-    assert acts.folder.anchors == app.anchors_of(acts.trial.settings)
+    assert acts.folder.anchors == trusted.anchors_of(acts.trial.settings)
 
 
 # --- thieves ---------------------------------------------------------------------------------------------------------
@@ -377,21 +380,21 @@ class Forgery:
 
     def update(self, persons: tuple[Officer, Officer], body: AnchorBody) -> bytes:
         settings = self.acts.trial.settings
-        state = app.state_of(settings)
+        state = places.state_of(settings)
         with (
             closing(
                 Journal(
                     SqliteFile(state, "journal"),
                     settings.bus.origin,
                     self.new,
-                    app.utc_now,
+                    places.utc_now,
                     _none,
                     _none,
                     lambda _: None,
                     self.former,
                 )
             ) as journal,
-            closing(app.open_registry(settings, journal)) as opened,
+            closing(opening.open_registry(settings, journal)) as opened,
         ):
             return self._made(opened, journal, persons, body)
 
@@ -456,7 +459,7 @@ def test_a_thief_of_the_former_key_after_the_change_is_believed_by_no_partner_th
         for size, root in ((newest.size, newest.root), (newest.size + 1, b"\x00" * 32)):
             with pytest.raises(Refusal, match=r"audit\.checkpoint_invalid"):
                 acts.folder.anchors.head(sign_checkpoint(anchors.origin, size, root, former))
-        heads = Heads(acts.folder, app.utc_now)
+        heads = Heads(acts.folder, places.utc_now)
         with pytest.raises(Refusal, match=r"audit\.checkpoint_invalid"):
             heads.follow(sign_checkpoint(anchors.origin, newest.size + 1, b"\x00" * 32, former), None)
         # And the new key cannot be made to say what was before it.
@@ -477,7 +480,7 @@ def test_a_thief_of_the_former_key_who_lacks_two_persons_names_no_successor_to_o
     # He can enter whatever he likes; whom the founding named he cannot be. Here he has one of the two persons even.
     with pytest.raises(Refusal, match=r"person\.unknown"):
         Forgery(acts, former, thief).update((SYSTEM, Officer("小偷", generate("ES256"))), of_log(thief))
-    acts, _ = change(Acts(acts.trial, app.open_bus(acts.trial.settings)), "answer", "EdDSA")
+    acts, _ = change(Acts(acts.trial, opening.open_bus(acts.trial.settings)), "answer", "EdDSA")
     with closing(acts.bus):
         update = msgspec.json.decode(update_for(acts, acts.folder), type=Update)
     # So he leaves out what he cannot have, alters what he has, or shows another's decision as his own.

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchange import app, key_places
+from exchange import key_places
+from exchange.app import keys_in_force, making, opening, places
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import FOUNDERS, Trial
@@ -46,9 +47,9 @@ def at_work(folder: Path, answers: Kind, heads: Any) -> Iterator[tuple[Acts, lis
 
 def private_octets(trial: Trial) -> list[bytes]:
     """Of every private key of bus, persons and bureau: the number that makes it, its DER, the first line of its PEM."""
-    found = [(trial.folder / "keys" / name).read_bytes() for name in app.SECRETS]
+    found = [(trial.folder / "keys" / name).read_bytes() for name in keys_in_force.SECRETS]
     for path in trial.folder.rglob("*.key"):
-        if path.name in app.SECRETS:
+        if path.name in keys_in_force.SECRETS:
             continue
         pem = path.read_bytes()
         found.append(pem.splitlines()[1])  # later lines may be of the public key alone
@@ -92,12 +93,12 @@ def test_a_bus_whose_keys_lie_in_the_state_folder_does_not_start(acts: Acts) -> 
     os.rename(acts.trial.folder / "keys", inside)
     for moved in (changed(settings, "keys", folder="state/keys"), changed(settings, "keys", folder=str(inside))):
         with pytest.raises(Misconfigured, match=r"state/keys holds keys and lies in the state folder .*/state,"):
-            app.open_bus(moved)
+            opening.open_bus(moved)
         with pytest.raises(Misconfigured, match="lies in the state folder"), registry(moved):
             pass
     (acts.trial.folder / "link").symlink_to(inside)  # a link from without is no way round
     with pytest.raises(Misconfigured, match="link holds keys and lies in the state folder"):
-        app.open_bus(changed(settings, "keys", folder="link"))
+        opening.open_bus(changed(settings, "keys", folder="link"))
 
 
 @pytest.mark.parametrize("name", ["answer", "log", "ca", "tls", "passphrase_file"])
@@ -105,15 +106,17 @@ def test_a_single_key_or_passphrase_named_in_the_state_folder_stops_the_start(ac
     inside = acts.trial.state / "one.key"
     inside.write_bytes(b"")
     with pytest.raises(Misconfigured, match=r"one\.key holds keys and lies in the state folder"):
-        app.open_bus(changed(acts.trial.settings, "keys", **{name: str(inside)}))
+        opening.open_bus(changed(acts.trial.settings, "keys", **{name: str(inside)}))
     with pytest.raises(Misconfigured, match=r"one\.key holds keys"):
-        app.open_bus(changed(acts.trial.settings, "mqtt", key=str(inside)))
+        opening.open_bus(changed(acts.trial.settings, "mqtt", key=str(inside)))
 
 
 def test_init_makes_no_bus_whose_keys_would_lie_in_its_state_folder(acts: Acts, tmp_path: Path) -> None:
     settings = changed(acts.trial.settings, "state", folder=str(tmp_path / "new"))
     with pytest.raises(Misconfigured, match=r"new/keys holds keys and lies in the state folder .*/new,"):
-        app.initialise(changed(settings, "keys", folder=str(tmp_path / "new/keys")), "2007", FOUNDERS, app.utc_now())
+        making.initialise(
+            changed(settings, "keys", folder=str(tmp_path / "new/keys")), "2007", FOUNDERS, places.utc_now()
+        )
     assert not (tmp_path / "new").exists()
 
 
@@ -125,7 +128,7 @@ def test_keys_of_persons_and_bureaus_are_not_made_there_either(acts: Acts, capsy
         os.link(acts.trial.folder / "people" / f"{name}.key", Path(state) / f"{name}.key")
     for words in (appoint, enrol):
         assert command_line.main([*words, "--settings", source, "--json"]) == 2
-        assert "lies in the state folder" in json.loads(capsys.readouterr().out)["misconfigured"]
+        assert "lies in the state folder" in json.loads(capsys.readouterr().out)["misconfigured"]["detail"]
 
 
 @pytest.mark.parametrize("name", ["answer.key", "log.key", "ca.key", "tls.key", "evidence.key", "outcome.secret"])
@@ -134,9 +137,9 @@ def test_a_key_that_other_accounts_can_read_stops_the_start(acts: Acts, name: st
     for mode in (0o640, 0o604, 0o620):
         path.chmod(mode)
         with pytest.raises(Misconfigured, match=rf"{name} has mode {mode:04o}.*chmod 600"):
-            app.open_bus(acts.trial.settings)
+            opening.open_bus(acts.trial.settings)
     path.chmod(0o400)
-    app.open_bus(acts.trial.settings).close()
+    opening.open_bus(acts.trial.settings).close()
 
 
 def test_a_passphrase_file_that_others_can_read_stops_the_start(tmp_path: Path) -> None:
@@ -165,17 +168,17 @@ def test_no_value_of_the_environment_opens_a_key(tmp_path: Path, monkeypatch: py
         for name in ("PASSPHRASE", "YONGTONG_PASSPHRASE", "YONGTONG_KEYS_PASSPHRASE", "YONGTONG_PIN", "SSL_PASSPHRASE"):
             monkeypatch.setenv(name, "three plain words")
         with pytest.raises(Misconfigured, match="a passphrase or PIN opens it, and none is at hand"):
-            app.open_bus(changed(acts.trial.settings, "keys", passphrase_file=""), attended=False)
+            opening.open_bus(changed(acts.trial.settings, "keys", passphrase_file=""), attended=False)
 
 
 def test_certificates_of_a_demonstration_say_so_and_those_of_init_do_not(acts: Acts, tmp_path: Path) -> None:
-    of_trial = [(acts.trial.folder / "keys" / f"{name}.pem").read_bytes() for name in app.OWN]
+    of_trial = [(acts.trial.folder / "keys" / f"{name}.pem").read_bytes() for name in keys_in_force.OWN]
     assert all(key_places.is_demo(der_of_pem(pem)) for pem in of_trial)
     own = changed(changed(acts.trial.settings, "state", folder="own/state"), "keys", folder="own/keys")
-    app.initialise(own, "2007", FOUNDERS, app.utc_now())
-    assert not app.serves_demo(own)
+    making.initialise(own, "2007", FOUNDERS, places.utc_now())
+    assert not keys_in_force.serves_demo(own)
     everywhere = changed(own, "https", host="0.0.0.0")
-    assert not app.serves_demo(everywhere)
+    assert not keys_in_force.serves_demo(everywhere)
 
 
 OFF = ["0.0.0.0", "::", "", "192.0.2.7", "no-such-host.invalid"]
@@ -195,7 +198,7 @@ def test_demo_keys_are_not_served_off_this_machine_and_no_socket_is_opened(
     else:
         path.write_text(before.replace("[mqtt]", f'[mqtt]\nhost = "{host}"'))
     assert command_line.main(["serve", "--settings", str(path), "--json"]) == 2
-    said = json.loads(capsys.readouterr().out)["misconfigured"]
+    said = json.loads(capsys.readouterr().out)["misconfigured"]["detail"]
     assert "DEMO" in said
     assert "yongtong init" in said
     assert opened == []
@@ -203,11 +206,11 @@ def test_demo_keys_are_not_served_off_this_machine_and_no_socket_is_opened(
 
 def test_one_demo_certificate_among_others_is_enough(acts: Acts) -> None:
     own = changed(changed(acts.trial.settings, "state", folder="own/state"), "keys", folder="own/keys")
-    app.initialise(own, "2007", FOUNDERS, app.utc_now())
+    making.initialise(own, "2007", FOUNDERS, places.utc_now())
     keys = acts.trial.folder / "own" / "keys"
     (keys / "answer.pem").write_bytes((acts.trial.folder / "keys" / "answer.pem").read_bytes())
     with pytest.raises(Misconfigured, match="DEMO"):
-        app.serves_demo(changed(own, "https", host="0.0.0.0"))
+        keys_in_force.serves_demo(changed(own, "https", host="0.0.0.0"))
 
 
 def test_a_demo_on_loopback_says_on_screen_that_it_is_one(acts: Acts) -> None:

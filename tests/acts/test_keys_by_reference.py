@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import keys_in_force, making, opening, places, trusted
 from exchange.cli.trial import FOUNDERS
 from exchange.mqtt import door
 from exchange.mqtt.topics import outbound
@@ -46,7 +46,7 @@ def test_receipts_and_reports_of_a_bus_whose_keys_lie_in_a_token_verify(acts: Ac
     assert sorted(path.name for path in keys.glob("*.key")) == ["evidence.key", "tls.key"]
     receipt = acts.push("m-1", covers("A")).inbox.receipt
     assert process(FEED, acts.bus) == 1
-    anchors = app.anchors_of(acts.trial.settings)
+    anchors = trusted.anchors_of(acts.trial.settings)
     for document in (receipt, acts.bus.journal.report("made-up", "m-1")):
         assert verify_receipt(document or b"", anchors).document["outcome"] in ("accepted", "processed")
     assert acts.push("m-1", covers("A")).inbox.receipt == receipt
@@ -67,14 +67,14 @@ def test_a_receipt_that_a_crash_left_out_is_issued_once_and_the_same_from_then_o
         with pytest.raises(Exception, match=r"power|resume"):
             acts.push("m-1", covers("A"))
     acts.bus.close()
-    with closing(app.open_bus(acts.trial.settings)) as bus:
+    with closing(opening.open_bus(acts.trial.settings)) as bus:
         bus.journal.resume()
         later = Acts(acts.trial, bus)
         receipts = [later.push("m-1", covers("A")).inbox.receipt for _ in range(2)]
     assert receipts[0] == receipts[1]
     assert signed
     assert leaf_of(signed[0]) == leaf_of(receipts[0]), "it is the receipt of the same entry"
-    verify_receipt(receipts[0] or b"", app.anchors_of(acts.trial.settings))
+    verify_receipt(receipts[0] or b"", trusted.anchors_of(acts.trial.settings))
 
 
 def leaf_of(receipt: bytes | None) -> Any:
@@ -110,16 +110,16 @@ def test_a_bus_whose_key_files_lie_under_a_passphrase(tmp_path: Path) -> None:
         for name in ("answer", "log", "ca", "tls"):
             assert b"ENCRYPTED" in (keys / f"{name}.key").read_bytes()
         received = acts.push("m-1", covers("A"))
-        verify_receipt(received.inbox.receipt or b"", app.anchors_of(acts.trial.settings))
-        app._server_tls(acts.trial.settings)
+        verify_receipt(received.inbox.receipt or b"", trusted.anchors_of(acts.trial.settings))
+        keys_in_force.server_tls(acts.trial.settings)
         secret.write_text("another\n")
-        for what in (app.open_bus, app.authority, app._server_tls):
+        for what in (opening.open_bus, keys_in_force.authority, keys_in_force.server_tls):
             with pytest.raises(Misconfigured) as wrong:
                 what(acts.trial.settings)  # type: ignore[operator]  # one argument each
             assert "\n" not in str(wrong.value)
         secret.unlink()
         with pytest.raises(Misconfigured, match="no passphrase can be read there"):
-            app.open_bus(acts.trial.settings)
+            opening.open_bus(acts.trial.settings)
 
 
 def with_keys(settings: Settings, **keys: str) -> Settings:
@@ -146,12 +146,12 @@ def test_a_bus_is_not_half_made_when_a_token_is_wrong_and_is_made_once_it_is_rig
     assert "\n" not in str(wrong.value)
     settings = load_settings(tmp_path / "bus" / "settings.toml")
     assert list((tmp_path / "bus" / "keys").iterdir()) == []
-    app.initialise(with_keys(settings, answer="", log="", ca="", tls=""), "2007", FOUNDERS, app.utc_now())
+    making.initialise(with_keys(settings, answer="", log="", ca="", tls=""), "2007", FOUNDERS, places.utc_now())
 
 
 def test_a_log_key_of_another_kind_in_the_token_is_named(acts: Acts, softhsm: SoftHsm) -> None:
     other = with_keys(acts.trial.settings, log=acts.trial.settings.keys.answer)
     with pytest.raises(Misconfigured, match="the log key is for ES256"):
-        app.open_bus(other)
+        opening.open_bus(other)
     with pytest.raises(Misconfigured, match="not of this private key"):
-        app.open_bus(with_keys(acts.trial.settings, answer=acts.trial.settings.keys.ca))
+        opening.open_bus(with_keys(acts.trial.settings, answer=acts.trial.settings.keys.ca))

@@ -10,7 +10,7 @@ import pytest
 from exchange.cli import main as command_line
 from exchange.cli.people import OFFICES, new_officer
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 
 # Enough of each command that only the office is in question.
@@ -85,7 +85,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
             for each in group.choices.values():
                 walk(each)
 
-    walk(command_line._parser())
+    walk(command_line.parser_of())
     return found
 
 

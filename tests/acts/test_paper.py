@@ -20,7 +20,7 @@ from exchange.bundle_check import verify_bundle
 from exchange.bundle_parts import ROWS, day_of
 from exchange.cli import main as command_line
 from exchange.cli.trial import APPROVER, AUDITOR
-from exchange.decisions import Officer
+from exchange.decision_documents import Officer
 from exchange.entry import Entry
 from exchange.ownership import ownership
 from exchange.paper import QUESTIONS, STATES, city_time, paper

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import opening
 from exchange.entry import CITY_TIME
 from exchange.fairness import FIRST_BATCH, Slices, Turns
 from exchange.gate import Gate, narrowed
@@ -94,7 +94,7 @@ def test_a_hundred_refusals_of_a_flood_are_one_entry(acts: Acts) -> None:
     for number in range(1, 101):
         refused(acts, f"m-{number}")
     acts.bus.journal.close()
-    with closing(app.open_journal(acts.trial.settings)) as journal:
+    with closing(opening.open_journal(acts.trial.settings)) as journal:
         entries, size = journal.search(type="refusal", limit=200), journal.size()
     counted = [(entry.leaf.outcome, entry.leaf.feed, (entry.detail or {})["count"]) for entry in entries]
     assert sum(int(count) for _, _, count in counted) == 100

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from exchange import app, ownership, processing
+from exchange import ownership, processing
+from exchange.app import trusted
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER
 from exchange.processing import process
@@ -79,7 +80,7 @@ class Gateway:
     def report(self, message_id: str) -> dict[str, Any]:
         octets = self.acts.bus.journal.report("made-up", message_id)
         assert octets is not None
-        told: dict[str, Any] = verify_receipt(octets, app.anchors_of(self.acts.trial.settings)).document["report"]
+        told: dict[str, Any] = verify_receipt(octets, trusted.anchors_of(self.acts.trial.settings)).document["report"]
         return told
 
     def shown(self, component: int = 1) -> list[tuple[Any, ...]]:

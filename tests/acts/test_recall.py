@@ -16,7 +16,7 @@ import pytest
 
 from connectors.partner.folder import PartnerFolder
 from exchange import audit, processing
-from exchange.app import anchors_of
+from exchange.app import trusted
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.evidence import is_sealed
@@ -86,13 +86,13 @@ def refused(acts: Acts, *arguments: Any, **spoiled: str) -> str:
 
 
 def all_holds(acts: Acts) -> bool:
-    return audit.verify(acts.bus.folder, anchors_of(acts.trial.settings)).problems == []
+    return audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems == []
 
 
 def test_act_two_never_takes_what_was_recalled_before_it(acts: Acts) -> None:
     acts.push("m-1", covers("A"))
     answer = acts.recall(acts.recalling("m-1"))
-    verified = verify_receipt(answer, anchors_of(acts.trial.settings))
+    verified = verify_receipt(answer, trusted.anchors_of(acts.trial.settings))
     assert (verified.kind, verified.leaf.type, verified.document["outcome"]) == ("report", "recall", "recalled")
     assert acts.bus.journal.feeds_waiting() == [FEED]
     assert process(FEED, acts.bus) == 0
@@ -299,8 +299,9 @@ def test_a_bureau_whose_grant_was_revoked_takes_back_what_it_sent(acts: Acts) ->
 
 STEPS = ("recall.store:before", "recall.store:after", "seal.note:before", "seal.note:after", "seal.wiped:after")
 ACT_TWO = (
-    "import sys; from pathlib import Path; from exchange import app; from exchange.processing import process; "
-    "from exchange.settings import load_settings; process(sys.argv[2], app.open_bus(load_settings(Path(sys.argv[1]))))"
+    "import sys; from pathlib import Path; from exchange.app import opening; from exchange.processing import process; "
+    "from exchange.settings import load_settings; "
+    "process(sys.argv[2], opening.open_bus(load_settings(Path(sys.argv[1]))))"
 )
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exchange import app
+from exchange.app import trusted
 from exchange.outcomes import as_arrow
 from exchange.processing import process
 from exchange.receipts import VerifiedDocument, outcome_leaf_of, verify_receipt
@@ -52,7 +52,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
         acts.push("m-2", covers("N", 40))
         while process(FEED, acts.bus):
             pass
-        anchors = app.anchors_of(acts.trial.settings)
+        anchors = trusted.anchors_of(acts.trial.settings)
         report = verify_receipt(acts.bus.journal.report("made-up", "m-1") or b"", anchors)
         stored = acts.bus.store.outcomes("made-up", "m-1")
         assert stored is not None

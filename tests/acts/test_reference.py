@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import levels
 from exchange.placing import load_city
 from exchange.reference import CURRENT, PARTS, Adopted, Listed, Reference, Shelf, make_reference, open_listed
 from security.errors import Refusal
@@ -117,5 +117,5 @@ def test_a_part_that_is_not_what_was_signed_leaves_what_was_in_force(handed: Han
 
 
 def test_what_a_city_gives_out_is_what_its_own_node_places_by(acts: Acts) -> None:
-    reference = app.reference_of(acts.trial.settings, acts.bus.answer_key)
+    reference = levels.reference_of(acts.trial.settings, acts.bus.answer_key)
     assert sorted(reference.parts.values()) == sorted(path.read_bytes() for path in FILES.values())

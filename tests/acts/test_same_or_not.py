@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import keys_in_force, opening
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.processing import process
@@ -29,7 +29,7 @@ def acts(tmp_path: Path) -> Iterator[Acts]:
 def rolled(acts: Acts) -> SigningKey:
     """A new signing key of the bureau; the old certificate is revoked."""
     key, now = generate("ES256"), acts.bus.clock()
-    ca = app.authority(acts.trial.settings)
+    ca = keys_in_force.authority(acts.trial.settings)
     der = pki.issue(ca, "made-up", key.public_key, "signing", now - timedelta(days=1), now + timedelta(days=1))
     with registry(acts.trial.settings) as opened:
         acts.trial.enrol_with(Bureau("made-up", "", "", ""), [pki.enrolled(der, "made-up", "signing")])
@@ -88,7 +88,7 @@ def test_ids_are_kept_as_long_as_receipts(acts: Acts) -> None:
     first = acts.push("m-1", covers("A")).inbox.receipt
     assert process(FEED, acts.bus) == 1
     acts.bus.close()
-    with closing(app.open_bus(acts.trial.settings)) as bus:
+    with closing(opening.open_bus(acts.trial.settings)) as bus:
         again = Acts(acts.trial, bus)
         assert again.push("m-1", covers("A")).inbox.receipt == first
         with pytest.raises(Refusal, match=r"delivery\.id_reused"):

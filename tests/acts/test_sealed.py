@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import opening
 from exchange.evidence import Evidence
 from exchange.evidence_folder import EvidenceFolder
 from exchange.processing import process
@@ -79,10 +79,10 @@ def test_what_was_sealed_before_the_cipher_changed_is_read(acts: Acts) -> None:
 def test_a_bus_does_not_open_without_the_key_it_was_made_with(acts: Acts, octets: bytes | None, said: str) -> None:
     settings = acts.trial.settings
     path = settings.at(settings.keys.folder) / "evidence.key"
-    app.open_bus(settings).close()
+    opening.open_bus(settings).close()
     path.unlink()
     if octets is not None:
         path.touch(0o600)
         path.write_bytes(octets)
     with pytest.raises(Misconfigured, match=rf"evidence\.key.*{said}"):
-        app.open_bus(settings)
+        opening.open_bus(settings)

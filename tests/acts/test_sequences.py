@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exchange import app
+from exchange.app import trusted
 from exchange.cli.main import main
 from exchange.doctor.examine import examine
 from exchange.receipts import RECEIPT, issue_receipts, verify_receipt
@@ -68,7 +68,9 @@ def test_a_number_stands_in_inbox_entry_and_receipt_whichever_way_it_came(acts: 
         assert entry.detail is not None
         said = unverified(row.receipt or b"")
         assert (row.sequence, entry.detail["sequence"], said["sequence"]) == (number,) * 3
-        assert verify_receipt(row.receipt or b"", app.anchors_of(acts.trial.settings)).document["sequence"] == number
+        assert (
+            verify_receipt(row.receipt or b"", trusted.anchors_of(acts.trial.settings)).document["sequence"] == number
+        )
 
 
 def test_who_counts_nothing_goes_on_as_before(acts: Acts) -> None:
@@ -86,7 +88,7 @@ def test_a_receipt_that_says_another_number_than_its_entry_does_not_hold(acts: A
     for forged in ({**genuine, "sequence": 2}, {name: genuine[name] for name in genuine if name != "sequence"}):
         octets = sign_document(forged, RECEIPT, acts.bus.answer_key)
         with pytest.raises(Refusal, match="sequence"):
-            verify_receipt(octets, app.anchors_of(acts.trial.settings))
+            verify_receipt(octets, trusted.anchors_of(acts.trial.settings))
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**53, True, "1", 1.0, None])

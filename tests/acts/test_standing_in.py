@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from connectors.partner.folder import PartnerFolder
-from exchange import app, audit
+from exchange import audit
+from exchange.app import keys_in_force, opening, places, trusted
 from exchange.cli.components import print_ownership
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
@@ -58,7 +59,7 @@ def by_agency(acts: Acts, message_id: str, **spoiled: str) -> Delivery:
 
 def enrol_key(acts: Acts, use: Use, bureau: str = "made-up") -> SigningKey:
     """One more key of a bureau."""
-    key, ca, now = generate("ES256"), app.authority(acts.trial.settings), app.utc_now()
+    key, ca, now = generate("ES256"), keys_in_force.authority(acts.trial.settings), places.utc_now()
     der = pki.issue(ca, f"{bureau} {use}", key.public_key, use, now - timedelta(days=1), now + timedelta(days=1))
     acts.trial.enrol_with(Bureau(bureau, "", "", ""), [pki.enrolled(der, bureau, use)])
     return key.with_certificate(der)
@@ -98,7 +99,7 @@ def test_a_carrier_with_a_grant_hands_over_what_another_signed_and_the_receipt_n
     assert (entry.leaf.carrier, entry.leaf.sender) == (connection, "made-up")
     assert entry.detail is not None
     assert entry.detail["carry_grant"] == grant
-    verify_receipt(received.inbox.receipt or b"", app.anchors_of(acts.trial.settings))
+    verify_receipt(received.inbox.receipt or b"", trusted.anchors_of(acts.trial.settings))
     assert process(FEED, acts.bus) == 1
     assert claims_of(acts)[0].asserted_by is None, "carried is not said: the bureau signed it itself"
 
@@ -159,7 +160,7 @@ def test_a_signed_read_may_be_carried_too_and_is_answered_to_its_signer(acts: Ac
     with pytest.raises(Refusal, match=r"signature\.replayed"):
         asyncio.run(get_receipt(asked, "1.1", acts.bus))
     acts.bus.close()
-    with closing(app.open_journal(acts.trial.settings)) as journal:
+    with closing(opening.open_journal(acts.trial.settings)) as journal:
         (read,) = journal.search(type="read")
     assert (read.detail or {})["carry_grant"] == grant
 
@@ -188,7 +189,7 @@ def test_what_is_signed_for_another_says_asserted_by_a_for_b_everywhere(
     assert msgspec.json.decode(msgspec.json.encode(claim))["asserted_by"] == "agency"
     print_ownership(ownership(acts.bus.store, "1"))
     assert "asserted by agency for made-up" in capsys.readouterr().out
-    anchors = app.anchors_of(acts.trial.settings)
+    anchors = trusted.anchors_of(acts.trial.settings)
     verify_receipt(received.inbox.receipt or b"", anchors)
     verdict = audit.verify(acts.bus.folder, anchors)
     assert verdict.ok, verdict.problems
@@ -296,7 +297,7 @@ def test_a_receipt_whose_stand_in_was_taken_away_no_longer_holds(acts: Acts) -> 
     del document["asserted_by"]
     forged = sign_document(document, "yt-receipt+jws", acts.bus.answer_key)
     with pytest.raises(Refusal, match=r"asserted_by"):
-        verify_receipt(forged, app.anchors_of(acts.trial.settings))
+        verify_receipt(forged, trusted.anchors_of(acts.trial.settings))
 
 
 # --- evidence class --------------------------------------------------------------------------------------------------

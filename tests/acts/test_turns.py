@@ -17,7 +17,8 @@ from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from exchange import app, processing
+from exchange import processing
+from exchange.app import opening
 from exchange.settings import load_settings
 decoded = processing._decoded
 def deadly(rows, feed, bus):
@@ -25,7 +26,7 @@ def deadly(rows, feed, bus):
         os.kill(os.getpid(), signal.SIGKILL)
     return decoded(rows, feed, bus)
 processing._decoded = deadly
-bus = app.open_bus(load_settings(Path(sys.argv[1])))
+bus = opening.open_bus(load_settings(Path(sys.argv[1])))
 processing.process(sys.argv[2], bus)
 bus.close()
 """

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import keys_in_force, trusted
 from exchange.cli import main as command_line
 from exchange.cli.output import print_table
 from exchange.entry import commitment
@@ -48,7 +48,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
         process(FEED, acts.bus)
         (folder / "report.json").write_bytes(acts.bus.journal.report("made-up", "m-1") or b"")
         (folder / "record.json").write_bytes(by_a_thief_of_the_logs_key(acts))
-        yield Alone(folder, acts, app.anchors_of(acts.trial.settings))
+        yield Alone(folder, acts, trusted.anchors_of(acts.trial.settings))
 
 
 def by_a_thief_of_the_logs_key(acts: Acts) -> bytes:
@@ -60,7 +60,9 @@ def by_a_thief_of_the_logs_key(acts: Acts) -> bytes:
     said = {"feed": FEED, "outcome": "processed", "sender": "made-up", "type": "processing", "v": 1}
     committed = commitment(salt, detail.encode())
     leaf = jcs({**blank, **said, "detail": committed, "origin": origin, "time": "2026-11-28T00:00:00.000000Z"})
-    head = sign_checkpoint(origin, 1, merkle.leaf_hash(leaf), app._log_key(settings, app.keyring_of(settings)))
+    head = sign_checkpoint(
+        origin, 1, merkle.leaf_hash(leaf), keys_in_force.log_key(settings, keys_in_force.keyring_of(settings))
+    )
     entry = {"index": 0, "leaf": leaf.decode(), "proof": [], "salt": salt.hex(), "detail": detail}
     record = {"index": 0, "source_key": "HYD-1", "outcome": "rejected", "salt": salt.hex(), "path": []}
     return jcs({"v": 1, "origin": origin, "checkpoint": head, **entry, "record": record})

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from connectors.partner.folder import PartnerFolder
-from exchange import app
+from exchange.app import keys_in_force, opening, trusted
 from exchange.registry import Bureau
 from security import pki
 from security.errors import ExchangeError, Refusal
@@ -50,8 +50,8 @@ class City:
             self.trial.partners / "made-up",
             signing=keys["signing"],
             connection=keys["connection"],
-            ca_pem=pki.pem_of(app.authority(self.trial.settings).certificate_der),
-            anchors_json=msgspec.json.encode(app.anchors_of(self.trial.settings)),
+            ca_pem=pki.pem_of(keys_in_force.authority(self.trial.settings).certificate_der),
+            anchors_json=msgspec.json.encode(trusted.anchors_of(self.trial.settings)),
         )
 
     def list_(self, *more: str) -> None:
@@ -117,7 +117,7 @@ def test_the_citys_word_opens_and_closes_the_doors(city: City) -> None:
     city.list_()
     within(lambda: city.push("m-5") == "auth.refused")
     # What was signed before stands, and the log says of each entry what was trusted when.
-    with closing(app.open_journal(city.trial.settings)) as journal:
+    with closing(opening.open_journal(city.trial.settings)) as journal:
         row = journal.inbox("made-up", "m-1")
         assert row is not None
         assert row.receipt == receipt

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import keys_in_force, places, trusted
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, AUDITOR, PROPOSER, SYSTEM
-from exchange.decisions import Officer, approval_of, proposal_of
+from exchange.decision_documents import Officer, approval_of, proposal_of
 from exchange.doctor.check import Check
 from exchange.doctor.examine import CHECKS, examine
 from exchange.entry import Detail
@@ -33,13 +33,14 @@ from exchange.registry import Bureau
 from exchange.settings import load_settings
 from security import pki
 from security.errors import Refusal
-from security.keys import generate
+from security.keys import SigningKey, generate
 from security.message import Use
 from security.revocation import read_list
+from tests.registers import LAMPS
 from tests.security.authorities import Holder
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.whole.real_bus import a_trial
 
-NOW = app.utc_now()
+NOW = places.utc_now()
 DAY, YEAR = timedelta(days=1), timedelta(days=365)
 OF_A_RUNNING_BUS = ("clock.agrees", "deliveries.sound")  # tests/watch/test_rounds.py
 HERE: dict[str, Any] = {"begins": NOW - DAY, "ends": NOW + YEAR}
@@ -58,7 +59,7 @@ class Bus:
 
     def __init__(self, folder: Path) -> None:
         self.path, self.keys, self.state = folder / "settings.toml", folder / "keys", folder / "state"
-        self.now, self.least_free_bytes = app.utc_now() + timedelta(minutes=1), 1 << 20
+        self.now, self.least_free_bytes = places.utc_now() + timedelta(minutes=1), 1 << 20
 
     def set(self, old: str, new: str) -> None:
         text = self.path.read_text(encoding="utf-8")
@@ -88,7 +89,7 @@ class Bus:
         return certificate.fingerprint
 
     def issue(self, use: Use, ends: datetime) -> bytes:
-        ca = app.authority(load_settings(self.path))
+        ca = keys_in_force.authority(load_settings(self.path))
         return pki.issue(ca, "water", generate("ES256").public_key, use, NOW - DAY, ends)
 
     def authority(self, ca: Holder, *more: str) -> None:
@@ -117,9 +118,9 @@ def test_a_healthy_bus_is_green_everywhere(bus: Bus) -> None:
 def another_ca(bus: Bus) -> None:
     """A TLS certificate of the right key by an authority of the same name, which is not ours."""
     settings = load_settings(bus.path)
-    ours = app.authority(settings)
+    ours = keys_in_force.authority(settings)
     name = f"{settings.bus.origin} CA"
-    key = app.SigningKey.load(bus.keys / "tls.key")
+    key = SigningKey.load(bus.keys / "tls.key")
     der = pki.issue(pki.make_ca(name, NOW), "tls", key.public_key, "connection", NOW - DAY, NOW + YEAR)
     assert der != ours.certificate_der
     (bus.keys / "tls.pem").write_bytes(pki.pem_of(der))
@@ -350,7 +351,7 @@ def test_what_the_citys_authority_says_is_told(bus: Bus) -> None:
     bus.enrol(leaf.der, "signing", "power")
     bus.authority(city, f'crl = ["{url}"]')
     assert f"{url} has never given" in bus.red()["revocation.known"]
-    revocations = app.open_revocations(load_settings(bus.path))
+    revocations = trusted.open_revocations(load_settings(bus.path))
     read = partial(read_list, authorities=(city.der,), at=bus.now)
     dated = {"at": NOW - DAY, "until": NOW + DAY}
     revocations.keep((url, ""), city.crl(**dated), read, bus.now)
@@ -420,7 +421,8 @@ def test_a_broker_of_the_citys_is_reached_with_our_certificate(bus: Bus, tmp_pat
 def test_the_embedded_broker_is_tried_while_serve_runs(bus: Bus) -> None:
     with closing(listen("127.0.0.1", 0)) as listening, (bus.state / "serve.lock").open("w") as lock:
         port = listening.getsockname()[1]
-        bus.set("port = 0", f"port = {port}")
+        bus.set("port = 0", "port = 1")  # serve was told --mqtt-port
+        print("127.0.0.1", port, file=lock, flush=True)
         assert bus.red() == {}, "serve does not run: its broker need not answer"
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert bus.red() == {}

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchange import app, audit
+from exchange import audit
+from exchange.app import keys_in_force, opening, places, trusted
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.intake import Received
@@ -26,14 +27,14 @@ from security.pki import enrolled
 from tests.acts.bench_of_one import FEED, Acts, at, both_acts, covers
 from tests.security.authorities import Holder
 
-TODAY = app.utc_now()
+TODAY = places.utc_now()
 DAY = timedelta(days=1)
 
 
 def signing_key(acts: Acts, ends: datetime, begins: datetime = TODAY - DAY) -> SigningKey:
     """A further signing key of `made-up`, enrolled."""
     key = generate("ES256")
-    authority = app.authority(acts.trial.settings)
+    authority = keys_in_force.authority(acts.trial.settings)
     der = pki.issue(authority, "made-up signing", key.public_key, "signing", begins, ends)
     acts.trial.enrol_with(Bureau("made-up", "M", "某单位", "supplier"), [pki.enrolled(der, "made-up", "signing")])
     return key.with_certificate(der)
@@ -63,8 +64,8 @@ def later(acts: Acts) -> Acts:
 
 def holds(acts: Acts, received: Received) -> None:
     assert received.inbox.receipt is not None
-    verify_receipt(received.inbox.receipt, app.anchors_of(acts.trial.settings))
-    assert audit.verify(acts.bus.folder, app.anchors_of(acts.trial.settings)).problems == []
+    verify_receipt(received.inbox.receipt, trusted.anchors_of(acts.trial.settings))
+    assert audit.verify(acts.bus.folder, trusted.anchors_of(acts.trial.settings)).problems == []
 
 
 def test_in_the_overlap_both_count_and_are_one_bureau(acts: Acts, old: SigningKey, new: SigningKey) -> None:
@@ -127,7 +128,7 @@ def test_a_carrier_whose_authority_is_silent_carries_nothing_in(acts: Acts, tmp_
     connection = enrolled(city.leaf("made-up", **window).der, "made-up", "connection")
     acts.trial.enrol_with(Bureau("made-up", "M", "某单位", "supplier"), [connection])
     silent = Revocations(tmp_path, (CityAuthority((city.der,), ("http://ca.example/ca.crl",)),))
-    with closing(app.open_registry(acts.trial.settings, acts.bus.journal, silent)) as with_authority:
+    with closing(opening.open_registry(acts.trial.settings, acts.bus.journal, silent)) as with_authority:
         asking = acts.with_(registry=with_authority)
         carried = msgspec.structs.replace(asking.delivery("by-city", covers("F")), carrier_der=connection.der)
         with pytest.raises(Refusal, match=r"auth\.revocation_unknown"):
@@ -169,4 +170,6 @@ def test_what_is_revoked_is_not_waited_for(acts: Acts) -> None:
     assert key.fingerprint in {one.fingerprint for one in endings(acts.bus.registry.certificates(), TODAY)}
     with registry(acts.trial.settings) as opened:
         opened.revoke_certificate(key.fingerprint, PROPOSER)
-    assert key.fingerprint not in {one.fingerprint for one in endings(acts.bus.registry.certificates(), app.utc_now())}
+    assert key.fingerprint not in {
+        one.fingerprint for one in endings(acts.bus.registry.certificates(), places.utc_now())
+    }

@@ -2,12 +2,14 @@
 and nothing that lies there is lost."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,7 +32,8 @@ MB = 1 << 20
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence_s3, "READ_S", 1.0)
+    for name in ("READ_S", "SMALL_READ_S"):
+        monkeypatch.setattr(evidence_s3, name, 1.0)
 
 
 @pytest.fixture
@@ -77,6 +80,35 @@ def test_what_the_store_did_not_confirm_is_put_by_the_next_sync(
     evidence.sync()
     assert len(lies.files()) == 2
     assert [evidence.read(location).read() for location in locations] == [b"water", b"power"]
+
+
+def test_a_store_that_takes_connections_and_says_nothing_holds_a_group_up_twelve_seconds_at_most(
+    s3_credentials: None, tell: Callable[[str], None]
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:  # the system takes them, nobody answers
+        evidence = Evidence(EvidenceBucket(s3_url(f"s3://b?endpoint=http://127.0.0.1:{silent.getsockname()[1]}")))
+        evidence.keep("water", in_memory(b"x"))
+        began = time.monotonic()
+        with pytest.raises(ConnectionError):
+            evidence.sync()
+        held_s = time.monotonic() - began
+    tell(f"silent evidence store: a group is held up {held_s:.1f} s")
+    assert held_s < 12
+
+
+def test_a_store_that_takes_its_time_over_the_parts_of_a_large_object_is_waited_for(
+    evidence: Evidence, lies: BehindBucket, wire: Wire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(evidence_s3, "SMALL_READ_S", 0.5)
+    (tmp_path / "large").write_bytes(os.urandom(9 * MB))
+    large, small = file_content(tmp_path / "large"), evidence.keep("water", in_memory(b"x"))
+    with wire.broken("late"):
+        location = evidence.keep("water", large)
+        with pytest.raises(ConnectionError):
+            evidence.sync()
+    evidence.sync()
+    assert evidence.read(location).digest == large.digest
+    assert evidence.read(small).read() == b"x"
 
 
 @pytest.mark.parametrize("kind", ["cut", "silent", "error"])
@@ -355,5 +387,5 @@ def test_what_lay_in_a_folder_is_read_in_a_bucket_once_it_is_copied_there(lies: 
 
 
 def test_a_bus_on_a_folder_does_not_load_the_stores_client() -> None:
-    said = "import sys, exchange.app; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
+    said = "import sys, exchange.app.serving; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", said], check=False).returncode == 0

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.audit import verify
-from exchange.database import Cursor
+from exchange.database import Cursor, SqliteFile
 from exchange.entry import Entry, LoggedEntry
 from exchange.journal import Journal
 from exchange.log_index import PIECE, Wanted, differing, find, forget, rebuild
@@ -264,6 +264,16 @@ def test_a_journal_of_an_older_version_is_indexed_when_it_is_opened(bus: Journal
     assert journal.indexed() == (3, 3)
     assert len(journal.search(message_id="m-9993")) == 1
     journal.close()
+
+
+def test_a_file_that_cannot_be_brought_to_today_s_schema_stays_as_it_was(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path, "journal")
+    with closing(file.connect()) as connection:
+        connection.execute("CREATE TABLE index_terms (term)")  # which a later change of the schema would make
+    with pytest.raises(sa.exc.OperationalError, match="index_terms already exists"):
+        file.prepare()
+    with closing(file.connect()) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("index_terms",)]
 
 
 def test_what_one_process_indexed_the_other_does_not_look_at_again(bus: JournalFolder) -> None:

@@ -10,7 +10,16 @@ import pytest
 
 from exchange.audit import verify
 from exchange.database import Cursor
-from exchange.decisions import APPROVAL, PROPOSAL, Document, ErasureBody, Officer, Role, approval_of, proposal_of
+from exchange.decision_documents import (
+    APPROVAL,
+    PROPOSAL,
+    Document,
+    ErasureBody,
+    Officer,
+    Role,
+    approval_of,
+    proposal_of,
+)
 from exchange.journal import Entry, Journal
 from exchange.registry import Bureau, Registry
 from security import pki

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from bench.rabbit import Rabbit
-from exchange import app, audit
+from exchange import audit
+from exchange.app import opening, trusted
 from exchange.attempts import MOST_DEATHS
 from exchange.cli.trial import Trial
 from scheduler.queues import PATIENCE_S
 from security.message import in_memory
 from tests.queues.test_queues import until
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial
 from tests.whole.test_kills import TwoProcesses, free_port
 
 FEED = "made-up-lamps"
@@ -46,7 +48,7 @@ def push(trial: Trial, numbers: range) -> list[float]:
 
 
 def applied(trial: Trial) -> int:
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         return int(store.ledger().deliveries)
 
 
@@ -82,9 +84,9 @@ def children(process_id: int) -> list[int]:
 
 def receipts_and_claims(trial: Trial) -> tuple[int, int]:
     """How many deliveries have a receipt, and how many claims lie in the register, of a log that is whole."""
-    verdict = audit.verify(trial.state, app.anchors_of(trial.settings))
+    verdict = audit.verify(trial.state, trusted.anchors_of(trial.settings))
     assert verdict.ok
-    with closing(app.open_store(trial.settings)) as store:
+    with closing(opening.open_store(trial.settings)) as store:
         return verdict.receipts, store.ledger().claims
 
 
@@ -107,7 +109,7 @@ def test_a_delivery_that_ends_every_worker_is_held_and_the_others_are_applied(tr
         kept.write_text(json.dumps(known))
         processes.start("worker")
         until(lambda: applied(trial) == 2)
-        with closing(app.open_journal(trial.settings)) as journal:
+        with closing(opening.open_journal(trial.settings)) as journal:
             assert until(lambda: [row.message_id for row in journal.held()]) == ["d-0"]
             until(lambda: not journal.feeds_waiting())
     finally:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bench.rabbit import PASSWORD, Rabbit
-from exchange import app
+from exchange.app import keys_in_force, places
 from exchange.cli.trial import Trial
 from exchange.doctor.check import Check
 from exchange.doctor.examine import examine
@@ -36,7 +36,7 @@ def no_queue(trial: Trial, rabbit: Rabbit) -> Iterator[None]:
 def looked_at(trial: Trial, **worker: Any) -> Check:
     """What is found with these settings of the worker."""
     said = msgspec.structs.replace(trial.settings.worker, **worker)
-    found = examine(msgspec.structs.replace(trial.settings, worker=said), app.utc_now())
+    found = examine(msgspec.structs.replace(trial.settings, worker=said), places.utc_now())
     (check,) = (one for one in found if one.name == "queue.broker")
     return check
 
@@ -103,4 +103,4 @@ def test_a_password_that_others_can_read_stops_the_start(trial: Trial, rabbit: R
     password.chmod(0o644)
     said = msgspec.structs.replace(trial.settings.worker, queue_password_file=str(password))
     with pytest.raises(Misconfigured, match="mode 0644"):
-        app.check_keys_placed(msgspec.structs.replace(trial.settings, worker=said))
+        keys_in_force.check_keys_placed(msgspec.structs.replace(trial.settings, worker=said))

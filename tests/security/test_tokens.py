@@ -26,7 +26,7 @@ def pin() -> bytes:
 
 
 def no_pin() -> bytes:
-    raise Misconfigured("no PIN is at hand; put it into a file")
+    raise Misconfigured("config.passphrase", "no PIN is at hand; put it into a file")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import opening
 from exchange.attestations import Attestations
 from exchange.cli.main import main
 from exchange.database import SqliteFile
@@ -58,7 +58,7 @@ class Served:
         return ""
 
     def told(self) -> list[str]:
-        with closing(app.open_journal(self.settings)) as journal:
+        with closing(opening.open_journal(self.settings)) as journal:
             return [entry.leaf.outcome for entry in journal.search(type="timestamp")][::-1]
 
     def log(self) -> str:

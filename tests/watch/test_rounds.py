@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchange import app
 from exchange.alarms import CALM, quiet_hours, read_book
+from exchange.app import duties, keys_in_force, opening, places, telling
 from exchange.cli import main as command_line
 from exchange.clock_watch import ClockWatch
 from exchange.doctor import alarm_watch
@@ -43,16 +43,16 @@ class Rounds:
 
     def __init__(self, acts: Acts, sink: HttpSink, **alarms: Any) -> None:
         self.ahead, self.sink, self.acts = timedelta(0), sink, acts
-        self.bus = msgspec.structs.replace(acts.bus, clock=lambda: app.utc_now() + self.ahead)
+        self.bus = msgspec.structs.replace(acts.bus, clock=lambda: places.utc_now() + self.ahead)
         said = AlarmSettings(webhook=sink.url, **{"least_free_bytes": 1, **alarms})
         self.settings = msgspec.structs.replace(acts.trial.settings, alarms=said)
-        self.clock = ClockWatch(app.utc_now, itertools.count().__next__, timedelta(seconds=30))
+        self.clock = ClockWatch(places.utc_now, itertools.count().__next__, timedelta(seconds=30))
         self.criticals: dict[str, Any] = {}
         self.tally = Tally(self.bus.journal, self.bus.folder / "tally.json", self.bus.feeds, self.bus.clock())
         self.watch = self.watching(self.settings)
 
     def watching(self, settings: Settings) -> AlarmWatch:
-        ways = app.alarm_ways(settings, self.clock.heard)
+        ways = telling.alarm_ways(settings, self.clock.heard)
         quiet = quiet_hours(settings.alarms.quiet)
         return AlarmWatch(settings, self.bus, self.tally, self.clock, ways, quiet, lambda: self.criticals, lambda: 0.5)
 
@@ -163,8 +163,8 @@ def test_deliveries_that_wait_too_long_for_act_two(rounds: Make) -> None:
 
 def test_a_bureau_whose_only_certificate_ends(tmp_path: Path, sink: HttpSink) -> None:
     with both_acts(tmp_path) as acts:
-        now, key = app.utc_now(), generate("ES256").public_key
-        authority = app.authority(acts.trial.settings)
+        now, key = places.utc_now(), generate("ES256").public_key
+        authority = keys_in_force.authority(acts.trial.settings)
         der = pki.issue(authority, "lamps", key, "signing", now - DAY, now + 20 * DAY)
         acts.trial.enrol_with(Bureau("lamps", "Lamps", "路灯所", "supplier"), [pki.enrolled(der, "lamps", "signing")])
         ends = Rounds(acts, sink)
@@ -178,14 +178,14 @@ def test_a_bureau_whose_only_certificate_ends(tmp_path: Path, sink: HttpSink) ->
 
 def test_a_clock_that_jumps_and_one_that_others_contradict(rounds: Make) -> None:
     apart = rounds()
-    moment = app.utc_now()
+    moment = places.utc_now()
     times = iter([moment, moment + timedelta(seconds=1), moment + timedelta(hours=1, seconds=2)])
     apart.clock = ClockWatch(lambda: next(times, moment + timedelta(hours=2)), itertools.count().__next__, MINUTE / 2)
     assert apart.clock.jump() is None
     apart.watch = apart.watching(apart.settings)
-    apart.sink.date = format_datetime(app.utc_now() - timedelta(minutes=10), usegmt=True)
+    apart.sink.date = format_datetime(places.utc_now() - timedelta(minutes=10), usegmt=True)
     assert apart.told() == {"clock.jumped": "begins"}
-    apart.clock = ClockWatch(app.utc_now, itertools.count().__next__, MINUTE / 2)
+    apart.clock = ClockWatch(places.utc_now, itertools.count().__next__, MINUTE / 2)
     apart.clock.heard("ca.example", apart.sink.date)
     apart.watch = apart.watching(apart.settings)
     assert apart.told() == {"clock.agrees ca.example": "begins"}
@@ -243,15 +243,17 @@ def test_a_log_that_lost_entries_is_noticed_even_after_a_restart(tmp_path: Path,
         for table in ("entries WHERE idx >= ?", "heads WHERE size > ?", "nodes WHERE (idx + 1) << level > ?"):
             thief.execute(f"DELETE FROM {table}", (size - 1,))
         thief.commit()
-    with closing(app.open_bus(settings)) as bus:
+    with closing(opening.open_bus(settings)) as bus:
         assert bus.journal.size() == size - 1
         less = Rounds(Acts(acts.trial, bus), sink)
-        assert less.told().get("log.whole") == "begins"
+        told = less.told()
+        assert told.get("log.whole") == "begins"
+        assert "journal.whole" not in told, "no head is kept outside here: the tally alone knows"
 
 
 def test_what_a_door_logged_as_broken_is_an_alarm_for_a_day(rounds: Make) -> None:
     heard = rounds()
-    heard.criticals = {"door.audit_broken": app.utc_now(), "certificate.ends": app.utc_now()}
+    heard.criticals = {"door.audit_broken": places.utc_now(), "certificate.ends": places.utc_now()}
     assert heard.told() == {"log.broken": "begins"}
 
 
@@ -303,7 +305,7 @@ def test_only_one_of_two_makes_the_rounds(rounds: Make, monkeypatch: pytest.Monk
     stop = threading.Event()
     threads = [
         threading.Thread(
-            target=app.on_duty, args=(one.bus.journal.database, "alarms", one.watch.run, stop), daemon=True
+            target=duties.on_duty, args=(one.bus.journal.database, "alarms", one.watch.run, stop), daemon=True
         )
         for one in (first, second)
     ]

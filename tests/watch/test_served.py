@@ -17,7 +17,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from exchange import app
+from exchange.app import opening, places
 from exchange.cli.partner import open_partner
 from exchange.cli.trial import Trial
 from exchange.doctor.examine import CHECKS
@@ -132,8 +132,8 @@ def test_the_metrics_tell_of_both_processes(watched: Watched) -> None:
 
 
 def test_what_the_log_says_in_numbers_outlives_the_process(watched: Watched) -> None:
-    with closing(app.open_bus(watched.trial.settings)) as bus:
-        tally = Tally(bus.journal, bus.folder / "tally.json", bus.feeds, app.utc_now())
+    with closing(opening.open_bus(watched.trial.settings)) as bus:
+        tally = Tally(bus.journal, bus.folder / "tally.json", bus.feeds, places.utc_now())
         counts = tally.counted()
         assert tally.counted() == counts
     assert counts.finished[FEED] == {"processed": 2, "held": 0, "refused": 1}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange import app
+from exchange.app import telling
 from exchange.settings import load_settings
 from security.errors import Misconfigured
 
@@ -40,21 +40,21 @@ def test_a_setting_that_cannot_be_meant_is_named(tmp_path: Path, lines: str, nam
 def test_the_settings_as_shipped_tell_nobody_and_let_this_machine_alone_look() -> None:
     settings = load_settings(ROOT / "settings.toml")
     assert settings.alarms.ways == []
-    assert app.alarm_ways(settings) == {}
+    assert telling.alarm_ways(settings) == {}
     assert all(network.is_loopback for network in settings.watch.networks)
 
 
 def test_a_secret_that_others_can_read_or_that_lies_in_the_state_stops_the_start(tmp_path: Path) -> None:
     path = with_(tmp_path, '[alarms]\nwebhook = "https://city.example/"\nwebhook_secret_file = "hook.secret"')
     with pytest.raises(Misconfigured, match=r"hook\.secret"):
-        app.alarm_ways(load_settings(path))
+        telling.alarm_ways(load_settings(path))
     secret = tmp_path / "hook.secret"
     secret.write_text("geheim\n", encoding="utf-8")
     secret.chmod(0o644)
     with pytest.raises(Misconfigured, match="chmod 600"):
-        app.alarm_ways(load_settings(path))
+        telling.alarm_ways(load_settings(path))
     secret.chmod(0o600)
-    assert list(app.alarm_ways(load_settings(path))) == ["webhook"]
+    assert list(telling.alarm_ways(load_settings(path))) == ["webhook"]
     path.write_text(path.read_text(encoding="utf-8").replace("hook.secret", "state/hook.secret"), encoding="utf-8")
     with pytest.raises(Misconfigured, match="move it out"):
-        app.alarm_ways(load_settings(path))
+        telling.alarm_ways(load_settings(path))

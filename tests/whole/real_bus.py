@@ -18,7 +18,7 @@ from shapely.geometry import shape
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.partner import Partner
-from exchange import app
+from exchange.app import keys_in_force, opening, places
 from exchange.bus import Limits
 from exchange.cli.demo_quarter import FEEDS
 from exchange.cli.partner import open_partner
@@ -28,53 +28,18 @@ from samples import city as sample_city
 from security import pki
 from security.keys import Kind, SigningKey, generate
 from security.message import Use
+from tests.registers import LAMPS, a_register
 
 SAMPLE: Final = Path(sample_city.__file__).parent
 EXTENT: Final = (121.54, 29.862, 121.56, 29.877)
 LIMITS: Final = Limits(max_envelope_bytes=1_500_000, max_inline_bytes=900_000, max_mtom_bytes=2_000_000, body_s=2.0)
 
-# What made-up bureaus send: one TOML file each, and nothing else, makes it a feed.
-LAMPS: Final = """
-id = "made-up-lamps"
-title = "Lamps of a made-up bureau"
-title_zh = "某单位路灯台账"
-bureau = "made-up"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-classes = ["CJ/T 214-2007:0118"]
-
-[defaults]
-class_code = "0118"
-owner_name = "某单位"
-
-[fields]
-source_key = { from = "编号" }
-longitude_deg = { from = "经度", parse = "degrees" }
-latitude_deg = { from = "纬度", parse = "degrees" }
-
-[[example]]
-source = { "编号" = "L1", "经度" = "121.55", "纬度" = "29.87" }
-expect = { source_key = "L1", class_code = "0118", longitude_deg = 121.55, latitude_deg = 29.87 }
-"""
-REGISTER: Final = """
-id = "made-up-register"
-title = "Register of a made-up bureau"
-title_zh = "某单位设施台账"
-bureau = "made-up"
-format = "table"
-content = "changes"
-crs = "EPSG:4490"
-accuracy = 0.5
-classes = ["CJ/T 214-2007:0101", "CJ/T 214-2007:0102"]
-
-[fields]
-source_key = { from = "编号" }
-class_code = { from = "类别" }
-longitude_deg = { from = "经度", parse = "degrees" }
-latitude_deg = { from = "纬度", parse = "degrees" }
-grid_code = { from = "网格" }
+REGISTER: Final = a_register(
+    "made-up-register",
+    "Register",
+    "设施",
+    top='classes = ["CJ/T 214-2007:0101", "CJ/T 214-2007:0102"]\n',
+    fields="""grid_code = { from = "网格" }
 authority_name = { from = "主管部门" }
 owner_name = { from = "权属单位" }
 maintainer_name = { from = "养护单位" }
@@ -85,7 +50,8 @@ title = "Scrapped"
 title_zh = "已报废"
 from = "状态"
 values = ["报废"]
-"""
+""",
+)
 FEED: Final = "made-up-register"
 COLUMNS: Final = ("编号", "类别", "经度", "纬度", "网格", "主管部门", "权属单位", "养护单位", "状态")
 Row = dict[str, str]
@@ -149,7 +115,7 @@ class RealBus:
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
-        self.journal = app.open_journal(trial.settings)
+        self.journal = opening.open_journal(trial.settings)
         self.origin = trial.settings.bus.origin
 
     @property
@@ -253,10 +219,15 @@ def real_bus(folder: Path) -> Iterator[RealBus]:
 
 def more_key(trial: Trial, use: Use, kind: Kind = "ES256", days: int = 30) -> SigningKey:
     """A further key of `made-up`, enrolled with the bus. days: until its certificate ends, may be past."""
-    now, key = app.utc_now(), generate(kind)
+    now, key = places.utc_now(), generate(kind)
     began = now - timedelta(days=60)
     der = pki.issue(
-        app.authority(trial.settings), f"made-up {use}", key.public_key, use, began, now + timedelta(days=days)
+        keys_in_force.authority(trial.settings),
+        f"made-up {use}",
+        key.public_key,
+        use,
+        began,
+        now + timedelta(days=days),
     )
     trial.enrol_with(Bureau("made-up", "Made-up", "某单位", "supplier"), [pki.enrolled(der, "made-up", use)])
     return key.with_certificate(der)

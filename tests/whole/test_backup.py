@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.log import Log
 from connectors.partner.witness import LogWitness
-from exchange import app, audit
+from exchange import audit
+from exchange.app import opening, places, trusted
 from exchange.cli import main as command_line
 from exchange.cli.keys import follow
 from exchange.cli.trial import APPROVER, AUDITOR, SYSTEM, Trial
@@ -24,7 +25,8 @@ from security.batch import unverified
 from security.errors import Misconfigured, Refusal
 from security.keys import generate
 from security.message import in_memory
-from tests.whole.real_bus import LAMPS, a_trial, csv, rows
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial, csv, rows
 
 FEED: Final = "made-up-lamps"
 LOST: Final = 100
@@ -44,7 +46,7 @@ class Seen:
 
     def of_journal(self, trial: Trial) -> None:
         """What lies in the journal was signed, whether anybody asked for it or not."""
-        with closing(app.journal_database(trial.settings).connect()) as connection:
+        with closing(places.journal_database(trial.settings).connect()) as connection:
             for (note,) in connection.execute("SELECT note FROM heads WHERE note IS NOT NULL"):
                 self.note(note)
 
@@ -83,7 +85,7 @@ def a_witness(trial: Trial) -> Callable[[], LogWitness]:
     settings.write_text(f"{settings.read_text()}[witnesses]\nquorum = 1\n{said}")
     trial.settings = load_settings(settings)
     folder = PartnerFolder(trial.partners / "water")
-    return lambda: LogWitness(folder, Log(folder, trial.url), name, key, app.utc_now)
+    return lambda: LogWitness(folder, Log(folder, trial.url), name, key, places.utc_now)
 
 
 def wipe(trial: Trial) -> None:
@@ -146,9 +148,9 @@ def test_after_a_loss_the_gap_is_found_named_and_recovered_and_no_size_is_signed
     presented = run(capsys, trial, "audit", "present", *files, "--by", AUDITOR.name)
     assert len(presented["presented"]) == LOST
     assert all(one["resent"] > made["size"] for one in presented["presented"])
-    verdict = audit.verify(trial.state, app.anchors_of(trial.settings), [head])
+    verdict = audit.verify(trial.state, trusted.anchors_of(trial.settings), [head])
     assert verdict.ok, verdict.problems
-    with closing(app.open_journal(trial.settings)) as journal:
+    with closing(opening.open_journal(trial.settings)) as journal:
         first = journal.entry(made["size"])
         assert first is not None
         assert first.detail is not None
@@ -177,4 +179,4 @@ def test_without_a_loss_the_log_goes_on_under_its_name(tmp_path: Path, capsys: p
         assert trial.partner("made-up").checkpoint().origin == trial.settings.bus.origin
     seen.of_journal(trial)
     assert seen.twice == []
-    assert audit.verify(trial.state, app.anchors_of(trial.settings)).ok
+    assert audit.verify(trial.state, trusted.anchors_of(trial.settings)).ok

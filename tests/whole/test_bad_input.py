@@ -13,7 +13,7 @@ import openpyxl
 import pytest
 from lxml import etree
 
-from exchange import app
+from exchange.app import opening
 from security.keys import generate
 from security.message import in_memory
 from tests.doors.conftest import read_all
@@ -242,7 +242,7 @@ def test_a_stranger_hears_no_reason_and_is_counted_in_the_audit(tmp_path: Path) 
             assert_worded(said, "auth.refused")
         assert bus.kept() == before
         bus.trial.stop()
-        with closing(app.open_journal(bus.trial.settings)) as journal:
+        with closing(opening.open_journal(bus.trial.settings)) as journal:
             entries = journal.search(type="refusal", limit=10)
         assert sum(int((entry.detail or {})["auth.no_certificate"]) for entry in entries) == 3
         assert {(entry.leaf.sender, entry.leaf.carrier, entry.leaf.signer) for entry in entries} == {("", "", "")}

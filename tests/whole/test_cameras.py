@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from exchange import app, audit
+from exchange import audit
+from exchange.app import opening, places
 from exchange.cli.demo_quarter import FEEDS
 from exchange.cli.demo_voices import spellings
 from exchange.cli.trial import City, Trial
@@ -177,8 +178,8 @@ def test_every_delivery_of_the_feed_is_sealed_and_nothing_is_left_in_the_spool(p
 def test_the_log_verifies_and_a_restart_keeps_what_was_sealed(played: Played) -> None:
     anchors = read_anchors(played.trial.state / "anchors.json")
     assert audit.verify(played.trial.state, anchors).problems == []
-    with closing(app.open_bus(played.trial.settings)) as bus:
+    with closing(opening.open_bus(played.trial.settings)) as bus:
         row = bus.journal.inbox("public-security", "again")
         assert row is not None
-        assert bus.evidence.sweep(bus.journal.evidence_files(), app.utc_now()) == 0
+        assert bus.evidence.sweep(bus.journal.evidence_files(), places.utc_now()) == 0
         assert b"Password" in bus.evidence.read(row.evidence).read()

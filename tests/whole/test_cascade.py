@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from bench.cascade import FEED, Node, Run, Simulation, register, run
-from exchange import app
+from exchange.app import opening
 from exchange.cli import main as command_line
 from exchange.ownership import OwnershipAnswer, nearest
 from exchange.store.embedded import Embedded
@@ -61,7 +61,7 @@ def test_reference_data_comes_down_signed_and_stands_in_the_districts_own_log(
 ) -> None:
     assert came_to.reference == 1
     for node in simulation.nodes:
-        with closing(app.open_journal(node.trial.settings)) as journal:
+        with closing(opening.open_journal(node.trial.settings)) as journal:
             (entry,) = journal.search(type="reference")
         assert entry.detail is not None
         assert (entry.detail["origin"], entry.detail["version"]) == ("city.yongtong.example", 1)

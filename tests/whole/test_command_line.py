@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from exchange import app
+from exchange.app import places
 from exchange.cli import main as command_line
 from exchange.cli.people import registry
 from exchange.cli.trial import APPROVER, PROPOSER, SYSTEM
@@ -24,7 +24,8 @@ from exchange.stopped import start_feed, stop_feed
 from security.errors import Misconfigured, Refusal, sentences
 from security.keys import generate
 from security.message import in_memory
-from tests.whole.real_bus import FEED, LAMPS, RealBus, a_trial, csv, place, rows
+from tests.registers import LAMPS
+from tests.whole.real_bus import FEED, RealBus, a_trial, csv, place, rows
 
 BY = ("--by", APPROVER.name)
 WHY = ("--ground", "试验", "--by", SYSTEM.name)
@@ -119,7 +120,7 @@ class Desk:
 
     def proposed(self) -> str:
         """A grant that waits for a second person."""
-        today = app.utc_now().date().isoformat()
+        today = places.utc_now().date().isoformat()
         days = {"valid_from": today, "valid_until": today}
         with registry(self.bus.trial.settings) as opened:
             return opened.propose_grant(
@@ -407,7 +408,7 @@ def test_what_is_refused_is_one_json_document_too(desk: Desk, name: str, capsys:
     assert all(refused[words] for words in ("zh", "en", "next_zh", "next_en"))
 
 
-# Wrong use: one plain line that names the file or the option ----------------------------------------------------------
+# Wrong use: what is wrong in both languages, with the file or the option ---------------------------------------------
 
 
 def taken(desk: Desk) -> str:
@@ -481,8 +482,8 @@ WRONG: dict[str, tuple[str, Bad]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-@pytest.mark.parametrize("as_json", [False, True], ids=["line", "json"])
-def test_wrong_use_is_one_line_that_names_it(
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_wrong_use_is_said_in_both_languages_and_names_it(
     desk: Desk, name: str, as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words, arguments = WRONG[name]
@@ -491,23 +492,27 @@ def test_wrong_use_is_one_line_that_names_it(
     assert command_line.main([*given, "--json"] if as_json else given) == 2
     told = capsys.readouterr()
     if as_json:
-        assert words in one_document(told.out)["misconfigured"]
+        said = one_document(told.out)["misconfigured"]
+        assert words in said["detail"]
+        assert all(said[name] for name in ("zh", "en", "next_zh", "next_en"))
+        assert said["code"].startswith("config.")
     else:
         assert told.out == ""
-        assert words in told.err
-        assert len(told.err.strip().splitlines()) == 1
+        first, *sentence = told.err.strip().splitlines()
+        assert words in first
+        assert len(sentence) == 4
 
 
-def test_a_taken_port_ends_the_program_with_one_line_and_exit_2(desk: Desk) -> None:
+def test_a_taken_port_ends_the_program_with_its_option_and_exit_2(desk: Desk) -> None:
     with closing(socket.socket()) as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
         done = yongtong("serve", "--https-port", port, *desk.here, folder=desk.folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.strip() == (
-        f"misconfigured: port {port} on 127.0.0.1 is taken; choose another with --https-port"
-    )
+    first = done.stderr.splitlines()[0]
+    assert first == f"config.port  [port {port} on 127.0.0.1 is taken; choose another with --https-port]"
+    assert sentences()["config.port"].next_zh in done.stderr
 
 
 def test_a_trial_that_does_not_start_says_why(tmp_path: Path) -> None:
@@ -621,12 +626,20 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
             yield from parsers(one)
 
 
-@pytest.mark.parametrize("parser", list(parsers(command_line._parser())), ids=lambda parser: parser.prog)
+@pytest.mark.parametrize("parser", list(parsers(command_line.parser_of())), ids=lambda parser: parser.prog)
 def test_help_ends_with_an_example_that_the_command_itself_takes(parser: argparse.ArgumentParser) -> None:
     example = parser.format_help().rstrip().rpartition("example: ")[2].replace("\n", " ")
     assert example.startswith(parser.prog)
-    given = command_line._parser().parse_args(shlex.split(example)[1:])
-    assert given.run is parser.get_default("run")
+    words = shlex.split(example)[1:]
+    assert command_line.parser_of(words).parse_args(words).run is parser.get_default("run")
+
+
+@pytest.mark.parametrize("module", command_line.GROUPS)
+def test_a_command_loads_its_own_module_alone(module: str) -> None:
+    names = command_line.GROUPS[module]
+    for name in names:
+        (commands,) = [action for action in command_line.parser_of([name])._actions if action.choices]
+        assert tuple(commands.choices) == names
 
 
 def test_help_is_asked_of_the_program(tmp_path: Path) -> None:

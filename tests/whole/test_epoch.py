@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from connectors.partner.folder import PartnerFolder
-from exchange import app, audit
+from exchange import audit
+from exchange.app import opening, trusted
 from exchange.cli import main as command_line
 from exchange.cli.keys import follow
 from exchange.cli.trial import APPROVER, SYSTEM
 from exchange.receipts import verify_receipt
 from security.errors import Refusal
 from security.message import in_memory
-from tests.whole.real_bus import LAMPS, a_trial, csv, rows
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial, csv, rows
 
 FEED = "made-up-lamps"
 
@@ -61,8 +63,8 @@ def test_a_bureau_that_followed_gets_its_old_receipt_again_and_pushes_on(
             assert verify_receipt(received.octets, anchors).checkpoint.origin == f"{anchors.origin}/2"
         head = partner.checkpoint()
         assert head.origin == f"{anchors.origin}/2"
-    verdict = audit.verify(trial.state, app.anchors_of(settings), [head])
+    verdict = audit.verify(trial.state, trusted.anchors_of(settings), [head])
     assert verdict.ok, verdict.problems
-    with closing(app.open_journal(settings)) as journal:
+    with closing(opening.open_journal(settings)) as journal:
         assert len([one for one in journal.every("delivery") if one.leaf.outcome == "accepted"]) == 2
     tell(f"EPOCH over sockets: {anchors.former_epochs[0].size} entries before it, {verdict.entries} in all")

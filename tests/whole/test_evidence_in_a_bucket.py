@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from exchange import app
+from exchange.app import opening, trusted
 from exchange.audit import verify
 from exchange.cli.trial import AUDITOR, City, Trial
 from security.errors import Unavailable
@@ -66,7 +66,7 @@ def test_a_bus_keeps_reads_starts_anew_and_erases_in_a_bucket(
     trial.start()
     partner = trial.partner("made-up")
     assert partner.push(FEED, in_memory(content()), "text/csv", "m-1").octets == receipts[0]
-    with closing(app.open_bus(trial.settings)) as bus:
+    with closing(opening.open_bus(trial.settings)) as bus:
         desk = Desk(Acts(trial, bus), capsys)
         decision = decided(desk, "m-1", "--kind", "personal")
         assert desk.run("erasure", "carry", decision, by=AUDITOR)[1]["state"] == "erased"
@@ -75,4 +75,4 @@ def test_a_bus_keeps_reads_starts_anew_and_erases_in_a_bucket(
             row = bus.journal.inbox("made-up", id)
             assert row is not None
             assert b"SubmitDelivery" in bus.evidence.read(row.evidence).read()
-    assert verify(trial.state, app.anchors_of(trial.settings)).problems == []
+    assert verify(trial.state, trusted.anchors_of(trial.settings)).problems == []

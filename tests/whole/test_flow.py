@@ -18,7 +18,8 @@ from bench import deliveries, fairness
 from bench.standing import Standing
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.rest import session_of
-from exchange import app, replaying
+from exchange import replaying
+from exchange.app import opening, places
 from exchange.cli.main import main
 from exchange.cli.people import registry
 from exchange.cli.trial import SYSTEM, Trial
@@ -28,7 +29,8 @@ from exchange.store.embedded import Embedded
 from exchange.store.store import Store
 from mappings.load import load_feeds
 from security.jws_delivery import sign_delivery
-from tests.whole.real_bus import COLUMNS, LAMPS, REGISTER, a_trial, csv, rows
+from tests.registers import LAMPS
+from tests.whole.real_bus import COLUMNS, REGISTER, a_trial, csv, rows
 
 SMALL = "made-up-small"
 FEW = 3
@@ -67,7 +69,7 @@ def envelope(trial: Trial, message_id: str, content: bytes, feed: str = SMALL) -
         feed=feed,
         message_id=message_id,
         content_type="text/csv",
-        signed_at=app.utc_now(),
+        signed_at=places.utc_now(),
     )
 
 
@@ -107,7 +109,7 @@ def test_the_message_after_a_full_queue_is_not_stuck(trial: Trial) -> None:
 def soap_of(trial: Trial, session: requests.Session, message_id: str, content: bytes) -> requests.Response:
     key = PartnerFolder(trial.partners / "made-up").signing
     sender = deliveries.Sender("made-up", key, key.certificate_der or b"", trial.settings.bus.origin)
-    octets = deliveries.envelope(content, message_id, sender, app.utc_now(), SMALL)
+    octets = deliveries.envelope(content, message_id, sender, places.utc_now(), SMALL)
     headers = {"content-type": "text/xml; charset=utf-8", "soapaction": '"urn:yongtong:v1/SubmitDelivery"'}
     return session.post(f"{trial.url}/soap/feeds", data=octets, headers=headers, timeout=60)
 
@@ -126,7 +128,7 @@ def test_two_hundred_dead_letters_are_replayed_once_though_all_is_killed_and_the
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(one, range(DEAD))) == {201}
     wanted = Wanted(feed=register, code="decode.encoding_wrong")
-    with closing(app.open_journal(trial.settings)) as journal:
+    with closing(opening.open_journal(trial.settings)) as journal:
         until(lambda: len(dead_letters(journal, wanted)) == DEAD)
     put_right(trial, register)
     with registry(trial.settings) as opened:
@@ -229,5 +231,5 @@ def test_a_flood_of_one_bureau_beside_a_calm_one(tmp_path: Path, tell: Callable[
 
 
 def refusals(bus: Standing) -> list[object]:
-    with closing(app.open_journal(bus.trial.settings)) as journal:
+    with closing(opening.open_journal(bus.trial.settings)) as journal:
         return [entry for entry in journal.search(type="refusal", limit=1000) if entry.leaf.outcome == "flow.too_many"]

@@ -30,7 +30,7 @@ def test_a_partner_of_a_real_bus_follows_a_change_of_both_keys(
         for decision in decisions:
             run("decision", "approve", decision, "--by", APPROVER.name)
         said = run("key", "rotate", decisions[0], "--by", SYSTEM.name, code=2)
-        assert "stop serve first" in said["misconfigured"]
+        assert "stop serve first" in said["misconfigured"]["detail"]
         bus.trial.stop()
         for decision in decisions:
             run("key", "rotate", decision, "--by", SYSTEM.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from connectors.partner.folder import PartnerFolder
-from exchange import app
+from exchange.app import trusted
 from exchange.cli.main import main
 from exchange.cli.partner import open_mqtt_partner, open_partner
 from exchange.cli.trial import Trial
@@ -53,7 +53,7 @@ def folder(trial: Trial, softhsm: SoftHsm) -> Path:
 def test_a_bureau_whose_key_lies_in_a_token_delivers_and_what_it_gets_verifies(
     trial: Trial, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file, anchors = tmp_path / "register.csv", app.anchors_of(trial.settings)
+    file, anchors = tmp_path / "register.csv", trusted.anchors_of(trial.settings)
     for over, url in (("soap", trial.url), ("mqtt", trial.mqtt_url)):
         id = f"token-{over}"
         file.write_bytes(csv(rows(id)))

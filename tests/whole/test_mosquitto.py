@@ -18,13 +18,15 @@ from bench import mosquitto
 from bench.mosquitto import Mosquitto
 from connectors.partner.mqtt import MqttPartner, inbound, sealed
 from connectors.transports.mqtt import Arrived, Link, address_of, client_tls
-from exchange import app, audit
+from exchange import audit
+from exchange.app import keys_in_force, opening, places, trusted
 from exchange.cli.trial import City, Trial
 from exchange.store.embedded import Embedded
 from exchange.store.store import Store
 from security.errors import Refusal, Unavailable
 from security.message import in_memory
-from tests.whole.real_bus import EXTENT, FEEDS, LAMPS, SAMPLE
+from tests.registers import LAMPS
+from tests.whole.real_bus import EXTENT, FEEDS, SAMPLE
 
 T = TypeVar("T")
 FEED = "made-up-lamps"
@@ -60,7 +62,7 @@ def a_city(tmp_path: Path) -> WithMosquitto:
     broker = Mosquitto(tmp_path / "broker", {"made-up": [FEED], "water": []})
     city = City(EXTENT, SAMPLE / "districts.geojson", SAMPLE / "grid.geojson", (FEEDS, tmp_path / "feeds"))
     trial = Trial(tmp_path / "bus", city, mqtt={"broker": broker.url, "name": "city"})
-    broker.certify(app.authority(trial.settings))
+    broker.certify(keys_in_force.authority(trial.settings))
     for bureau in ("made-up", "water"):
         trial.enrol(bureau, bureau, "某单位")
     trial.grant("made-up", "push", FEED)
@@ -99,7 +101,7 @@ def test_push_rights_and_names_through_a_citys_broker(running: WithMosquitto, tm
         assert refused.value.code == "delivery.id_reused"
         water.stop()
     assert heard == [], "nobody hears another bureau's receipts"
-    with closing(app.open_journal(trial.settings)) as journal:
+    with closing(opening.open_journal(trial.settings)) as journal:
         _until(lambda: journal.inbox("made-up", "m-2"))
         (entry,) = _until(lambda: journal.search(type="refusal", outcome="mqtt.qos_zero"))
         assert (entry.leaf.sender, (entry.detail or {})["message_id"]) == ("made-up", "m-3")
@@ -131,7 +133,7 @@ def test_a_broker_that_is_killed_in_mid_flow_loses_nothing_and_doubles_nothing(m
     with closing(Store(Embedded(trial.state))) as store:
         ledger = store.ledger()
     assert (ledger.deliveries, ledger.claims) == (BURST, BURST)
-    assert audit.verify(trial.state, app.anchors_of(trial.settings)).ok
+    assert audit.verify(trial.state, trusted.anchors_of(trial.settings)).ok
 
 
 class Client5(NamedTuple):
@@ -214,7 +216,7 @@ def test_what_comes_while_the_bus_is_away_is_taken_when_it_is_back(running: With
 
 def _sealed(trial: Trial, number: int) -> bytes:
     folder = trial.partner("made-up")._folder
-    return sealed(folder, FEED, in_memory(content(number)), "text/csv", f"d-{number}", app.utc_now())
+    return sealed(folder, FEED, in_memory(content(number)), "text/csv", f"d-{number}", places.utc_now())
 
 
 def _push(partner: MqttPartner, number: int) -> dict[str, object]:
@@ -227,7 +229,7 @@ def _mosquitto_pub(running: WithMosquitto, tmp_path: Path, message_id: str, qos:
     trial, broker = running
     folder, file = trial.partners / "made-up", tmp_path / f"{message_id}.json"
     signed = sealed(
-        trial.partner("made-up")._folder, FEED, in_memory(content(2)), "text/csv", message_id, app.utc_now()
+        trial.partner("made-up")._folder, FEED, in_memory(content(2)), "text/csv", message_id, places.utc_now()
     )
     file.write_bytes(signed)
     command = ["mosquitto_pub", "-V", "5", "-h", "localhost", "-p", str(broker.port), "-q", str(qos)]
@@ -237,7 +239,7 @@ def _mosquitto_pub(running: WithMosquitto, tmp_path: Path, message_id: str, qos:
 
 
 def _accepted(trial: Trial) -> int:
-    with closing(app.open_journal(trial.settings)) as journal:
+    with closing(opening.open_journal(trial.settings)) as journal:
         return len(journal.search(type="delivery", limit=1_000))
 
 

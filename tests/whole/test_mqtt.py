@@ -25,11 +25,12 @@ from connectors.partner.counter import Counter
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import sealed
 from connectors.transports.mqtt import client_tls
-from exchange import app
+from exchange.app import keys_in_force, places
 from exchange.cli.main import main
 from exchange.cli.partner import open_mqtt_partner
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
+from exchange.doctor.examine import examine
 from exchange.entry import LoggedEntry
 from exchange.mqtt.broker import MOST_REMEMBERED
 from security import pki
@@ -213,8 +214,8 @@ def test_without_a_certificate_nobody_connects(bus: RealBus) -> None:
 
 
 def test_a_certificate_that_is_not_enrolled_does_not_come_in(bus: RealBus, tmp_path: Path) -> None:
-    now, key = app.utc_now(), generate("ES256")
-    ca = app.authority(bus.trial.settings)
+    now, key = places.utc_now(), generate("ES256")
+    ca = keys_in_force.authority(bus.trial.settings)
     der = pki.issue(ca, "made-up", key.public_key, "connection", now - timedelta(1), now + timedelta(1))
     folder = PartnerFolder.make(
         tmp_path / "made-up",
@@ -415,13 +416,20 @@ def test_mosquitto_pub_delivers_what_push_dry_wrote(
     assert (row.carrier, row.form) == ("broker:main", "jws")
 
 
+def test_the_doctor_looks_where_a_serve_that_was_told_a_port_really_listens(bus: RealBus) -> None:
+    assert bus.trial.settings.mqtt.port != port_of(bus)
+    (found,) = [check for check in examine(bus.trial.settings, places.utc_now()) if check.name == "mqtt.broker"]
+    assert found.ok
+    assert f":{port_of(bus)} " in found.en
+
+
 def test_a_taken_port_is_named_with_its_option(bus: RealBus) -> None:
     command = [sys.executable, "-m", "exchange.cli.main", "serve", "--https-port", "0"]
     command += ["--mqtt-port", str(port_of(bus)), "--settings", bus.trial.settings.source]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
+    assert done.stderr.startswith("config.port  [")
     assert "--mqtt-port" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_broker_that_is_not_there_is_said_in_one_line(bus: RealBus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from connectors.transports.mqtt import client_tls
-from exchange import app
+from exchange.app import opening
 from security.message import in_memory
 from tests.doors.test_mqtt_frames import GOOD, a_connect
 from tests.whole.real_bus import FEED, RealBus, csv, real_bus, rows
@@ -192,7 +192,7 @@ def test_1637_packets_of_others_reach_nobody_and_leave_the_broker_as_it_was(
         after = Process.now(pid)
         kept = bus.kept().inbox
         bus.trial.stop()
-        with closing(app.open_journal(bus.trial.settings)) as journal:
+        with closing(opening.open_journal(bus.trial.settings)) as journal:
             strangers = [entry.detail or {} for entry in journal.search(type="refusal", outcome="strangers")]
     counts = Counter(ends)
     tell(

@@ -50,15 +50,37 @@ def readings(*said: dict[str, Any]) -> bytes:
     return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode()
 
 
-@pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
-    made = a_trial(tmp_path, REGISTER, FILE)
+def made_trial(folder: Path) -> Trial:
+    """Not started."""
+    made = a_trial(folder, REGISTER, FILE)
     made.enrol("made-up", "Made-up bureau", "某单位")
     made.grant("made-up", "push", FEED)
     made.grant("made-up", "push", TELEMETRY)
     made.grant("made-up", "pull", "components")
+    return made
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Iterator[Trial]:
+    made = made_trial(tmp_path)
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="module")
+def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Trial, TwoProcesses]]:
+    """A bus that knows the component T-0, and whose worker may be killed; each test finds it at work."""
+    trial, port = made_trial(tmp_path_factory.mktemp("killable")), free_port()
+    trial.url = f"https://127.0.0.1:{port}"
+    processes = TwoProcesses(trial, port)
+    try:
+        for role in ("http", "worker"):
+            processes.start(role)
+        processes.wait_open()
+        pushed(trial, FEED, csv(rows("T", 1)), "register")
+        yield trial, processes
+    finally:
+        processes.stop()
 
 
 def pushed(trial: Trial, feed: str, content: bytes, message_id: str) -> dict[str, Any]:
@@ -151,31 +173,24 @@ def test_a_preview_shows_what_readings_would_become(trial: Trial, tmp_path: Path
 
 
 @pytest.mark.parametrize("step", [f"{step}:{side}" for step in WORKER_STEPS for side in ("before", "after")])
-def test_a_worker_killed_at_any_step_applies_readings_once(trial: Trial, step: str) -> None:
-    port = free_port()
-    trial.url = f"https://127.0.0.1:{port}"
-    processes = TwoProcesses(trial, port)
-    try:
-        for role in ("http", "worker"):
-            processes.start(role)
-        processes.wait_open()
-        pushed(trial, FEED, csv(rows("T", 1)), "register")
-        processes.kill("worker")
-        processes.start("worker", f"{step}:1")
-        partner = trial.partner("made-up")
-        partner.push(TELEMETRY, in_memory(readings({"value": 1}, {"value": 2})), "application/json", "t-1")
-        until = time.monotonic() + 60
-        while not processes.dead("worker"):
-            assert time.monotonic() < until, "the worker did not come to the step"
-            time.sleep(0.1)
-        processes.start("worker")
-        received = partner.report("t-1", wait_s=60).received
-        assert received is not None
-        report = received.document["report"]
-        assert (report["records"], report["new"], report["unchanged"]) == (2, 2, 0)
-        again = pushed(trial, TELEMETRY, readings({"value": 1}, {"value": 2}), "t-2")
-        assert (again["new"], again["unchanged"]) == (0, 2)
-        (level,) = partner.component("1", purpose="p").readings
-        assert (level.value, level.message_id) == (1.0, "t-1")
-    finally:
-        processes.stop()
+def test_a_worker_killed_at_any_step_applies_readings_once(killable: tuple[Trial, TwoProcesses], step: str) -> None:
+    trial, processes = killable
+    at = datetime.now(UTC)  # later than what any other step's test said
+    content = readings(*({"value": n + 1, "at": (at - timedelta(microseconds=n)).isoformat()} for n in range(2)))
+    processes.kill("worker")
+    processes.start("worker", f"{step}:1")
+    partner = trial.partner("made-up")
+    partner.push(TELEMETRY, in_memory(content), "application/json", f"{step}-1")
+    until = time.monotonic() + 60
+    while not processes.dead("worker"):
+        assert time.monotonic() < until, "the worker did not come to the step"
+        time.sleep(0.1)
+    processes.start("worker")
+    received = partner.report(f"{step}-1", wait_s=60).received
+    assert received is not None
+    report = received.document["report"]
+    assert (report["records"], report["new"], report["unchanged"]) == (2, 2, 0)
+    again = pushed(trial, TELEMETRY, content, f"{step}-2")
+    assert (again["new"], again["unchanged"]) == (0, 2)
+    (level,) = partner.component("1", purpose="p").readings
+    assert (level.value, level.message_id) == (1.0, f"{step}-1")

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import requests
 
-from exchange import app, audit
+from exchange import audit
+from exchange.app import opening, places, trusted
 from exchange.cli.trial import Trial
 from security.errors import Unavailable
 from security.message import in_memory
 from tests.postgres import PostgresServer
-from tests.whole.real_bus import LAMPS, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import a_trial
 from tests.whole.test_kills import free_port
 
 FEEDS = ("made-up-lamps", "made-up-posts")  # of the same places, so that the workers meet
@@ -74,14 +76,14 @@ def test_a_server_killed_under_load_loses_nothing_and_doubles_nothing(
             server.start()
         for sender in senders:
             sender.join()
-        with closing(app.open_journal(trial.settings)) as journal:
+        with closing(opening.open_journal(trial.settings)) as journal:
             wait_for(lambda: not journal.feeds_waiting())
         reports = {one: trial.partner("made-up").report(one).received for one in receipted}
-        with closing(app.open_store(trial.settings)) as store:
+        with closing(opening.open_store(trial.settings)) as store:
             ledger = store.ledger()
             changes = store.connection().execute("SELECT count(DISTINCT change_number) FROM components").fetchone()[0]
-        with app.readable_journal(trial.settings) as journal:
-            verdict = audit.verify(journal, app.anchors_of(trial.settings))
+        with places.readable_journal(trial.settings) as journal:
+            verdict = audit.verify(journal, trusted.anchors_of(trial.settings))
     assert len(receipted) == 2 * DELIVERIES
     told = {one: report and report.document["report"] for one, report in reports.items()}
     assert {one: said for one, said in told.items() if said is None or said.get("new") != ROWS} == {}

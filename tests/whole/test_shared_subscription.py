@@ -17,7 +17,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 
 from connectors.partner.mqtt import inbound
 from connectors.transports.mqtt import BEST_FIRST, Arrived, Link
-from exchange import app
+from exchange.app import opening, over_mqtt, serving
 from exchange.cli.trial import ORIGIN
 from exchange.key_places import DEMO
 from exchange.mqtt.door import MqttDoor
@@ -49,7 +49,7 @@ class Taker:
     """A link of the bus's, and what it took; it acknowledges when told to, or at once."""
 
     def __init__(self, city: WithMosquitto, name: str, topic: str, *, at_once: bool = True, **more: Any) -> None:
-        address = app.broker_address(city.trial.settings)
+        address = over_mqtt.broker_address(city.trial.settings)
         if versions := more.pop("versions", None):
             address = msgspec.structs.replace(address, versions=versions)
         self.taken: list[Arrived] = []
@@ -125,12 +125,12 @@ def test_of_200_messages_two_links_take_each_once(city: WithMosquitto) -> None:
 def test_with_a_socket_cut_in_the_middle_all_200_are_applied_once(city: WithMosquitto) -> None:
     """Two doors onto one inbox. What the one had not acknowledged when it was cut off waits in its session for it."""
     trial, broker = city
-    group = app.share_group(b"secret")
-    bus = app.open_bus(trial.settings)
+    group = over_mqtt.share_group(b"secret")
+    bus = opening.open_bus(trial.settings)
     envelopes = [_sealed(trial, number) for number in range(200)]
 
     async def both() -> None:
-        address = app.broker_address(trial.settings)
+        address = over_mqtt.broker_address(trial.settings)
         doors = [MqttDoor(bus, address, f"_bus:{name}", "city", 2_000_000, group=group) for name in "ab"]
         for door in doors:
             door.start()
@@ -188,9 +188,9 @@ def test_a_process_that_never_comes_back_withholds_its_share_until_its_session_e
 def test_who_does_not_know_the_groups_name_takes_nothing_of_its_share(city: WithMosquitto) -> None:
     """Mosquitto with an ACL file lets a bureau join any group that it can name, hands it nothing, and its share to
     nobody. Ours is named by a secret of the bus."""
-    group = app.share_group(b"secret of the bus")
+    group = over_mqtt.share_group(b"secret of the bus")
     assert re.fullmatch(r"yongtong-[0-9a-f]{16}", group)
-    assert group not in (app.share_group(b"another"), "yongtong")
+    assert group not in (over_mqtt.share_group(b"another"), "yongtong")
     others = [shared_deliveries("yongtong"), shared_deliveries(GROUP), "yt/v1/feeds/+/in"]
     heard: list[Arrived] = []
     with city.broker.running(), Taker(city, "1", shared_deliveries(group)) as ours, gateway(city) as publish:
@@ -208,7 +208,7 @@ def test_a_shared_subscription_that_is_forbidden_is_refused_by_name(
 ) -> None:
     """By Mosquitto's plug-in for rights, which knows subscriptions, as its ACL file does not."""
     _with_dynamic_security(city, allowed="$share/+/yt/v1/feeds/+/in")
-    address = app.broker_address(city.trial.settings)
+    address = over_mqtt.broker_address(city.trial.settings)
     with city.broker.running(), caplog.at_level(logging.INFO, "yongtong"):
         with Taker(city, "1", shared_deliveries(GROUP)):
             pass
@@ -250,16 +250,16 @@ def test_the_embedded_broker_is_not_shared(city: WithMosquitto) -> None:
         settings, mqtt=msgspec.structs.replace(settings.mqtt, broker="embedded", shared=True)
     )
     with pytest.raises(Misconfigured, match="one process"), socket.socket() as listening:
-        app.serve(embedded, listening, None, with_worker=False, ready=lambda: None)
+        serving.serve(embedded, listening, None, with_worker=False, ready=lambda: None)
 
 
 def test_a_process_finds_its_place_again_and_two_have_two(tmp_path: Path) -> None:
     async def places() -> list[str]:
         async with AsyncExitStack() as one, AsyncExitStack() as two:
-            both = [app._place(tmp_path, one), app._place(tmp_path, two)]
+            both = [over_mqtt.place_among(tmp_path, one), over_mqtt.place_among(tmp_path, two)]
             await one.aclose()
             async with AsyncExitStack() as again:
-                return [*both, app._place(tmp_path, again)]
+                return [*both, over_mqtt.place_among(tmp_path, again)]
 
     first, second, again = asyncio.run(places())
     assert first == again != second

@@ -15,7 +15,7 @@ import pytest
 
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.partner import Received
-from exchange import app
+from exchange.app import opening, places
 from exchange.cli.partner import open_partner
 from exchange.cli.trial import Trial
 from exchange.evidence import Evidence
@@ -79,10 +79,10 @@ def key_in(certificate: Path) -> bytes:
 
 def kept_request(trial: Trial, id: str) -> bytes:
     """A request as the bus keeps it in its evidence."""
-    with closing(app.open_journal(trial.settings)) as journal:
+    with closing(opening.open_journal(trial.settings)) as journal:
         row = journal.inbox("made-up", id)
     assert row is not None
-    with closing(Evidence(app.evidence_place(trial.settings))) as evidence:
+    with closing(Evidence(places.evidence_place(trial.settings))) as evidence:
         return evidence.read(row.evidence).read()
 
 
@@ -147,12 +147,12 @@ def test_a_bus_whose_keys_are_not_of_the_suite_in_its_settings_does_not_start(tm
     path = Path(made.settings.source)
     text = path.read_text()
     path.write_text(text.replace('signing = "RS256"', 'signing = "PS256"'))
-    with closing(app.open_journal(load_settings(path))):
+    with closing(opening.open_journal(load_settings(path))):
         pass  # the same key signs by PSS as well
     for suites, says in (('signing = "SM2"', "answer.key"), ('signing = "RS256"\ncheckpoints = "SM2"', "log.key")):
         path.write_text(text.replace('signing = "RS256"', suites))
         with pytest.raises(Misconfigured, match=says):
-            app.open_journal(load_settings(path))
+            opening.open_journal(load_settings(path))
 
 
 def test_a_bus_is_not_made_with_a_name_for_sm2_that_is_another_algorithms(tmp_path: Path) -> None:

@@ -15,14 +15,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from exchange import app
+from exchange.app import trusted
 from exchange.attestations import Attestations
 from exchange.cli.trial import Trial
 from exchange.database import SqliteFile
 from exchange.settings import load_settings
 from security.errors import Misconfigured
 from security.keys import der_of_pem
-from tests.whole.real_bus import LAMPS, REGISTER, a_trial
+from tests.registers import LAMPS
+from tests.whole.real_bus import REGISTER, a_trial
 
 PAGE = Path(__file__).parents[2] / "docs" / "witness.md"
 SH = re.compile(r"```sh\n(.*?)```", re.DOTALL)
@@ -60,7 +61,7 @@ def document(trial: Trial, line: str) -> dict[str, Any]:
 def cosigned_size(trial: Trial) -> int:
     kept = Attestations(SqliteFile(trial.state, "journal"))
     try:
-        anchors = app.anchors_of(trial.settings)
+        anchors = trusted.anchors_of(trial.settings)
         head = kept.newest_cosigned([one.name for one in anchors.witnesses], anchors.quorum)
         return head.size if head else 0
     finally:
@@ -79,7 +80,7 @@ def test_a_bureau_becomes_a_witness_by_the_page_and_finds_a_restored_backup(tria
     settings.write_text(f"{settings.read_text(encoding='utf-8')}[witnesses]\nquorum = 1\n{snippet}", encoding="utf-8")
     trial.settings = load_settings(settings)
     # (3) what a partner trusts: its own file, the witness entered by hand
-    anchors = app.anchors_of(trial.settings)
+    anchors = trusted.anchors_of(trial.settings)
     own = json.loads((trial.partners / "water" / "anchors.json").read_bytes())
     own |= {"witnesses": [msgspec.to_builtins(one) for one in anchors.witnesses], "quorum": 1}
     (trial.folder / "anchors.json").write_text(json.dumps(own), encoding="utf-8")

@@ -1,0 +1,212 @@
+"""Opening a bus that stands there: its journal, its store, its register, all that the stories work with."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from exchange import validation
+from exchange.app import keys_in_force, levels, places, trusted
+from exchange.attestations import Attestations
+from exchange.bus import Bus
+from exchange.evidence import Evidence
+from exchange.journal import Journal
+from exchange.placing import City, load_city
+from exchange.receipts import issue_receipts, issue_reports
+from exchange.registry import Registry
+from exchange.replays import OwnReplays, SharedReplays
+from exchange.revocation import Revocations
+from exchange.settings import Settings
+from exchange.stopped import Stopped
+from exchange.store.embedded import Embedded
+from exchange.store.store import Store
+from exchange.timestamping import Coverage, Rule
+from exchange.uploads import Uploads
+from exchange.waits import Waits
+from mappings.feed import Feed
+from mappings.load import load_feeds
+from security.errors import Misconfigured, Refusal
+from security.keyring import Keyring
+from security.keys import SigningKey
+from security.message import sha256
+from security.xml import compile_schema
+
+SCHEMA: Final = Path(__file__).parents[1] / "contracts" / "yongtong.xsd"
+
+
+def open_journal(settings: Settings, before_commit: Callable[[Sequence[str]], None] = lambda _: None) -> Journal:
+    """The journal, with the keys that sign its heads, receipts and reports. Raises Misconfigured without a bus.
+
+    Where heads are known that it has lost, it is for reading alone.
+    """
+    places.state_of(settings)
+    return guarded(settings, journal_by_keyring(settings, keys_in_force.keyring_of(settings), before_commit))
+
+
+def journal_by_keyring(
+    settings: Settings, keyring: Keyring, before_commit: Callable[[Sequence[str]], None] = lambda _: None
+) -> Journal:
+    """The journal, with the keys in force of a keyring; it may lie behind heads that are known."""
+    answer, log_key = keys_in_force.answer_key(settings, keyring), keys_in_force.log_key(settings, keyring)
+    return signed_journal(settings, answer, log_key, keys_in_force.former_log_key(settings), before_commit)
+
+
+def signed_journal(
+    settings: Settings,
+    answer: SigningKey,
+    log_key: SigningKey,
+    former: SigningKey | None,
+    before_commit: Callable[[Sequence[str]], None] = lambda _: None,
+) -> Journal:
+    """The journal, with the keys that sign its receipts and reports, and its heads.
+
+    former: of the log, which signs the first head too
+    """
+    return Journal(
+        places.journal_database(settings),
+        settings.bus.origin,
+        log_key,
+        places.utc_now,
+        partial(issue_receipts, key=answer),
+        partial(issue_reports, key=answer),
+        before_commit,
+        former,
+    )
+
+
+def guarded(settings: Settings, journal: Journal) -> Journal:
+    """The same journal, which takes no entry where it lost some. Closed where that cannot be told."""
+    try:
+        gap = trusted.log_gap(settings, journal)
+    except BaseException:
+        journal.close()
+        raise
+    if gap:
+        journal.take_nothing(str(gap))
+    return journal
+
+
+def open_store(settings: Settings) -> Store:
+    """The store. Raises Misconfigured."""
+    if not settings.state.store:
+        return Store(Embedded(settings.at(settings.state.folder)))
+    from exchange.store.served import Served
+
+    return Store(Served(settings.state.store))
+
+
+def open_registry(settings: Settings, journal: Journal, revocations: Revocations | None = None) -> Registry:
+    """Bureaus, certificates, offices, grants and mappings, as the log's decisions have them.
+
+    revocations: where somebody else here holds them already
+    """
+    founding = places.origin_of(settings).founding
+    return Registry(
+        places.state_of(settings), journal, founding, places.utc_now, revocations or trusted.open_revocations(settings)
+    )
+
+
+def open_coverage(settings: Settings, journal: Journal) -> Coverage | None:
+    """How far the log lies under timestamps; None where none are demanded. Raises Misconfigured."""
+    said, roots = settings.timestamps, trusted.timestamp_roots(settings)
+    if not roots:
+        return None
+    if not 0 < said.every_s < said.alarm_s:
+        raise Misconfigured("config.setting", f"{settings.source}: [timestamps] every_s must be less than alarm_s")
+    rule = Rule(*(timedelta(seconds=limit) for limit in (said.alarm_s, said.pending_s, said.refused_s)))
+    return Coverage(journal, Attestations(journal.database), roots, rule)
+
+
+def waits_of(settings: Settings) -> Waits:
+    """Feeds that are tried again later."""
+    said, folder = settings.worker, places.state_of(settings) / "waits"
+    return Waits(folder, places.utc_now, secrets.SystemRandom().random, said.retry_first_s, said.retry_most_s)
+
+
+def feeds_of(settings: Settings) -> dict[str, Feed]:
+    """The feeds whose files the settings name, by their ids."""
+    return load_feeds(settings.at(path) for path in settings.feeds.folders)
+
+
+def feed_files(settings: Settings) -> dict[str, bytes]:
+    """The feeds' files as they lie there, by their SHA-256, hex."""
+    found = (path.read_bytes() for folder in settings.feeds.folders for path in settings.at(folder).glob("*.toml"))
+    return {sha256(octets).hex: octets for octets in found}
+
+
+def _check_divisions(settings: Settings, city: City) -> None:
+    """A code that no polygon has would give nobody the divisions that it was meant to give somebody."""
+    said = settings.territory
+    unknown = {*said.divisions, *said.territory.delegated} - {*city.districts.codes}
+    if unknown:
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [territory] no division of the city: {', '.join(sorted(unknown))}"
+        )
+
+
+def open_bus(
+    settings: Settings,
+    wake: Callable[[], None] = lambda: None,
+    revocations: Revocations | None = None,
+    *,
+    attended: bool = True,
+) -> Bus:
+    """Everything the stories work with. Raises Misconfigured naming what is missing.
+
+    attended: a person at the terminal may be asked for what opens the keys
+    """
+    keys_in_force.check_keys_placed(settings)
+    keyring = keys_in_force.keyring_of(settings, attended=attended)
+    state, folder = places.state_of(settings), settings.at(settings.keys.folder)
+    origin = places.origin_of(settings)
+    if (origin.origin, origin.edition) != (settings.bus.origin, settings.city.edition):
+        raise Misconfigured(
+            "config.fixed_at_init",
+            f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}",
+        )
+    said = settings.evidence
+    key = keys_in_force.evidence_key(settings, origin)
+    evidence = Evidence(places.evidence_place(settings), key, said.cipher, seal_all=said.seal == "all")
+    journal = journal_by_keyring(settings, keyring, evidence.sync)
+    if gap := trusted.log_gap(settings, journal):
+        journal.close()
+        raise Refusal("audit.log_behind", str(gap))
+    feeds = feeds_of(settings)
+    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
+    _check_divisions(settings, city)
+    answer = keys_in_force.answer_key(settings, keyring)
+    assert answer.certificate_der is not None
+    return Bus(
+        origin=settings.bus.origin,
+        folder=state,
+        limits=settings.limits,
+        feeds=feeds,
+        feed_digests={feed.id: feed.digest for feed in feeds.values()},
+        registry=open_registry(settings, journal, revocations),
+        journal=journal,
+        evidence=evidence,
+        store=open_store(settings),
+        city=city,
+        lists=validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes),
+        schema=compile_schema(SCHEMA),
+        answer_key=answer,
+        answer_certificate_der=answer.certificate_der,
+        outcome_secret=(folder / "outcome.secret").read_bytes(),
+        replays=SharedReplays(journal.database) if journal.database.shared else OwnReplays(),
+        uploads=Uploads(state / "uploads", timedelta(seconds=settings.limits.upload_s)),
+        wake=wake,
+        clock=places.utc_now,
+        batch_deliveries=settings.worker.batch_deliveries,
+        transformation_m=settings.tolerances.transformation_m,
+        on_classified=settings.feeds.on_classified,
+        xml_suites=settings.suites.xml,
+        anchors=trusted.anchors_of(settings),
+        attestations=Attestations(journal.database),
+        coverage=open_coverage(settings, journal),
+        stopped=Stopped(journal.ask),
+        waits=waits_of(settings),
+        territory=settings.territory.territory,
+        districts=levels.districts_of(settings, state),
+    )
