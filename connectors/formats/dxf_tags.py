@@ -1,17 +1,24 @@
-"""ASCII DXF bytes to tags: pairs of a group code and a value, in blocks of about a megabyte, decoded strictly.
+"""ASCII DXF bytes to tags: pairs of a group code and a value, as two columns a block, decoded strictly.
 
-No format of its own: `connectors.formats.dxf` makes records of what this module scans. Nothing here knows an entity.
+No format of its own: `connectors.formats.dxf` makes records of what this module scans. Nothing here knows an entity,
+and nothing takes a Python step a line: a block is decoded, split and read as numbers in one call each.
 """
 
+import io
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from security.errors import Refusal
 from security.message import Content
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 1 << 22
 LINE_CHARACTERS: Final = 32_767
+LINE_BYTES: Final = 4 * LINE_CHARACTERS
 ENCODINGS: Final = ("utf-8", "gbk", "gb18030")  # what a feed may declare against the drawing
 EOF: Final = "EOF"
 # $DWGCODEPAGE in lower case without "_". 936 is read as GB18030, which holds all of GBK: nothing is decoded otherwise.
@@ -28,47 +35,54 @@ UTF8_SINCE: Final = 1021  # AC1021, AutoCAD 2007
 _BINARY: Final = b"AutoCAD Binary DXF"
 _DWG: Final = re.compile(rb"AC[12][.0-9]\d\d|MC0\.0")
 _BOM: Final = b"\xef\xbb\xbf"
-_CODE: Final = re.compile(r"[ \t]*-?[0-9]{1,5}[ \t]*")
 _ESCAPE: Final = re.compile(r"\\U\+([0-9A-Fa-f]{4})|\\M\+([1-5])([0-9A-Fa-f]{4})")
 _MULTIBYTE: Final = {"1": "cp932", "2": "cp950", "3": "cp949", "4": "johab", "5": "gb18030"}
 
-Tags = tuple[list[int], list[str]]  # group codes and values, of one length
+
+class Tags(NamedTuple):
+    """Group codes, and values as they are spelled (String), of one length."""
+
+    codes: NDArray[np.int16]
+    values: pl.Series
 
 
 def scan(content: Content, declared: str | None) -> Iterator[Tags]:
     """Yield the tags of a drawing in order; values as they are spelled, escapes and white space included.
 
-    declared: the feed's `encoding`, which is then believed instead of the drawing. A line that is no group code ends
-    the scan quietly if the drawing's EOF stands before it in its block: some programs leave rubbish there.
+    declared: the feed's `encoding`, which is then believed instead of the drawing. Lines end with LF, CRLF, or CR where
+    the drawing begins so. A line that is no group code ends the scan quietly if the drawing's EOF stands before it in
+    its block: some programs leave rubbish there.
 
     Raises Refusal decode.binary_dxf, decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable,
     decode.too_large.
     """
     encoding, line = "", 0
-    odd: list[str] = []
     for first, octets in _blocks(content):
         if not encoding:
             encoding = _encoding(octets, declared)
-        lines = odd + _lines(octets, encoding, first)
-        paired = len(lines) // 2 * 2
-        codes, values = _codes(lines[0:paired:2], lines[1:paired:2], line)
-        yield codes, values
-        if 2 * len(codes) < paired:  # rubbish beyond EOF
+        lines = _lines(octets, encoding, first)
+        paired = len(lines) // 2
+        tags = _tags(lines[: 2 * paired], line)
+        yield tags
+        if len(tags.codes) < paired:  # rubbish beyond EOF
             return
-        odd, line = lines[paired:], line + paired
-    if odd:
-        raise Refusal("decode.not_readable", f"line {line + 1}: a group code without its value")
+        line += 2 * paired
+        if 2 * paired < len(lines):
+            raise Refusal("decode.not_readable", f"line {line + 1}: a group code without its value")
 
 
 def _blocks(content: Content) -> Iterator[tuple[int, bytes]]:
-    """(offset, whole lines): about a megabyte each; the last may lack its line's end."""
+    """(offset, whole pairs of lines): a few megabytes each; the last may lack a line's end, or a line."""
     offset, rest, left = 0, b"", content.size
+    old = False  # an old Macintosh ends lines with CR alone
     with content.open() as stream:
         while left and (piece := stream.read(min(BLOCK_BYTES, left))):
+            if left == content.size:
+                old = b"\n" not in piece and b"\r" in piece
             left -= len(piece)
-            piece = rest + piece
-            end = piece.rfind(b"\n") + 1
-            if not end and len(piece) > BLOCK_BYTES:
+            piece = rest + (piece.replace(b"\r", b"\n") if old else piece)
+            end = _pairs_end(piece)
+            if not end and len(piece) > BLOCK_BYTES + 2 * LINE_BYTES:
                 raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
             if end:
                 yield offset, piece[:end]
@@ -77,6 +91,14 @@ def _blocks(content: Content) -> Iterator[tuple[int, bytes]]:
         raise Refusal("decode.not_readable", "the stored content is shorter than it was")
     if rest:
         yield offset, rest
+
+
+def _pairs_end(piece: bytes) -> int:
+    """How many octets the whole pairs of lines take."""
+    end = piece.rfind(b"\n")
+    if piece.count(b"\n") % 2:
+        end = piece.rfind(b"\n", 0, end)
+    return end + 1
 
 
 # Which encoding
@@ -115,7 +137,7 @@ def _header(head: bytes) -> dict[str, str]:
     """$ACADVER and $DWGCODEPAGE, where the HEADER section says them within the first block."""
     found: dict[str, str] = {}
     variable = ""
-    lines = iter(head.removeprefix(_BOM).decode("latin-1").split("\n"))
+    lines = (line.decode("latin-1") for line in io.BytesIO(head.removeprefix(_BOM)))
     for code, value in zip(map(str.strip, lines), map(str.strip, lines), strict=False):
         if code == "9":
             variable = value
@@ -129,8 +151,8 @@ def _header(head: bytes) -> dict[str, str]:
 # Lines and codes
 
 
-def _lines(octets: bytes, encoding: str, first: int) -> list[str]:
-    """The lines of a block, without their ends. No listed encoding has a line's end inside a character."""
+def _lines(octets: bytes, encoding: str, first: int) -> pl.Series:
+    """The lines of a block, a CR at their ends. No listed encoding has a line's end inside a character."""
     try:
         text = octets.removeprefix(_BOM).decode(encoding) if first == 0 else octets.decode(encoding)
     except UnicodeDecodeError as problem:
@@ -141,10 +163,8 @@ def _lines(octets: bytes, encoding: str, first: int) -> list[str]:
         raise Refusal("decode.encoding_wrong", f"{encoding} declared, UTF-8 found")
     if "\0" in text:
         raise Refusal("decode.not_readable", "not text")
-    lines = text.replace("\r\n", "\n").split("\n")
-    if not lines[-1]:
-        lines.pop()
-    if max(map(len, lines), default=0) > LINE_CHARACTERS:
+    lines = pl.Series([text.removesuffix("\n")], dtype=pl.String).str.split("\n").explode()
+    if (lines.str.len_bytes() > LINE_CHARACTERS).any() and (lines.str.len_chars() > LINE_CHARACTERS).any():
         raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
     return lines
 
@@ -160,17 +180,17 @@ def _is_utf8(octets: bytes) -> bool:
         return False
 
 
-def _codes(said: list[str], values: list[str], line: int) -> Tags:
-    """Group codes as numbers. There are few different spellings in a block: each is looked at once."""
-    numbers = {code: int(code) for code in set(said) if _CODE.fullmatch(code)}
-    try:
-        return [numbers[code] for code in said], values
-    except KeyError:
-        bad = next(index for index, code in enumerate(said) if code not in numbers)
-    for index in range(bad):
-        if numbers[said[index]] == 0 and values[index].strip() == EOF:
-            return [numbers[code] for code in said[: index + 1]], values[: index + 1]
-    raise Refusal("decode.not_readable", f"line {line + 2 * bad + 1}: no group code")
+def _tags(lines: pl.Series, line: int) -> Tags:
+    """Every second line as a group code, the others as values. line: how many stand before, to name a bad one."""
+    codes = lines.gather_every(2).str.strip_chars(" \t\r").cast(pl.Int16, strict=False)
+    values = lines.gather_every(2, 1).str.strip_suffix("\r")
+    if codes.null_count():
+        bad = codes.is_null().arg_max() or 0
+        ends = ((codes[:bad] == 0) & (values[:bad].str.strip_chars() == EOF)).arg_true()
+        if ends.is_empty():
+            raise Refusal("decode.not_readable", f"line {line + 2 * bad + 1}: no group code")
+        codes, values = codes[: ends[0] + 1], values[: ends[0] + 1]
+    return Tags(codes.to_numpy(), values)
 
 
 # Escapes
