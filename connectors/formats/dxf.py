@@ -99,7 +99,7 @@ def _records(content: Content, declared: str | None, tags: list[str]) -> Iterato
         layers.update(rows["layer"].unique())
         if len(layers) > LAYERS:
             raise Refusal("decode.too_large", f"more than {LAYERS} layers")
-        count += rows["symbols"].sum()
+        count += int(rows["symbols"].sum())
         if count > RECORDS:
             raise Refusal("decode.too_large", f"more than {RECORDS} records")
         for some in _apart(rows):
@@ -190,17 +190,18 @@ def _said() -> dict[str, pl.Expr]:
 # Keys
 
 _PLACE: Final = ("entity", "layer", "block", "x", "y")  # what a key is made of where there is no handle
+_RUN: Final = 1 << 17
 
 
 class _Seen:
-    """How often each text occurred so far: a 64-bit number for each, in sorted runs that double in length.
+    """How often each text occurred so far: a 64-bit number for each, in sorted runs that double in length up to _RUN.
 
     Two texts of one number would be taken for the same: of two million, once in ten million drawings, and then a key is
     a place, or has a number behind it, without need.
     """
 
     def __init__(self) -> None:
-        self.runs: list[tuple[NDArray[np.uint64], NDArray[np.int64]]] = []  # numbers, how often
+        self.runs: list[tuple[NDArray[np.uint64], NDArray[np.uint32]]] = []  # numbers, how often
 
     def before(self, texts: pl.Series) -> pl.Series:
         """How often each text stood before: in this column and in those of earlier calls."""
@@ -219,11 +220,12 @@ class _Seen:
         return pl.Series(found)
 
     def _keep(self, numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> None:
-        while self.runs and len(self.runs[-1][0]) <= 2 * len(numbers):
+        # A run that is long enough stays as it is: to merge two takes several times their memory.
+        while self.runs and len(self.runs[-1][0]) <= min(2 * len(numbers), _RUN):
             known, often = self.runs.pop()
             numbers, which = np.unique(np.concatenate([known, numbers]), return_inverse=True)
             counts = np.bincount(which, np.concatenate([often, counts])).astype(np.int64)
-        self.runs.append((numbers, counts))
+        self.runs.append((numbers, counts.astype(np.uint32)))
 
 
 def _keyed(rows: pl.DataFrame, handles: _Seen, places: _Seen) -> pl.DataFrame:

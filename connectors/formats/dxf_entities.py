@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.formats import dxf_tags
-from connectors.formats.dxf_tags import EOF, Tags
+from connectors.formats.dxf_tags import EOF, Tags, no_tags
 from security.errors import Refusal
 
 ENTITY_BYTES: Final = 1 << 24  # an entity, its parts aside, takes no more of the drawing
@@ -49,9 +49,9 @@ def entities(blocks: Iterable[Tags]) -> Iterator[Entities]:
 
     Raises Refusal decode.not_readable where the drawing is not whole, decode.too_large.
     """
-    held = _tables(Tags(np.empty(0, np.int16), pl.Series(dtype=pl.String)))
-    for tags in _in_section(blocks):
-        whole = _joined(held, _tables(tags))
+    held = _tables(no_tags(), pl.Series(dtype=pl.String))
+    for tags, kinds in _in_section(blocks):
+        whole = _joined(held, _tables(tags, kinds))
         _check_parts(whole)
         given, held = _held_back(whole)
         yield given
@@ -62,12 +62,11 @@ def entities(blocks: Iterable[Tags]) -> Iterator[Entities]:
 # Sections
 
 
-def _in_section(blocks: Iterable[Tags]) -> Iterator[Tags]:
-    """The tags of whole entities of the ENTITIES section; a drawing that has none gives none."""
+def _in_section(blocks: Iterable[Tags]) -> Iterator[tuple[Tags, pl.Series]]:
+    """Tags and names of whole entities of the ENTITIES section; a drawing that has none gives none."""
     section, seen = "", False
-    for codes, values in _whole(blocks):
-        starts = np.flatnonzero(codes == 0)
-        names = values.gather(starts).str.strip_chars()
+    for tags, names in _whole(blocks):
+        starts = np.flatnonzero(tags.codes == 0)
         inside = np.zeros(len(starts), bool)
         marks = names.is_in(["SECTION", "ENDSEC", EOF]).arg_true().to_list()
         before = 0
@@ -80,45 +79,47 @@ def _in_section(blocks: Iterable[Tags]) -> Iterator[Tags]:
             if name == "ENDSEC" and section:
                 section = ""
             elif name == "SECTION" and not section:
-                section = _section(codes, values, int(starts[at]))
+                section = _section(tags, int(starts[at]) + 1)
                 seen = seen or section == "ENTITIES"
             elif name in ("SECTION", EOF) if section else name and not (name == EOF and seen):
                 raise Refusal("decode.not_readable", "a section that does not end, or something outside of sections")
             elif name == EOF:
                 break
         if inside.any():
-            kept = np.repeat(inside, np.diff(starts, append=len(codes)))
-            yield Tags(codes[kept], values.filter(pl.Series(kept)))
+            of_tags = np.repeat(inside, np.diff(starts, append=len(tags.codes)))
+            yield tags.only(of_tags), names.filter(pl.Series(inside))
 
 
-def _section(codes: NDArray[np.int16], values: pl.Series, at: int) -> str:
-    if at + 1 >= len(codes) or codes[at + 1] != 2:
+def _section(tags: Tags, at: int) -> str:
+    """The name of a section. at: the tag after its beginning"""
+    if at >= len(tags.codes) or tags.codes[at] != 2:
         raise Refusal("decode.not_readable", "a section without a name")
-    return str(values[at + 1]).strip() or "?"
+    return str(tags.texts(np.array([at]))[0]).strip() or "?"
 
 
-def _whole(blocks: Iterable[Tags]) -> Iterator[Tags]:
-    """The tags again, cut before a group code 0: each piece holds whole entities. Raises Refusal without an EOF."""
-    kept = Tags(np.empty(0, np.int16), pl.Series(dtype=pl.String))
-    waited = 0
+def _whole(blocks: Iterable[Tags]) -> Iterator[tuple[Tags, pl.Series]]:
+    """The tags again, cut before a group code 0: each piece holds whole things, whose names go with it. The last piece
+    has an EOF, else Refusal.
+    """
+    kept, waited = no_tags(), 0
     for more in blocks:
-        codes = np.concatenate([kept.codes, more.codes])
-        values = pl.concat([kept.values, more.values], rechunk=True)
-        starts = np.flatnonzero(codes == 0)
+        tags = kept.then(more)
+        starts = np.flatnonzero(tags.codes == 0)
         waited = waited + dxf_tags.BLOCK_BYTES if len(starts) < 2 else 0
         if waited >= ENTITY_BYTES:
             raise Refusal("decode.too_large", f"an entity of {ENTITY_BYTES >> 20} MiB or more")
         # Only comments may stand before the first section.
-        if (codes[: starts[0] if len(starts) else 0] != 999).any():
+        if (tags.codes[: starts[0] if len(starts) else None] != 999).any():
             raise Refusal("decode.not_readable", "does not begin with a section")
+        names = tags.texts(starts).str.strip_chars()
+        ends = (names == EOF).any()
         first, last = (int(starts[0]), int(starts[-1])) if len(starts) else (0, 0)
-        ends = (values.gather(starts).str.strip_chars() == EOF).any()
-        stop = len(codes) if ends else last
+        stop = len(tags.codes) if ends else last
         if stop > first:
-            yield Tags(codes[first:stop], values[first:stop])
+            yield tags.only(slice(first, stop)), names if ends else names[:-1]
         if ends:
             return
-        kept = Tags(codes[last:], values[last:])
+        kept = tags.only(slice(last, None))
     raise Refusal("decode.not_readable", "the drawing is cut short: it has no EOF")
 
 
@@ -126,44 +127,42 @@ def _whole(blocks: Iterable[Tags]) -> Iterator[Tags]:
 
 
 class _Ranges:
-    """Entities as ranges of tags; each method gives one text an entity, of those whose numbers are asked for."""
+    """Entities as ranges of tags; most methods give the number of one tag an entity, -1 where it has none such."""
 
     def __init__(self, tags: Tags) -> None:
-        self.codes = tags.codes
-        self.values = pl.concat([tags.values, pl.Series([None], dtype=pl.String)], rechunk=True)  # the last: not said
+        self.tags, self.codes = tags, tags.codes
         self.starts = np.flatnonzero(self.codes == 0)
         self.owner = np.cumsum(self.codes == 0, dtype=np.int32) - 1  # of each tag
 
-    def kinds(self) -> pl.Series:
-        return self.values.gather(self.starts).str.strip_chars()
+    def first(self, code: int) -> NDArray[np.int64]:
+        return self._of_each(np.flatnonzero(self.codes == code)[::-1])
 
-    def first(self, code: int, of: NDArray[np.int64]) -> pl.Series:
-        """The value of the first tag of that code."""
-        at = np.flatnonzero(self.codes == code)[::-1]
-        return self._at(at, of)
+    def last(self, code: int) -> NDArray[np.int64]:
+        return self._of_each(np.flatnonzero(self.codes == code))
 
-    def last(self, code: int, of: NDArray[np.int64]) -> pl.Series:
-        """The value of the last tag of that code."""
-        return self._at(np.flatnonzero(self.codes == code), of)
-
-    def count(self, code: int, of: NDArray[np.int64]) -> pl.Series:
-        counted = np.bincount(self.owner[self.codes == code], minlength=len(self.starts))
-        return pl.Series(counted[of], dtype=pl.UInt32)
-
-    def south(self, of: NDArray[np.int64]) -> pl.Series:
+    def south(self) -> NDArray[np.int64]:
         """The first string of the XDATA that South CASS adds: the feature's code."""
         names, strings = np.flatnonzero(self.codes == 1001), np.flatnonzero(self.codes == 1000)
         if not len(names) or not len(strings):
-            return self._at(strings[:0], of)
-        ours = (self.values.gather(names).str.strip_chars() == APPLICATION).to_numpy()
+            return self._of_each(strings[:0])
+        ours = (self.tags.texts(names).str.strip_chars() == APPLICATION).to_numpy()
         under = np.searchsorted(names, strings) - 1  # the application that stands before each string
         said = (under >= 0) & ours[under] & (self.owner[names[under]] == self.owner[strings])
-        return self._at(strings[said][::-1], of)
+        return self._of_each(strings[said][::-1])
+
+    def count(self, code: int) -> NDArray[np.int64]:
+        """How many tags of that code each entity has."""
+        return np.bincount(self.owner[self.codes == code], minlength=len(self.starts))
+
+    def columns(self, of: NDArray[np.int64], tags: dict[str, NDArray[np.int64]]) -> list[pl.Series]:
+        """Texts of named tags, for some of the entities; all are gathered at once."""
+        texts = self.tags.texts(np.concatenate([each[of] for each in tags.values()]))
+        return [texts[at * len(of) : (at + 1) * len(of)].alias(name) for at, name in enumerate(tags)]
 
     def mtext(self, kinds: pl.Series) -> pl.DataFrame:
         """entity, text: of each MTEXT in pieces, those of group 3 before the first of group 1, and that one."""
         at = np.flatnonzero((self.codes == 3) | (self.codes == 1))
-        pieces = pl.DataFrame({"entity": self.owner[at], "code": self.codes[at], "piece": self.values.gather(at)})
+        pieces = pl.DataFrame({"entity": self.owner[at], "code": self.codes[at], "piece": self.tags.texts(at)})
         pieces = pieces.filter((kinds == "MTEXT").gather(pieces["entity"]))
         before = ((pl.col("code") == 1).cum_sum().over("entity") - (pl.col("code") == 1)) == 0
         joined = pieces.filter(before).group_by("entity").agg(
@@ -173,28 +172,25 @@ class _Ranges:
             raise Refusal("decode.too_large", f"a text of more than {TEXT_CHARACTERS} characters")
         return joined
 
-    def _at(self, tags: NDArray[np.int64], of: NDArray[np.int64]) -> pl.Series:
-        """The value at each entity's tag: where several are named, the one that is named last."""
-        found = np.full(len(self.starts), len(self.values) - 1)
+    def _of_each(self, tags: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each entity which of the tags it has: where several, the one that is named last."""
+        found = np.full(len(self.starts), -1)
         found[self.owner[tags]] = tags
-        return self.values.gather(found[of])
+        return found
 
 
-def _tables(tags: Tags) -> Entities:
-    """Heads and parts of whole entities; a part before the first head has head 2**32 - 1."""
+def _tables(tags: Tags, kinds: pl.Series) -> Entities:
+    """Heads and parts of whole entities of these kinds; a part before the first head has head 2**32 - 1."""
     ranges = _Ranges(tags)
-    kinds = ranges.kinds()
     part = kinds.is_in([*PARTS, SEQEND]).to_numpy()
     of, parts = np.flatnonzero(~part), np.flatnonzero(part)
-    heads = pl.DataFrame(
-        [kinds.gather(of).alias("kind")]
-        + [ranges.first(code, of).alias(name) for name, code in _OF_HEADS.items()]
-        + [ranges.south(of).alias("code"), ranges.last(10, of).alias("last_x"), ranges.last(20, of).alias("last_y")]
-        + [ranges.count(10, of).alias("corners")]
-    )
+    named = {name: ranges.first(code) for name, code in _OF_HEADS.items()}
+    named |= {"code": ranges.south(), "last_x": ranges.last(10), "last_y": ranges.last(20)}
+    corners = pl.Series("corners", ranges.count(10)[of], dtype=pl.UInt32)
+    heads = pl.DataFrame([kinds.gather(of).alias("kind"), *ranges.columns(of, named), corners])
     if (heads["kind"] == "MTEXT").any() and (tags.codes == 3).any():
         heads = _with_mtexts(heads, ranges.mtext(kinds), of)
-    of_parts = [ranges.first(code, parts).alias(name) for name, code in _OF_PARTS.items()]
+    of_parts = ranges.columns(parts, {name: ranges.first(code) for name, code in _OF_PARTS.items()})
     head = (np.searchsorted(of, parts) - 1).astype(np.uint32)
     return Entities(heads, pl.DataFrame([kinds.gather(parts).alias("kind"), *of_parts, pl.Series("head", head)]))
 
@@ -209,6 +205,8 @@ def _with_mtexts(heads: pl.DataFrame, texts: pl.DataFrame, of: NDArray[np.int64]
 
 def _joined(held: Entities, more: Entities) -> Entities:
     """What was held back and what comes after it. The numbers of heads wrap around, so that -1 becomes the held one."""
+    if held.heads.is_empty():
+        return more
     by = np.uint32(held.heads.height)
     numbered = pl.Series("head", more.parts["head"].to_numpy() + by)
     parts = pl.concat([held.parts, more.parts.with_columns(numbered)], rechunk=True)
@@ -249,13 +247,12 @@ def _held_back(whole: Entities) -> tuple[Entities, Entities]:
 
 def _check_ended(whole: Entities) -> None:
     """Raise Refusal where a SEQEND was announced and does not stand there."""
-    heads, parts = whole
-    drawn = heads["paper"].str.strip_chars().ne_missing("1")
-    must = (heads["kind"] == "POLYLINE") | (
-        (heads["kind"] == "INSERT") & heads["follow"].str.strip_chars().eq_missing("1")
-    )
-    said = pl.int_range(heads.height, dtype=pl.UInt32, eager=True)
-    must |= drawn & said.is_in(parts.filter(kind="ATTRIB")["head"].implode())
-    missing = must & ~said.is_in(parts.filter(kind=SEQEND)["head"].implode())
-    if missing.any():
-        raise Refusal("decode.not_readable", f"{heads['kind'][missing.arg_max() or 0]} without SEQEND")
+    kinds, rows = whole.parts["kind"], whole.parts["head"]
+    owners = {kind: rows.filter(kinds == kind).implode() for kind in ("ATTRIB", SEQEND)}
+    row, kind = pl.int_range(pl.len(), dtype=pl.UInt32), pl.col("kind")
+    announced = pl.col("follow").str.strip_chars() == "1"
+    with_attributes = row.is_in(owners["ATTRIB"]) & pl.col("paper").str.strip_chars().ne_missing("1")
+    must = (kind == "POLYLINE") | ((kind == "INSERT") & announced) | with_attributes
+    missing = whole.heads.select("kind", must=must & ~row.is_in(owners[SEQEND])).filter("must")
+    if missing.height:
+        raise Refusal("decode.not_readable", f"{missing['kind'][0]} without SEQEND")

@@ -97,10 +97,9 @@ def spread(rows: pl.DataFrame, most: int) -> pl.DataFrame:
 
 
 def _arrays(rows: pl.DataFrame) -> pl.Series:
-    several = pl.Series([False]).new_from_index(0, rows.height)
-    for count in ("flags", "rows"):  # group 70 of an INSERT counts its columns
-        several |= ~rows[count].fill_null("1").str.strip_chars().is_in(["0", "1"])
-    return several & (rows["kind"] == "INSERT")
+    # Group 70 of an INSERT counts its columns. What is not said is one.
+    several = [~pl.col(count).str.strip_chars().is_in(["0", "1"]).fill_null(True) for count in ("flags", "rows")]
+    return rows.select(arrays=(pl.col("kind") == "INSERT") & pl.any_horizontal(several))["arrays"]
 
 
 def _grid(arrays: pl.DataFrame, most: int) -> tuple[pl.Series, pl.Series]:
@@ -133,4 +132,5 @@ def _tilted(normal: NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[
     steep = (np.abs(nx) < _OBLIQUE) & (np.abs(ny) < _OBLIQUE)
     ax = np.where(steep[:, None], np.stack([nz, zero, -nx], axis=1), np.stack([-ny, nx, zero], axis=1))
     ax /= np.linalg.norm(ax, axis=1, keepdims=True)
-    return place[:, :1] * ax + place[:, 1:2] * np.cross(az, ax) + place[:, 2:] * az
+    world: NDArray[np.float64] = place[:, :1] * ax + place[:, 1:2] * np.cross(az, ax) + place[:, 2:] * az
+    return world

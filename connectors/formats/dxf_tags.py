@@ -1,7 +1,8 @@
-"""ASCII DXF bytes to tags: pairs of a group code and a value, as two columns a block, decoded strictly.
+"""ASCII DXF bytes to tags: pairs of a group code and a value, in blocks of a few megabytes, decoded strictly.
 
 No format of its own: `connectors.formats.dxf` makes records of what this module scans. Nothing here knows an entity,
-and nothing takes a Python step a line: a block is decoded, split and read as numbers in one call each.
+and nothing takes a Python step a line: the codes of a block are read eight octets at a time, and its values stay octets
+until a column of them is asked for.
 """
 
 import io
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from security.errors import Refusal
 from security.message import Content
 
-BLOCK_BYTES: Final = 1 << 22
+BLOCK_BYTES: Final = 1 << 21
 LINE_CHARACTERS: Final = 32_767
 LINE_BYTES: Final = 4 * LINE_CHARACTERS
 ENCODINGS: Final = ("utf-8", "gbk", "gb18030")  # what a feed may declare against the drawing
@@ -35,15 +36,55 @@ UTF8_SINCE: Final = 1021  # AC1021, AutoCAD 2007
 _BINARY: Final = b"AutoCAD Binary DXF"
 _DWG: Final = re.compile(rb"AC[12][.0-9]\d\d|MC0\.0")
 _BOM: Final = b"\xef\xbb\xbf"
+_LF, _CR = b"\n\r"
+_WORD: Final = 8  # octets that a group code is read by; a block begins with as many of its own
+_NO_CODE: Final = np.iinfo(np.int16).min
 _ESCAPE: Final = re.compile(r"\\U\+([0-9A-Fa-f]{4})|\\M\+([1-5])([0-9A-Fa-f]{4})")
 _MULTIBYTE: Final = {"1": "cp932", "2": "cp950", "3": "cp949", "4": "johab", "5": "gb18030"}
 
 
 class Tags(NamedTuple):
-    """Group codes, and values as they are spelled (String), of one length."""
+    """Group codes, and where in `octets` their values stand, white space included and line's end not; of one length.
+
+    The octet after a value is always there.
+    """
 
     codes: NDArray[np.int16]
-    values: pl.Series
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    octets: NDArray[np.uint8]
+    encoding: str
+
+    def texts(self, at: NDArray[np.int64]) -> pl.Series:
+        """The values of these tags as they are spelled; null for -1."""
+        said = at >= 0
+        texts = _texts(self.octets, self.starts[at[said]], self.ends[at[said]], self.encoding)
+        if len(texts) == len(at):
+            return texts
+        return texts.gather(pl.Series(np.cumsum(said) - 1).set(pl.Series(~said), None))
+
+    def only(self, which: slice | NDArray[np.bool_]) -> "Tags":
+        """Some of them."""
+        return self._replace(codes=self.codes[which], starts=self.starts[which], ends=self.ends[which])
+
+    def then(self, more: "Tags") -> "Tags":
+        """These, which are few, and those that follow them."""
+        if not len(self.codes):
+            return more
+        begin, end = self.starts[0], self.ends[-1] + 1
+        return Tags(
+            np.concatenate([self.codes, more.codes]),
+            np.concatenate([self.starts - begin, more.starts + (end - begin)]),
+            np.concatenate([self.ends - begin, more.ends + (end - begin)]),
+            np.concatenate([self.octets[begin:end], more.octets]),
+            more.encoding,
+        )
+
+
+def no_tags() -> Tags:
+    """A drawing's tags before the first."""
+    none = np.empty(0, np.int64)
+    return Tags(none.astype(np.int16), none, none, none.astype(np.uint8), "ascii")
 
 
 def scan(content: Content, declared: str | None) -> Iterator[Tags]:
@@ -60,14 +101,18 @@ def scan(content: Content, declared: str | None) -> Iterator[Tags]:
     for first, octets in _blocks(content):
         if not encoding:
             encoding = _encoding(octets, declared)
-        lines = _lines(octets, encoding, first)
-        paired = len(lines) // 2
-        tags = _tags(lines[: 2 * paired], line)
-        yield tags
-        if len(tags.codes) < paired:  # rubbish beyond EOF
+            octets = octets.removeprefix(_BOM)
+        block, starts, ends = _lines(octets)
+        _check(block, starts, ends, encoding, first)
+        paired = len(ends) // 2 * 2
+        codes = _codes(block, starts[:paired:2], ends[:paired:2])
+        tags = Tags(codes, starts[1:paired:2], ends[1:paired:2], block, encoding)
+        whole = _before_rubbish(tags, line)
+        yield whole
+        if len(whole.codes) < len(codes):
             return
-        line += 2 * paired
-        if 2 * paired < len(lines):
+        line += paired
+        if paired < len(ends):
             raise Refusal("decode.not_readable", f"line {line + 1}: a group code without its value")
 
 
@@ -151,22 +196,39 @@ def _header(head: bytes) -> dict[str, str]:
 # Lines and codes
 
 
-def _lines(octets: bytes, encoding: str, first: int) -> pl.Series:
-    """The lines of a block, a CR at their ends. No listed encoding has a line's end inside a character."""
-    try:
-        text = octets.removeprefix(_BOM).decode(encoding) if first == 0 else octets.decode(encoding)
-    except UnicodeDecodeError as problem:
-        code = "decode.encoding_unknown" if encoding == "ascii" else "decode.encoding_wrong"
-        said = "no $DWGCODEPAGE" if encoding == "ascii" else encoding
-        raise Refusal(code, f"{said}, byte {first + problem.start}") from problem
-    if encoding != "utf-8" and not octets.isascii() and _is_utf8(octets):
-        raise Refusal("decode.encoding_wrong", f"{encoding} declared, UTF-8 found")
-    if "\0" in text:
+def _lines(octets: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """The block, and where its lines start and end. No listed encoding has a line's end inside a character."""
+    block = np.frombuffer(b" " * _WORD + octets + (b"" if octets.endswith(b"\n") else b"\n"), np.uint8)
+    ends = np.flatnonzero(block == _LF)
+    starts = np.concatenate([[_WORD], ends[:-1] + 1])
+    return block, starts, ends - ((block[ends - 1] == _CR) & (ends > starts))
+
+
+def _check(
+    block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], encoding: str, first: int
+) -> None:
+    """Raise Refusal for a line that is too long or no text. What is ASCII is text in every listed encoding.
+
+    first: the drawing's octet that the block begins with
+    """
+    lines = np.unique(np.searchsorted(ends, np.flatnonzero(block > 0x7F)))
+    if len(lines):
+        octets = _gathered(block, starts[lines], ends[lines])
+        try:
+            octets.decode(encoding)
+        except UnicodeDecodeError as problem:
+            code = "decode.encoding_unknown" if encoding == "ascii" else "decode.encoding_wrong"
+            said = "no $DWGCODEPAGE" if encoding == "ascii" else encoding
+            before = octets.count(b"\n", 0, problem.start)
+            at = problem.start - (octets.rfind(b"\n", 0, problem.start) + 1) + int(starts[lines[before]])
+            raise Refusal(code, f"{said}, byte {first + at - _WORD}") from problem
+        if encoding != "utf-8" and _is_utf8(octets):
+            raise Refusal("decode.encoding_wrong", f"{encoding} declared, UTF-8 found")
+    if not block.all():
         raise Refusal("decode.not_readable", "not text")
-    lines = pl.Series([text.removesuffix("\n")], dtype=pl.String).str.split("\n").explode()
-    if (lines.str.len_bytes() > LINE_CHARACTERS).any() and (lines.str.len_chars() > LINE_CHARACTERS).any():
+    long = ends - starts > LINE_CHARACTERS
+    if long.any() and (_texts(block, starts[long], ends[long], encoding).str.len_chars() > LINE_CHARACTERS).any():
         raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
-    return lines
 
 
 def _is_utf8(octets: bytes) -> bool:
@@ -180,17 +242,64 @@ def _is_utf8(octets: bytes) -> bool:
         return False
 
 
-def _tags(lines: pl.Series, line: int) -> Tags:
-    """Every second line as a group code, the others as values. line: how many stand before, to name a bad one."""
-    codes = lines.gather_every(2).str.strip_chars(" \t\r").cast(pl.Int16, strict=False)
-    values = lines.gather_every(2, 1).str.strip_suffix("\r")
-    if codes.null_count():
-        bad = codes.is_null().arg_max() or 0
-        ends = ((codes[:bad] == 0) & (values[:bad].str.strip_chars() == EOF)).arg_true()
-        if ends.is_empty():
-            raise Refusal("decode.not_readable", f"line {line + 2 * bad + 1}: no group code")
-        codes, values = codes[: ends[0] + 1], values[: ends[0] + 1]
-    return Tags(codes.to_numpy(), values)
+def _gathered(block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bytes:
+    """Slices of the block one after another, a LF behind each."""
+    lengths = ends - starts + 1
+    stops = np.cumsum(lengths)
+    octets: NDArray[np.uint8] = block[np.arange(lengths.sum()) + np.repeat(starts - stops + lengths, lengths)]
+    octets[stops - 1] = _LF
+    return octets.tobytes()
+
+
+def _texts(block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], encoding: str) -> pl.Series:
+    text = _gathered(block, starts, ends).decode(encoding)
+    return pl.Series([text], dtype=pl.String).str.split("\n").explode()[:-1]
+
+
+def _codes(block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Group codes; _NO_CODE where a line is none. One word holds the last eight octets of a line, the last one on top.
+
+    Blanks before the digits count as zeros. What is neither so nor this short is looked at as text: a minus, a tab,
+    blanks behind.
+    """
+    words = np.ndarray((len(block) - _WORD + 1,), "<u8", block, strides=(1,))[ends - _WORD]
+    wide = ends - starts
+    ours = np.uint64(0xFFFFFFFFFFFFFFFF) << (8 * np.maximum(_WORD - wide, 0)).astype(np.uint64)
+    words = (words & ours) | (_each(0x20) & ~ours)
+    digits = (words | _each(0x10)) ^ _each(0x30)
+    blanks = ~words >> np.uint64(4) & _each(0x01)
+    odd = ((digits + _each(0x06)) | digits) & _each(0xF0) != 0
+    odd |= words & (blanks * np.uint64(0x0F)) != 0  # 0x21 to 0x29 are no blanks
+    odd |= (blanks >> np.uint64(8) & ~blanks != 0) | (blanks == _each(0x01)) | (wide > _WORD)
+    pairs = digits * np.uint64(10) + (digits >> np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)
+    fours = pairs * np.uint64(100) + (pairs >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)
+    codes = (fours * np.uint64(10_000) + (fours >> np.uint64(32)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    if odd.any():
+        said = _texts(block, starts[odd], ends[odd], "latin-1").str.strip_chars(" \t")
+        codes[odd] = (
+            said.set(said.str.starts_with("+"), None).cast(pl.Int16, strict=False).fill_null(_NO_CODE).to_numpy()
+        )
+    return np.where(codes <= np.iinfo(np.int16).max, codes, _NO_CODE).astype(np.int16)
+
+
+def _each(octet: int) -> np.uint64:
+    """A word of the same octet eight times."""
+    return np.uint64(octet * 0x0101010101010101)
+
+
+def _before_rubbish(tags: Tags, line: int) -> Tags:
+    """The tags up to the drawing's EOF, if a line that is no group code stands behind it; else all.
+
+    line: how many lines stand before the block, to name a bad one
+    """
+    wrong = np.flatnonzero(tags.codes == _NO_CODE)
+    if not len(wrong):
+        return tags
+    marks = np.flatnonzero(tags.codes[: wrong[0]] == 0)
+    ends = (tags.texts(marks).str.strip_chars() == EOF).arg_true()
+    if ends.is_empty():
+        raise Refusal("decode.not_readable", f"line {line + 2 * wrong[0] + 1}: no group code")
+    return tags.only(slice(0, int(marks[ends[0]]) + 1))
 
 
 # Escapes

@@ -121,6 +121,23 @@ def test_several_drawings_are_numbered_apart() -> None:
     assert frame.select(CONTENT, RECORD).rows() == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_three_systems_end_them(end: str) -> None:
+    assert decode(drawing(POINT + POINT).replace("\n", end).encode("gbk")).equals(records(POINT + POINT))
+
+
+@pytest.mark.parametrize("code", ["{:>3}", "{:>6}", "{:>12}", "{:<4}", "\t{} ", "{:04}"])
+def test_a_group_code_is_a_number_however_it_is_set(code: str) -> None:
+    lines = drawing(POINT).split("\n")
+    lines[:-1:2] = [code.format(int(line)) for line in lines[:-1:2]]
+    assert decode("\n".join(lines).encode("gbk")).equals(records(POINT))
+
+
+@pytest.mark.parametrize("code", ["", " ", "x", "8 0", "!8", "+8", "8.0", "1e1", "99999", "123456789", "８", "--8"])
+def test_what_only_looks_like_a_group_code_refuses_the_drawing(code: str) -> None:
+    assert refusal(drawing(POINT.replace("8\n管线", f"{code}\n管线")).encode("gbk"))[0] == "decode.not_readable"
+
+
 # Places
 
 
