@@ -1,7 +1,7 @@
-"""Drawings: ASCII DXF of R10 to R2018. Every entity of model space is one record; nothing is drawn, nothing is guessed.
+"""Drawings: DXF of R10 to R2018. Every entity of model space is one record; nothing is drawn, nothing is guessed.
 
-Read as columns, a few megabytes at a time (docs/adr/0048): `dxf_tags` scans, `dxf_entities` groups, `dxf_places`
-places.
+Read as columns, a few megabytes at a time (docs/adr/0048), ASCII or binary: `dxf_tags` scans, `dxf_entities`
+groups, `dxf_places` places.
 
 Columns, all text as the drawing spells it, null where it says nothing:
 
@@ -64,8 +64,7 @@ def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatc
 
     A drawing is read in pieces: what is held is a block of a few megabytes, one frame, and a number for each key.
 
-    Raises Refusal decode.binary_dxf, decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable,
-    decode.too_large.
+    Raises Refusal decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable, decode.too_large.
     """
     said = options.get("attributes", [])
     tags = list(dict.fromkeys(map(str, said))) if isinstance(said, list) else []

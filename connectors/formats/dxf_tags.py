@@ -1,4 +1,4 @@
-"""ASCII DXF bytes to tags: pairs of a group code and a value, in blocks of a few megabytes, decoded strictly.
+"""DXF bytes to tags: pairs of a group code and a value, in blocks of a few megabytes, decoded strictly.
 
 No format of its own: `connectors.formats.dxf` makes records of what this module scans. Nothing here knows an entity,
 and nothing takes a Python step a line: the codes of a block are read eight octets at a time, and its values stay octets
@@ -6,6 +6,7 @@ until a column of them is asked for.
 """
 
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from connectors.formats import dxf_binary
 from security.errors import Refusal
 from security.message import Content
 
@@ -33,7 +35,6 @@ CODE_PAGES: Final = {
     "ascii": "ascii",
 }
 UTF8_SINCE: Final = 1021  # AC1021, AutoCAD 2007
-_BINARY: Final = b"AutoCAD Binary DXF"
 _DWG: Final = re.compile(rb"AC[12][.0-9]\d\d|MC0\.0")
 _BOM: Final = b"\xef\xbb\xbf"
 _LF, _CR = b"\n\r"
@@ -94,8 +95,7 @@ def scan(content: Content, declared: str | None) -> Iterator[Tags]:
     the drawing begins so. A line that is no group code ends the scan quietly if the drawing's EOF stands before it in
     its block: some programs leave rubbish there.
 
-    Raises Refusal decode.binary_dxf, decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable,
-    decode.too_large.
+    Raises Refusal decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable, decode.too_large.
     """
     encoding, line = "", 0
     for first, octets in _blocks(content):
@@ -117,25 +117,35 @@ def scan(content: Content, declared: str | None) -> Iterator[Tags]:
 
 
 def _blocks(content: Content) -> Iterator[tuple[int, bytes]]:
-    """(offset, whole pairs of lines): a few megabytes each; the last may lack a line's end, or a line."""
-    offset, rest, left = 0, b"", content.size
-    old = False  # an old Macintosh ends lines with CR alone
-    with content.open() as stream:
-        while left and (piece := stream.read(min(BLOCK_BYTES, left))):
-            if left == content.size:
-                old = b"\n" not in piece and b"\r" in piece
-            left -= len(piece)
-            piece = rest + (piece.replace(b"\r", b"\n") if old else piece)
-            end = _pairs_end(piece)
-            if not end and len(piece) > BLOCK_BYTES + 2 * LINE_BYTES:
-                raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
-            if end:
-                yield offset, piece[:end]
-            offset, rest = offset + end, piece[end:]
-    if left:
-        raise Refusal("decode.not_readable", "the stored content is shorter than it was")
+    """(offset, whole pairs of lines): a few megabytes each; the last may lack a line's end, or a line.
+
+    Of a binary drawing the lines are made, and offsets are in them.
+    """
+    pieces = _pieces(content)
+    first = next(pieces, b"")
+    whole: Iterator[bytes] = itertools.chain([first], pieces)
+    if first.startswith(dxf_binary.MARK):
+        whole = dxf_binary.as_text(whole)
+    elif b"\n" not in first and b"\r" in first:  # an old Macintosh ends lines with CR alone
+        whole = (piece.replace(b"\r", b"\n") for piece in whole)
+    offset, rest = 0, b""
+    for piece in whole:
+        piece = rest + piece
+        end = _pairs_end(piece)
+        if not end and len(piece) > BLOCK_BYTES + 2 * LINE_BYTES:
+            raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
+        if end:
+            yield offset, piece[:end]
+        offset, rest = offset + end, piece[end:]
     if rest:
         yield offset, rest
+
+
+def _pieces(content: Content) -> Iterator[bytes]:
+    try:
+        yield from content.pieces(BLOCK_BYTES)
+    except OSError as problem:
+        raise Refusal("decode.not_readable", "the stored content is shorter than it was") from problem
 
 
 def _pairs_end(piece: bytes) -> int:
@@ -151,8 +161,6 @@ def _pairs_end(piece: bytes) -> int:
 
 def _encoding(head: bytes, declared: str | None) -> str:
     """The Python codec for a drawing that begins so."""
-    if head.startswith(_BINARY):
-        raise Refusal("decode.binary_dxf")
     if found := _DWG.match(head):
         raise Refusal("decode.dwg", found[0].decode("ascii"))
     if declared is not None and declared not in ENCODINGS:
