@@ -68,33 +68,36 @@ def _in_section(blocks: Iterable[Tags]) -> Iterator[tuple[Tags, pl.Series]]:
     for tags, names in _whole(blocks):
         starts = np.flatnonzero(tags.codes == 0)
         inside = np.zeros(len(starts), bool)
-        marks = names.is_in(["SECTION", "ENDSEC", EOF]).arg_true().to_list()
         before = 0
-        for at in [*marks, len(starts)]:
+        for at, name, called in _marks(tags, names, starts):
             if at > before and not section:
                 raise Refusal("decode.not_readable", "something outside of sections")
             inside[before:at] = section == "ENTITIES"
             before = at + 1
-            name = names[at] if at < len(starts) else ""
             if name == "ENDSEC" and section:
                 section = ""
             elif name == "SECTION" and not section:
-                section = _section(tags, int(starts[at]) + 1)
+                section = called
                 seen = seen or section == "ENTITIES"
-            elif name in ("SECTION", EOF) if section else name and not (name == EOF and seen):
-                raise Refusal("decode.not_readable", "a section that does not end, or something outside of sections")
-            elif name == EOF:
+            elif name == EOF and seen and not section:
                 break
+            elif name:
+                raise Refusal("decode.not_readable", "a section that does not end, or something outside of sections")
         if inside.any():
             of_tags = np.repeat(inside, np.diff(starts, append=len(tags.codes)))
             yield tags.only(of_tags), names.filter(pl.Series(inside))
 
 
-def _section(tags: Tags, at: int) -> str:
-    """The name of a section. at: the tag after its beginning"""
-    if at >= len(tags.codes) or tags.codes[at] != 2:
-        raise Refusal("decode.not_readable", "a section without a name")
-    return str(tags.texts(np.array([at]))[0]).strip() or "?"
+def _marks(tags: Tags, names: pl.Series, starts: NDArray[np.int64]) -> Iterator[tuple[int, str, str]]:
+    """Where sections begin and end: number of the mark, its name, what the section is called. "" ends the piece."""
+    marks = names.is_in(["SECTION", "ENDSEC", EOF]).arg_true()
+    after = np.minimum(starts[marks.to_numpy()] + 1, len(tags.codes) - 1)
+    called = tags.texts(after).str.strip_chars()
+    for at, name, code, text in zip(marks, names.gather(marks), tags.codes[after].tolist(), called, strict=True):
+        if name == "SECTION" and code != 2:
+            raise Refusal("decode.not_readable", "a section without a name")
+        yield at, name, text or "?"
+    yield len(starts), "", ""
 
 
 def _whole(blocks: Iterable[Tags]) -> Iterator[tuple[Tags, pl.Series]]:
