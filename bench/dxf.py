@@ -66,7 +66,7 @@ def measure_large(folder: Path) -> Figure:
         ).stdout
         grown.append(f"{content.size / 1e6:.0f} MB {size * ENTITIES / least_s:,.0f}/s and {mb.strip()} MB")
     note = (
-        f"{content.size / 1e6:.0f} MB, {WHAT}; best of three, and most anonymous memory of a process that decodes: "
+        f"{content.size / 1e6:.0f} MB, {WHAT}; best of three, and the most anonymous memory that decoding takes: "
         f"{', '.join(grown)}; GDAL without codes {plain:,.0f}/s; {WHERE}"
     )
     return figure("dxf_200mb_entities_per_s", rates, peers, "entities/s", note)
@@ -128,19 +128,23 @@ def _scanned(content: Content) -> int:
 
 
 def most_mb(read: Callable[[], int]) -> int:
-    """The most anonymous memory that this process held while it read."""
-    status, most, done = Path("/proc/self/status"), [0], threading.Event()
+    """The most anonymous memory that this process held while it read, beyond what it held before."""
+    before, most, done = _held_kb(), [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.002):
-            most[0] = max(most[0], int(re.search(r"RssAnon:\s+(\d+)", status.read_text())[1]))  # type: ignore[index]
+            most[0] = max(most[0], _held_kb())
 
     watching = threading.Thread(target=watch)
     watching.start()
     read()
     done.set()
     watching.join()
-    return most[0] // 1024
+    return (most[0] - before) // 1024
+
+
+def _held_kb() -> int:
+    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,11 @@ An INSERT of rows and columns (MINSERT) stands for so many symbols in the street
 first as spelled, the others with a computed place and the key `KEY:row:column`. Entities of paper space (67 = 1) and
 the contents of blocks are no records, nor are VERTEX, ATTRIB and SEQEND, which are parts of one.
 
-Options: `attributes` (tags), `encoding` (`utf-8`, `gbk`, `gb18030`, believed instead of what the drawing says).
+`outline`, if `chord_mm` is an option: of LWPOLYLINE and POLYLINE the course in WKT, POLYGON where it is closed, else
+LINESTRING; its arcs (bulges) as chords that are nowhere more than so many millimetres from them.
+
+Options: `attributes` (tags), `chord_mm`, `encoding` (`utf-8`, `gbk`, `gb18030`, believed instead of what the drawing
+says).
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,6 +39,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.formats.dxf_entities import Entities, entities
+from connectors.formats.dxf_outlines import outlines
 from connectors.formats.dxf_places import spread, symbols, to_world, whole_numbers
 from connectors.formats.dxf_tags import plain, scan
 from connectors.formats.records import CARRIED, CONTENT, RECORD, RECORDS_PER_BATCH, SHEET, Options, RecordBatch
@@ -42,7 +47,7 @@ from security.errors import Refusal
 from security.message import Content
 
 NAME: Final = "dxf"
-OPTIONS: Final = {"attributes": (list,), "encoding": (str,)}
+OPTIONS: Final = {"attributes": (list,), "chord_mm": (int,), "encoding": (str,)}
 RECORDS: Final = 2_000_000
 LAYERS: Final = 10_000
 INSTANCES: Final = 10_000  # of one MINSERT
@@ -56,6 +61,7 @@ _LINES: Final = ("LWPOLYLINE", "POLYLINE")
 _PLACED: Final = _IN_OCS - {*_LINES} | {"POINT", "MTEXT", "LINE", "ELLIPSE", "3DFACE"}  # by their group 10
 _WITH_TEXT: Final = ("TEXT", "MTEXT", "ATTDEF")
 _SPATIAL: Final = 8 | 16 | 64  # flags of a POLYLINE whose vertices are in the world's system
+_FRAME: Final = 16  # a VERTEX that only bends a curve
 _FACE: Final = (128, 64 | 128)  # a VERTEX that only says which others make a face: the flag, out of these two
 
 
@@ -69,10 +75,12 @@ def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatc
     said = options.get("attributes", [])
     tags = list(dict.fromkeys(map(str, said))) if isinstance(said, list) else []
     declared = str(options["encoding"]) if "encoding" in options else None
+    chord_error_m = max(1, int(str(options["chord_mm"]))) / 1000 if "chord_mm" in options else None
+    more = [*(f"@{tag}" for tag in tags), *(["outline"] if chord_error_m is not None else [])]
     for index, content in enumerate(contents):
         first = 0
-        for rows in _in_batches(_records(content, declared, tags)):
-            yield RecordBatch(_frame(rows, tags, index, first))
+        for rows in _in_batches(_records(content, declared, tags, chord_error_m)):
+            yield RecordBatch(_frame(rows.select(*COLUMNS, *more), tags, index, first))
             first += rows.height
 
 
@@ -88,13 +96,15 @@ def _in_batches(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield held.rechunk()
 
 
-def _records(content: Content, declared: str | None, tags: list[str]) -> Iterator[pl.DataFrame]:
-    """The records of one drawing: COLUMNS and a column for each tag, escapes still in them."""
+def _records(
+    content: Content, declared: str | None, tags: list[str], chord_error_m: float | None
+) -> Iterator[pl.DataFrame]:
+    """The records of one drawing: COLUMNS, a column for each tag and `outline`, escapes still in them."""
     layers: set[str | None] = set()
     handles, places = _Seen(), _Seen()
     count = 0
-    for whole in entities(scan(content, declared)):
-        rows = _rows(whole, tags)
+    for whole in entities(scan(content, declared), corners=chord_error_m is not None):
+        rows = _rows(whole, tags, chord_error_m)
         layers.update(rows["layer"].unique())
         if len(layers) > LAYERS:
             raise Refusal("decode.too_large", f"more than {LAYERS} layers")
@@ -104,7 +114,8 @@ def _records(content: Content, declared: str | None, tags: list[str]) -> Iterato
         for some in _apart(rows):
             placed = spread(some, INSTANCES)
             placed = to_world(placed, placed["kind"].is_in(_IN_OCS) & ~placed["spatial"])
-            yield _keyed(placed, handles, places).select(*COLUMNS, *(f"@{tag}" for tag in tags))
+            keyed = _keyed(placed, handles, places)
+            yield keyed.select(*COLUMNS, *(name for name in keyed.columns if name[0] == "@" or name == "outline"))
 
 
 def _apart(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -120,7 +131,7 @@ def _apart(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
 # Records
 
 
-def _rows(whole: Entities, tags: list[str]) -> pl.DataFrame:
+def _rows(whole: Entities, tags: list[str], chord_error_m: float | None) -> pl.DataFrame:
     """A row for each entity of model space: COLUMNS but `key`, in its own system and not yet spread, and what is asked
     of it for that: `kind`, `spatial` and `symbols`, the extrusion, and the grid of an INSERT.
     """
@@ -136,7 +147,23 @@ def _rows(whole: Entities, tags: list[str]) -> pl.DataFrame:
     )
     for column in (_ends(parts), *_attributes(parts, tags)):
         heads = heads.join(column, on="head", how="left", maintain_order="left")
+    if chord_error_m is not None:
+        lines = outlines(heads.with_columns(height=_HEIGHT), _corners(whole, parts), chord_error_m)
+        heads = heads.join(lines, on="head", how="left", maintain_order="left")
     return heads.with_columns(**_said())
+
+
+_HEIGHT: Final = pl.when(pl.col("kind") == "LWPOLYLINE").then("elevation").otherwise("z")
+
+
+def _corners(whole: Entities, parts: pl.DataFrame) -> pl.DataFrame:
+    """Corners of all polylines; of one that was made a curve the curve's, not those of its frame."""
+    vertices = parts.filter(kind="VERTEX")
+    of_frame = pl.Series(whole_numbers(vertices["flags"]).to_numpy() & _FRAME != 0)
+    names = ["head", "x", "y", "bulge"]
+    return pl.concat([whole.corners.select(names), vertices.filter(~of_frame).select(names)]).sort(
+        "head", maintain_order=True
+    )
 
 
 def _ends(parts: pl.DataFrame) -> pl.DataFrame:
@@ -252,15 +279,15 @@ def _keyed(rows: pl.DataFrame, handles: _Seen, places: _Seen) -> pl.DataFrame:
 
 
 def _frame(rows: pl.DataFrame, tags: list[str], content: int, first: int) -> pl.DataFrame:
-    names = [*COLUMNS, *(f"@{tag}" for tag in tags)]
-    texts = rows.with_columns(_unescaped(rows[name]) for name in (*_ESCAPED, *names[len(COLUMNS) :]))
+    escaped = [*_ESCAPED, *(f"@{tag}" for tag in tags)]
+    texts = rows.with_columns(_unescaped(rows[name]) for name in escaped)
     numbers = pl.int_range(first, first + rows.height, dtype=pl.UInt32, eager=True)
     return texts.select(
         pl.lit(content, pl.UInt32).alias(CONTENT),
         numbers.alias(RECORD),
         pl.col("layer").alias(SHEET),
         pl.lit(False).alias(CARRIED),
-        *names,
+        *rows.columns,
     )
 
 

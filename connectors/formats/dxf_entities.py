@@ -29,7 +29,7 @@ _OF_HEADS: Final = {
     "x2": 11, "y2": 21, "z2": 31, "elevation": 38, "rotation": 50, "nx": 210, "ny": 220, "nz": 230, "rows": 71,
     "across": 44, "up": 45,
 }  # fmt: skip
-_OF_PARTS: Final = {"tag": 2, "text": 1, "x": 10, "y": 20, "z": 30, "flags": 70}
+_OF_PARTS: Final = {"tag": 2, "text": 1, "x": 10, "y": 20, "z": 30, "flags": 70, "bulge": 42}
 
 
 class Entities(NamedTuple):
@@ -38,20 +38,24 @@ class Entities(NamedTuple):
     heads: kind, the columns of _OF_HEADS, `code` (the first 1000 of the XDATA named SOUTH), `last_x` and `last_y` (of
            the last tags 10 and 20), `corners` (how many 10 there are, UInt32)
     parts: kind (ATTRIB, VERTEX, SEQEND), the columns of _OF_PARTS, `head` (UInt32: row of the head it is a part of)
+    corners: of LWPOLYLINE: head, x, y, bulge
     """
 
     heads: pl.DataFrame
     parts: pl.DataFrame
+    corners: pl.DataFrame
 
 
-def entities(blocks: Iterable[Tags]) -> Iterator[Entities]:
+def entities(blocks: Iterable[Tags], *, corners: bool = False) -> Iterator[Entities]:
     """The ENTITIES section in pieces: an INSERT or POLYLINE together with all its parts.
+
+    corners: whether to gather those of LWPOLYLINE; else that table is empty
 
     Raises Refusal decode.not_readable where the drawing is not whole, decode.too_large.
     """
-    held = _tables(no_tags(), pl.Series(dtype=pl.String))
+    held = _tables(no_tags(), pl.Series(dtype=pl.String), corners)
     for tags, kinds in _in_section(blocks):
-        whole = _joined(held, _tables(tags, kinds))
+        whole = _joined(held, _tables(tags, kinds, corners))
         _check_parts(whole)
         given, held = _held_back(whole)
         yield given
@@ -175,6 +179,20 @@ class _Ranges:
             raise Refusal("decode.too_large", f"a text of more than {TEXT_CHARACTERS} characters")
         return joined
 
+    def corners(self, of: NDArray[np.bool_]) -> pl.DataFrame:
+        """entity, x, y, bulge: of each tag 10 of some entities, with the 20 and 42 that follow before the next."""
+        at = np.flatnonzero(self.codes == 10)
+        at = at[of[self.owner[at]]]
+        limits = np.append(at[1:], len(self.codes))
+        columns = {"x": at}
+        for name, code in (("y", 20), ("bulge", 42)):
+            known = np.append(np.flatnonzero(self.codes == code), len(self.codes))
+            after = known[np.searchsorted(known, at)]
+            ours = (after < limits) & (np.append(self.owner, -1)[after] == self.owner[at])
+            columns[name] = np.where(ours, after, -1)
+        texts = {name: self.tags.texts(tags) for name, tags in columns.items()}
+        return pl.DataFrame({"entity": self.owner[at], **texts})
+
     def _of_each(self, tags: NDArray[np.int64]) -> NDArray[np.int64]:
         """For each entity which of the tags it has: where several, the one that is named last."""
         found = np.full(len(self.starts), -1)
@@ -182,20 +200,27 @@ class _Ranges:
         return found
 
 
-def _tables(tags: Tags, kinds: pl.Series) -> Entities:
+def _tables(tags: Tags, kinds: pl.Series, with_corners: bool) -> Entities:
     """Heads and parts of whole entities of these kinds; a part before the first head has head 2**32 - 1."""
     ranges = _Ranges(tags)
     part = kinds.is_in([*PARTS, SEQEND]).to_numpy()
     of, parts = np.flatnonzero(~part), np.flatnonzero(part)
     named = {name: ranges.first(code) for name, code in _OF_HEADS.items()}
     named |= {"code": ranges.south(), "last_x": ranges.last(10), "last_y": ranges.last(20)}
-    corners = pl.Series("corners", ranges.count(10)[of], dtype=pl.UInt32)
-    heads = pl.DataFrame([kinds.gather(of).alias("kind"), *ranges.columns(of, named), corners])
+    count = pl.Series("corners", ranges.count(10)[of], dtype=pl.UInt32)
+    heads = pl.DataFrame([kinds.gather(of).alias("kind"), *ranges.columns(of, named), count])
     if (heads["kind"] == "MTEXT").any() and (tags.codes == 3).any():
         heads = _with_mtexts(heads, ranges.mtext(kinds), of)
     of_parts = ranges.columns(parts, {name: ranges.first(code) for name, code in _OF_PARTS.items()})
     head = (np.searchsorted(of, parts) - 1).astype(np.uint32)
-    return Entities(heads, pl.DataFrame([kinds.gather(parts).alias("kind"), *of_parts, pl.Series("head", head)]))
+    of_flat = (kinds == "LWPOLYLINE").to_numpy() if with_corners else np.zeros(len(kinds), bool)
+    corners = ranges.corners(of_flat)
+    numbered = pl.Series(np.searchsorted(of, corners["entity"].to_numpy()), dtype=pl.UInt32)
+    return Entities(
+        heads,
+        pl.DataFrame([kinds.gather(parts).alias("kind"), *of_parts, pl.Series("head", head)]),
+        corners.select("x", "y", "bulge", head=numbered),
+    )
 
 
 def _with_mtexts(heads: pl.DataFrame, texts: pl.DataFrame, of: NDArray[np.int64]) -> pl.DataFrame:
@@ -213,7 +238,8 @@ def _joined(held: Entities, more: Entities) -> Entities:
     by = np.uint32(held.heads.height)
     numbered = pl.Series("head", more.parts["head"].to_numpy() + by)
     parts = pl.concat([held.parts, more.parts.with_columns(numbered)], rechunk=True)
-    return Entities(pl.concat([held.heads, more.heads], rechunk=True), parts)
+    corners = more.corners.with_columns(head=pl.Series(more.corners["head"].to_numpy() + by))
+    return Entities(pl.concat([held.heads, more.heads], rechunk=True), parts, corners)
 
 
 def _check_parts(whole: Entities) -> None:
@@ -236,16 +262,17 @@ def _check_parts(whole: Entities) -> None:
 
 def _held_back(whole: Entities) -> tuple[Entities, Entities]:
     """What is complete, and the last head with its parts where more of them may come."""
-    heads, parts = whole
+    heads, parts, corners = whole
     last = heads.height - 1
     ended = parts.height > 0 and parts["kind"][-1] == SEQEND and parts["head"][-1] == last
     if ended or last < 0 or heads["kind"][-1] not in PARTS.values():
         _check_ended(whole)
-        return whole, Entities(heads.clear(), parts.clear())
+        return whole, Entities(heads.clear(), parts.clear(), corners.clear())
     of_last = parts["head"] == last
-    given = Entities(heads[:last], parts.filter(~of_last))
+    given = Entities(heads[:last], parts.filter(~of_last), corners)
     _check_ended(given)
-    return given, Entities(heads[last:], parts.filter(of_last).with_columns(head=pl.lit(0, pl.UInt32)))
+    kept = parts.filter(of_last).with_columns(head=pl.lit(0, pl.UInt32))
+    return given, Entities(heads[last:], kept, corners.clear())
 
 
 def _check_ended(whole: Entities) -> None:

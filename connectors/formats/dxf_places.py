@@ -60,6 +60,22 @@ def to_world(rows: pl.DataFrame, own: pl.Series) -> pl.DataFrame:
     return rows
 
 
+def in_world(
+    rows: pl.DataFrame, row: NDArray[np.int64], x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x and y of points in the world's system. row: which of the rows each belongs to; its `height` is the point's."""
+    own = rows.select(own=~pl.col("spatial") & pl.col("nz").is_not_null())["own"]
+    if not own.any():
+        return x, y
+    normal = np.tile([0.0, 0.0, 1.0], (rows.height, 1))
+    normal[own.to_numpy()] = np.stack([numbers(rows[part].filter(own)) for part in _NORMAL], axis=1)
+    height = np.zeros(rows.height)
+    height[own.to_numpy()] = numbers(rows["height"].filter(own)).to_numpy()
+    world = _tilted(normal[row], np.stack([x, y, height[row]], axis=1))
+    turned = (normal != [0.0, 0.0, 1.0]).any(axis=1)[row]
+    return np.where(turned, world[:, 0], x), np.where(turned, world[:, 1], y)
+
+
 def symbols(inserts: pl.DataFrame, most: int) -> pl.Series:
     """How many symbols each row is: rows x columns of an INSERT, else 1. Raises Refusal decode.too_large."""
     counts = pl.Series("symbols", np.ones(inserts.height, np.int64))
