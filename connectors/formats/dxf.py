@@ -24,8 +24,8 @@ An INSERT of rows and columns (MINSERT) stands for so many symbols in the street
 first as spelled, the others with a computed place and the key `KEY:row:column`. Entities of paper space (67 = 1) and
 the contents of blocks are no records, nor are VERTEX, ATTRIB and SEQEND, which are parts of one.
 
-`outline`, if `chord_mm` is an option: of LWPOLYLINE and POLYLINE the course in WKT, POLYGON where it is closed, else
-LINESTRING; its arcs (bulges) as chords that are nowhere more than so many millimetres from them.
+`outline`, if `chord_mm` is an option: in WKT the course of LWPOLYLINE and POLYLINE, POLYGON where it is closed, else
+LINESTRING, and the area of HATCH; arcs (bulges) as chords that are nowhere more than so many millimetres from them.
 
 Options: `attributes` (tags), `chord_mm`, `encoding` (`utf-8`, `gbk`, `gb18030`, believed instead of what the drawing
 says).
@@ -160,10 +160,10 @@ def _corners(whole: Entities, parts: pl.DataFrame) -> pl.DataFrame:
     """Corners of all polylines; of one that was made a curve the curve's, not those of its frame."""
     vertices = parts.filter(kind="VERTEX")
     of_frame = pl.Series(whole_numbers(vertices["flags"]).to_numpy() & _FRAME != 0)
-    names = ["head", "x", "y", "bulge"]
-    return pl.concat([whole.corners.select(names), vertices.filter(~of_frame).select(names)]).sort(
-        "head", maintain_order=True
-    )
+    number = {name: pl.col(name).str.strip_chars().cast(pl.Float64, strict=False) for name in ("x", "y")}
+    bulge = pl.col("bulge").fill_null("0").str.strip_chars().cast(pl.Float64, strict=False)
+    turns = vertices.filter(~of_frame).select(pl.lit(0, pl.Int64).alias("ring"), **number, bulge=bulge, head="head")
+    return pl.concat([whole.corners, turns]).sort("head", maintain_order=True)
 
 
 def _ends(parts: pl.DataFrame) -> pl.DataFrame:

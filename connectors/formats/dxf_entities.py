@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from connectors.formats import dxf_tags
+from connectors.formats import dxf_corners, dxf_tags
 from connectors.formats.dxf_tags import EOF, Tags, no_tags
 from security.errors import Refusal
 
@@ -38,7 +38,7 @@ class Entities(NamedTuple):
     heads: kind, the columns of _OF_HEADS, `code` (the first 1000 of the XDATA named SOUTH), `last_x` and `last_y` (of
            the last tags 10 and 20), `corners` (how many 10 there are, UInt32)
     parts: kind (ATTRIB, VERTEX, SEQEND), the columns of _OF_PARTS, `head` (UInt32: row of the head it is a part of)
-    corners: of LWPOLYLINE: head, x, y, bulge
+    corners: of LWPOLYLINE and HATCH: head, and the columns of `dxf_corners`
     """
 
     heads: pl.DataFrame
@@ -49,7 +49,7 @@ class Entities(NamedTuple):
 def entities(blocks: Iterable[Tags], *, corners: bool = False) -> Iterator[Entities]:
     """The ENTITIES section in pieces: an INSERT or POLYLINE together with all its parts.
 
-    corners: whether to gather those of LWPOLYLINE; else that table is empty
+    corners: whether to gather them; else that table is empty
 
     Raises Refusal decode.not_readable where the drawing is not whole, decode.too_large.
     """
@@ -179,20 +179,6 @@ class _Ranges:
             raise Refusal("decode.too_large", f"a text of more than {TEXT_CHARACTERS} characters")
         return joined
 
-    def corners(self, of: NDArray[np.bool_]) -> pl.DataFrame:
-        """entity, x, y, bulge: of each tag 10 of some entities, with the 20 and 42 that follow before the next."""
-        at = np.flatnonzero(self.codes == 10)
-        at = at[of[self.owner[at]]]
-        limits = np.append(at[1:], len(self.codes))
-        columns = {"x": at}
-        for name, code in (("y", 20), ("bulge", 42)):
-            known = np.append(np.flatnonzero(self.codes == code), len(self.codes))
-            after = known[np.searchsorted(known, at)]
-            ours = (after < limits) & (np.append(self.owner, -1)[after] == self.owner[at])
-            columns[name] = np.where(ours, after, -1)
-        texts = {name: self.tags.texts(tags) for name, tags in columns.items()}
-        return pl.DataFrame({"entity": self.owner[at], **texts})
-
     def _of_each(self, tags: NDArray[np.int64]) -> NDArray[np.int64]:
         """For each entity which of the tags it has: where several, the one that is named last."""
         found = np.full(len(self.starts), -1)
@@ -213,13 +199,16 @@ def _tables(tags: Tags, kinds: pl.Series, with_corners: bool) -> Entities:
         heads = _with_mtexts(heads, ranges.mtext(kinds), of)
     of_parts = ranges.columns(parts, {name: ranges.first(code) for name, code in _OF_PARTS.items()})
     head = (np.searchsorted(of, parts) - 1).astype(np.uint32)
-    of_flat = (kinds == "LWPOLYLINE").to_numpy() if with_corners else np.zeros(len(kinds), bool)
-    corners = ranges.corners(of_flat)
+    corners = pl.DataFrame(schema=dxf_corners.SCHEMA)
+    if with_corners:
+        flat, hatches = ((kinds == kind).to_numpy() for kind in ("LWPOLYLINE", "HATCH"))
+        turns = dxf_corners.of_polylines(tags, ranges.owner, flat), dxf_corners.of_hatches(tags, ranges.owner, hatches)
+        corners = pl.concat(turns)
     numbered = pl.Series(np.searchsorted(of, corners["entity"].to_numpy()), dtype=pl.UInt32)
     return Entities(
         heads,
         pl.DataFrame([kinds.gather(parts).alias("kind"), *of_parts, pl.Series("head", head)]),
-        corners.select("x", "y", "bulge", head=numbered),
+        corners.select("ring", "x", "y", "bulge", head=numbered),
     )
 
 

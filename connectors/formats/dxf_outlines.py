@@ -1,12 +1,14 @@
-"""The course of polylines on the ground, arcs as chords that keep to a stated distance from them.
+"""The course of polylines and the areas of hatches, arcs as chords that keep to a stated distance from them.
 
 No format of its own: `connectors.formats.dxf` makes records.
 """
 
+import functools
 from typing import Final
 
 import numpy as np
 import polars as pl
+import shapely
 from numpy.typing import NDArray
 
 from connectors.formats.dxf_places import in_world
@@ -18,51 +20,62 @@ Array = NDArray[np.float64]
 
 
 def outlines(rows: pl.DataFrame, corners: pl.DataFrame, chord_error_m: float) -> pl.DataFrame:
-    """head, outline: WKT of each polyline, in the world's system: a POLYGON where it is closed, else a LINESTRING.
+    """head, outline: WKT in the world's system: of a polyline a POLYGON where it is closed, else a LINESTRING; of a
+    hatch the area within an odd number of its rings.
 
-    rows:    heads with `bits` (flags), `spatial`, `height` and the extrusion
-    corners: head, x, y, bulge as spelled, in order; the bulge is the tangent of a quarter of the arc's angle, positive
-             to the left of the way
-    None is given to a mesh, to what has fewer than two corners, and to what has a corner that is no finite number.
+    rows:    heads with `kind`, `bits` (flags), `spatial`, `height` and the extrusion
+    corners: head, and the columns of `dxf_corners`; of one head in order
+    None is given to a mesh, to what has a ring of fewer than two corners or a corner that is no finite number, and to a
+    hatch whose rings cross themselves.
     """
-    said = pl.col("x", "y").str.strip_chars().cast(pl.Float64, strict=False)
-    bulge = pl.col("bulge").fill_null("0").str.strip_chars().cast(pl.Float64, strict=False)
-    numbers = corners.select("head", said, bulge)
-    finite = pl.all_horizontal(pl.col("x", "y", "bulge").is_finite().fill_null(False).all(), pl.len() > 1)
-    numbers = numbers.filter(finite.over("head"))
-    about = rows.select("head", "bits", "spatial", "height", "nx", "ny", "nz").with_row_index("row")
-    numbers = numbers.join(about, on="head", how="inner", maintain_order="left").filter(
-        pl.col("bits") & pl.lit(_SURFACE) == 0
-    )
-    if numbers.is_empty():
+    finite = pl.all_horizontal(pl.col("x", "y", "bulge").is_finite().fill_null(False).all())
+    several = (pl.len().over("head", "ring") > 1).all()
+    about = rows.select("head", "kind", "bits", "spatial", "height", "nx", "ny", "nz").with_row_index("row")
+    known = corners.filter(finite.over("head"), several.over("head"))
+    known = known.join(about, on="head", how="inner", maintain_order="left")
+    area = (pl.col("kind") == "HATCH") | (pl.col("bits") & 1 == 1)
+    known = known.filter(pl.col("bits") & pl.lit(_SURFACE) == 0)
+    known = known.with_columns(closed=area, ring=pl.struct("head", "ring").rle_id())
+    if known.is_empty():
         return pl.DataFrame(schema={"head": pl.UInt32, "outline": pl.String})
-    head, x, y = _flattened(numbers, chord_error_m)
-    of_rows = about["row"].gather(pl.Series(np.searchsorted(about["head"].to_numpy(), head)))
-    x, y = in_world(rows, of_rows.to_numpy(), x, y)
-    points = pl.DataFrame({"head": head, "x": x, "y": y}).select(
-        "head", point=pl.concat_str(pl.col("x", "y").cast(pl.String), separator=" ")
+    source, x, y = _flattened(known, chord_error_m)
+    x, y = in_world(rows, known["row"].gather(pl.Series(source)).to_numpy(), x, y)
+    points = known.select("head", "ring", "closed")[source].with_columns(x=pl.Series(x), y=pl.Series(y))
+    point = pl.concat_str(pl.col("x", "y").cast(pl.String), separator=" ")
+    ways = points.group_by("head", "ring", maintain_order=True).agg(
+        pl.col("closed").first() & (pl.len() > 3), way=pl.format("({})", point.str.join(", "))
     )
-    ways = points.group_by("head", maintain_order=True).agg(pl.col("point").str.join(", "), count=pl.len())
-    ways = ways.join(about.select("head", "bits"), on="head", how="left", maintain_order="left")
-    area = (pl.col("bits") & 1 == 1) & (pl.col("count") > 3)
-    return ways.select(
-        "head",
-        outline=pl.when(area)
-        .then(pl.format("POLYGON (({}))", "point"))
-        .otherwise(pl.format("LINESTRING ({})", "point")),
+    whole = ways.group_by("head", maintain_order=True).agg(pl.col("closed").all(), pl.col("way"), rings=pl.len())
+    one = pl.col("way").list.first()
+    simple = pl.when("closed").then(pl.format("POLYGON ({})", one)).otherwise(pl.format("LINESTRING {}", one))
+    of_several = whole.filter(pl.col("rings") > 1)
+    areas = [_odd(rings) for rings in of_several["way"]]
+    return pl.concat(
+        [
+            whole.filter(pl.col("rings") == 1).select("head", outline=simple),
+            of_several.select("head", outline=pl.Series(areas, dtype=pl.String)),
+        ]
     )
 
 
-def _flattened(corners: pl.DataFrame, chord_error_m: float) -> tuple[NDArray[np.uint32], Array, Array]:
-    """head, x, y of the points of all outlines: each corner, and between two of them those that an arc needs."""
-    head = corners["head"].to_numpy()
+def _odd(rings: list[str]) -> str | None:
+    """The area that lies within an odd number of the rings, as a hatch is drawn."""
+    areas = [shapely.from_wkt(f"POLYGON ({ring})", on_invalid="ignore") for ring in rings]
+    if not all(area is not None and area.is_valid for area in areas):
+        return None
+    return str(shapely.to_wkt(functools.reduce(shapely.symmetric_difference, areas), rounding_precision=-1))
+
+
+def _flattened(corners: pl.DataFrame, chord_error_m: float) -> tuple[NDArray[np.int64], Array, Array]:
+    """Corner, x, y of the points of all rings: each corner, and behind it those that the arc to the next one needs."""
+    ring = corners["ring"].to_numpy().astype(np.int64)
     x, y, bulge = (corners[name].to_numpy() for name in ("x", "y", "bulge"))
     bulge = np.where(corners["spatial"].to_numpy(), 0.0, bulge)
-    first = np.flatnonzero(np.diff(head, prepend=head[0] + 1) != 0)
-    last = np.append(first[1:], len(head)) - 1
-    after = np.arange(1, len(head) + 1)
+    first = np.flatnonzero(np.diff(ring, prepend=-1) != 0)
+    last = np.append(first[1:], len(ring)) - 1
+    after = np.arange(1, len(ring) + 1)
     after[last] = first
-    closed = (corners["bits"].to_numpy() & 1 == 1)[last]
+    closed = corners["closed"].to_numpy()[last]
     bulge = bulge.copy()
     bulge[last[~closed]] = 0.0
     with np.errstate(all="ignore"):
@@ -71,10 +84,10 @@ def _flattened(corners: pl.DataFrame, chord_error_m: float) -> tuple[NDArray[np.
         raise Refusal("decode.too_large", f"an outline of more than {POINTS} points")
     counts = steps.astype(np.int64)
     counts[last[closed]] += 1  # and the first corner again
-    source = np.repeat(np.arange(len(head)), counts)
+    source = np.repeat(np.arange(len(ring)), counts)
     part = (np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)) / steps[source]
     px, py = _on_arcs(x[source], y[source], x[after[source]], y[after[source]], bulge[source], part)
-    return head[source], px, py
+    return source, px, py
 
 
 def _steps(chord: Array, bulge: Array, chord_error_m: float) -> Array:
