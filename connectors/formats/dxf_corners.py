@@ -30,6 +30,7 @@ def of_polylines(tags: Tags, owner: NDArray[np.int32], of: NDArray[np.bool_]) ->
     return _table(owner[at], np.zeros(len(at)), *_corner(tags, at, limits))
 
 
+@np.errstate(invalid="ignore", over="ignore")  # what is no number is asked for in the end
 def of_hatches(tags: Tags, owner: NDArray[np.int32], of: NDArray[np.bool_]) -> pl.DataFrame:
     """SCHEMA: of each HATCH, a ring for each path of its boundary."""
     paths = np.flatnonzero((tags.codes == 92) & of[owner])
@@ -37,7 +38,7 @@ def of_hatches(tags: Tags, owner: NDArray[np.int32], of: NDArray[np.bool_]) -> p
         return pl.DataFrame(schema=SCHEMA)
     stops = np.minimum.reduce([_next(tags, code, paths) for code in (92, 75, 0)])
     flags = _numbers(tags, paths)
-    flat = np.where(np.isfinite(flags), flags, 0).astype(np.int64) & _POLYLINE != 0
+    flat = flags % (2 * _POLYLINE) >= _POLYLINE
 
     def within(code: int, which: NDArray[np.bool_]) -> tuple[Indices, Indices]:
         at = np.flatnonzero(tags.codes == code)

@@ -19,6 +19,7 @@ _SURFACE: Final = 16 | 64  # flags of a POLYLINE that is a mesh
 Array = NDArray[np.float64]
 
 
+@np.errstate(all="ignore")  # a straight way has no radius, and sums may be beyond all numbers
 def outlines(rows: pl.DataFrame, corners: pl.DataFrame, chord_error_m: float) -> pl.DataFrame:
     """head, outline: WKT in the world's system: of a polyline a POLYGON where it is closed, else a LINESTRING; of a
     hatch the area within an odd number of its rings.
@@ -78,8 +79,7 @@ def _flattened(corners: pl.DataFrame, chord_error_m: float) -> tuple[NDArray[np.
     closed = corners["closed"].to_numpy()[last]
     bulge = bulge.copy()
     bulge[last[~closed]] = 0.0
-    with np.errstate(all="ignore"):
-        steps = _steps(np.hypot(x[after] - x, y[after] - y), np.abs(bulge), chord_error_m)
+    steps = _steps(np.hypot(x[after] - x, y[after] - y), np.abs(bulge), chord_error_m)
     if (np.add.reduceat(steps, first) > POINTS).any():
         raise Refusal("decode.too_large", f"an outline of more than {POINTS} points")
     counts = steps.astype(np.int64)

@@ -139,14 +139,18 @@ def _opposite(texts: pl.Series) -> pl.Series:
 
 def _tilted(normal: NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[np.float64]:
     """Places of the systems whose z axes are `normal`, by the arbitrary axis rule of the DXF reference. All (n, 3)."""
-    length = np.linalg.norm(normal, axis=1, keepdims=True)
-    if not length.all():
+    greatest = np.abs(normal).max(axis=1, keepdims=True)
+    if not greatest.all():
         raise Refusal("decode.not_readable", "an extrusion without a direction")
-    az = normal / length
+    az = normal / greatest  # first, for the square of a great number is none
+    az /= np.linalg.norm(az, axis=1, keepdims=True)
     nx, ny, nz = az.T
     zero = np.zeros_like(nx)
     steep = (np.abs(nx) < _OBLIQUE) & (np.abs(ny) < _OBLIQUE)
     ax = np.where(steep[:, None], np.stack([nz, zero, -nx], axis=1), np.stack([-ny, nx, zero], axis=1))
     ax /= np.linalg.norm(ax, axis=1, keepdims=True)
-    world: NDArray[np.float64] = place[:, :1] * ax + place[:, 1:2] * np.cross(az, ax) + place[:, 2:] * az
+    with np.errstate(over="ignore", invalid="ignore"):
+        world: NDArray[np.float64] = place[:, :1] * ax + place[:, 1:2] * np.cross(az, ax) + place[:, 2:] * az
+    if not np.isfinite(world).all():
+        raise Refusal("decode.not_readable", "a place beyond all numbers")
     return world

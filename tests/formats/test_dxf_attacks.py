@@ -164,6 +164,16 @@ def test_what_must_be_computed_from_no_number_refuses_the_drawing(axis: str, val
     assert refusal(drawing(text).encode("gbk"))[0] == "decode.not_readable"
 
 
+def test_an_extrusion_of_any_length_is_a_direction_and_a_place_beyond_all_numbers_is_refused() -> None:
+    text = "0\nTEXT\n8\n0\n1\nT\n10\n{}\n20\n{}\n30\n3\n210\n{}\n220\n0\n230\n{}\n"
+    usual = records(text.format(1, 2, 0.6, 0.8)).select(pl.col("x", "y", "z").cast(pl.Float64)).row(0)
+    for scale in (1e-300, 1e300):
+        said = records(text.format(1, 2, 0.6 * scale, 0.8 * scale)).select(pl.col("x", "y", "z").cast(pl.Float64))
+        assert said.row(0) == pytest.approx(usual)
+    octets = drawing(text.format(1e308, 1.7e308, 0.6, 0.8).replace("30\n3\n", "30\n1.7e308\n")).encode("gbk")
+    assert refusal(octets)[0] == "decode.not_readable"
+
+
 @pytest.mark.parametrize("version", ["", "AC", "AC10", "AC10155", "banana", "AC1015\x1f", "ac1021", "AC-999"])
 def test_a_version_that_is_none_leaves_the_code_page_to_say(version: str) -> None:
     assert decode(drawing(POINT, version).encode("gbk"))["layer"].to_list() == ["管线"]
