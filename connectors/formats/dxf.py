@@ -257,22 +257,30 @@ class _Seen:
 def _keyed(rows: pl.DataFrame, handles: _Seen, places: _Seen) -> pl.DataFrame:
     """The rows with their `key`; of an array only the first symbol's is looked up."""
     first = rows["place"].is_null()
-    own = rows.filter(first)
-    keys = own["handle"].str.strip_chars().str.to_uppercase()
+    if first.all():
+        return rows.with_columns(key=_keys(rows, handles, places))
+    own = _keys(rows.filter(first), handles, places)
+    of_all = pl.Series([None], dtype=pl.String).new_from_index(0, rows.height).scatter(first.arg_true(), own)
+    return rows.with_columns(key=of_all.forward_fill() + rows["place"].fill_null(""))
+
+
+def _keys(rows: pl.DataFrame, handles: _Seen, places: _Seen) -> pl.Series:
+    """The handle where no earlier record has it, else the place, numbered from the second of the same on."""
+    keys = rows["handle"].str.strip_chars().str.to_uppercase()
     keys = keys.set(keys == "", None)
     held = keys.is_not_null()
     doubled = handles.before(keys.filter(held)) > 0
     keys = keys.scatter(held.arg_true().filter(doubled), None)
     bare = keys.is_null()
-    parts = [own[name].filter(bare).str.strip_chars().fill_null("") for name in _PLACE]
+    if not bare.any():
+        return keys
+    parts = [rows[name].filter(bare).str.strip_chars().fill_null("") for name in _PLACE]
     said = pl.select(pl.concat_str(parts, separator=":")).to_series()
     before = places.before(said)
     numbered = pl.select(
         pl.when(before > 0).then(said + "#" + (before + 1).cast(pl.String)).otherwise(said)
     ).to_series()
-    keys = keys.scatter(bare.arg_true(), numbered)
-    of_all = pl.Series([None], dtype=pl.String).new_from_index(0, rows.height).scatter(first.arg_true(), keys)
-    return rows.with_columns(key=of_all.forward_fill() + rows["place"].fill_null(""))
+    return keys.scatter(bare.arg_true(), numbered)
 
 
 # Frames
