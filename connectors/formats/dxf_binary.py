@@ -1,7 +1,7 @@
 """Binary DXF to the lines of an ASCII one, so that one scanner reads both.
 
 No format of its own: `connectors.formats.dxf_tags` scans the lines. How long a value is only its group code says, so
-each tag takes a Python step here: a third of the speed of ASCII (docs/adr/0048). Drawings of R12 and before have group
+each tag takes a Python step here: a fifth of the speed of ASCII (docs/adr/0048). Drawings of R12 and before have group
 codes of one octet (255: two follow), later ones of two.
 """
 
