@@ -54,6 +54,7 @@ FIGURES: Final[dict[str, Callable[[Path], Figure]]] = {
     "audit_search_ms": log_reading.measure_search,
     "bundle_verify_ms": bundle.measure,
     "dxf_entities_per_s": dxf.measure,
+    "dxf_200mb_entities_per_s": dxf.measure_large,
     "serve_start_ms": starting.measure,
     "flood_slows_others_ratio": fairness.measure,
     "suite_sm2_sign_per_s": suites.measure_sign,

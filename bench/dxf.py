@@ -1,9 +1,15 @@
-"""A drawing to records: 80,000 entities of a made-up sheet, 20 MB of DXF (AC1015, GBK) with codes as XDATA.
+"""A drawing to records: a made-up sheet of 80,000 entities, 20 MB of DXF (AC1015, GBK) with codes as XDATA, and of ten
+times as many.
 
 Peer: GDAL by pyogrio with raw group codes and blocks kept, which is what it takes to see the codes. Both are counted
-in entities of model space. ezdxf is in the note.
+in entities of model space. ezdxf and GDAL without the codes are in the note. Memory is of a process of its own, whose
+frames go as they come: `python -m bench.dxf FILE` prints it.
 """
 
+import re
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,39 +25,63 @@ from connectors.formats import dxf, dxf_tags
 from samples.drawing import Drawing
 from security.message import Content, file_content
 
-INSERTS, POLYLINES, TEXTS = 50_000, 20_000, 10_000
+INSERTS: Final = 50_000
+POLYLINES: Final = 20_000
+TEXTS: Final = 10_000
 ENTITIES: Final = INSERTS + POLYLINES + TEXTS
 CORNERS: Final = 8
 SEED: Final = 500
 CODES: Final = ("174100", "174200", "175200", "155210", "340101", "340118")
 LAYERS: Final = ("GXYZ", "DLSS", "DLDW", "COMPONENT", "路灯", "雨水")
+WHAT: Final = f"INSERT with XDATA, LWPOLYLINE of {CORNERS} corners and TEXT as 5:2:1"
+WHERE: Final = "peer: GDAL by pyogrio with raw codes; all in one process, the file in the page cache"
 
 
 def measure(folder: Path) -> Figure:
     """dxf_entities_per_s over the sheet, read whole."""
-    path = fresh(folder) / "sheet.dxf"
-    path.write_bytes(sheet())
-    content = file_content(path)
-    pyogrio.set_gdal_config_options({"DXF_INCLUDE_RAW_CODE_VALUES": "YES", "DXF_INLINE_BLOCKS": "FALSE"})
+    path, content = _written(folder, 1)
     rates, peers = alternating(lambda _: _rate(lambda: _ours(content)), lambda _: _rate(lambda: _gdal(path)))
     scanned, library = _rate(lambda: _scanned(content)), _rate(lambda: len(ezdxf.readfile(path).modelspace()))
     note = (
-        f"{INSERTS:,} INSERT with XDATA, {POLYLINES:,} LWPOLYLINE of {CORNERS} corners, {TEXTS:,} TEXT, "
-        f"{content.size / 1e6:.0f} MB; scanning the tags alone {scanned:,.0f}/s; ezdxf readfile {library:,.0f}/s; "
-        "peer: GDAL by pyogrio with raw codes; all in one process, the file in the page cache"
+        f"{content.size / 1e6:.0f} MB, {WHAT}; scanning the tags alone {scanned:,.0f}/s; ezdxf readfile "
+        f"{library:,.0f}/s; GDAL without codes {_rate(lambda: _gdal(path, codes=False)):,.0f}/s; {WHERE}"
     )
     return figure("dxf_entities_per_s", rates, peers, "entities/s", note)
 
 
-def sheet() -> bytes:
-    """The drawing's octets, the same each time."""
+def measure_large(folder: Path) -> Figure:
+    """dxf_200mb_entities_per_s: ten sheets in one, and how speed and memory grow from a tenth of a sheet to it."""
+    path, content = _written(folder, 10)
+    count = 10 * ENTITIES
+    rates, peers = alternating(
+        lambda _: _rate(lambda: _ours(content), count), lambda _: _rate(lambda: _gdal(path), count)
+    )
+    plain = _rate(lambda: _gdal(path, codes=False), count)
+    grown = []
+    for size in (0.1, 1, 10):
+        path, content = _written(folder, size)
+        least_s = min(_seconds(lambda each=content: _ours(each)) for _ in range(3))  # type: ignore[misc]
+        mb = subprocess.run(
+            [sys.executable, "-m", "bench.dxf", path], capture_output=True, text=True, check=True
+        ).stdout
+        grown.append(f"{content.size / 1e6:.0f} MB {size * ENTITIES / least_s:,.0f}/s and {mb.strip()} MB")
+    note = (
+        f"{content.size / 1e6:.0f} MB, {WHAT}; best of three, and the most anonymous memory that decoding takes: "
+        f"{', '.join(grown)}; GDAL without codes {plain:,.0f}/s; {WHERE}"
+    )
+    return figure("dxf_200mb_entities_per_s", rates, peers, "entities/s", note)
+
+
+def sheet(size: float = 1) -> bytes:
+    """The drawing's octets, the same each time. size: how many sheets of 80,000 entities, on one another."""
     rng, drawing = np.random.default_rng(SEED), Drawing()
-    places = (np.array([649_000, 3_306_000]) + rng.random((ENTITIES, 2)) * 1_000).tolist()
+    inserts, polylines, texts = (round(size * count) for count in (INSERTS, POLYLINES, TEXTS))
+    places = (np.array([649_000, 3_306_000]) + rng.random((inserts + polylines + texts, 2)) * 1_000).tolist()
     for at, (x, y) in enumerate(places):
         layer = LAYERS[at % len(LAYERS)]
-        if at < INSERTS:
+        if at < inserts:
             drawing.insert(layer, f"gc{at % 40}", (x, y, 3.5), code=CODES[at % len(CODES)], rotation=at % 360)
-        elif at < INSERTS + POLYLINES:
+        elif at < inserts + polylines:
             corners = [(x + corner, y + corner % 3) for corner in range(CORNERS)]
             drawing.polyline(layer, corners, closed=at % 2 == 0, code="141121")
         else:
@@ -59,20 +89,34 @@ def sheet() -> bytes:
     return drawing.octets()
 
 
-def _rate(read: Callable[[], int]) -> float:
+def _written(folder: Path, size: float) -> tuple[Path, Content]:
+    path = fresh(folder) / "sheet.dxf"
+    path.write_bytes(sheet(size))
+    return path, file_content(path)
+
+
+def _rate(read: Callable[[], int], count: int = ENTITIES) -> float:
     """Entities a second. Raises AssertionError when a reader finds more or fewer than there are."""
     began_s = time.perf_counter()
     found = read()
     took_s = time.perf_counter() - began_s
-    assert found == ENTITIES, found
-    return ENTITIES / took_s
+    assert found == count, found
+    return count / took_s
+
+
+def _seconds(read: Callable[[], int]) -> float:
+    began_s = time.perf_counter()
+    read()
+    return time.perf_counter() - began_s
 
 
 def _ours(content: Content) -> int:
     return sum(batch.frame.height for batch in dxf.decode([content], {}))
 
 
-def _gdal(path: Path) -> int:
+def _gdal(path: Path, *, codes: bool = True) -> int:
+    raw = {"DXF_INCLUDE_RAW_CODE_VALUES": "YES" if codes else "NO", "DXF_INLINE_BLOCKS": "FALSE" if codes else "TRUE"}
+    pyogrio.set_gdal_config_options(raw)
     _, _, geometry, _ = pyogrio.raw.read(path, layer="entities")
     return len(geometry)
 
@@ -81,3 +125,27 @@ def _scanned(content: Content) -> int:
     for _ in dxf_tags.scan(content, None):
         pass
     return ENTITIES
+
+
+def most_mb(read: Callable[[], int]) -> int:
+    """The most anonymous memory that this process held while it read, beyond what it held before."""
+    before, most, done = _held_kb(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            most[0] = max(most[0], _held_kb())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    read()
+    done.set()
+    watching.join()
+    return (most[0] - before) // 1024
+
+
+def _held_kb() -> int:
+    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
+
+
+if __name__ == "__main__":
+    print(most_mb(lambda: _ours(file_content(Path(sys.argv[1])))))

@@ -1,4 +1,7 @@
-"""Drawings: ASCII DXF of R10 to R2018. Every entity of model space is one record; nothing is drawn, nothing is guessed.
+"""Drawings: DXF of R10 to R2018. Every entity of model space is one record; nothing is drawn, nothing is guessed.
+
+Read as columns, a few megabytes at a time (docs/adr/0048), ASCII or binary: `dxf_tags` scans, `dxf_entities`
+groups, `dxf_places` places.
 
 Columns, all text as the drawing spells it, null where it says nothing:
 
@@ -21,392 +24,285 @@ An INSERT of rows and columns (MINSERT) stands for so many symbols in the street
 first as spelled, the others with a computed place and the key `KEY:row:column`. Entities of paper space (67 = 1) and
 the contents of blocks are no records, nor are VERTEX, ATTRIB and SEQEND, which are parts of one.
 
-Options: `attributes` (tags), `encoding` (`utf-8`, `gbk`, `gb18030`, believed instead of what the drawing says).
+`outline`, if `chord_mm` is an option: in WKT the course of LWPOLYLINE and POLYLINE, POLYGON where it is closed, else
+LINESTRING, and the area of HATCH; arcs (bulges) as chords that are nowhere more than so many millimetres from them.
+
+Options: `attributes` (tags), `chord_mm`, `encoding` (`utf-8`, `gbk`, `gb18030`, believed instead of what the drawing
+says).
 """
 
-import itertools
-import math
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from connectors.formats.dxf_tags import EOF, Tags, plain, scan
+from connectors.formats.dxf_entities import Entities, entities
+from connectors.formats.dxf_outlines import outlines
+from connectors.formats.dxf_places import spread, symbols, to_world, whole_numbers
+from connectors.formats.dxf_tags import plain, scan
 from connectors.formats.records import CARRIED, CONTENT, RECORD, RECORDS_PER_BATCH, SHEET, Options, RecordBatch
 from security.errors import Refusal
 from security.message import Content
 
 NAME: Final = "dxf"
-OPTIONS: Final = {"attributes": (list,), "encoding": (str,)}
+OPTIONS: Final = {"attributes": (list,), "chord_mm": (int,), "encoding": (str,)}
 RECORDS: Final = 2_000_000
 LAYERS: Final = 10_000
-BLOCKS_AN_ENTITY: Final = 16  # an entity goes over no more blocks of a megabyte; of its parts only ends are kept
-TEXT_CHARACTERS: Final = 262_144
 INSTANCES: Final = 10_000  # of one MINSERT
 COLUMNS: Final = (
     "entity", "handle", "layer", "block", "code", "x", "y", "z", "x2", "y2", "z2", "rotation", "text", "closed",
     "vertices", "key",
 )  # fmt: skip
 _ESCAPED: Final = ("layer", "block", "code", "text")  # and every attribute
-(_ENTITY, _HANDLE, _LAYER, _BLOCK, _CODE, _X, _Y, _Z, _X2, _Y2, _Z2, _ROTATION, _TEXT, _CLOSED, _VERTICES, _KEY) = (
-    range(len(COLUMNS))
-)
 _IN_OCS: Final = {"INSERT", "TEXT", "LWPOLYLINE", "POLYLINE", "CIRCLE", "ARC", "ATTDEF", "SOLID", "TRACE"}
-_PLACED: Final = _IN_OCS - {"LWPOLYLINE"} | {"POINT", "MTEXT", "LINE", "ELLIPSE", "3DFACE"}  # by their group 10
-_WITH_TEXT: Final = frozenset(("TEXT", "MTEXT", "ATTDEF"))
-_PARTS: Final = {"ATTRIB": "INSERT", "VERTEX": "POLYLINE"}
+_LINES: Final = ("LWPOLYLINE", "POLYLINE")
+_PLACED: Final = _IN_OCS - {*_LINES} | {"POINT", "MTEXT", "LINE", "ELLIPSE", "3DFACE"}  # by their group 10
+_WITH_TEXT: Final = ("TEXT", "MTEXT", "ATTDEF")
 _SPATIAL: Final = 8 | 16 | 64  # flags of a POLYLINE whose vertices are in the world's system
+_FRAME: Final = 16  # a VERTEX that only bends a curve
 _FACE: Final = (128, 64 | 128)  # a VERTEX that only says which others make a face: the flag, out of these two
-_APPLICATION: Final = "SOUTH"
-
-Entity = tuple[str, list[int], list[str]]  # name, group codes, values; the first pair is the name's own
-Row = list[str | None]  # COLUMNS, then the attributes
 
 
 def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatch]:
     """Yield the records of each drawing in order, in frames of at most 50,000; a drawing without any gives one frame.
 
-    A drawing is read in pieces: what is held is one frame, one entity, and the keys that were given.
+    A drawing is read in pieces: what is held is a block of a few megabytes, one frame, and a number for each key.
 
-    Raises Refusal decode.binary_dxf, decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable,
-    decode.too_large.
+    Raises Refusal decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable, decode.too_large.
     """
     said = options.get("attributes", [])
     tags = list(dict.fromkeys(map(str, said))) if isinstance(said, list) else []
     declared = str(options["encoding"]) if "encoding" in options else None
+    chord_error_m = max(1, int(str(options["chord_mm"]))) / 1000 if "chord_mm" in options else None
+    more = [*(f"@{tag}" for tag in tags), *(["outline"] if chord_error_m is not None else [])]
     for index, content in enumerate(contents):
         first = 0
-        for rows in _drawing(content, declared, tags):
-            yield RecordBatch(_frame(rows, tags, index, first))
-            first += len(rows)
+        for rows in _in_batches(_records(content, declared, tags, chord_error_m)):
+            yield RecordBatch(_frame(rows.select(*COLUMNS, *more), tags, index, first))
+            first += rows.height
 
 
-def _drawing(content: Content, declared: str | None, tags: list[str]) -> Iterator[list[Row]]:
-    """The rows of one drawing, at most 50,000 at a time; the last list may be empty."""
-    drawing = _Drawing(tags)
-    for entity in _entities(scan(content, declared)):
-        drawing.take(*entity)
-        if drawing.whole() >= RECORDS_PER_BATCH:
-            yield drawing.give(RECORDS_PER_BATCH)
-    drawing.close()
-    while drawing.whole() > RECORDS_PER_BATCH:
-        yield drawing.give(RECORDS_PER_BATCH)
-    yield drawing.give(RECORDS_PER_BATCH)
+def _in_batches(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows, 50,000 at a time; the last frame may be empty if it is the only one."""
+    held: pl.DataFrame | None = None
+    for piece in pieces:
+        held = piece if held is None else pl.concat([held, piece])
+        while held.height > RECORDS_PER_BATCH:
+            yield held[:RECORDS_PER_BATCH].rechunk()
+            held = held[RECORDS_PER_BATCH:]
+    if held is not None:
+        yield held.rechunk()
 
 
-# Sections and entities
+def _records(
+    content: Content, declared: str | None, tags: list[str], chord_error_m: float | None
+) -> Iterator[pl.DataFrame]:
+    """The records of one drawing: COLUMNS, a column for each tag and `outline`, escapes still in them."""
+    layers: set[str | None] = set()
+    handles, places = _Seen(), _Seen()
+    count = 0
+    for whole in entities(scan(content, declared), corners=chord_error_m is not None):
+        rows = _rows(whole, tags, chord_error_m)
+        layers.update(rows["layer"].unique())
+        if len(layers) > LAYERS:
+            raise Refusal("decode.too_large", f"more than {LAYERS} layers")
+        count += int(rows["symbols"].sum())
+        if count > RECORDS:
+            raise Refusal("decode.too_large", f"more than {RECORDS} records")
+        for some in _apart(rows):
+            placed = spread(some, INSTANCES)
+            placed = to_world(placed, placed["kind"].is_in(_IN_OCS) & ~placed["spatial"])
+            keyed = _keyed(placed, handles, places)
+            yield keyed.select(*COLUMNS, *(name for name in keyed.columns if name[0] == "@" or name == "outline"))
 
 
-def _entities(blocks: Iterable[Tags]) -> Iterator[Entity]:
-    """The entities of the ENTITIES section. Raises Refusal where the drawing is not whole."""
-    section, seen = "", False
-    for item in _items(blocks):
-        name = item[0]
-        if name == "ENDSEC" and section:
-            section = ""
-        elif name == "SECTION" and not section:
-            section = _section(item)
-            seen = seen or section == "ENTITIES"
-        elif name in ("SECTION", EOF) if section else name != EOF or not seen:
-            raise Refusal("decode.not_readable", "a section that does not end, or something outside of sections")
-        elif section == "ENTITIES":
-            yield item
-
-
-def _section(item: Entity) -> str:
-    _, codes, values = item
-    if len(codes) < 2 or codes[1] != 2:
-        raise Refusal("decode.not_readable", "a section without a name")
-    return values[1].strip() or "?"
-
-
-def _items(blocks: Iterable[Tags]) -> Iterator[Entity]:
-    """What begins with group code 0, each with its tags; the last is EOF, else Refusal."""
-    codes: list[int] = []
-    values: list[str] = []
-    waited = 0
-    for more_codes, more_values in blocks:
-        codes, values = codes + more_codes, values + more_values
-        starts = [index for index, code in enumerate(codes) if code == 0]
-        waited = waited + 1 if len(starts) < 2 else 0
-        if waited > BLOCKS_AN_ENTITY:
-            raise Refusal("decode.too_large", f"an entity of more than {BLOCKS_AN_ENTITY} MiB")
-        if not starts:
-            continue
-        if any(code != 999 for code in codes[: starts[0]]):  # only comments may stand before the first section
-            raise Refusal("decode.not_readable", "does not begin with a section")
-        # One at a time: a list of all would cost the collector of garbage more than the slices themselves.
-        for start, stop in itertools.pairwise(starts):
-            name = values[start].strip()
-            yield name, codes[start:stop], values[start:stop]
-            if name == EOF:
-                return
-        codes, values = codes[starts[-1] :], values[starts[-1] :]
-        if values[0].strip() == EOF:
-            yield EOF, codes, values
-            return
-    raise Refusal("decode.not_readable", "the drawing is cut short: it has no EOF")
+def _apart(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The rows in order, each piece of about a frame's records: a few rows may be millions of symbols."""
+    piece = rows["symbols"].cum_sum() // RECORDS_PER_BATCH
+    if rows.is_empty() or piece[-1] == 0:
+        yield rows
+        return
+    for number in piece.unique(maintain_order=True):
+        yield rows.filter(piece == number)
 
 
 # Records
 
 
-class _Drawing:
-    """The rows of one drawing as they grow: an INSERT waits for its ATTRIBs, a POLYLINE for its VERTEXes."""
+def _rows(whole: Entities, tags: list[str], chord_error_m: float | None) -> pl.DataFrame:
+    """A row for each entity of model space: COLUMNS but `key`, in its own system and not yet spread, and what is asked
+    of it for that: `kind`, `spatial` and `symbols`, the extrusion, and the grid of an INSERT.
+    """
+    drawn = (whole.heads["paper"].str.strip_chars() != "1").fill_null(True)
+    parts = whole.parts.filter(drawn.gather(whole.parts["head"]))
+    heads = whole.heads.with_row_index("head").filter(drawn)
+    flags = whole_numbers(heads.select(pl.when(pl.col("kind").is_in(_LINES)).then("flags"))["flags"])
+    heads = heads.with_columns(
+        entity="kind",
+        bits=flags,
+        spatial=(heads["kind"] == "POLYLINE") & (flags & _SPATIAL != 0),
+        symbols=symbols(heads, INSTANCES),
+    )
+    for column in (_ends(parts), *_attributes(parts, tags)):
+        heads = heads.join(column, on="head", how="left", maintain_order="left")
+    if chord_error_m is not None:
+        lines = outlines(heads.with_columns(height=_HEIGHT), _corners(whole, parts), chord_error_m)
+        heads = heads.join(lines, on="head", how="left", maintain_order="left")
+    return heads.with_columns(**_said())
 
-    def __init__(self, tags: list[str]) -> None:
-        self.rows: list[Row] = []
-        self.columns = {tag: len(COLUMNS) + place for place, tag in enumerate(tags)}
-        self.count = 0
-        self.keys: set[str] = set()
-        self.repeats: dict[str, int] = {}
-        self.layers: set[str | None] = set()
-        self.parent = ""  # INSERT or POLYLINE whose parts may follow
-        self.must_end = False  # its SEQEND was announced
-        self.drawn = False  # it stands in model space
-        self.groups: dict[int, str] = {}  # of the parent
 
-    def whole(self) -> int:
-        """How many rows nothing can be added to."""
-        return len(self.rows) - (1 if self.parent and self.drawn else 0)
+_HEIGHT: Final = pl.when(pl.col("kind") == "LWPOLYLINE").then("elevation").otherwise("z")
 
-    def give(self, most: int) -> list[Row]:
-        """The first rows, which leave."""
-        given, self.rows = self.rows[:most], self.rows[most:]
-        return given
 
-    def take(self, name: str, codes: list[int], values: list[str]) -> None:
-        """Make a row of an entity, or add a part to the last row."""
-        if name == "SEQEND" or name in _PARTS:
-            self._part(name, codes, values)
-            return
-        self.close()
-        groups = dict(zip(reversed(codes), reversed(values), strict=True))  # of doubled codes the first stays
-        drawn = groups.get(67, "").strip() != "1"
-        if name in ("INSERT", "POLYLINE"):
-            self.parent, self.drawn, self.groups = name, drawn, groups
-            self.must_end = name == "POLYLINE" or groups.get(66, "").strip() == "1"
-        if drawn:
-            self.rows.append(self._row(name, groups, codes, values))
-            self.count += 1
-            if self.count > RECORDS:
-                raise Refusal("decode.too_large", f"more than {RECORDS} records")
-            if name not in ("INSERT", "POLYLINE"):
-                _to_world(self.rows[-1], groups)
-                self.rows[-1][_KEY] = self._key(self.rows[-1])
+def _corners(whole: Entities, parts: pl.DataFrame) -> pl.DataFrame:
+    """Corners of all polylines; of one that was made a curve the curve's, not those of its frame."""
+    vertices = parts.filter(kind="VERTEX")
+    of_frame = pl.Series(whole_numbers(vertices["flags"]).to_numpy() & _FRAME != 0)
+    number = {name: pl.col(name).str.strip_chars().cast(pl.Float64, strict=False) for name in ("x", "y")}
+    bulge = pl.col("bulge").fill_null("0").str.strip_chars().cast(pl.Float64, strict=False)
+    turns = vertices.filter(~of_frame).select(pl.lit(0, pl.Int64).alias("ring"), **number, bulge=bulge, head="head")
+    return pl.concat([whole.corners, turns]).sort("head", maintain_order=True)
 
-    def close(self) -> None:
-        """End the open entity, if there is one: nothing is added to its row any more."""
-        if self.must_end:
-            raise Refusal("decode.not_readable", f"{self.parent} without SEQEND")
-        parent, self.parent = self.parent, ""
-        if not parent or not self.drawn:
-            return
-        row = self.rows[-1]
-        spatial = parent == "POLYLINE" and _number(self.groups.get(70, "0")) & _SPATIAL
-        instances = list(_instances(row, self.groups)) if parent == "INSERT" and _is_array(self.groups) else []
-        for each in [row] if spatial else [row, *instances]:
-            if not spatial:
-                _to_world(each, self.groups)
-        row[_KEY] = self._key(row)
-        for each in instances:
-            each[_KEY] = f"{row[_KEY]}{each[_KEY]}"
-        self.rows += instances
-        self.count += len(instances)
 
-    def _part(self, name: str, codes: list[int], values: list[str]) -> None:
-        if not self.parent or _PARTS.get(name, self.parent) != self.parent:
-            raise Refusal("decode.not_readable", f"{name} outside the entity that it is a part of")
-        if name == "SEQEND":
-            self.must_end = False
-            self.close()
-        elif self.drawn:
-            groups = dict(zip(reversed(codes), reversed(values), strict=True))
-            self._attribute(groups) if name == "ATTRIB" else self._vertex(groups)
+def _ends(parts: pl.DataFrame) -> pl.DataFrame:
+    """Of each POLYLINE: places of its first and its last VERTEX, and how many it has."""
+    vertices = parts.filter(kind="VERTEX")
+    of_faces = pl.Series(whole_numbers(vertices["flags"]).to_numpy() & _FACE[1] == _FACE[0])
+    ends = [getattr(pl.col(axis), end)().alias(f"{end}_{axis}_of_all") for axis in "xyz" for end in ("first", "last")]
+    return vertices.filter(~of_faces).group_by("head").agg(*ends, all=pl.len())
 
-    def _attribute(self, groups: dict[int, str]) -> None:
-        column = self.columns.get(plain(groups.get(2, "")).strip())
-        if column is not None and self.rows[-1][column] is None:
-            self.rows[-1][column] = groups.get(1)
-        self.must_end = True
 
-    def _vertex(self, groups: dict[int, str]) -> None:
-        if _number(groups.get(70, "0")) & (_FACE[1]) == _FACE[0]:
-            return
-        row = self.rows[-1]
-        row[_X2], row[_Y2] = groups.get(10), groups.get(20)
+def _attributes(parts: pl.DataFrame, tags: list[str]) -> Iterator[pl.DataFrame]:
+    """For each tag a column: the text of the first ATTRIB of that tag that has one."""
+    if tags:
+        said = parts.filter(pl.col("kind") == "ATTRIB", pl.col("text").is_not_null())
+        said = said.with_columns(tag=_unescaped(said["tag"]).str.strip_chars().fill_null(""))
+        for tag in tags:
+            of_tag = said.filter(tag=tag).unique("head", keep="first", maintain_order=True)
+            yield of_tag.select("head", pl.col("text").alias(f"@{tag}"))
+
+
+def _said() -> dict[str, pl.Expr]:
+    """What each kind of entity says of itself, out of the group codes that all share."""
+    kind = pl.col("kind")
+    placed, flat, line, corners = kind.is_in(_PLACED), kind == "LWPOLYLINE", kind == "LINE", kind == "POLYLINE"
+    ends = flat & pl.col("last_x").is_not_null() & pl.col("last_y").is_not_null()
+
+    def told(own: str, end: str, axis: str, *, by_group: pl.Expr, flatly: str) -> pl.Expr:
         # A flat polyline has one height, its own; the spatial ones say it at each vertex.
-        spatial = _number(self.groups.get(70, "0")) & _SPATIAL
-        row[_Z2] = groups.get(30) if spatial else self.groups.get(30)
-        if row[_VERTICES] == "0":
-            row[_X], row[_Y], row[_Z] = row[_X2], row[_Y2], row[_Z2]
-        row[_VERTICES] = str(int(row[_VERTICES] or 0) + 1)
+        of_vertex = pl.col(f"{end}_{axis}_of_all")
+        if axis == "z":
+            of_vertex = pl.when("spatial").then(of_vertex).when(pl.col("all") > 0).then("z")
+        lying = flat if end == "first" else ends
+        return pl.when(corners).then(of_vertex).when(by_group).then(own).when(lying).then(flatly)
 
-    def _row(self, name: str, groups: dict[int, str], codes: list[int], values: list[str]) -> Row:
-        layer = groups.get(8)
-        if layer not in self.layers:
-            self.layers.add(layer)
-            if len(self.layers) > LAYERS:
-                raise Refusal("decode.too_large", f"more than {LAYERS} layers")
-        row: Row = [name, groups.get(5), layer, *[None] * (len(COLUMNS) - 3 + len(self.columns))]
-        if 1001 in groups:
-            row[_CODE] = _south(codes, values)
-        if name in _PLACED:
-            row[_X], row[_Y], row[_Z] = groups.get(10), groups.get(20), groups.get(30)
-            row[_ROTATION] = groups.get(50)
-        if name == "INSERT":
-            row[_BLOCK] = groups.get(2)
-        elif name in _WITH_TEXT:
-            row[_TEXT] = _mtext(codes, values) if name == "MTEXT" and 3 in groups else groups.get(1)
-        elif name == "LINE":
-            row[_X2], row[_Y2], row[_Z2] = groups.get(11), groups.get(21), groups.get(31)
-        elif name == "LWPOLYLINE":
-            _flat_polyline(row, groups, codes, values)
-        elif name == "POLYLINE":  # its own point is only the height
-            row[_X] = row[_Y] = row[_Z] = None
-            row[_VERTICES], row[_CLOSED] = "0", str(_number(groups.get(70, "0")) & 1)
-        return row
-
-    def _key(self, row: Row) -> str:
-        handle = (row[_HANDLE] or "").strip().upper()
-        if handle and handle not in self.keys:
-            self.keys.add(handle)
-            return handle
-        place = ":".join((row[at] or "").strip() for at in (_ENTITY, _LAYER, _BLOCK, _X, _Y))
-        self.repeats[place] = self.repeats.get(place, 0) + 1
-        return place if self.repeats[place] == 1 else f"{place}#{self.repeats[place]}"
+    return {
+        "x": told("x", "first", "x", by_group=placed, flatly="x"),
+        "y": told("y", "first", "y", by_group=placed, flatly="y"),
+        "z": told("z", "first", "z", by_group=placed, flatly="elevation"),
+        "x2": told("x2", "last", "x", by_group=line, flatly="last_x"),
+        "y2": told("y2", "last", "y", by_group=line, flatly="last_y"),
+        "z2": told("z2", "last", "z", by_group=line, flatly="elevation"),
+        "rotation": pl.when(placed | corners).then("rotation"),
+        "block": pl.when(kind == "INSERT").then("block"),
+        "text": pl.when(kind.is_in(_WITH_TEXT)).then("text"),
+        "closed": pl.when(flat | corners).then(pl.col("bits").cast(pl.Int64) & 1).cast(pl.String),
+        "vertices": pl.when(corners).then(pl.col("all").fill_null(0)).when(flat).then("corners").cast(pl.String),
+    }
 
 
-def _south(codes: list[int], values: list[str]) -> str | None:
-    """The first string of the XDATA that South CASS adds: the feature's code."""
-    begin = codes.index(1001)
-    ours = False
-    for code, value in zip(codes[begin:], values[begin:], strict=True):
-        if code == 1001:
-            ours = value.strip() == _APPLICATION
-        elif ours and code == 1000:
-            return value
-    return None
+# Keys
+
+_PLACE: Final = ("entity", "layer", "block", "x", "y")  # what a key is made of where there is no handle
+_RUN: Final = 1 << 17
 
 
-def _mtext(codes: list[int], values: list[str]) -> str:
-    """The pieces of 250 characters in group 3, then the last one in group 1."""
-    end = codes.index(1) if 1 in codes else len(codes)
-    last = values[end : end + 1]
-    text = "".join([value for code, value in zip(codes[:end], values[:end], strict=True) if code == 3] + last)
-    if len(text) > TEXT_CHARACTERS:
-        raise Refusal("decode.too_large", f"a text of more than {TEXT_CHARACTERS} characters")
-    return text
+class _Seen:
+    """How often each text occurred so far: a 64-bit number for each, in sorted runs that double in length up to _RUN.
+
+    Two texts of one number would be taken for the same: of two million, once in ten million drawings, and then a key is
+    a place, or has a number behind it, without need.
+    """
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[NDArray[np.uint64], NDArray[np.uint32]]] = []  # numbers, how often
+
+    def before(self, texts: pl.Series) -> pl.Series:
+        """How often each text stood before: in this column and in those of earlier calls."""
+        if texts.is_empty():
+            return pl.Series(dtype=pl.Int64)
+        said = texts.hash().to_numpy()
+        order = np.argsort(said, kind="stable")
+        numbers, starts, counts = np.unique(said[order], return_index=True, return_counts=True)
+        earlier = np.zeros(len(numbers), np.int64)
+        for known, often in self.runs:
+            at = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+            earlier += np.where(known[at] == numbers, often[at], 0)
+        found = np.empty(len(said), np.int64)
+        found[order] = np.arange(len(said)) + np.repeat(earlier - starts, counts)
+        self._keep(numbers, counts)
+        return pl.Series(found)
+
+    def _keep(self, numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> None:
+        # A run that is long enough stays as it is: to merge two takes several times their memory.
+        while self.runs and len(self.runs[-1][0]) <= min(2 * len(numbers), _RUN):
+            known, often = self.runs.pop()
+            numbers, which = np.unique(np.concatenate([known, numbers]), return_inverse=True)
+            counts = np.bincount(which, np.concatenate([often, counts])).astype(np.int64)
+        self.runs.append((numbers, counts.astype(np.uint32)))
 
 
-def _flat_polyline(row: Row, groups: dict[int, str], codes: list[int], values: list[str]) -> None:
-    row[_X], row[_Y], row[_Z] = groups.get(10), groups.get(20), groups.get(38)
-    row[_VERTICES], row[_CLOSED] = str(codes.count(10)), str(_number(groups.get(70, "0")) & 1)
-    if 10 in groups and 20 in groups:
-        row[_X2], row[_Y2] = (values[len(codes) - 1 - codes[::-1].index(axis)] for axis in (10, 20))
-        row[_Z2] = row[_Z]
+def _keyed(rows: pl.DataFrame, handles: _Seen, places: _Seen) -> pl.DataFrame:
+    """The rows with their `key`; of an array only the first symbol's is looked up."""
+    first = rows["place"].is_null()
+    if first.all():
+        return rows.with_columns(key=_keys(rows, handles, places))
+    own = _keys(rows.filter(first), handles, places)
+    of_all = pl.Series([None], dtype=pl.String).new_from_index(0, rows.height).scatter(first.arg_true(), own)
+    return rows.with_columns(key=of_all.forward_fill() + rows["place"].fill_null(""))
 
 
-# Numbers and places
-
-
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as problem:
-        raise Refusal("decode.not_readable", "a flag or a count that is no whole number") from problem
-
-
-def _measure(text: str | None) -> float:
-    """A finite number; 0 where the drawing says none."""
-    try:
-        value = float(text or "0")
-    except ValueError as problem:
-        raise Refusal("decode.not_readable", "a coordinate that is no number") from problem
-    if not math.isfinite(value):
-        raise Refusal("decode.not_readable", "a coordinate that is no number")
-    return value
-
-
-def _to_world(row: Row, groups: dict[int, str]) -> None:
-    """Bring the row's places from the entity's own system to the world's, where the two differ."""
-    if 230 not in groups or row[_ENTITY] not in _IN_OCS:
-        return
-    normal = (_measure(groups.get(210)), _measure(groups.get(220)), _measure(groups[230]))
-    if normal[:2] == (0, 0) and normal[2] > 0:
-        return
-    for x, y, z in ((_X, _Y, _Z), (_X2, _Y2, _Z2)):
-        if row[x] is None or row[y] is None:
-            continue
-        if normal[:2] == (0, 0) and normal[2] < 0:
-            row[x], row[z] = _opposite(row[x]), _opposite(row[z])
-        else:
-            place = (_measure(row[x]), _measure(row[y]), _measure(row[z]))
-            row[x], row[y], row[z] = (repr(value) for value in _tilted(normal, place))
-
-
-def _opposite(text: str | None) -> str | None:
-    """A number's text with the other sign, its digits as they are spelled."""
-    if text is None or not _measure(text):
-        return text
-    said = text.strip()
-    return said[1:] if said.startswith("-") else f"-{said.removeprefix('+')}"
-
-
-def _tilted(normal: tuple[float, ...], place: tuple[float, ...]) -> tuple[float, ...]:
-    """A place of the system whose z axis is `normal`, by the arbitrary axis rule of the DXF reference."""
-    length = math.hypot(*normal)
-    if not length:
-        raise Refusal("decode.not_readable", "an extrusion without a direction")
-    nx, ny, nz = (part / length for part in normal)
-    across = (nz, 0.0, -nx) if abs(nx) < 1 / 64 and abs(ny) < 1 / 64 else (-ny, nx, 0.0)
-    ax = [part / math.hypot(*across) for part in across]
-    ay = (ny * ax[2] - nz * ax[1], nz * ax[0] - nx * ax[2], nx * ax[1] - ny * ax[0])
-    axes = zip(ax, ay, (nx, ny, nz), strict=True)
-    return tuple(place[0] * a + place[1] * b + place[2] * c for a, b, c in axes)
-
-
-def _is_array(groups: dict[int, str]) -> bool:
-    return groups.get(70, "1").strip() not in ("0", "1") or groups.get(71, "1").strip() not in ("0", "1")
-
-
-def _instances(row: Row, groups: dict[int, str]) -> Iterator[Row]:
-    """The other symbols of a MINSERT, row by row, in the entity's own system; their key is what follows the first's."""
-    columns, rows = max(1, _number(groups.get(70, "1"))), max(1, _number(groups.get(71, "1")))
-    if columns * rows > INSTANCES:
-        raise Refusal("decode.too_large", f"an INSERT of more than {INSTANCES} symbols")
-    turned = math.radians(_measure(groups.get(50)))
-    x, y = _measure(row[_X]), _measure(row[_Y])
-    for number in range(1, rows * columns):
-        up, right = number // columns * _measure(groups.get(45)), number % columns * _measure(groups.get(44))
-        each = row.copy()
-        each[_X] = repr(x + right * math.cos(turned) - up * math.sin(turned))
-        each[_Y] = repr(y + right * math.sin(turned) + up * math.cos(turned))
-        each[_KEY] = f":{number // columns}:{number % columns}"
-        yield each
+def _keys(rows: pl.DataFrame, handles: _Seen, places: _Seen) -> pl.Series:
+    """The handle where no earlier record has it, else the place, numbered from the second of the same on."""
+    keys = rows["handle"].str.strip_chars().str.to_uppercase()
+    keys = keys.set(keys == "", None)
+    held = keys.is_not_null()
+    doubled = handles.before(keys.filter(held)) > 0
+    keys = keys.scatter(held.arg_true().filter(doubled), None)
+    bare = keys.is_null()
+    if not bare.any():
+        return keys
+    parts = [rows[name].filter(bare).str.strip_chars().fill_null("") for name in _PLACE]
+    said = pl.select(pl.concat_str(parts, separator=":")).to_series()
+    before = places.before(said)
+    numbered = pl.select(
+        pl.when(before > 0).then(said + "#" + (before + 1).cast(pl.String)).otherwise(said)
+    ).to_series()
+    return keys.scatter(bare.arg_true(), numbered)
 
 
 # Frames
 
 
-def _frame(rows: list[Row], tags: list[str], content: int, first: int) -> pl.DataFrame:
-    names = [*COLUMNS, *(f"@{tag}" for tag in tags)]
-    columns = list(zip(*rows, strict=True)) or [()] * len(names)
-    texts = pl.DataFrame([pl.Series(name, column, pl.String) for name, column in zip(names, columns, strict=True)])
-    texts = texts.with_columns(_unescaped(texts[name]) for name in (*_ESCAPED, *names[len(COLUMNS) :]))
-    numbers = pl.int_range(first, first + len(rows), dtype=pl.UInt32, eager=True)
+def _frame(rows: pl.DataFrame, tags: list[str], content: int, first: int) -> pl.DataFrame:
+    escaped = [*_ESCAPED, *(f"@{tag}" for tag in tags)]
+    texts = rows.with_columns(_unescaped(rows[name]) for name in escaped)
+    numbers = pl.int_range(first, first + rows.height, dtype=pl.UInt32, eager=True)
     return texts.select(
         pl.lit(content, pl.UInt32).alias(CONTENT),
         numbers.alias(RECORD),
         pl.col("layer").alias(SHEET),
         pl.lit(False).alias(CARRIED),
-        *names,
+        *rows.columns,
     )
 
 
 def _unescaped(column: pl.Series) -> pl.Series:
-    """The column with its escapes replaced; nearly none has any, and then it costs a look."""
-    if not column.str.contains(r"\\[UM]\+").any():
+    """The column with its escapes replaced; only texts that have any take a step of their own."""
+    escaped = column.str.contains(r"\\[UM]\+").fill_null(False).arg_true()
+    if escaped.is_empty():
         return column
-    texts = [None if text is None else plain(text) for text in column]
-    return pl.Series(column.name, texts, pl.String)
+    texts = [plain(text) for text in column.gather(escaped)]
+    return column.scatter(escaped, pl.Series(texts, dtype=pl.String))

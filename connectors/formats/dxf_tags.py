@@ -1,17 +1,27 @@
-"""ASCII DXF bytes to tags: pairs of a group code and a value, in blocks of about a megabyte, decoded strictly.
+"""DXF bytes to tags: pairs of a group code and a value, in blocks of a few megabytes, decoded strictly.
 
-No format of its own: `connectors.formats.dxf` makes records of what this module scans. Nothing here knows an entity.
+No format of its own: `connectors.formats.dxf` makes records of what this module scans. Nothing here knows an entity,
+and nothing takes a Python step a line: the codes of a block are read eight octets at a time, and its values stay octets
+until a column of them is asked for.
 """
 
+import io
+import itertools
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from connectors.formats import dxf_binary
 from security.errors import Refusal
 from security.message import Content
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 1 << 21
 LINE_CHARACTERS: Final = 32_767
+LINE_BYTES: Final = 4 * LINE_CHARACTERS
 ENCODINGS: Final = ("utf-8", "gbk", "gb18030")  # what a feed may declare against the drawing
 EOF: Final = "EOF"
 # $DWGCODEPAGE in lower case without "_". 936 is read as GB18030, which holds all of GBK: nothing is decoded otherwise.
@@ -25,58 +35,125 @@ CODE_PAGES: Final = {
     "ascii": "ascii",
 }
 UTF8_SINCE: Final = 1021  # AC1021, AutoCAD 2007
-_BINARY: Final = b"AutoCAD Binary DXF"
 _DWG: Final = re.compile(rb"AC[12][.0-9]\d\d|MC0\.0")
 _BOM: Final = b"\xef\xbb\xbf"
-_CODE: Final = re.compile(r"[ \t]*-?[0-9]{1,5}[ \t]*")
+_LF, _CR = b"\n\r"
+_WORD: Final = 8  # octets that a group code is read by; a block begins with as many of its own
+_NO_CODE: Final = np.iinfo(np.int16).min
 _ESCAPE: Final = re.compile(r"\\U\+([0-9A-Fa-f]{4})|\\M\+([1-5])([0-9A-Fa-f]{4})")
 _MULTIBYTE: Final = {"1": "cp932", "2": "cp950", "3": "cp949", "4": "johab", "5": "gb18030"}
 
-Tags = tuple[list[int], list[str]]  # group codes and values, of one length
+
+class Tags(NamedTuple):
+    """Group codes, and where in `octets` their values stand, white space included and line's end not; of one length.
+
+    The octet after a value is always there.
+    """
+
+    codes: NDArray[np.int16]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    octets: NDArray[np.uint8]
+    encoding: str
+
+    def texts(self, at: NDArray[np.int64]) -> pl.Series:
+        """The values of these tags as they are spelled; null for -1."""
+        said = at >= 0
+        texts = _texts(self.octets, self.starts[at[said]], self.ends[at[said]], self.encoding)
+        if len(texts) == len(at):
+            return texts
+        return texts.gather(pl.Series(np.cumsum(said) - 1).set(pl.Series(~said), None))
+
+    def only(self, which: slice | NDArray[np.bool_]) -> "Tags":
+        """Some of them."""
+        return self._replace(codes=self.codes[which], starts=self.starts[which], ends=self.ends[which])
+
+    def then(self, more: "Tags") -> "Tags":
+        """These, which are few, and those that follow them."""
+        if not len(self.codes):
+            return more
+        begin, end = self.starts[0], self.ends[-1] + 1
+        return Tags(
+            np.concatenate([self.codes, more.codes]),
+            np.concatenate([self.starts - begin, more.starts + (end - begin)]),
+            np.concatenate([self.ends - begin, more.ends + (end - begin)]),
+            np.concatenate([self.octets[begin:end], more.octets]),
+            more.encoding,
+        )
+
+
+def no_tags() -> Tags:
+    """A drawing's tags before the first."""
+    none = np.empty(0, np.int64)
+    return Tags(none.astype(np.int16), none, none, none.astype(np.uint8), "ascii")
 
 
 def scan(content: Content, declared: str | None) -> Iterator[Tags]:
     """Yield the tags of a drawing in order; values as they are spelled, escapes and white space included.
 
-    declared: the feed's `encoding`, which is then believed instead of the drawing. A line that is no group code ends
-    the scan quietly if the drawing's EOF stands before it in its block: some programs leave rubbish there.
+    declared: the feed's `encoding`, which is then believed instead of the drawing. Lines end with LF, CRLF, or CR where
+    the drawing begins so. A line that is no group code ends the scan quietly if the drawing's EOF stands before it in
+    its block: some programs leave rubbish there.
 
-    Raises Refusal decode.binary_dxf, decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable,
-    decode.too_large.
+    Raises Refusal decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable, decode.too_large.
     """
     encoding, line = "", 0
-    odd: list[str] = []
     for first, octets in _blocks(content):
         if not encoding:
             encoding = _encoding(octets, declared)
-        lines = odd + _lines(octets, encoding, first)
-        paired = len(lines) // 2 * 2
-        codes, values = _codes(lines[0:paired:2], lines[1:paired:2], line)
-        yield codes, values
-        if 2 * len(codes) < paired:  # rubbish beyond EOF
+            octets = octets.removeprefix(_BOM)
+        block, starts, ends = _lines(octets)
+        _check(block, starts, ends, encoding, first)
+        paired = len(ends) // 2 * 2
+        codes = _codes(block, starts[:paired:2], ends[:paired:2])
+        tags = Tags(codes, starts[1:paired:2], ends[1:paired:2], block, encoding)
+        whole = _before_rubbish(tags, line)
+        yield whole
+        if len(whole.codes) < len(codes):
             return
-        odd, line = lines[paired:], line + paired
-    if odd:
-        raise Refusal("decode.not_readable", f"line {line + 1}: a group code without its value")
+        line += paired
+        if paired < len(ends):
+            raise Refusal("decode.not_readable", f"line {line + 1}: a group code without its value")
 
 
 def _blocks(content: Content) -> Iterator[tuple[int, bytes]]:
-    """(offset, whole lines): about a megabyte each; the last may lack its line's end."""
-    offset, rest, left = 0, b"", content.size
-    with content.open() as stream:
-        while left and (piece := stream.read(min(BLOCK_BYTES, left))):
-            left -= len(piece)
-            piece = rest + piece
-            end = piece.rfind(b"\n") + 1
-            if not end and len(piece) > BLOCK_BYTES:
-                raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
-            if end:
-                yield offset, piece[:end]
-            offset, rest = offset + end, piece[end:]
-    if left:
-        raise Refusal("decode.not_readable", "the stored content is shorter than it was")
+    """(offset, whole pairs of lines): a few megabytes each; the last may lack a line's end, or a line.
+
+    Of a binary drawing the lines are made, and offsets are in them.
+    """
+    pieces = _pieces(content)
+    first = next(pieces, b"")
+    whole: Iterator[bytes] = itertools.chain([first], pieces)
+    if first.startswith(dxf_binary.MARK):
+        whole = dxf_binary.as_text(whole)
+    elif b"\n" not in first and b"\r" in first:  # an old Macintosh ends lines with CR alone
+        whole = (piece.replace(b"\r", b"\n") for piece in whole)
+    offset, rest = 0, b""
+    for piece in whole:
+        piece = rest + piece
+        end = _pairs_end(piece)
+        if not end and len(piece) > BLOCK_BYTES + 2 * LINE_BYTES:
+            raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
+        if end:
+            yield offset, piece[:end]
+        offset, rest = offset + end, piece[end:]
     if rest:
         yield offset, rest
+
+
+def _pieces(content: Content) -> Iterator[bytes]:
+    try:
+        yield from content.pieces(BLOCK_BYTES)
+    except OSError as problem:
+        raise Refusal("decode.not_readable", "the stored content is shorter than it was") from problem
+
+
+def _pairs_end(piece: bytes) -> int:
+    """How many octets the whole pairs of lines take."""
+    end = piece.rfind(b"\n")
+    if piece.count(b"\n") % 2:
+        end = piece.rfind(b"\n", 0, end)
+    return end + 1
 
 
 # Which encoding
@@ -84,8 +161,6 @@ def _blocks(content: Content) -> Iterator[tuple[int, bytes]]:
 
 def _encoding(head: bytes, declared: str | None) -> str:
     """The Python codec for a drawing that begins so."""
-    if head.startswith(_BINARY):
-        raise Refusal("decode.binary_dxf")
     if found := _DWG.match(head):
         raise Refusal("decode.dwg", found[0].decode("ascii"))
     if declared is not None and declared not in ENCODINGS:
@@ -115,7 +190,7 @@ def _header(head: bytes) -> dict[str, str]:
     """$ACADVER and $DWGCODEPAGE, where the HEADER section says them within the first block."""
     found: dict[str, str] = {}
     variable = ""
-    lines = iter(head.removeprefix(_BOM).decode("latin-1").split("\n"))
+    lines = (line.decode("latin-1") for line in io.BytesIO(head.removeprefix(_BOM)))
     for code, value in zip(map(str.strip, lines), map(str.strip, lines), strict=False):
         if code == "9":
             variable = value
@@ -129,24 +204,39 @@ def _header(head: bytes) -> dict[str, str]:
 # Lines and codes
 
 
-def _lines(octets: bytes, encoding: str, first: int) -> list[str]:
-    """The lines of a block, without their ends. No listed encoding has a line's end inside a character."""
-    try:
-        text = octets.removeprefix(_BOM).decode(encoding) if first == 0 else octets.decode(encoding)
-    except UnicodeDecodeError as problem:
-        code = "decode.encoding_unknown" if encoding == "ascii" else "decode.encoding_wrong"
-        said = "no $DWGCODEPAGE" if encoding == "ascii" else encoding
-        raise Refusal(code, f"{said}, byte {first + problem.start}") from problem
-    if encoding != "utf-8" and not octets.isascii() and _is_utf8(octets):
-        raise Refusal("decode.encoding_wrong", f"{encoding} declared, UTF-8 found")
-    if "\0" in text:
+def _lines(octets: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """The block, and where its lines start and end. No listed encoding has a line's end inside a character."""
+    block = np.frombuffer(b" " * _WORD + octets + (b"" if octets.endswith(b"\n") else b"\n"), np.uint8)
+    ends = np.flatnonzero(block == _LF)
+    starts = np.concatenate([[_WORD], ends[:-1] + 1])
+    return block, starts, ends - ((block[ends - 1] == _CR) & (ends > starts))
+
+
+def _check(
+    block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], encoding: str, first: int
+) -> None:
+    """Raise Refusal for a line that is too long or no text. What is ASCII is text in every listed encoding.
+
+    first: the drawing's octet that the block begins with
+    """
+    lines = np.unique(np.searchsorted(ends, np.flatnonzero(block > 0x7F)))
+    if len(lines):
+        octets = _gathered(block, starts[lines], ends[lines])
+        try:
+            octets.decode(encoding)
+        except UnicodeDecodeError as problem:
+            code = "decode.encoding_unknown" if encoding == "ascii" else "decode.encoding_wrong"
+            said = "no $DWGCODEPAGE" if encoding == "ascii" else encoding
+            before = octets.count(b"\n", 0, problem.start)
+            at = problem.start - (octets.rfind(b"\n", 0, problem.start) + 1) + int(starts[lines[before]])
+            raise Refusal(code, f"{said}, byte {first + at - _WORD}") from problem
+        if encoding != "utf-8" and _is_utf8(octets):
+            raise Refusal("decode.encoding_wrong", f"{encoding} declared, UTF-8 found")
+    if not block.all():
         raise Refusal("decode.not_readable", "not text")
-    lines = text.replace("\r\n", "\n").split("\n")
-    if not lines[-1]:
-        lines.pop()
-    if max(map(len, lines), default=0) > LINE_CHARACTERS:
+    long = ends - starts > LINE_CHARACTERS
+    if long.any() and (_texts(block, starts[long], ends[long], encoding).str.len_chars() > LINE_CHARACTERS).any():
         raise Refusal("decode.too_large", f"a line of more than {LINE_CHARACTERS} characters")
-    return lines
 
 
 def _is_utf8(octets: bytes) -> bool:
@@ -160,17 +250,64 @@ def _is_utf8(octets: bytes) -> bool:
         return False
 
 
-def _codes(said: list[str], values: list[str], line: int) -> Tags:
-    """Group codes as numbers. There are few different spellings in a block: each is looked at once."""
-    numbers = {code: int(code) for code in set(said) if _CODE.fullmatch(code)}
-    try:
-        return [numbers[code] for code in said], values
-    except KeyError:
-        bad = next(index for index, code in enumerate(said) if code not in numbers)
-    for index in range(bad):
-        if numbers[said[index]] == 0 and values[index].strip() == EOF:
-            return [numbers[code] for code in said[: index + 1]], values[: index + 1]
-    raise Refusal("decode.not_readable", f"line {line + 2 * bad + 1}: no group code")
+def _gathered(block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bytes:
+    """Slices of the block one after another, a LF behind each."""
+    lengths = ends - starts + 1
+    stops = np.cumsum(lengths)
+    octets: NDArray[np.uint8] = block[np.arange(lengths.sum()) + np.repeat(starts - stops + lengths, lengths)]
+    octets[stops - 1] = _LF
+    return octets.tobytes()
+
+
+def _texts(block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], encoding: str) -> pl.Series:
+    text = _gathered(block, starts, ends).decode(encoding)
+    return pl.Series([text], dtype=pl.String).str.split("\n").explode()[:-1]
+
+
+def _codes(block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Group codes; _NO_CODE where a line is none. One word holds the last eight octets of a line, the last one on top.
+
+    Blanks before the digits count as zeros. What is neither so nor this short is looked at as text: a minus, a tab,
+    blanks behind.
+    """
+    words = np.ndarray((len(block) - _WORD + 1,), "<u8", block, strides=(1,))[ends - _WORD]
+    wide = ends - starts
+    ours = np.uint64(0xFFFFFFFFFFFFFFFF) << (8 * np.maximum(_WORD - wide, 0)).astype(np.uint64)
+    words = (words & ours) | (_each(0x20) & ~ours)
+    digits = (words | _each(0x10)) ^ _each(0x30)
+    blanks = ~words >> np.uint64(4) & _each(0x01)
+    odd = ((digits + _each(0x06)) | digits) & _each(0xF0) != 0
+    odd |= words & (blanks * np.uint64(0x0F)) != 0  # 0x21 to 0x29 are no blanks
+    odd |= (blanks >> np.uint64(8) & ~blanks != 0) | (blanks == _each(0x01)) | (wide > _WORD)
+    pairs = digits * np.uint64(10) + (digits >> np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)
+    fours = pairs * np.uint64(100) + (pairs >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)
+    codes = (fours * np.uint64(10_000) + (fours >> np.uint64(32)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    if odd.any():
+        said = _texts(block, starts[odd], ends[odd], "latin-1").str.strip_chars(" \t")
+        codes[odd] = (
+            said.set(said.str.starts_with("+"), None).cast(pl.Int16, strict=False).fill_null(_NO_CODE).to_numpy()
+        )
+    return np.where(codes <= np.iinfo(np.int16).max, codes, _NO_CODE).astype(np.int16)
+
+
+def _each(octet: int) -> np.uint64:
+    """A word of the same octet eight times."""
+    return np.uint64(octet * 0x0101010101010101)
+
+
+def _before_rubbish(tags: Tags, line: int) -> Tags:
+    """The tags up to the drawing's EOF, if a line that is no group code stands behind it; else all.
+
+    line: how many lines stand before the block, to name a bad one
+    """
+    wrong = np.flatnonzero(tags.codes == _NO_CODE)
+    if not len(wrong):
+        return tags
+    marks = np.flatnonzero(tags.codes[: wrong[0]] == 0)
+    ends = (tags.texts(marks).str.strip_chars() == EOF).arg_true()
+    if ends.is_empty():
+        raise Refusal("decode.not_readable", f"line {line + 2 * wrong[0] + 1}: no group code")
+    return tags.only(slice(0, int(marks[ends[0]]) + 1))
 
 
 # Escapes

@@ -1,5 +1,6 @@
 """Drawings become records, the same as two other readers see; what is no whole ASCII drawing is refused by code."""
 
+import io
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.formats import dxf, dxf_tags
+from connectors.formats import dxf, dxf_binary, dxf_tags
 from connectors.formats.catalogue import formats
 from connectors.formats.records import CARRIED, CONTENT, RECORD, RECORDS_PER_BATCH, SHEET, Options
 from samples.drawing import Drawing
@@ -119,6 +120,23 @@ def test_several_drawings_are_numbered_apart() -> None:
     content = in_memory(drawing(POINT + POINT).encode("gbk"))
     frame = pl.concat(batch.frame for batch in dxf.decode([content, content], {}))
     assert frame.select(CONTENT, RECORD).rows() == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_three_systems_end_them(end: str) -> None:
+    assert decode(drawing(POINT + POINT).replace("\n", end).encode("gbk")).equals(records(POINT + POINT))
+
+
+@pytest.mark.parametrize("code", ["{:>3}", "{:>6}", "{:>12}", "{:<4}", "\t{} "])
+def test_a_group_code_is_a_number_however_it_is_set(code: str) -> None:
+    lines = drawing(POINT).split("\n")
+    lines[:-1:2] = [code.format(int(line)) for line in lines[:-1:2]]
+    assert decode("\n".join(lines).encode("gbk")).equals(records(POINT))
+
+
+@pytest.mark.parametrize("code", ["", " ", "x", "8 0", "!8", "+8", "8.0", "1e1", "99999", "123456789", "８", "--8"])
+def test_what_only_looks_like_a_group_code_refuses_the_drawing(code: str) -> None:
+    assert refusal(drawing(POINT.replace("8\n管线", f"{code}\n管线")).encode("gbk"))[0] == "decode.not_readable"
 
 
 # Places
@@ -256,17 +274,15 @@ def test_what_is_cut_short_or_no_drawing_is_refused(text: str) -> None:
     assert refusal(text.encode("gbk"), {"encoding": "gbk"})[0] == "decode.not_readable"
 
 
-def test_binary_drawings_are_refused_by_name_with_the_next_step(shared_data: Callable[[str], Path]) -> None:
+def test_dwg_is_refused_by_name_with_the_next_step(shared_data: Callable[[str], Path]) -> None:
     folder = shared_data("dxf_samples")
-    assert refusal((folder / "ezdxf_binary_r13.dxf").read_bytes())[0] == "decode.binary_dxf"
     found = {path.name: refusal(path.read_bytes()) for path in folder.glob("*.dwg")}
     assert len(found) == 8
     assert {code for code, _ in found.values()} == {"decode.dwg"}
     assert found["libredwg_r11_entities-2d.dwg"] == ("decode.dwg", "AC1009")
     assert {version for _, version in found.values()} >= {"AC1014", "AC1015", "AC1018", "AC1021", "AC1032"}
-    for code in ("decode.dwg", "decode.binary_dxf"):
-        assert "ASCII" in sentences()[code].next_en
-        assert "ASCII" in sentences()[code].next_zh
+    assert "DXF" in sentences()["decode.dwg"].next_en
+    assert "DXF" in sentences()["decode.dwg"].next_zh
 
 
 @pytest.mark.parametrize(
@@ -288,6 +304,68 @@ def test_too_many_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dxf, "RECORDS", 3)
     assert refusal(drawing(POINT * 4).encode("gbk"))[0] == "decode.too_large"
     assert records(POINT * 3).height == 3
+
+
+# Binary
+
+
+def binary(path: Path) -> bytes:
+    """A drawing as ezdxf saves it in binary."""
+    stream = io.BytesIO()
+    ezdxf.readfile(path).write(stream, fmt="bin")  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def test_a_binary_drawing_is_what_ezdxf_reads(shared_data: Callable[[str], Path]) -> None:
+    assert compare_with_ezdxf(shared_data("dxf_samples") / "ezdxf_binary_r13.dxf").height == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["libredwg_example_r12", "libredwg_example_2018", "ezdxf_multi_insert_with_attribs", "ezdxf_caret_encoding"]
+)
+def test_a_drawing_says_the_same_in_ascii_and_in_binary(name: str, shared_data: Callable[[str], Path]) -> None:
+    path = shared_data("dxf_samples") / f"{name}.dxf"
+    text = io.StringIO()
+    ezdxf.readfile(path).write(text)
+    ascii_, said = decode(text.getvalue().encode()), decode(binary(path))
+    measured = {"x", "y", "z", "x2", "y2", "z2", "rotation"}
+    for column in set(said.columns) - measured - {"key"}:
+        assert said[column].equals(ascii_[column], null_equal=True), column
+    for column in measured:
+        assert numbers(said[column], 9) == numbers(ascii_[column], 9)
+
+
+def test_values_of_every_width_are_read_wherever_a_piece_ends(
+    shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    octets = binary(shared_data("dxf_samples") / "libredwg_sample_2007.dxf")
+    whole = decode(octets)
+    monkeypatch.setattr(dxf_tags, "BLOCK_BYTES", 4_099)
+    assert decode(octets).equals(whole)
+
+
+@pytest.fixture(scope="module")
+def of_three_lines(shared_data: Callable[[str], Path]) -> bytes:
+    return (shared_data("dxf_samples") / "ezdxf_binary_r13.dxf").read_bytes()
+
+
+@given(st.data())
+def test_a_binary_drawing_cut_or_spoilt_anywhere_is_records_or_a_refusal(
+    of_three_lines: bytes, data: st.DataObject
+) -> None:
+    at, value = data.draw(st.integers(0, len(of_three_lines) - 1)), data.draw(st.integers(0, 255))
+    assert read_or_refused(of_three_lines[:at] + bytes([value]) + of_three_lines[at + 1 :])
+    assert refusal(of_three_lines[: min(at, len(of_three_lines) - 6)])[0].startswith("decode.")
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [(b"a\nb\0", "decode.not_readable"), (b"x" * (1 << 21), "decode.too_large"), (b"a", "decode.not_readable")],
+    ids=["line", "long", "open"],
+)
+def test_a_binary_text_that_is_none_is_refused(value: bytes, code: str) -> None:
+    octets = dxf_binary.MARK + b"\0\0SECTION\0\2\0ENTITIES\0\0\0TEXT\0\1\0" + value
+    assert refusal(octets)[0] == code
 
 
 # Pieces
