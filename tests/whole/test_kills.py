@@ -110,7 +110,7 @@ def free_port() -> int:
 
 def _content(number: int) -> bytes:
     """Rows a metre or more apart, within the city for some thousands of deliveries."""
-    east, north = 121.545 + number % 1_000 * 1e-5, 29.864 + number // 1_000 * 1e-3
+    east, north = 121.545 + number % 1_000 * 1e-5, 29.866 + number // 1_000 * 1e-3
     rows = [f"L{number}-{row},{east:.6f},{north + row * 1e-4:.6f}" for row in range(ROWS)]
     return "\n".join(["编号,经度,纬度", *rows, ""]).encode()
 
