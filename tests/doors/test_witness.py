@@ -453,6 +453,7 @@ def test_two_copies_of_a_log_that_go_on_differently_are_found_and_proven(
     journal.close()
     twin.attestations.close()
     watched.bus, watched.running = ours, serving
+    watched.grow()
     assert watched.witness().look().head.size > sizes[0], "the copy that it knows goes on"
 
 

@@ -292,8 +292,8 @@ def test_a_record_that_is_wrong_is_rejected_by_name_and_the_others_go_on(bus: Re
 def test_a_record_without_its_mandatory_authority_is_kept_and_said(bus: RealBus, id: str) -> None:
     report = pushed(bus, id, csv(changed(主管部门="")(rows(id))))
     assert balance(report) == {"records": 3, "accepted": 3, "rejected": 0, "ignored": 0}
-    (finding,) = report["findings"]
-    assert (finding["severity"], finding["code"], finding["first_records"]) == ("warning", "authority.missing", [2])
+    (finding,) = [one for one in report["findings"] if one["code"] == "authority.missing"]  # a place may be on a border
+    assert (finding["severity"], finding["first_records"]) == ("warning", [2])
     assert_two_languages(finding["sentence"], ("zh", "en", "next_zh", "next_en"))
 
 
