@@ -4,11 +4,8 @@ And the same rows again, shuffled, the column altered that the feed does not rea
 `ogr2ogr`, the same CSV to a GeoPackage; it verifies, maps, checks, joins and proves nothing.
 """
 
-import contextlib
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +14,7 @@ import psycopg
 
 from bench import deliveries, register
 from bench.figures import Figure, alternating, figure
+from bench.memory import highest_anonymous_mb
 from bench.servers import fresh
 from bench.standing import Standing, standing
 from security.message import file_content, in_memory
@@ -27,7 +25,6 @@ GROWTH: Final = (10_000, 100_000, ROWS)
 BUREAUS: Final = {register.BUREAU: (register.FEED,), "water": (deliveries.FEED,)}
 REPORT_S: Final = 300.0
 LOOK_S: Final = 0.1  # how often the bureau asks for its report
-SAMPLE_S: Final = 0.02
 SERVER: Final = {"shared_buffers": "256MB", "max_wal_size": "4GB"}  # all else as the server comes, fsync included
 
 
@@ -122,7 +119,7 @@ def delivered(bus: Standing, file: Path, message_id: str, outcome: str, rows: in
     other, empty = bus.trial.partner("water"), f"before-{message_id}"
     other.push(deliveries.FEED, in_memory(f"{deliveries.HEADER}\n".encode()), "text/csv", empty)
     other.report(empty, wait_s=REPORT_S)
-    with _highest_anonymous_mb(bus.worker) as highest:
+    with highest_anonymous_mb(bus.worker) as highest:
         began_s = time.monotonic()
         partner.push(register.FEED, file_content(file), "text/csv", message_id)
         reported = partner.report(message_id)
@@ -134,26 +131,6 @@ def delivered(bus: Standing, file: Path, message_id: str, outcome: str, rows: in
     if counted.get(outcome) != rows or counted.get("records") != rows:
         raise RuntimeError(f"{message_id} is {reported.status} after {seconds:.0f} s, not {rows:,} {outcome}")
     return Delivered(rows, seconds, highest[0])
-
-
-@contextlib.contextmanager
-def _highest_anonymous_mb(process: int) -> Iterator[list[float]]:
-    """The process's anonymous memory at its highest while the block runs, looked at 50 times a second."""
-    highest, over = [0.0], threading.Event()
-
-    def look() -> None:
-        while not over.wait(SAMPLE_S):
-            lines = Path(f"/proc/{process}/status").read_text().splitlines()
-            kib = next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-            highest[0] = max(highest[0], kib * 1024 / 1e6)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield highest
-    finally:
-        over.set()
-        thread.join()
 
 
 def _most_mb(seen: list[Delivered]) -> float:

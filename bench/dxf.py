@@ -6,12 +6,12 @@ in entities of model space. ezdxf and GDAL without the codes are in the note. Me
 frames go as they come: `python -m bench.dxf FILE` prints it.
 """
 
-import re
+import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ import numpy as np
 import pyogrio
 
 from bench.figures import Figure, alternating, figure
+from bench.memory import anonymous_mb, highest_anonymous_mb
 from bench.servers import fresh
 from connectors.formats import dxf, dxf_tags
 from samples.drawing import Drawing
@@ -60,11 +61,11 @@ def measure_large(folder: Path) -> Figure:
     grown = []
     for size in (0.1, 1, 10):
         path, content = _written(folder, size)
-        least_s = min(_seconds(lambda each=content: _ours(each)) for _ in range(3))  # type: ignore[misc]
+        best = max(_rate(partial(_ours, content), round(size * ENTITIES)) for _ in range(3))
         mb = subprocess.run(
             [sys.executable, "-m", "bench.dxf", path], capture_output=True, text=True, check=True
         ).stdout
-        grown.append(f"{content.size / 1e6:.0f} MB {size * ENTITIES / least_s:,.0f}/s and {mb.strip()} MB")
+        grown.append(f"{content.size / 1e6:.0f} MB {best:,.0f}/s and {mb.strip()} MB")
     note = (
         f"{content.size / 1e6:.0f} MB, {WHAT}; best of three, and the most anonymous memory that decoding takes: "
         f"{', '.join(grown)}; GDAL without codes {plain:,.0f}/s; {WHERE}"
@@ -104,12 +105,6 @@ def _rate(read: Callable[[], int], count: int = ENTITIES) -> float:
     return count / took_s
 
 
-def _seconds(read: Callable[[], int]) -> float:
-    began_s = time.perf_counter()
-    read()
-    return time.perf_counter() - began_s
-
-
 def _ours(content: Content) -> int:
     return sum(batch.frame.height for batch in dxf.decode([content], {}))
 
@@ -127,25 +122,13 @@ def _scanned(content: Content) -> int:
     return ENTITIES
 
 
-def most_mb(read: Callable[[], int]) -> int:
-    """The most anonymous memory that this process held while it read, beyond what it held before."""
-    before, most, done = _held_kb(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.002):
-            most[0] = max(most[0], _held_kb())
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    read()
-    done.set()
-    watching.join()
-    return (most[0] - before) // 1024
-
-
-def _held_kb() -> int:
-    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
+def _most_mb(path: Path) -> float:
+    """The most anonymous memory that this process holds while it decodes, beyond what it held before."""
+    before = anonymous_mb(os.getpid())
+    with highest_anonymous_mb(os.getpid(), sample_s=0.002) as highest:
+        _ours(file_content(path))
+    return highest[0] - before
 
 
 if __name__ == "__main__":
-    print(most_mb(lambda: _ours(file_content(Path(sys.argv[1])))))
+    print(f"{_most_mb(Path(sys.argv[1])):.0f}")

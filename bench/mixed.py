@@ -24,6 +24,7 @@ import msgspec
 import requests
 
 from bench.__main__ import WORK
+from bench.memory import anonymous_mb
 from bench.standing import CITY, children
 from exchange import audit
 from exchange.account import unbalanced
@@ -161,7 +162,7 @@ class Mixed:
 
     def _memory_mb(self) -> float:
         processes = [self.trial.process_id, *children(self.trial.process_id)]
-        return sum(map(_private_mb, processes))
+        return sum(map(anonymous_mb, processes))
 
     def _drain(self) -> None:
         until = time.monotonic() + DRAIN_S
@@ -210,14 +211,6 @@ def _content(bureau: str, sender: int, number: int) -> bytes:
         longitude, latitude = 121.5405 + place % 150 * 1.2e-4, 29.8625 + place // 150 * 4e-5
         rows.append(f"{bureau}-{place},{longitude:.7f},{latitude + number % 50 * 1e-7:.7f}")
     return "\n".join(["编号,经度,纬度", *rows, ""]).encode()
-
-
-def _private_mb(process: int) -> float:
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except FileNotFoundError:
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 def draw(day: Day, path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import Figure, alternating, figure
+from bench.memory import proportional_mb
 from bench.servers import free_port, fresh, make_tls, serving
-from bench.standing import CITY, Standing, children, standing
+from bench.standing import CITY, children, standing
 
 SETTLED_S: Final = 8.0  # the worker stands, and both have done what they do once at the start
 
@@ -25,7 +26,8 @@ def measure(folder: Path) -> Figure:
             bus.trial.start()
             took_ms = (time.monotonic() - began_s) * 1000
             time.sleep(SETTLED_S)
-            memory_mb.append(_proportional_mb(bus))
+            process = bus.trial.process_id
+            memory_mb.append(sum(map(proportional_mb, (process, *children(process)))))
             bus.trial.stop()
             return took_ms
 
@@ -40,14 +42,3 @@ def measure(folder: Path) -> Figure:
         f"{SETTLED_S:.0f} s after the doors opened), embedded files; peer: uvicorn with one endpoint and the same TLS"
     )
     return figure("serve_start_ms", starts, peers, "ms", note)
-
-
-def _proportional_mb(bus: Standing) -> float:
-    """Memory of `serve` and its worker; a page that several processes share is counted once over them all."""
-    process = bus.trial.process_id
-    lines = [
-        line
-        for each in (process, *children(process))
-        for line in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
-    ]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6

@@ -97,8 +97,8 @@ class Cost:
     def within(self, seconds: float) -> int:
         """How many deliveries fit; where the batch alone takes more than half of that, as many as cost what it costs.
 
-        Every other batch is half of that, for from equal ones nobody learns which part is which; none is four times the
-        one before.
+        Every other batch is half of that, for from equal ones nobody learns which part is which; none is more than
+        four times the one before.
         """
         fixed_s, each_s = self._line()
         fits = max(seconds - fixed_s, min(fixed_s, SLICE_S)) / each_s

@@ -21,8 +21,6 @@ Options: `layer` (which one, where there are several), `encoding` (`utf-8`, `gbk
 instead of what it says). `crs` is the feed's own.
 """
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,9 +30,10 @@ import msgspec
 import polars as pl
 
 from connectors.formats import vector_process
+from connectors.formats.limited import answer_of
 from connectors.formats.records import CARRIED, CONTENT, CRS_OPTION, GUESSED, RECORD, SHEET, Options, RecordBatch
 from connectors.formats.vector_archive import unpack
-from connectors.formats.vector_process import UNFIT, Read, Task
+from connectors.formats.vector_process import Read, Task
 from security.errors import Misconfigured, Refusal
 from security.message import Content
 
@@ -84,26 +83,14 @@ def _read(content: Content, folder: Path, task: Task) -> Read:
         unpack(content, files)
     else:
         _keep(content, files, head)
-    reader = [sys.executable, "-I", str(Path(vector_process.__file__)), str(MEMORY_BYTES)]
     wait_s = WAIT_S + sum(path.stat().st_size for path in files.rglob("*")) / (1 << 20)
-    try:
-        done = subprocess.run(
-            reader, input=msgspec.msgpack.encode(task), capture_output=True, timeout=wait_s, check=False, cwd=folder
-        )
-    except subprocess.TimeoutExpired as problem:
-        raise Refusal("decode.too_large", f"more than {wait_s:.0f} s to read") from problem
-    if done.returncode == UNFIT:
+    given = msgspec.msgpack.encode(task)
+    result = answer_of(vector_process, [], given, Read, memory_bytes=MEMORY_BYTES, wait_s=wait_s, folder=folder)
+    if result.unfit:
         raise Misconfigured(
             "config.no_isolation",
             "format vector: its reader cannot be shut off from the network (seccomp) or from GDAL's other drivers",
         )
-    if done.returncode < 0:  # by a signal: at the limit of memory
-        raise Refusal("decode.too_large", f"the reader was ended by signal {-done.returncode}")
-    if done.returncode > 0:  # by an error that its library does not declare
-        raise Refusal("decode.not_readable", "the reader did not expect these bytes")
-    result = msgspec.msgpack.decode(done.stdout, type=Read)
-    if result.code:
-        raise Refusal(result.code, result.detail)
     return result
 
 

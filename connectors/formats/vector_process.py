@@ -35,7 +35,6 @@ SETTINGS: Final = {  # GDAL's own ways to what is not in the file; the kernel de
     "OGR_GEOJSON_MAX_OBJ_SIZE": "64",  # MB of one feature
     "PROJ_NETWORK": "OFF",
 }
-UNFIT: Final = 3  # the exit status where the network or a driver cannot be denied
 RECORDS: Final = 2_000_000
 COLUMNS: Final = 500
 CELL_CHARACTERS: Final = 32_767
@@ -67,11 +66,15 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Read(msgspec.Struct, frozen=True):
-    """What came of it: how many frames, of which layer, the encoding if it was guessed; or a refusal."""
+    """What came of it: how many frames, of which layer, the encoding if it was guessed; or a refusal.
+
+    unfit: nothing was read, for the network or a driver cannot be denied
+    """
 
     frames: int = 0
     layer: str = ""
     guessed: str = ""
+    unfit: bool = False
     code: str = ""
     detail: str = ""
 
@@ -90,10 +93,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
-    if not _deny_network():
-        sys.exit(UNFIT)
     try:
-        result = read(Path(), task)
+        result = read(Path(), task) if _deny_network() else Read(unfit=True)
     except Refused as refused:
         result = refused.read
     except MemoryError:
@@ -133,7 +134,7 @@ def read(folder: Path, task: Task) -> Read:
     pyogrio.set_gdal_config_options({**SETTINGS, "GDAL_SKIP": ",".join(others)})
     _ogr._register_drivers()  # which lets go of those to skip
     if set(pyogrio.list_drivers()) != set(DRIVERS.values()):
-        sys.exit(UNFIT)
+        return Read(unfit=True)
     try:
         path, layer = _chosen(folder, task.layer)
         _check_layer(path, layer)

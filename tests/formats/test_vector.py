@@ -813,7 +813,7 @@ def test_what_needs_more_memory_than_there_is_ends_the_reader_alone(
     good: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Path(vector_process.__file__).read_text(encoding="utf-8")
-    hungry = source.replace("result = read(Path(), task)", f"bytearray({vector.MEMORY_BYTES})")
+    hungry = source.replace("result = read(Path(), task)", f"result = bytearray({vector.MEMORY_BYTES})")
     assert hungry != source
     (tmp_path / "reader.py").write_text(hungry)
     monkeypatch.setattr(vector_process, "__file__", str(tmp_path / "reader.py"))

@@ -305,3 +305,21 @@ def test_a_running_bus_can_be_verified(bus: JournalFolder) -> None:
         future.result(30)
     journal.close()
     assert verify(bus.readable(), bus.anchors).entries == 3_000
+
+
+def test_what_is_there_is_not_looked_for_among_all_heads() -> None:
+    """A log of a hundred thousand deliveries has nearly as many heads: each through all of them never ends."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        looked = list[int]()
+        connection.create_function("looked_at", 1, lambda size: looked.append(size) or size)
+        connection.executescript(
+            "CREATE TABLE kept (size INTEGER, note TEXT); INSERT INTO kept VALUES (1, 'a'), (2, 'b'), (3, NULL);"
+            "CREATE VIEW heads AS SELECT looked_at(size) AS size, note FROM kept;"
+            "CREATE TABLE receipts (entry_index INTEGER, octets BLOB)"
+        )
+        connection.execute("INSERT INTO receipts VALUES (0, x'01'), (1, x'02')")
+        assert connection.execute(f"SELECT {audit._OWED} FROM receipts").fetchall() == [(None,), (None,)]
+        assert looked == []
+        connection.execute("UPDATE receipts SET octets = NULL")
+        connection.execute("INSERT INTO receipts VALUES (2, NULL)")
+        assert connection.execute(f"SELECT {audit._OWED} FROM receipts").fetchall() == [(1,), (1,), (0,)]
