@@ -94,7 +94,8 @@ def print_findings(title: str, findings: Iterable[dict[str, Any]]) -> None:
         first = ", ".join(str(record) for record in finding["first_records"])
         more = ", …" if finding["count"] > len(finding["first_records"]) else ""
         values = "; ".join(f"{value['value'] or '—'} × {value['count']}" for value in finding.get("values", []))
-        head = f"{finding['severity']:8}{finding['count']:>6} × {finding['code']}  ({finding['field']})"
+        field = f"  ({finding['field']})" if finding["field"] else ""  # some are about the whole record
+        head = f"{finding['severity']:8}{finding['count']:>6} × {finding['code']}{field}"
         for line in (head, f"        records {first}{more}   {values}"):
             STDOUT.print(printable(line), markup=False, soft_wrap=True)
         for line in (f"{sentence.zh}{sentence.next_zh}", f"{sentence.en} {sentence.next_en}"):
