@@ -3,7 +3,7 @@
 The district's operator of these tests has everything: its log's own key.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,15 +54,18 @@ class Served:
         self.kept = test.folder / "districts" / "haishu"
         district = District("haishu", self.log.anchors, self.kept, lambda: datetime.now(UTC))
         bus = msgspec.structs.replace(test.bus, districts={"haishu": district})
-        self._running = start(make_app(bus, test.folder / "spool"))
+        self.running = start(make_app(bus, test.folder / "spool"))
 
     def node(self, bureau: str = "haishu", *, enrolled: bool = True) -> CityNode:
-        return CityNode(self.test.bureau(bureau, enrolled=enrolled), f"https://localhost:{self._running.port}")
+        return CityNode(self.test.bureau(bureau, enrolled=enrolled), f"https://localhost:{self.running.port}")
 
 
 @pytest.fixture
-def served(tmp_path: Path, city: City, start: Start) -> Served:
-    return Served(TestBus(tmp_path, city), start)
+def served(tmp_path: Path, city: City, start: Start) -> Iterator[Served]:
+    served = Served(TestBus(tmp_path, city), start)
+    yield served
+    served.running.stop()
+    served.test.bus.close()
 
 
 def refused(node: CityNode, *head: object) -> str:
