@@ -6,33 +6,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from connectors.formats.catalogue import formats
-from exchange import validation
 from exchange.app import opening, places
-from exchange.cli.output import print_findings, print_json, print_table, sentence_document
+from exchange.cli.feed_preview import all_feeds, one_feed, preview
+from exchange.cli.output import print_json, print_table, sentence_document
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
-from exchange.cli.partner import read_file
 from exchange.cli.people import acting, add_person_options, proposed
 from exchange.dead_letters import count_by_feed
-from exchange.outcomes import findings_of
-from exchange.placing import load_city, place
 from exchange.settings import Settings
 from exchange.stopped import Stopped, start_feed, stop_feed
-from exchange.store.frames import BatchDelivery
 from exchange.waits import Wait
-from mappings.apply import Mapped, check_examples, map_records, take
+from mappings.apply import check_examples
 from mappings.feed import Feed
-from mappings.load import load_feeds
 from security.errors import Refusal
-
-SHOWN = (
-    *("record", "source_key", "class_code", "longitude_deg", "latitude_deg"),
-    *("division_of_position", "grid_of_position", "owner_name", "appurtenance"),
-)
-
-SHOWN_OF_READINGS = ("record", "source_key", "quantity", "value", "state", "unit", "observed_at")
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -49,11 +34,11 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         says="run the examples in a feed's file",
         example="yongtong feed check water-register",
     )
-    preview = add_command(
+    previewed = add_command(
         feed,
         common,
         "preview",
-        _preview,
+        preview,
         says="what a file would become: nothing is sent, nothing kept",
         example="yongtong feed preview water-register water.csv --limit 5",
     )
@@ -86,25 +71,14 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     for parser in (stop, start):
         parser.add_argument("--ground", required=True, metavar="TEXT", help="why; stands in the audit")
         add_person_options(parser)
-    for parser in (check, preview, release, stop, start):
+    for parser in (check, previewed, release, stop, start):
         parser.add_argument("feed", metavar="FEED")
-    preview.add_argument("file", metavar="FILE", type=Path)
-    preview.add_argument("--limit", type=int, default=10, help="how many candidates to show (10)")
-
-
-def _all(settings: Settings) -> dict[str, Feed]:
-    return load_feeds(settings.at(path) for path in settings.feeds.folders)
-
-
-def _one(settings: Settings, feed: str) -> Feed:
-    feeds = _all(settings)
-    if feed not in feeds:
-        raise Refusal("feed.unknown", feed)
-    return feeds[feed]
+    previewed.add_argument("file", metavar="FILE", type=Path)
+    previewed.add_argument("--limit", type=int, default=10, help="how many candidates to show (10)")
 
 
 def _feeds(options: argparse.Namespace) -> int:
-    feeds, flow = _all(settings_of(options)).values(), _flow(settings_of(options))
+    feeds, flow = all_feeds(settings_of(options)).values(), _flow(settings_of(options))
     if options.json:
         names = (
             "id",
@@ -152,7 +126,7 @@ def _flow(settings: Settings) -> dict[str, dict[str, Any]]:
             "dead": dead.get(feed, 0),
             **(_retry(waits[feed]) if feed in waits else {}),
         }
-        for feed in _all(settings)
+        for feed in all_feeds(settings)
     }
 
 
@@ -178,7 +152,7 @@ def _flow_words(flow: Mapping[str, Mapping[str, Any]], feed: str) -> str:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    feed = _one(settings_of(options), options.feed)
+    feed = one_feed(settings_of(options), options.feed)
     with acting(options) as (opened, officer):
         entry = stop_feed(opened, feed.id, refuses=options.refuse, ground=options.ground, by=officer)
     return _changed(options, {"feed": feed.id, "state": "refused" if options.refuse else "stopped", "entry": entry})
@@ -186,7 +160,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _start(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    feed, waits = _one(settings, options.feed), opening.waits_of(settings)
+    feed, waits = one_feed(settings, options.feed), opening.waits_of(settings)
     waited = waits.of(feed.id) is not None
     with acting(options) as (opened, officer):
         try:
@@ -213,7 +187,7 @@ def _level_words(feed: Feed) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    feed = _one(settings_of(options), options.feed)
+    feed = one_feed(settings_of(options), options.feed)
     unmet = check_examples(feed)
     if options.json:
         print_json({"feed": feed.id, "examples": len(feed.example), "unmet": list(unmet)})
@@ -224,46 +198,9 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _release(options: argparse.Namespace) -> int:
-    feed = _one(settings_of(options), options.feed)
+    feed = one_feed(settings_of(options), options.feed)
     if unmet := check_examples(feed):
         raise Refusal("feed.examples_unmet", unmet[0][:120])
     with acting(options) as (opened, officer):
         decision = opened.propose_mapping(feed.id, feed.bureau, feed.digest, officer)
     return proposed(options, {"feed": feed.id, "digest": feed.digest, "decision": decision})
-
-
-def _preview(options: argparse.Namespace) -> int:
-    settings = settings_of(options)
-    feed = _one(settings, options.feed)
-    batches = formats()[feed.format].decode([read_file(options.file)], feed.options)
-    records = pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
-    mapped = map_records(records, feed)
-    if feed.content == "readings":
-        shown, findings = mapped.candidates.select(SHOWN_OF_READINGS), mapped.findings
-    else:
-        shown, findings = _placed(mapped, feed, settings)
-    shown, (told,) = shown.head(options.limit), findings_of(findings, 1, feed)
-    if options.json:
-        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": told})
-        return 0
-    print_table(f"{feed.id}: {records.height} records, first {shown.height} candidates", shown.columns, shown.rows())
-    print_findings("质检意见 Findings", told)
-    return 0
-
-
-def _placed(mapped: Mapped, feed: Feed, settings: Settings) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What is shown of candidates once they are placed, and FINDINGS of mapping, placing and checking."""
-    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
-    placing = place(
-        mapped.candidates,
-        crs=feed.crs,
-        accuracy_m=feed.accuracy_m,
-        city=city,
-        limit_m=settings.tolerances.transformation_m,
-    )
-    lists = validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes)
-    now = places.utc_now()
-    deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
-    found = pl.concat([mapped.findings, placing.findings])
-    checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
-    return placing.placed.select(SHOWN), pl.concat([found, checked])
