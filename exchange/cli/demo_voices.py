@@ -27,7 +27,7 @@ def enrol(trial: Trial) -> None:
     trial.enrol("public-security", "Public security bureau", "公安局")
     trial.grant("power", "push", "power-register")
     trial.grant("public-security", "push", "security-cameras")
-    trial.grant("planning", "push", "planning-map")
+    trial.grant("planning", "push", "planning-map-500")
 
 
 def play(trial: Trial, story: Story, files: Path, truth: Truth) -> None:
@@ -45,7 +45,7 @@ def play(trial: Trial, story: Story, files: Path, truth: Truth) -> None:
 
 def _map(trial: Trial, story: Story, sheet: Content, truth: Truth) -> None:
     """A 1:500 sheet: each entity of each layer accounted for, what nothing maps listed, the largest first."""
-    told = story.deliver(trial.partner("planning"), "planning", "planning-map", sheet, "sheet-2026")
+    told = story.deliver(trial.partner("planning"), "planning", "planning-map-500", sheet, "sheet-2026")
     story.check("the map travelled by MTOM, its signature over the message as sent", told.form == "mtom", told.form)
     layers = {part["part"]: part["records"] for part in told.parts}
     story.check("the map: the sums balance in each layer", layers == truth.sheet.layers, f"{len(layers)} layers")
@@ -75,7 +75,7 @@ def _joined(trial: Trial, story: Story, truth: Truth) -> None:
         ties = store.ledger().ties
     power = {one["urban-census"]: one["power-register"] for one in keys.values() if {*REGISTERS[::2]} <= one.keys()}
     story.check("power and census name the same things under two keys", power == truth.power.pairs, len(power))
-    found = {one["planning-map"]: one for one in keys.values() if "planning-map" in one}
+    found = {one["planning-map-500"]: one for one in keys.values() if "planning-map-500" in one}
     symbols = truth.sheet.symbols
     known = {handle: symbol for handle, symbol in symbols.items() if handle not in set(truth.sheet.only_map)}
     right = sum(_keys(found, handle) == _true(symbol) for handle, symbol in known.items())

@@ -227,7 +227,7 @@ def test_a_tie_stays_open_in_the_store_until_its_claim_says_something_else(store
 
 
 def test_a_register_decides_what_a_map_leaves_open_and_only_then_is_an_identifier_issued(store: Store) -> None:
-    MAP = Feed("planning-map", "planning")
+    MAP = Feed("planning-map-500", "planning")
     deliver(store, [a_row("m1", class_code="0102|0103")], a_delivery("1", sender="p"), feed=MAP)
     assert component(store, "1").identifier is None
     deliver(store, [a_row("W1", class_code="0103")], a_delivery("2", MONDAY + DAY), feed=WATER)
@@ -239,7 +239,7 @@ def test_a_register_decides_what_a_map_leaves_open_and_only_then_is_an_identifie
 
 def test_the_networks_and_numbers_of_claims_are_those_of_their_component(store: Store) -> None:
     said = {"network": "L", "label": "L7"}
-    deliver(store, [a_row("m1", **said)], a_delivery("1", sender="p"), feed=Feed("planning-map", "planning"))
+    deliver(store, [a_row("m1", **said)], a_delivery("1", sender="p"), feed=Feed("planning-map-500", "planning"))
     near = store.near(
         "water-register", versions({"source_key": "L7", "longitude_deg": 121.541, "latitude_deg": 29.865})
     )

@@ -158,7 +158,7 @@ def test_the_map_joins_the_registers_symbol_by_symbol_and_a_register_decides_wha
     quarter: Quarter, tmp_path: Path
 ) -> None:
     truth, store = quarter.truth.sheet, Store(Embedded(tmp_path))
-    stored(store, read(quarter, "planning-map", "sheet.dxf"))
+    stored(store, read(quarter, "planning-map-500", "sheet.dxf"))
     undecided = store.connection().execute("SELECT count(*) FROM components WHERE identifier IS NULL").fetchone()[0]
     assert undecided == sum(len(symbol.classes) > 1 for symbol in truth.symbols.values())
     registers = ("urban-census", "water-register", "power-register")
@@ -170,7 +170,7 @@ def test_the_map_joins_the_registers_symbol_by_symbol_and_a_register_decides_wha
     keys: dict[int, dict[str, str]] = {}
     for component, feed, key in rows:
         keys.setdefault(component, {})[feed] = key
-    found = {one["planning-map"]: one for one in keys.values() if "planning-map" in one}
+    found = {one["planning-map-500"]: one for one in keys.values() if "planning-map-500" in one}
     assert found.keys() == truth.symbols.keys()
     wrong = {
         handle: (said, symbol)
@@ -185,7 +185,7 @@ def test_the_map_joins_the_registers_symbol_by_symbol_and_a_register_decides_wha
 
 
 def test_what_the_map_does_not_tell_is_listed_largest_first(quarter: Quarter) -> None:
-    told, truth = read(quarter, "planning-map", "sheet.dxf"), quarter.truth.sheet
+    told, truth = read(quarter, "planning-map-500", "sheet.dxf"), quarter.truth.sheet
     unmapped = told.findings.filter(code="value.lookup_unknown")["value"].value_counts()
     counts = unmapped.sort("count", descending=True)["count"].to_list()
     assert counts == [many for _, many in truth.unmapped]
