@@ -63,15 +63,16 @@ def main() -> int:
     """Run, print a line a minute, keep the result. Exit 1 when anything was lost or the log does not hold."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=int, default=10)
+    parser.add_argument("--rate", type=int, default=RATE_PER_S, help=f"deliveries a second ({RATE_PER_S})")
     parser.add_argument("--search-entries", type=int, default=SEARCHED, help=f"({SEARCHED}; a kilobyte of disk each)")
     options = parser.parse_args()
     WORK.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="soak-", dir=WORK) as folder, standing(Path(folder) / "bus") as bus:
         minutes, sent = [], 0
         for number in range(options.minutes):
-            requests = deliveries.requests(sent, RATE_PER_S * 60, bus.sender)
+            requests = deliveries.requests(sent, options.rate * 60, bus.sender)
             sent += len(requests)
-            minutes.append(_minute(bus, requests))
+            minutes.append(_minute(bus, requests, options.rate))
             print(f"minute {number + 1}: {minutes[-1]}", file=sys.stderr)
         bus.drain(DRAIN_S)
         began_s = time.monotonic()
@@ -80,7 +81,7 @@ def main() -> int:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     search_ms = _search_ms(options.search_entries)
     held = (verdict.reports, verdict.ok, verdict.entries, verify_s)
-    soak = Soak(commit, RATE_PER_S, minutes, sent, *held, options.search_entries, search_ms)
+    soak = Soak(commit, options.rate, minutes, sent, *held, options.search_entries, search_ms)
     RESULT.write_bytes(msgspec.json.format(msgspec.json.encode(soak), indent=2) + b"\n")
     whole = verdict.ok and verdict.receipts == verdict.reports == sent and not any(one.failures for one in minutes)
     print(f"{sent} sent, {verdict.receipts} receipts, {verdict.reports} reports; the log holds: {verdict.ok}")
@@ -97,8 +98,8 @@ def _search_ms(entries: int) -> dict[str, float]:
     return search_ms
 
 
-def _minute(bus: Standing, requests: list[bytes]) -> Minute:
-    plan = Plan("localhost", bus.port, requests, CLIENTS, 60.0, *bus.tls, rate=RATE_PER_S)
+def _minute(bus: Standing, requests: list[bytes], rate_per_s: int) -> Minute:
+    plan = Plan("localhost", bus.port, requests, CLIENTS, 60.0, *bus.tls, rate=rate_per_s)
     measured = drive(plan)
     serve_mb, worker_mb = bus.memory_mb()
     return Minute(
@@ -106,7 +107,7 @@ def _minute(bus: Standing, requests: list[bytes]) -> Minute:
         failures=measured.failures,
         p50_ms=round(measured.p50_ms, 1),
         p99_ms=round(measured.p99_ms, 1),
-        backlog_s=round(bus.waiting() / RATE_PER_S, 2),
+        backlog_s=round(bus.waiting() / rate_per_s, 2),
         serve_mb=serve_mb,
         worker_mb=worker_mb,
     )

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from bench import register
@@ -40,6 +41,7 @@ def measure(folder: Path) -> Figure:
     """workers_two_on_postgres: deliveries a second that two workers finish; peer: one worker."""
     city, server = _city(fresh(folder)), PostgresServer(settings=SERVER)
     url, sent = server.database(), 0
+    busy: dict[int, list[float]] = {1: [], 2: []}
     state = {"journal": url, "store": url}
     try:
         with (
@@ -55,9 +57,11 @@ def measure(folder: Path) -> Figure:
                     os.kill(process, signal.SIGSTOP)
                 _push(bus, sent)
                 sent += DELIVERIES
+                before_s = _processors_s()
                 for process in processes[:workers]:
                     os.kill(process, signal.SIGCONT)
                 seconds = _done_s(bus)
+                busy[workers].append((_processors_s() - before_s) / seconds)
                 for process in processes:
                     os.kill(process, signal.SIGCONT)
                 return len(FEEDS) * DELIVERIES / seconds
@@ -66,7 +70,8 @@ def measure(folder: Path) -> Figure:
             ours, theirs = alternating(lambda _: run(2), lambda _: run(1))
     finally:
         server.stop()
-    note = f"{ROWS} records a delivery, two feeds in districts of their own; server, workers and doors on two cores"
+    cores = f"{median(busy[2]):.2f} of {os.cpu_count()} cores busy with two, {median(busy[1]):.2f} with one"
+    note = f"{ROWS} records a delivery, two feeds in districts of their own; server, workers and doors: {cores}"
     return figure("workers_two_on_postgres", ours, theirs, "deliveries/s", note)
 
 
@@ -114,6 +119,12 @@ def _content(feed: str, number: int) -> bytes:
         for n in range(start, start + ROWS)
     ]
     return "\n".join([HEADER, *rows, ""]).encode()
+
+
+def _processors_s() -> float:
+    """Seconds for which the machine's processors have worked, whoever for."""
+    user, nice, system, _, _, interrupts, soft = (int(n) for n in Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def _done_s(bus: Standing) -> float:
