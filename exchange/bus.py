@@ -33,8 +33,8 @@ from security.xmldsig import STANDARD
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an outsider may send, octets and seconds; and how large a map may leave in one piece without a grant naming
-    it, square kilometres.
+    """What an outsider may send, octets and seconds; and how large a map, square kilometres in one piece, may leave
+    without a grant naming it (map_area), and be held of what large-scale maps bring (held_map).
 
     feed_*: of one feed, unless its file says less; 0 is no limit. A minute's deliveries may come all at once
     """
@@ -44,6 +44,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_mtom_bytes: int = 268_435_456
     body_s: float = 60.0
     map_area_km2: float = 25.0
+    held_map_km2: float = 25.0
     max_upload_bytes: int = 4_294_967_296
     upload_chunk_bytes: int = 67_108_864
     upload_s: float = 86_400.0

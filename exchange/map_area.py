@@ -23,7 +23,7 @@ REMEMBERED_S: Final = 60.0
 MOST_REMEMBERED: Final = 256
 
 
-def largest_km2(cells: Sequence[int]) -> float:
+def largest_km2(cells: Sequence[int] | Cells) -> float:
     """The area of the largest contiguous piece, square kilometres on the ground. cells: of `exchange.store.places`."""
     all_cells = np.unique(np.asarray(cells, dtype=np.int64))
     if not len(all_cells):

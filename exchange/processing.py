@@ -13,7 +13,7 @@ from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.formats.catalogue import formats
-from exchange import claims, joining, map_area, naming, provenance, readings, validation
+from exchange import claims, joining, map_area, map_held, naming, provenance, readings, validation
 from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.database import FAILURES, Cursor
@@ -43,7 +43,7 @@ log = logging.getLogger("yongtong.processing")
 TOGETHER_BYTES: Final = (
     8_000_000  # deliveries of a feed that is no snapshot go through together up to this much content
 )
-CLASSIFIED: Final = "content.classified"
+SPILLS: Final = ("content.classified", map_held.TOO_LARGE)  # what must not be held here at all
 STREAM: Final = 10  # deliveries; fewer do not wait for one another
 GATHER_S: Final = 0.3
 KEY_OF_DELIVERY: Final = {"delivery": KEY["delivery"]}
@@ -138,7 +138,7 @@ def _finish_all(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
             raise Refusal("delivery.refused_by_person")
         _steps(rows, feed, bus)
     except Refusal as refusal:
-        if len(rows) == 1 and refusal.code == CLASSIFIED:
+        if len(rows) == 1 and refusal.code in SPILLS:
             _stop_spill(rows[0], refusal, feed, bus)
         elif len(rows) == 1:
             _refuse(rows[0], refusal, feed, bus)
@@ -196,6 +196,8 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
             mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
         )
         placed, masked = without_masked(placing.placed, [one.view for one in deliveries])
+        if not all(row.decision == "release" for row in rows):
+            map_held.check(placed, feed, bus.feeds.values(), bus.store, bus.limits.held_map_km2)
         found = pl.concat([mapped.findings, placing.findings, masked])
         step("check")
         beyond = _beyond(placed, deliveries, feed, bus)
@@ -410,7 +412,8 @@ def _hold(row: InboxRow, report: dict[str, str | int], feed: Feed, bus: Bus) -> 
 
 def _stop_spill(row: InboxRow, refusal: Refusal, feed: Feed, bus: Bus) -> None:
     """What should never have come: sealed first, then refused, or held for a person, as the settings say."""
-    log.critical("delivery.classified feed=%s message_id=%s entry=%s", feed.id, row.message_id, row.entry_index)
+    said = (refusal.code, feed.id, row.message_id, row.entry_index)
+    log.critical("delivery.spilled code=%s feed=%s message_id=%s entry=%s", *said)
     _seal(row, "spill", feed, bus)
     if bus.on_classified == "hold":
         _hold(row, {"code": refusal.code, "detail": refusal.detail}, feed, bus)

@@ -35,7 +35,7 @@ TYPES: Final = (
     "head",
 )
 # What is held or refused for these is told to the operator: code, of the entry's detail.
-EVENTS: Final = ("delivery.evidence_broken", "delivery.failed", "content.classified")
+EVENTS: Final = ("delivery.evidence_broken", "delivery.failed", "content.classified", "content.map_too_large")
 AT_ONCE: Final = 2_000  # entries
 MOST: Final = 50_000  # entries counted by one call: what is behind by more comes later
 

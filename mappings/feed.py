@@ -98,6 +98,7 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     as_of:              the day on which the content was true; without it the day of signing
     crs:                `EPSG:n` of the positions; accuracy (`accuracy_m` here): their standard error in metres
     classes:            `edition:code`; empty means all that the grant allows
+    scale:              of a map, what stands after `1:`; what such a feed says counts as held map (`exchange.map_held`)
     level, sensitive:   data classification, and the fields to be withheld from ordinary readers; a feed that has any
                         is sensitive as a whole, and what it sent is sealed in the evidence
     classified:         by source column, the values of what must not come over this network at all (涉密): one such
@@ -123,6 +124,7 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     gone_limit_percent: float = 10.0
     as_of: datetime.date | None = None
     classes: list[str] = []
+    scale: int = 0
     level: str = ""
     sensitive: list[str] = []
     classified: dict[str, list[str]] = {}

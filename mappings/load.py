@@ -37,7 +37,7 @@ OF_READINGS: Schema = {name: kind for name, kind in READINGS.items() if name not
 # What a reading cannot do without, and keys of a feed's file that say something about positions, classes or a whole.
 NEEDED_OF_READINGS = ("source_key", "quantity", "observed_at")
 NOT_OF_READINGS = {
-    **{"crs": "", "accuracy_m": 1.0, "classes": [], "as_of": None, "label": None},
+    **{"crs": "", "accuracy_m": 1.0, "scale": 0, "classes": [], "as_of": None, "label": None},
     **{"gone_limit_percent": 10.0, "extent": "feed"},
 }
 
@@ -161,6 +161,8 @@ def _position_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
     if geographic is None:
         yield "crs", f"{feed.crs} is unknown"
         return
+    if feed.scale < 0:
+        yield "scale", "is not the number after 1: of a map's scale"
     if not feed.accuracy_m > 0:
         yield "accuracy", "is not greater than zero metres"
     right, wrong = (GLOBE, PLANE) if geographic else (PLANE, GLOBE)

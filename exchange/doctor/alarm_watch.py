@@ -41,11 +41,20 @@ CRITICAL: Final = frozenset(
         *("place.disk", "journal.opens", "journal.whole", "registry.reads", "log.whole", "log.broken"),
         *("keys.evidence", "keys.anchors"),
         "evidence.place",
-        *("decisions.hold", "decisions.triggers", "decisions.found", "delivery.evidence_broken", "content.classified"),
+        *("decisions.hold", "decisions.triggers", "decisions.found", "delivery.evidence_broken"),
+        *("content.classified", "content.map_too_large"),
     )
 )
 WARNING: Final = frozenset(
-    ("feeds.heard", "feeds.released", "sequence.gaps", "journal.index", "certificates.enrolled", "alarms.ways")
+    (
+        "map.held",
+        "feeds.heard",
+        "feeds.released",
+        "sequence.gaps",
+        "journal.index",
+        "certificates.enrolled",
+        "alarms.ways",
+    )
 )
 LEVELS: Final[Mapping[Severity, int]] = {
     "warning": logging.WARNING,

@@ -8,7 +8,18 @@ from typing import Final
 import msgspec
 
 from exchange.app import opening, places
-from exchange.doctor import certificates, decisions, evidence, losses, place, queues, sequences, timestamps, traffic
+from exchange.doctor import (
+    certificates,
+    decisions,
+    evidence,
+    losses,
+    maps,
+    place,
+    queues,
+    sequences,
+    timestamps,
+    traffic,
+)
 from exchange.doctor.check import Check, Examined, bad, good
 from exchange.settings import Settings
 
@@ -48,6 +59,7 @@ CHECKS: Final[Mapping[str, Callable[[Examined], Iterator[Check]]]] = {
     "revocation.known": certificates.revocation_is_known,
     "timestamps.covered": timestamps.log_is_stamped,
     "sequence.gaps": sequences.nothing_is_missing,
+    "map.held": maps.held_map_has_room,
     "mqtt.broker": place.broker_answers,
     "queue.broker": queues.queue_answers,
     "inbox.backlog": traffic.act_two_keeps_up,

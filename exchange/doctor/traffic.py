@@ -35,6 +35,12 @@ EVENTS: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "请立即通知保密管理人员并联系报送单位；编号见 yongtong audit search --type spill。",
         "Tell the officer for classified matters and the sender at once; which: yongtong audit search --type spill.",
     ),
+    "content.map_too_large": (
+        "一份地形图报送会使平台持有的连续测图范围超过上限，已拒收，原件已封存。",
+        "A map came that would bring the continuous map held here beyond the limit; refused, its original sealed.",
+        "请通知保密管理人员并联系报送单位；编号见 yongtong audit search --type spill，上限见 [limits] held_map_km2。",
+        "Tell the officer for classified matters and the sender: audit search --type spill; [limits] held_map_km2.",
+    ),
 }
 
 

@@ -146,6 +146,10 @@ _LISTED: Final = (
     "ORDER BY c.id LIMIT :limit"
 )
 _CELLS: Final = f"SELECT DISTINCT c.cell FROM components c WHERE {_CHOSEN}"
+_CELLS_OF: Final = (
+    "SELECT DISTINCT c.cell FROM claims k JOIN feeds f ON f.id = k.feed_id JOIN components c ON c.id = k.component_id "
+    "WHERE k.valid_to_us IS NULL AND f.code IN (SELECT value FROM json_each(?))"
+)
 _BEYOND: Final = (
     "SELECT k.source_key FROM claims k JOIN feeds f ON f.id = k.feed_id WHERE f.code = :feed "
     "AND k.valid_to_us IS NULL AND NOT {view}"
@@ -219,6 +223,11 @@ def cells(connection: Connection, chosen: Chosen) -> list[int]:
     """The cells in which components stand."""
     statement = _CELLS.format(view=seen_through(chosen.view, "c"))
     return [row[0] for row in connection.execute(statement, chosen.values)]
+
+
+def cells_of(connection: Connection, feeds: Sequence[str]) -> list[int]:
+    """The cells in which components stand of which one of the feeds has a standing claim."""
+    return [row[0] for row in connection.execute(_CELLS_OF, (msgspec.json.encode(feeds).decode(),))]
 
 
 def beyond(connection: Connection, feed: str, view: View, source_keys: Sequence[str] | None) -> pl.DataFrame:

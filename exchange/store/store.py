@@ -81,6 +81,10 @@ class Store:
         """source_key: those of a feed's keys (None: of all) whose standing claims a view does not cover."""
         return asking.beyond(self.connection(), feed, view, source_keys)
 
+    def cells_of(self, feeds: Sequence[str]) -> list[int]:
+        """The cells in which components stand of which one of the feeds has a standing claim."""
+        return asking.cells_of(self.connection(), feeds)
+
     def near(self, feed: str, versions: pl.DataFrame) -> pl.DataFrame:
         """NEAR: components around the new ones among `versions`, of their classes, not yet spoken of by `feed`."""
         new = versions.filter(pl.col("component").is_null())

@@ -52,7 +52,7 @@ def test_one_classified_record_stops_its_delivery_which_is_sealed_and_alarmed(
     with caplog.at_level(logging.CRITICAL):
         process(FEED_ID, acts.bus)
     assert code_and_status(acts, "m-1") == ("refused", "content.classified")
-    assert "delivery.classified" in caplog.text
+    assert "delivery.spilled code=content.classified" in caplog.text
     row = acts.bus.journal.inbox("made-up", "m-1")
     assert row is not None
     assert is_sealed(row.evidence)
