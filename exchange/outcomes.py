@@ -10,6 +10,7 @@ from msgspec import structs
 
 from exchange.receipts import outcome_root
 from mappings.apply import Mapped
+from mappings.axes import exchanged_lines
 from mappings.feed import Feed
 from mappings.findings import sentence_of
 from mappings.schema import KEY
@@ -112,5 +113,10 @@ def findings_of(findings: pl.DataFrame, deliveries: int, feed: Feed) -> list[lis
 def _sentence(code: str, feed: Feed) -> Sentence:
     """What a finding's code says; a record that a rule of the feed left out is told that rule's own title."""
     sentence = sentence_of(code)
+    if code == "position.axes_swapped" and (lines := exchanged_lines(feed)):
+        both = f"{lines[0]}; {lines[1]}"
+        return structs.replace(
+            sentence, next_zh=f"{sentence.next_zh}两行应为：{both}", next_en=f"{sentence.next_en} They read: {both}"
+        )
     rule = next((rule for rule in feed.ignore if code == f"ignored.{rule.rule}"), None)
     return sentence if rule is None else structs.replace(sentence, zh=f"{rule.title_zh}。", en=f"{rule.title}.")

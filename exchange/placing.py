@@ -1,7 +1,7 @@
 """落图落格 Where a candidate is: CGCS2000 position, unit grid and division by polygon."""
 
-import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,20 +10,15 @@ import numpy as np
 import polars as pl
 import shapely
 from numpy.typing import NDArray
-from pyproj import CRS
-from pyproj.aoi import AreaOfInterest
-from pyproj.exceptions import CRSError
-from pyproj.transformer import Transformer, TransformerGroup
 from shapely.geometry.base import BaseGeometry
 
+from exchange.local_systems import LocalSystem, transformation
+from exchange.transformation import ZONE_M, Extent, Numbers, by_epsg, degrees_by_zone, zone_before_easting
 from mappings.findings import Severity
 from mappings.schema import FINDINGS, PLACED, conform
+from mappings.systems import EPSG, is_in_degrees
 from security.errors import Misconfigured, Refusal
 
-CITY_CRS: Final = "EPSG:4490"  # CGCS2000, degrees
-
-Extent = tuple[float, float, float, float]
-Numbers = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 PLACES_AT_ONCE: Final = 65_536
@@ -73,11 +68,12 @@ class Areas(msgspec.Struct, frozen=True):
 
 
 class City(msgspec.Struct, frozen=True):
-    """The city's districts and unit grid. extent_deg: west, south, east, north in EPSG:4490."""
+    """The city's districts and unit grid. extent_deg: west, south, east, north in EPSG:4490; systems: local ones."""
 
     districts: Areas
     grid: Areas
     extent_deg: Extent
+    systems: Mapping[str, LocalSystem] = {}
 
 
 class Placing(msgspec.Struct, frozen=True):
@@ -87,68 +83,65 @@ class Placing(msgspec.Struct, frozen=True):
     findings: pl.DataFrame
 
 
-def load_city(districts: Path, grid: Path, extent_deg: Extent) -> City:
+def load_city(
+    districts: Path, grid: Path, extent_deg: Extent, systems: Mapping[str, LocalSystem] | None = None
+) -> City:
     """The city from two GeoJSON FeatureCollections in EPSG:4490, property `code` each. Raises Misconfigured."""
     west, south, east, north = extent_deg
     if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
         raise Misconfigured("config.setting", f"city.extent {extent_deg}: west, south, east, north in degrees")
-    return City(_areas(districts), _areas(grid), extent_deg)
+    return City(_areas(districts), _areas(grid), extent_deg, systems or {})
 
 
 def place(candidates: pl.DataFrame, *, crs: str, accuracy_m: float, city: City, limit_m: float) -> Placing:
     """Candidates (CANDIDATES) with their position, accuracy, grid and division.
 
-    crs:        the feed's, `EPSG:4547`; x, y are east then north, or longitude then latitude
+    crs:        the feed's, `EPSG:4547`, `local:NAME`, `GCJ-02`; x, y are east then north, or longitude then latitude
     accuracy_m: of the source; that of the transformation is added
     limit_m:    a transformation less accurate than this is refused
 
-    Findings (errors): `position.axes_swapped`, `position.outside_city`; those rows have no position.
-    Raises Refusal placing.crs_unknown, placing.no_transformation, placing.transformation_too_coarse.
+    Findings (errors): `position.axes_swapped`, `position.zone_prefix`, `position.outside_city`; those rows have no
+    position.
+    Raises Refusal placing.crs_unknown, placing.no_transformation, placing.transformation_too_coarse; Misconfigured
+    config.system_unknown.
     """
-    transformer = _transformer(crs, city.extent_deg)
-    if transformer.accuracy > limit_m:
-        raise Refusal("placing.transformation_too_coarse", f"{crs}: {transformer.accuracy} m, limit {limit_m} m")
+    way = transformation(crs, city.extent_deg, city.systems)
+    if way.accuracy_m > limit_m:
+        raise Refusal("placing.transformation_too_coarse", f"{crs}: {way.accuracy_m:.3g} m, limit {limit_m} m")
     x, y = (candidates[axis].fill_null(np.nan).to_numpy() for axis in ("x", "y"))
     said = np.isfinite(x) & np.isfinite(y)
-    longitude, latitude = transformer.transform(x, y)
+    longitude, latitude = way.degrees_of(x, y)
     division = _within(city.districts, longitude, latitude, city.extent_deg)
     outside = said & division.is_null().to_numpy()
-    swapped = outside.copy()
-    swapped[outside] = _in_extent(*transformer.transform(y[outside], x[outside]), city.extent_deg)
+    swapped, zoned = outside.copy(), outside.copy()
+    swapped[outside] = _in_extent(*way.degrees_of(y[outside], x[outside]), city.extent_deg)
+    zoned[outside] = ~swapped[outside] & _is_in_by_zone(x[outside], y[outside], crs, city)
     kept = said & ~outside
     placed = candidates.with_columns(
         pl.Series("longitude_deg", np.where(kept, longitude, np.nan)).fill_nan(None),
         pl.Series("latitude_deg", np.where(kept, latitude, np.nan)).fill_nan(None),
         division.alias("division_of_position"),
         _within(city.grid, longitude, latitude, city.extent_deg).alias("grid_of_position"),
-        accuracy_m=pl.lit(accuracy_m + transformer.accuracy),
+        accuracy_m=pl.lit(accuracy_m + way.accuracy_m),
     )
     findings = [
         _findings(candidates, swapped, "position.axes_swapped"),
-        _findings(candidates, outside & ~swapped, "position.outside_city"),
+        _findings(candidates, zoned, "position.zone_prefix"),
+        _findings(candidates, outside & ~swapped & ~zoned, "position.outside_city"),
     ]
     return Placing(conform(placed, PLACED), pl.concat(findings))
 
 
-@functools.cache
-def _transformer(crs: str, extent_deg: Extent) -> Transformer:
-    """The best transformation to CGCS2000 in the city. A guess without parameters (ballpark) is no transformation."""
-    try:
-        source = CRS.from_user_input(crs)
-    except CRSError as problem:
-        raise Refusal("placing.crs_unknown", crs) from problem
-    area = None if crs == CITY_CRS else AreaOfInterest(*extent_deg)  # nothing to transform is right everywhere
-    group = TransformerGroup(
-        source,
-        CITY_CRS,
-        always_xy=True,
-        area_of_interest=area,  # type: ignore[arg-type]  # pyproj's stub names its private twin of the class
-        allow_ballpark=False,
-    )
-    usable = [transformer for transformer in group.transformers if transformer.accuracy >= 0]
-    if not usable:
-        raise Refusal("placing.no_transformation", f"{crs} -> {CITY_CRS}")
-    return min(usable, key=lambda transformer: transformer.accuracy)
+def _is_in_by_zone(x: Numbers, y: Numbers, crs: str, city: City) -> NDArray[np.bool_]:
+    """Whether a place that the declared system puts outside is in the city by the zone number before its own easting,
+    or with the declared system's before an easting that has none."""
+    if is_in_degrees(crs):
+        return np.zeros(len(x), dtype=np.bool_)
+    found = _in_extent(*degrees_by_zone(x, y, city.extent_deg), city.extent_deg)
+    if EPSG.fullmatch(crs) and (zone := zone_before_easting(crs)):
+        with_zone = by_epsg(crs, city.extent_deg).degrees_of(x + zone * ZONE_M, y)
+        found |= (x < ZONE_M) & _in_extent(*with_zone, city.extent_deg)
+    return found
 
 
 def _areas(path: Path) -> Areas:

@@ -14,8 +14,9 @@ import msgspec
 
 from exchange.entry import Entry
 from exchange.journal import Journal
-from exchange.placing import Extent, load_city
+from exchange.placing import load_city
 from exchange.small_file import write_whole
+from exchange.transformation import Extent
 from mappings.codelists import classes, divisions
 from security.anchors import Anchors
 from security.errors import Misconfigured, Refusal

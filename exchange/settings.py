@@ -29,12 +29,16 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """extent: west, south, east, north in degrees; districts, grid: GeoJSON files with a property `code`."""
+    """extent: west, south, east, north in degrees; districts, grid: GeoJSON files with a property `code`.
+
+    systems: folder of the parameters of local reference systems, a secret of the city's (docs/systems.md); empty: none
+    """
 
     edition: str
     extent: tuple[float, float, float, float]
     districts: str
     grid: str
+    systems: str = ""
 
 
 class HttpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,9 +165,14 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tolerances(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """transformation_m: the least accurate coordinate transformation that is accepted, metres."""
+    """How far off coordinates may be, metres.
+
+    transformation_m: the least accurate coordinate transformation that is accepted
+    control_point_m:  how far a local system's parameters may miss a control point of its
+    """
 
     transformation_m: float = 1.0
+    control_point_m: float = 0.1
 
 
 class SuiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,6 +1,5 @@
 """Reads the feeds' files and refuses to start on a mistake in one, naming file and key."""
 
-import functools
 import hashlib
 import re
 import tomllib
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import polars as pl
-import pyproj
 
 from connectors.formats.catalogue import formats
 from connectors.formats.records import CRS_OPTION
@@ -17,11 +15,11 @@ from mappings.codelists import CODE_TABLES, classes, editions
 from mappings.feed import Feed, FeedFile
 from mappings.functions import FUNCTIONS
 from mappings.schema import CANDIDATES, CLASSES_BETWEEN, KEY, READINGS, ROLES, Schema
+from mappings.systems import is_in_degrees, is_well_formed
 from security.errors import Misconfigured
 
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 RULE = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
-CRS = re.compile(r"EPSG:\d{4,6}")
 PLANE = ("easting_m", "northing_m")
 GLOBE = ("longitude_deg", "latitude_deg")
 # What a feed may fill: the candidate's columns, its position under the name of its axes. The basis of a role is ours.
@@ -154,10 +152,10 @@ def _reading_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
 
 
 def _position_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
-    if not CRS.fullmatch(feed.crs):
-        yield "crs", f"{feed.crs!r} is not of the form EPSG:4549"
+    if not is_well_formed(feed.crs):
+        yield "crs", f"{feed.crs!r} is not of the form EPSG:4549 or local:NAME, and not GCJ-02 or BD-09"
         return
-    geographic = _is_geographic(feed.crs)
+    geographic = is_in_degrees(feed.crs)
     if geographic is None:
         yield "crs", f"{feed.crs} is unknown"
         return
@@ -171,15 +169,6 @@ def _position_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
             yield f"fields.{axis}", f"{feed.crs} has the axes {right[0]} and {right[1]}"
     if (right[0] in feed.fields) != (right[1] in feed.fields):
         yield "fields", f"{right[0]} and {right[1]} come together"
-
-
-@functools.cache
-def _is_geographic(crs: str) -> bool | None:
-    """Whether the reference system counts in degrees; None when there is no such system."""
-    try:
-        return bool(pyproj.CRS.from_user_input(crs).is_geographic)
-    except pyproj.exceptions.CRSError:
-        return None
 
 
 def _field_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:

@@ -267,6 +267,9 @@ def _agree(named: str, defined: str, declared: str, *, geojson: bool) -> None:
     """
     import pyproj
 
+    if not declared.startswith("EPSG:"):
+        _agree_unnamed(named, defined, declared)
+        return
     ours = pyproj.CRS.from_user_input(declared)
     try:
         theirs = _plane(pyproj.CRS.from_json(defined))
@@ -279,6 +282,19 @@ def _agree(named: str, defined: str, declared: str, *, geojson: bool) -> None:
         same = earth is not None and theirs_earth is not None and earth.equals(theirs_earth, ignore_axis_order=True)
         same = same and ours.to_dict() == theirs.to_dict()
     if not same:
+        raise Refused("decode.crs_differs", f"{_named(named)}, {declared}")
+
+
+def _agree_unnamed(named: str, defined: str, declared: str) -> None:
+    """The same for a system that no file can name: a file with a local plane says none or an engineering one, and one
+    with deflected degrees whatever degrees its tool wrote."""
+    import pyproj
+
+    try:
+        theirs = _plane(pyproj.CRS.from_json(defined))
+    except pyproj.exceptions.CRSError as problem:
+        raise Refused("decode.crs_differs", f"{_named(named)}, {declared}") from problem
+    if not (theirs.is_engineering if declared.startswith("local:") else theirs.is_geographic):
         raise Refused("decode.crs_differs", f"{_named(named)}, {declared}")
 
 

@@ -51,7 +51,8 @@ def check_keys_placed(settings: Settings) -> None:
     files += [folder / name for name in SECRETS] + sorted(folder.glob("*.key"))
     named = (settings.keys.passphrase_file, settings.mqtt.key, settings.worker.queue_password_file)
     files += [settings.at(path) for path in named if path]
-    places.check_key_apart(settings, folder, *files)
+    systems = settings.at(settings.city.systems) if settings.city.systems else folder
+    places.check_key_apart(settings, folder, systems, *systems.glob("*.toml"), *files)
     check_private(files)
     if places.heads_folder(settings).resolve().is_relative_to(settings.at(settings.state.folder).resolve()):
         raise Misconfigured(

@@ -13,6 +13,7 @@ from exchange.attestations import Attestations
 from exchange.bus import Bus
 from exchange.evidence import Evidence
 from exchange.journal import Journal
+from exchange.local_systems import LocalSystem, check_declared, check_residuals, read_systems
 from exchange.placing import City, load_city
 from exchange.receipts import issue_receipts, issue_reports
 from exchange.registry import Registry
@@ -130,6 +131,24 @@ def feeds_of(settings: Settings) -> dict[str, Feed]:
     return load_feeds(settings.at(path) for path in settings.feeds.folders)
 
 
+def systems_of(settings: Settings, *, proven: bool = True) -> dict[str, LocalSystem]:
+    """The city's local reference systems by name. proven: none misses a control point of its by too much.
+
+    Raises Misconfigured.
+    """
+    said = settings.city
+    found = read_systems(settings.at(said.systems), said.extent) if said.systems else {}
+    if proven:
+        check_residuals(found.values(), settings.tolerances.control_point_m)
+    return found
+
+
+def city_of(settings: Settings) -> City:
+    """Districts, unit grid and local systems. Raises Misconfigured."""
+    said = settings.city
+    return load_city(settings.at(said.districts), settings.at(said.grid), said.extent, systems_of(settings))
+
+
 def feed_files(settings: Settings) -> dict[str, bytes]:
     """The feeds' files as they lie there, by their SHA-256, hex."""
     found = (path.read_bytes() for folder in settings.feeds.folders for path in settings.at(folder).glob("*.toml"))
@@ -174,7 +193,8 @@ def open_bus(
         journal.close()
         raise Refusal("audit.log_behind", str(gap))
     feeds = feeds_of(settings)
-    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
+    city = city_of(settings)
+    check_declared(feeds.values(), city.systems)
     _check_divisions(settings, city)
     answer = keys_in_force.answer_key(settings, keyring)
     assert answer.certificate_der is not None

@@ -6,12 +6,12 @@ import polars as pl
 
 from connectors.formats.catalogue import formats
 from exchange import validation
-from exchange.app import places
+from exchange.app import opening, places
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
 from exchange.cli.partner import read_file
 from exchange.outcomes import findings_of
-from exchange.placing import load_city, place
+from exchange.placing import place
 from exchange.settings import Settings
 from exchange.store.frames import BatchDelivery
 from mappings.apply import Mapped, map_records, take
@@ -62,7 +62,7 @@ def preview(options: argparse.Namespace) -> int:
 
 def _placed(mapped: Mapped, feed: Feed, settings: Settings) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What is shown of candidates once they are placed, and FINDINGS of mapping, placing and checking."""
-    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
+    city = opening.city_of(settings)
     placing = place(
         mapped.candidates,
         crs=feed.crs,

@@ -12,11 +12,13 @@ from exchange.cli.output import print_json, print_table, sentence_document
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.people import acting, add_person_options, proposed
 from exchange.dead_letters import count_by_feed
+from exchange.local_systems import transformation
 from exchange.settings import Settings
 from exchange.stopped import Stopped, start_feed, stop_feed
 from exchange.waits import Wait
 from mappings.apply import check_examples
 from mappings.feed import Feed
+from mappings.systems import EPSG
 from security.errors import Refusal
 
 
@@ -188,7 +190,7 @@ def _level_words(feed: Feed) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     feed = one_feed(settings_of(options), options.feed)
-    unmet = check_examples(feed)
+    unmet = _unmet(feed, settings_of(options))
     if options.json:
         print_json({"feed": feed.id, "examples": len(feed.example), "unmet": list(unmet)})
     else:
@@ -197,9 +199,18 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if unmet else 0
 
 
+def _unmet(feed: Feed, settings: Settings) -> tuple[str, ...]:
+    """What of the feed's examples does not hold. Raises Misconfigured where its system is a local one that is not
+    here."""
+    if not feed.crs or EPSG.fullmatch(feed.crs):
+        return check_examples(feed)
+    way = transformation(feed.crs, settings.city.extent, opening.systems_of(settings))
+    return check_examples(feed, way.degrees_of)
+
+
 def _release(options: argparse.Namespace) -> int:
     feed = one_feed(settings_of(options), options.feed)
-    if unmet := check_examples(feed):
+    if unmet := _unmet(feed, settings_of(options)):
         raise Refusal("feed.examples_unmet", unmet[0][:120])
     with acting(options) as (opened, officer):
         decision = opened.propose_mapping(feed.id, feed.bureau, feed.digest, officer)

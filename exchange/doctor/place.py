@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from exchange import log_index
-from exchange.app import over_mqtt, places
+from exchange.app import opening, over_mqtt, places
 from exchange.doctor.check import Check, Examined, bad, good
-from exchange.placing import load_city
+from exchange.local_systems import check_declared
 from mappings.load import load_feeds
 
 SKEW: Final = timedelta(seconds=5)
@@ -64,10 +64,14 @@ def feeds_load(bus: Examined) -> Iterator[Check]:
 
 
 def city_loads(bus: Examined) -> Iterator[Check]:
-    """The city's polygons. Raises Misconfigured naming the file."""
-    city = bus.settings.city
-    load_city(bus.settings.at(city.districts), bus.settings.at(city.grid), city.extent)
-    yield good("place.city", "区划和单元网格可用。", "Districts and unit grids load.")
+    """The city's polygons and local systems, with all that feeds declare. Raises Misconfigured naming the file."""
+    systems = opening.city_of(bus.settings).systems
+    check_declared(opening.feeds_of(bus.settings).values(), systems)
+    yield good(
+        "place.city",
+        f"区划和单元网格可用，地方坐标系 {len(systems)} 个。",
+        f"Districts and unit grids load, and {len(systems)} local reference systems.",
+    )
 
 
 def clock_is_sane(bus: Examined) -> Iterator[Check]:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely import Point
 
+from exchange.deflected import bd09_of, gcj02_of
 from exchange.placing import Placing, load_city, place
 from security.errors import Misconfigured, Refusal
 from tests.components.builders import CITY, EAST, LIMIT_M, WEST, a_row, areas, candidates
@@ -63,6 +64,46 @@ def test_swapped_axes_are_noticed_and_the_place_outside_the_city_is_called_so() 
 def test_swapped_axes_of_metres_are_noticed() -> None:
     result = placed(a_row("A", x=3307153.91, y=649654.95), crs="EPSG:4549")
     assert result.findings["code"].to_list() == ["position.axes_swapped"]
+
+
+@pytest.mark.parametrize("crs, deflected", [("GCJ-02", gcj02_of), ("BD-09", bd09_of)])
+def test_a_deflected_position_comes_back_to_its_place_and_is_so_much_less_sure(crs: str, deflected: Any) -> None:
+    x, y = deflected(np.array([121.549]), np.array([29.874]))
+    there = a_row("K", x=x[0], y=y[0]), a_row("L", x=y[0], y=x[0])
+    result = placed(*there, crs=crs)
+    row = result.placed.row(0, named=True)
+    assert row["longitude_deg"] == pytest.approx(121.549, abs=1e-9)
+    assert row["latitude_deg"] == pytest.approx(29.874, abs=1e-9)
+    assert row["accuracy_m"] == 1.5
+    assert result.findings.select("record", "code").rows() == [(1, "position.axes_swapped")]
+
+
+# 121.549, 29.874: in zone 40, in zone 41, and in zone 20 of six degrees (central meridian 117), 21 (123)
+@pytest.mark.parametrize(
+    "crs, x, y",
+    [
+        ("EPSG:4549", 40649654.95, 3307153.91),
+        ("EPSG:4550", 40649654.95, 3307153.91),
+        ("EPSG:4549", 41359814.28, 3307030.40),
+        ("EPSG:4549", 21359814.28, 3307030.40),
+        ("EPSG:4529", 40649654.95, 3307153.91),
+        ("EPSG:4528", 649654.95, 3307153.91),
+        ("EPSG:4529", 359814.28, 3307030.40),
+        ("EPSG:4528", 41359814.28, 3307030.40),
+    ],
+)
+def test_a_zone_number_that_is_not_the_declared_system_s_is_said(crs: str, x: float, y: float) -> None:
+    far = a_row("B", x=40_000_000.0, y=y)
+    result = placed(a_row("A", x=x, y=y), far, crs=crs)
+    assert result.findings["code"].to_list() == ["position.zone_prefix", "position.outside_city"]
+    assert result.placed["longitude_deg"].null_count() == 2
+
+
+@pytest.mark.parametrize("x", [359814.28, 1e300, -1e300, 40_500_000_000.0, 46_649_654.95, 24_649_654.95])
+def test_another_zone_without_its_number_and_numbers_that_are_none_are_outside_the_city(x: float) -> None:
+    assert placed(a_row("A", x=x, y=3307030.40), crs="EPSG:4549").findings["code"].to_list() == [
+        "position.outside_city"
+    ]
 
 
 def test_inside_the_extent_but_in_no_district_is_outside_the_city() -> None:

@@ -296,6 +296,24 @@ def test_a_file_that_names_no_system_is_in_the_feed_s(tmp_path: Path) -> None:
     assert read(packed).rows() == read(zipped(without)).rows()
 
 
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_a_feed_in_a_local_system_takes_a_file_that_names_none_or_an_engineering_one(tmp_path: Path) -> None:
+    engineering = 'LOCAL_CS["宁波",UNIT["metre",1]]'
+    for number, crs in enumerate((None, engineering)):
+        assert read(made(tmp_path / f"{number}", "GPKG", crs=crs), "local:ningbo")["x"][0] == str(EAST)
+    assert refusal(made(tmp_path / "p", "GPKG"), "local:ningbo") == f"decode.crs_differs {CRS}, local:ningbo"
+    degrees = made(tmp_path / "d", "GeoJSON", [shapely.Point(121.5, 29.8)], crs="EPSG:4326")
+    assert refusal(degrees, "local:ningbo") == "decode.crs_differs EPSG:4326, local:ningbo"
+
+
+@pytest.mark.parametrize("crs", ["GCJ-02", "BD-09"])
+def test_deflected_degrees_come_in_files_that_say_degrees_of_any_kind(tmp_path: Path, crs: str) -> None:
+    for number, said in enumerate(("EPSG:4326", "EPSG:4490")):
+        octets = made(tmp_path / f"{number}", "Shapefile", [shapely.Point(121.5, 29.8)], crs=said)
+        assert read(octets, crs)["x"][0] == "121.5"
+    assert refusal(made(tmp_path / "p", "Shapefile"), crs) == f"decode.crs_differs {CRS}, {crs}"
+
+
 def test_a_local_system_that_nobody_knows_is_refused_without_its_parameters(tmp_path: Path) -> None:
     made(tmp_path, "Shapefile")
     local = pyproj.CRS.from_proj4("+proj=tmerc +lat_0=0 +lon_0=121.5 +k=1 +x_0=123456 +y_0=-3000000 +ellps=GRS80")

@@ -111,6 +111,50 @@ def test_one_thing_spoilt_is_named_with_its_key(good: str, bad: str, said: str) 
     assert said in str(problem.value)
 
 
+@pytest.mark.parametrize("crs", ["local:ningbo-2000", "local:1"])
+def test_a_local_system_is_declared_by_its_name_and_counts_in_metres(crs: str) -> None:
+    assert read_feed(GOOD.replace("EPSG:4549", crs).encode(), "lighting-census").crs == crs
+
+
+@pytest.mark.parametrize("crs", ["GCJ-02", "BD-09"])
+def test_a_deflected_system_counts_in_degrees(crs: str) -> None:
+    with pytest.raises(Misconfigured, match=f"fields.easting_m: {crs} has the axes longitude_deg and latitude_deg"):
+        read_feed(GOOD.replace("EPSG:4549", crs).encode(), "lighting-census")
+    degrees = (
+        GOOD.replace("northing_m ", "latitude_deg").replace("easting_m ", "longitude_deg").replace("metres", "degrees")
+    )
+    assert read_feed(degrees.replace("EPSG:4549", crs).encode(), "lighting-census").crs == crs
+
+
+@pytest.mark.parametrize("crs", ["local:", "local:../a", "local:Ningbo", "local:a.toml", "GCJ02", "gcj-02", "WGS84"])
+def test_a_system_of_no_known_form_is_refused_and_the_forms_are_named(crs: str) -> None:
+    with pytest.raises(Misconfigured, match=r"crs: .* is not of the form EPSG:4549 or local:NAME, and not GCJ-02"):
+        read_feed(GOOD.replace("EPSG:4549", crs).encode(), "lighting-census")
+
+
+def test_an_example_that_holds_with_north_and_east_exchanged_says_which_two_lines_to_write() -> None:
+    exchanged = (
+        GOOD.replace('"X", parse', '"Z", parse').replace('"Y", parse', '"X", parse').replace('"Z", parse', '"Y", parse')
+    )
+    unmet = check_examples(read_feed(exchanged.encode(), "lighting-census"))
+    assert unmet[-1].endswith(
+        'exchanged; write: easting_m = { from = "Y", parse = "metres" }; northing_m = { from = "X", parse = "metres" }'
+    )
+    far = GOOD.replace("longitude_deg = 121.549", "longitude_deg = 121.649")
+    (said,) = check_examples(read_feed(far.encode(), "lighting-census"))
+    assert "exchanged" not in said
+
+
+def test_examples_of_a_system_that_epsg_lacks_are_placed_as_the_caller_says() -> None:
+    feed = read_feed(GOOD.replace("EPSG:4549", "local:here").encode(), "lighting-census")
+    assert check_examples(feed, lambda x, y: (x * 0 + 121.549, y * 0 + 29.874)) == ()
+    unmet = check_examples(feed)
+    assert [said.partition(": ")[2].partition(": ")[2] for said in unmet] == [
+        "longitude_deg is None, not 121.549",
+        "latitude_deg is None, not 29.874",
+    ]
+
+
 def test_a_format_whose_files_name_their_system_is_told_the_feed_s_and_no_option_says_another() -> None:
     assert "crs" not in read_feed(GOOD.encode(), "lighting-census").options
     vector = re.sub(r"(?s)\[options\].*?\n\n", "[options]\nlayer = '路灯'\n\n", GOOD, count=1)
