@@ -13,7 +13,7 @@ from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.formats.catalogue import formats
-from exchange import claims, joining, map_area, map_held, naming, provenance, readings, validation
+from exchange import claims, joining, ledger, map_area, map_held, naming, provenance, readings, validation
 from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.database import FAILURES, Cursor
@@ -189,7 +189,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         step("decode")
         records, whole = _decoded(rows, feed, bus)
         step("map")
-        mapped = map_records(records, feed)
+        mapped, came = map_records(records, feed), ledger.came_in(records)
         del records  # the text of a million rows is not held through all that follows
         step("place")
         placing = place(
@@ -218,6 +218,7 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         gone_limit_percent=feed.gone_limit_percent,
         whole=whole,
     )
+    ledger.must_balance(came, mapped.parts, compared.outcomes)
     if compared.held and rows[0].decision == "release":
         compared = structs.replace(compared, held=False)
     if compared.held:
@@ -312,6 +313,7 @@ def _apply_readings(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     step("claim")
     stored_before = bus.store.known_readings(feed.id, checked.readings)
     compared, new = readings.compare(checked, mapped, stored_before)
+    ledger.must_balance(ledger.came_in(records), mapped.parts, compared.outcomes)
     secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id) for row in rows]
     roots = roots_of(compared.outcomes, secrets)
     step("store")

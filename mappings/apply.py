@@ -16,7 +16,7 @@ from mappings.codelists import CODE_TABLES
 from mappings.feed import Feed, FieldRule, IgnoreRule, Label, Tally
 from mappings.findings import Severity
 from mappings.functions import FUNCTIONS
-from mappings.labels import NUMBERS, with_labels
+from mappings.labels import NUMBERS, SYMBOLS, with_labels
 from mappings.schema import CANDIDATES, FINDINGS, READINGS, ROLES, Schema, conform
 from mappings.systems import EPSG
 from security.errors import Refusal
@@ -31,6 +31,8 @@ PARTS: Final[Schema] = {"delivery": pl.UInt32, "record": pl.UInt32, "part": pl.S
 TALLIES: Final = {"delivery": pl.UInt32, "name": pl.String, "count": pl.UInt32}
 _VALUE_CHARACTERS: Final = 80
 _RULE: Final = "#rule"
+_TOLD: Final = "#told"  # which member of the class's `from` decided, from 0
+_SIGN: Final = "#sign"  # and its text
 
 
 class Mapped(msgspec.Struct, frozen=True):
@@ -38,8 +40,8 @@ class Mapped(msgspec.Struct, frozen=True):
 
     candidates: CANDIDATES, of a feed of readings READINGS, in the order of the records
     findings:   FINDINGS; a record left out has exactly one, `ignored.RULE`; a rejected one at least one of severity
-                error, one for each field that cannot be read; a candidate has none, or a warning that the encoding of
-                its text was guessed
+                error, one for each field that cannot be read; a candidate has none, or warnings: that the encoding of
+                its text was guessed, that its class was told by a less sure sign than the feed's first
     unread:     UNREAD, the rejected records: a key that was said badly was said, and is not gone
     tallies:    delivery, name, count: one row a delivery and `[[tally]]` of the feed
     parts:      PARTS, where the source has sheets or layers: which of them each record stands in
@@ -99,13 +101,14 @@ def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
         bad = rejected.select("delivery", "record")
         unread = conform(read.join(bad, on=["delivery", "record"], how="semi", maintain_order="left"), UNREAD)
         read = read.join(bad, on=["delivery", "record"], how="anti", maintain_order="left")
-    findings = pl.concat([ignored, rejected, _guessed(kept, rejected)])
+    findings = pl.concat([ignored, rejected, _guessed(kept, rejected), _by_fallback(read, feed)])
     findings = findings.sort("delivery", "record", maintain_order=True)
     if feed.content == "readings":
         return Mapped(_readings(read, feed), findings, unread, tallies, _parts(records))
     candidates = _candidates(read, feed)
     if feed.label is not None:
-        candidates = with_labels(candidates, _numbers(records, feed, feed.label), feed.label.within_m)
+        symbols = _symbols(records, candidates, feed, feed.label)
+        candidates = with_labels(candidates, symbols, _numbers(records, feed, feed.label), feed.label)
     return Mapped(candidates, findings, unread, tallies, _parts(records))
 
 
@@ -178,10 +181,14 @@ def _looked_name(field: str) -> str:
 
 
 def _text(rule: FieldRule) -> pl.Expr:
-    parts = [_said(column) for column in rule.columns]
+    return _together(rule.columns, rule.join)
+
+
+def _together(columns: list[str], join: str) -> pl.Expr:
+    parts = [_said(column) for column in columns]
     if len(parts) == 1:
         return parts[0]
-    joined = pl.concat_str(parts, separator=rule.join, ignore_nulls=True)
+    joined = pl.concat_str(parts, separator=join, ignore_nulls=True)
     return pl.when(joined != "").then(joined)
 
 
@@ -191,7 +198,12 @@ def _read(records: pl.DataFrame, feed: Feed) -> pl.DataFrame:
         "delivery",
         pl.col(RECORD).alias("record"),
         *(_text(rule).alias(_text_name(field)) for field, rule in feed.fields.items()),
-        *(_looked(rule, feed).alias(_looked_name(field)) for field, rule in feed.fields.items() if rule.tables),
+        *(
+            pl.coalesce(looked for _, looked in _looked(rule, feed)).alias(_looked_name(field))
+            for field, rule in feed.fields.items()
+            if rule.tables
+        ),
+        *_told(feed),
     )
     return texts.with_columns(
         FUNCTIONS[rule.parse].apply(pl.col(_before_parse(field, rule))).alias(field)
@@ -199,13 +211,44 @@ def _read(records: pl.DataFrame, feed: Feed) -> pl.DataFrame:
     )
 
 
-def _looked(rule: FieldRule, feed: Feed) -> pl.Expr:
-    """What a field's lookup gives for its text; with one for each column, what the first gives that has the text."""
-    texts = [_text(rule)] if isinstance(rule.lookup, str) else [_said(column) for column in rule.columns]
+def _looked(rule: FieldRule, feed: Feed) -> list[tuple[pl.Expr, pl.Expr]]:
+    """A field's text and what its lookup gives for it; with several lookups each, of which the first that has its text
+    decides."""
+    several = isinstance(rule.lookup, list)
+    texts = [_together(group, rule.join) for group in rule.groups] if several else [_text(rule)]
     tables = [feed.lookups.get(name) or CODE_TABLES[name]() for name in rule.tables]
-    return pl.coalesce(
-        text.replace_strict(table, default=None, return_dtype=pl.String)
+    return [
+        (text, text.replace_strict(table, default=None, return_dtype=pl.String))
         for text, table in zip(texts, tables, strict=True)
+    ]
+
+
+def _told(feed: Feed) -> list[pl.Expr]:
+    """By which sign the class was told, and its text; nothing where the feed has but one."""
+    rule = feed.fields.get("class_code")
+    if rule is None or not isinstance(rule.lookup, list):
+        return []
+    found = _looked(rule, feed)
+    which = pl.coalesce(
+        pl.when(looked.is_not_null()).then(pl.lit(at, pl.UInt8)) for at, (_, looked) in enumerate(found)
+    )
+    sign = pl.coalesce(pl.when(looked.is_not_null()).then(text) for text, looked in found)
+    return [which.alias(_TOLD), sign.alias(_SIGN)]
+
+
+def _by_fallback(read: pl.DataFrame, feed: Feed) -> pl.DataFrame:
+    """A warning for each record whose class other columns told than those that the feed trusts most."""
+    groups = feed.fields["class_code"].groups if _TOLD in read.columns else []
+    less = {at: ", ".join(group) for at, group in enumerate(groups) if group != groups[0]}
+    if not less:
+        return pl.DataFrame(schema=FINDINGS)
+    return read.filter(pl.col(_TOLD).is_in(list(less))).select(
+        "delivery",
+        "record",
+        pl.lit("class.by_fallback").alias("code"),
+        pl.col(_TOLD).replace_strict(less, default=None, return_dtype=pl.String).alias("field"),
+        pl.lit(Severity.WARNING.value).alias("severity"),
+        pl.col(_SIGN).str.slice(0, _VALUE_CHARACTERS).alias("value"),
     )
 
 
@@ -242,6 +285,9 @@ def _candidates(read: pl.DataFrame, feed: Feed) -> pl.DataFrame:
     filled = [_filled(name, feed) for name in CANDIDATES if name in feed.fields or name in feed.defaults]
     axes = [pl.col(a).alias(xy) for xy, names in (("x", X_AXES), ("y", Y_AXES)) for a in names if a in feed.fields]
     basis = [_basis(role, feed).alias(f"{role}_basis") for role in ROLES]
+    if _TOLD in read.columns:
+        told = dict(enumerate(feed.fields["class_code"].tables))
+        basis += [pl.col(_TOLD).replace_strict(told, default=None, return_dtype=pl.String).alias("class_basis")]
     return conform(read.select("delivery", "record", *filled, *axes, *basis), CANDIDATES)
 
 
@@ -284,6 +330,13 @@ def _numbers(records: pl.DataFrame, feed: Feed, label: Label) -> pl.DataFrame:
     among = records.filter(_said(label.among).is_in(label.values), text.str.contains(f"^(?:{label.pattern})$"))
     placed = _candidates(_read(among, feed), feed)
     return conform(placed.with_columns(among.select(text.alias("text"))["text"]), NUMBERS)
+
+
+def _symbols(records: pl.DataFrame, candidates: pl.DataFrame, feed: Feed, label: Label) -> pl.DataFrame:
+    """SYMBOLS: what bears numbers, whether or not a rule leaves it out."""
+    if not label.symbols:
+        return conform(candidates, SYMBOLS)
+    return conform(_candidates(_read(records.filter(_said(label.among).is_in(label.symbols)), feed), feed), SYMBOLS)
 
 
 # Sheets and layers
@@ -377,7 +430,7 @@ def _carried_rules(feed: Feed) -> set[object]:
 
 def _outcome(mapped: Mapped, feed: Feed, degrees_of: Degrees | None) -> dict[str, object]:
     """What became of one record, under the names that an example uses."""
-    for finding in mapped.findings.iter_rows(named=True):
+    for finding in mapped.findings.filter(pl.col("severity") != Severity.WARNING.value).iter_rows(named=True):
         code = str(finding["code"])
         return {"ignored": code.removeprefix("ignored.")} if finding["severity"] == "ignored" else {"finding": code}
     got: dict[str, object] = mapped.candidates.row(0, named=True)

@@ -92,8 +92,10 @@ def cass() -> dict[str, tuple[str, ...]]:
 
 
 # Code lists that a feed's `lookup` may name: what each text means as a class, several that it may mean as `0102|0103`.
-# `cass`: codes of 南方CASS; `cass_blocks`: its blocks for components, `gcbj` and the class.
+# `cass_components`: codes of 南方CASS that are a component by themselves, 34 and the class; `cass`: all of its codes;
+# `cass_blocks`: its blocks for components, `gcbj` and the class.
 CODE_TABLES: Final[dict[str, Callable[[], dict[str, str]]]] = {
+    "cass_components": lambda: {f"34{code}": code for code in classes("2007")["code"]},
     "cass": lambda: {code: CLASSES_BETWEEN.join(found) for code, found in cass().items() if found},
     "cass_blocks": lambda: {f"gcbj{code}": code for code in classes("2007")["code"]},
 }

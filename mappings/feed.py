@@ -13,19 +13,26 @@ class FieldRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
 
     from_:  the source column, or several whose texts are put together with `join` between them (empty ones left out)
     lookup: name of a `[lookups.NAME]` table or of a code list (`cass`); a text that it lacks is a finding, never passed
-            on. Or one for each column: then the first column decides whose table has its text
+            on. Or one for each member of `from`, a column or a list of columns put together: then the first decides
+            whose table has its text, the surest first
     parse:  name of a function of `mappings.functions`
     """
 
-    from_: str | list[str]
+    from_: str | list[str | list[str]]
     lookup: str | list[str] | None = None
     parse: str = "text"
     join: str = " "
 
     @property
     def columns(self) -> list[str]:
-        """The source columns, always as a list."""
-        return [self.from_] if isinstance(self.from_, str) else self.from_
+        """The source columns, once each, in order of mention."""
+        return list(dict.fromkeys(column for group in self.groups for column in group))
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """The members of `from`, each as the columns whose texts are put together."""
+        members = [self.from_] if isinstance(self.from_, str) else self.from_
+        return [[member] if isinstance(member, str) else member for member in members]
 
     @property
     def tables(self) -> list[str]:
@@ -54,7 +61,11 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fr
 
     from_:    the column of the text; among, values: the records that are such texts, by a column and its texts
     pattern:  regular expression that a number fulfils as a whole
-    within_m: no farther than this from the symbol; text and symbol are the nearest of one another, in one network
+    within_m: no farther than this from the symbol, in one network
+    symbols:  the records that bear numbers, by the same column's texts: also those that are no component, for their
+              numbers are not their neighbours'. Without it all candidates
+    repeated: without it, text and symbol are the nearest of one another; with it, they stand at an offset that at least
+              so many pairs of the drawing share (see `mappings.labels`)
     """
 
     from_: str
@@ -62,6 +73,8 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fr
     values: list[str]
     pattern: str
     within_m: float
+    symbols: list[str] = []
+    repeated: int = 0
 
 
 class Tally(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,7 +28,7 @@ FIELDS: dict[str, pl.DataType | type[pl.DataType]] = {
     **{
         name: kind
         for name, kind in CANDIDATES.items()
-        if name not in ("delivery", "record", "x", "y", *(f"{role}_basis" for role in ROLES))
+        if name not in ("delivery", "record", "x", "y", "class_basis", *(f"{role}_basis" for role in ROLES))
     },
 }
 OF_READINGS: Schema = {name: kind for name, kind in READINGS.items() if name not in KEY}
@@ -181,13 +181,15 @@ def _field_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
             yield f"{key}.parse", f"{rule.parse!r} is none of {', '.join(FUNCTIONS)}"
         elif FUNCTIONS[rule.parse].gives != known[field]:
             yield f"{key}.parse", f"{rule.parse} gives {FUNCTIONS[rule.parse].gives}, the field is {known[field]}"
-        if not rule.columns or not all(rule.columns):
+        if not rule.groups or not all(rule.groups) or not all(rule.columns):
             yield f"{key}.from", "names no column"
         for name in rule.tables:
             if name not in feed.lookups and name not in CODE_TABLES:
                 yield f"{key}.lookup", f"there is no [lookups.{name}], and no such code list"
-        if isinstance(rule.lookup, list) and len(rule.lookup) != len(rule.columns):
-            yield f"{key}.lookup", "needs one lookup for each column, or one for all"
+        if isinstance(rule.lookup, list) and len(rule.lookup) != len(rule.groups):
+            yield f"{key}.lookup", "needs one lookup for each member of `from`, or one for all"
+        if not isinstance(rule.lookup, list) and len(rule.groups) > 1 and any(len(group) > 1 for group in rule.groups):
+            yield f"{key}.from", "columns within a list need a lookup of their own"
     used = {name for rule in feed.fields.values() for name in rule.tables}
     for name in feed.lookups:
         if name not in used:
@@ -223,6 +225,8 @@ def _label_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
         yield "label", "needs positions in metres"
     if not feed.label.within_m > 0:
         yield "label.within_m", "is not greater than zero metres"
+    if feed.label.repeated < 0 or feed.label.repeated == 1:
+        yield "label.repeated", "is how many pairs share an offset: at least 2"
     try:
         pl.select(pl.lit("").str.contains(feed.label.pattern))
     except pl.exceptions.ComputeError as problem:

@@ -39,6 +39,7 @@ CANDIDATES: Final[Schema] = {
     "network": pl.String,  # 管类: which pipe network it belongs to; things of two networks are never one
     "label": pl.String,  # 图上注记: the number written beside it on a drawing
     "provenance": pl.String,  # 来源: of a district node's record, whose claims it rests on (`exchange.provenance`)
+    "class_basis": pl.String,  # 类别依据: the lookup that told the class, where the feed has several, surest first
 }
 
 # 监测读数: what a thing of the bureau's register reported, not yet believed. It says a value, a state, or both.

@@ -31,3 +31,12 @@ def is_in_degrees(crs: str) -> bool | None:
         return crs in DEFLECTED or bool(pyproj.CRS.from_user_input(crs).is_geographic)
     except pyproj.exceptions.CRSError:
         return None
+
+
+def name_of(crs: str) -> str:
+    """What people call the system that a feed declares; empty where it declares none."""
+    if local := local_name(crs):
+        return f"地方坐标系 {local}"
+    if crs in DEFLECTED:
+        return "偏转坐标 deflected"
+    return pyproj.CRS.from_user_input(crs).name if crs else ""

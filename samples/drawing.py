@@ -1,4 +1,5 @@
-"""Writes drawings: ASCII DXF of AutoCAD 2000 (AC1015) in GBK, as South CASS exports them. Plane coordinates in metres.
+"""Writes drawings: ASCII DXF of AutoCAD 2000 (AC1015) in GBK, as South CASS exports them, or of AutoCAD 2010 (AC1024)
+in UTF-8. Plane coordinates in metres.
 
 What GBK lacks is written as `\\U+XXXX`, as AutoCAD does. The same calls give the same bytes.
 """
@@ -6,6 +7,8 @@ What GBK lacks is written as `\\U+XXXX`, as AutoCAD does. The same calls give th
 import codecs
 from typing import Final
 
+GBK, UTF_8 = "AC1015", "AC1024"  # $ACADVER, which says the encoding: from AC1021 on it is UTF-8 whatever the page says
+_ENCODINGS: Final = {GBK: "gbk", UTF_8: "utf-8"}
 _MODEL_SPACE: Final = "*Model_Space"
 _PAPER_SPACE: Final = "*Paper_Space"
 
@@ -76,13 +79,13 @@ class Drawing:
         self._code(code)
         return handle
 
-    def octets(self) -> bytes:
-        """The whole file."""
+    def octets(self, version: str = GBK) -> bytes:
+        """The whole file, in GBK or in UTF_8."""
         text = "".join(
-            [self._header(), self._tables(), self._block_definitions(), _section("ENTITIES", self._entities)]
+            [self._header(version), self._tables(), self._block_definitions(), _section("ENTITIES", self._entities)]
         )
         whole = text + _section("OBJECTS", [_OBJECTS]) + "0\nEOF\n"
-        return whole.replace("\n", "\r\n").encode("gbk", errors="dxf-escape")
+        return whole.replace("\n", "\r\n").encode(_ENCODINGS[version], errors="dxf-escape")
 
     def _begin(self, kind: str, layer: str, subclass: str) -> str:
         self._layers[layer] = None
@@ -96,9 +99,9 @@ class Drawing:
         if code:
             self._entities.append(f"1001\nSOUTH\n1000\n{code}\n")
 
-    def _header(self) -> str:
+    def _header(self, version: str) -> str:
         seed = f"9\n$HANDSEED\n5\n{self._handle + 0x100000:X}\n"
-        return _section("HEADER", ["9\n$ACADVER\n1\nAC1015\n9\n$DWGCODEPAGE\n3\nANSI_936\n", seed])
+        return _section("HEADER", [f"9\n$ACADVER\n1\n{version}\n9\n$DWGCODEPAGE\n3\nANSI_936\n", seed])
 
     def _handles(self, first: int) -> dict[str, str]:
         """A handle for each block name, above those of the entities."""

@@ -1,9 +1,9 @@
 """The made-up quarter's files and the truth about them.
 
 `python -m samples.generate FOLDER [--seed 2007]` writes districts.geojson, grid.geojson, census.csv, water.csv,
-water-later.csv, power.csv, sheet.dxf, cameras.xml, truth.json, telemetry.json and telemetry-truth.json. The same seed
-gives the same bytes. Every fault is put in on purpose, so that a run of the bus over these files can be checked record
-by record.
+water-later.csv, power.csv, sheet.dxf, sheet-utf8.dxf (the same map), cameras.xml, truth.json, telemetry.json and
+telemetry-truth.json. The same seed gives the same bytes. Every fault is put in on purpose, so that a run of the bus
+over these files can be checked record by record.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import polars as pl
 
 from samples import power, quarter, registers
 from samples.cameras import Cameras, cameras
+from samples.drawing import UTF_8
 from samples.power import Power
 from samples.registers import Later, Register
 from samples.sheet import Sheet, draw
@@ -135,7 +136,8 @@ def generate(folder: Path, seed: int) -> Truth:
     _write(water_sent, registers.WATER, folder / "water.csv", "utf-8-sig")
     _write(power_sent, power.COLUMNS, folder / "power.csv", "gb18030")
     _write(later_sent, registers.WATER, folder / "water-later.csv", "utf-8-sig")
-    (folder / "sheet.dxf").write_bytes(drawing)
+    (folder / "sheet.dxf").write_bytes(drawing.octets())
+    (folder / "sheet-utf8.dxf").write_bytes(drawing.octets(UTF_8))
     (folder / "cameras.xml").write_bytes(catalogue)
     for name, document in (("districts.geojson", quarter.districts()), ("grid.geojson", quarter.grids())):
         (folder / name).write_bytes(msgspec.json.encode(document) + b"\n")

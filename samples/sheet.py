@@ -126,8 +126,8 @@ class _Map:
         self.ignored[reason] += 1
 
 
-def draw(things: pl.DataFrame, told: dict[str, pl.DataFrame], seed: int) -> tuple[bytes, Sheet]:
-    """The map's octets and the truth about it.
+def draw(things: pl.DataFrame, told: dict[str, pl.DataFrame], seed: int) -> tuple[Drawing, Sheet]:
+    """The map and the truth about it.
 
     things: all that stands there; told: the accepted records of census, water and power, with `thing` and `key`
     """
@@ -142,7 +142,7 @@ def draw(things: pl.DataFrame, told: dict[str, pl.DataFrame], seed: int) -> tupl
     only_map = [handle for handle, s in sheet.symbols.items() if not (s.census or s.water or s.power)]
     entities = sum(sheet.layers.values())
     truth = Sheet(entities, sheet.symbols, only_map, sheet.mirrored, sheet.ignored, unmapped, sheet.layers)
-    return sheet.drawing.octets(), truth
+    return sheet.drawing, truth
 
 
 def _plane(u: list[float], v: list[float]) -> list[tuple[float, float]]:

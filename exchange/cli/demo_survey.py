@@ -20,7 +20,7 @@ from security.message import file_content
 SAMPLE = Path(street_survey.__file__).parent
 FILE = "pipe_survey_results.xls"
 DRAWINGS = ("pipe_map_R2004_ansi936.dxf", "pipe_map_R12_ansi936.dxf")  # the same drawing, saved in two ways
-DRAWING = "street-survey-drawing"
+DRAWING = "planning-map-500"
 POINTS, SEGMENTS, ROWS = 909, 873, 1746  # as the survey's own notes count them
 ENTITIES, ARROWS, DOTS = 4369, 139, 910  # of the drawing
 PURPOSE = "井盖权属 whose cover"

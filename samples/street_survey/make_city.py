@@ -18,7 +18,8 @@ COMMUNITY = DIVISION + "001" + "001"  # one street, one community
 
 Place = tuple[float, float]
 
-SETTINGS = """# The made-up city around the street survey; the rest of the settings is the platform's own.
+SETTINGS = """# The made-up city around the street survey, for: yongtong feed preview FEED FILE --settings THIS FILE
+# What follows [feeds] no settings file can do without; nothing serves by it.
 
 [city]
 edition   = "2007"
@@ -28,6 +29,20 @@ grid      = "grid.geojson"
 
 [feeds]
 folders = ["feeds"]
+
+[bus]
+origin = "street-survey.example"
+
+[https]
+host  = "127.0.0.1"
+port  = 8443
+names = ["localhost"]
+
+[state]
+folder = "state"
+
+[keys]
+folder = "keys"
 """
 
 

@@ -6,12 +6,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import polars as pl
 import pytest
 
+from exchange import processing
 from exchange.app import opening
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.processing import process
+from mappings.apply import Mapped
+from mappings.feed import Feed
 from security.batch import unverified
 from security.errors import Refusal
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
@@ -96,3 +101,18 @@ def test_each_entry_names_the_release_of_the_mapping_that_was_in_force(acts: Act
         acts.trial.release(FEED, bus.feed_digests[FEED])
         again.push("m-2", covers("B"))
         assert bus.journal.search(type="delivery")[0].leaf.feed_digest not in ("", released)
+
+
+def test_a_delivery_whose_account_does_not_balance_is_not_taken(acts: Acts, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = processing.map_records
+
+    def forgetful(records: pl.DataFrame, feed: Feed) -> Mapped:
+        mapped = whole(records, feed)
+        return msgspec.structs.replace(mapped, candidates=mapped.candidates[1:])
+
+    monkeypatch.setattr(processing, "map_records", forgetful)
+    acts.trial.grant("made-up", "push", FEED)
+    acts.push("m-1", covers("A"))
+    process(FEED, acts.bus)
+    assert (status_of(acts, "m-1"), report_of(acts, "m-1")["code"]) == ("refused", "delivery.unbalanced")
+    assert acts.bus.store.ledger().claims == 0

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mappings.labels
 from connectors.formats.records import CARRIED, RECORD, SHEET
 from mappings.apply import Mapped, map_records
 from mappings.feed import Feed
@@ -108,7 +109,39 @@ def test_the_code_decides_else_the_block_else_the_layer() -> None:
         a_symbol("by layer", code="", block="gc999", layer="LAMPS"),
     )
     assert done.candidates["class_code"].to_list() == ["0102|0103", "0118", "0118"]
-    assert done.findings.is_empty()
+
+
+def test_what_told_the_class_stands_with_it_and_a_less_sure_sign_is_said() -> None:
+    done = mapped(
+        a_symbol("by code"),
+        a_symbol("by block", code="999999", block="gc130"),
+        a_symbol("by layer", block="gc999", layer="LAMPS", code=""),
+    )
+    assert done.candidates["class_basis"].to_list() == ["codes", "blocks", "layers"]
+    assert done.findings.select("record", "code", "field", "severity", "value").rows() == [
+        (1, "class.by_fallback", "block", "warning", "gc130"),
+        (2, "class.by_fallback", "layer", "warning", "LAMPS"),
+    ]
+
+
+def test_two_lookups_of_the_first_column_are_both_sure() -> None:
+    text = FEED.replace('["code", "block", "layer"]', '["code", "code", ["layer", "block"]]')
+    text = text.replace('["codes", "blocks", "layers"]', '["blocks", "codes", "layers"]')
+    feed = a_feed(text.replace('"LAMPS" = "0118"\n\n', '"LAMPS lamp" = "0118"\n\n'))
+    done = mapped(a_symbol("code"), a_symbol("both", code="", layer="LAMPS", block="lamp"), feed=feed)
+    assert done.candidates["class_basis"].to_list() == ["codes", "layers"]
+    assert done.findings.select("record", "field", "value").rows() == [(1, "layer, block", "LAMPS lamp")]
+
+
+def test_a_feed_with_one_lookup_says_nothing_of_how_sure_it_is() -> None:
+    text = FEED.replace(
+        '["code", "block", "layer"], lookup = ["codes", "blocks", "layers"]', '"code", lookup = "codes"'
+    )
+    done = mapped(
+        a_symbol("A"),
+        feed=a_feed(text.replace('[lookups.blocks]\n"gc130" = "0118"\n\n[lookups.layers]\n"LAMPS" = "0118"\n', "")),
+    )
+    assert (done.candidates["class_basis"].to_list(), done.findings.height) == ([None], 0)
 
 
 def test_what_nothing_maps_is_told_with_all_that_it_said() -> None:
@@ -164,6 +197,57 @@ def test_no_number_is_borne_by_two_symbols_and_each_is_the_nearest(symbols, text
         assert all((u - a) ** 2 + (v - b) ** 2 >= far for a, b in symbols)
 
 
+BY_OFFSET = FEED + 'repeated = 3\nsymbols = ["INSERT"]\n'
+RIGHT, BELOW = (1.0, 0.5), (0.25, -2.0)
+
+
+def numbered(*symbols: tuple[str, float, float, tuple[float, float]]) -> list[dict[str, object]]:
+    """Symbols, and their numbers `L` and the symbol's own at an offset."""
+    rows = [a_symbol(name, x, y) for name, x, y, _ in symbols]
+    return rows + [a_text(f"L{name}", x + dx, y + dy) for name, x, y, (dx, dy) in symbols]
+
+
+def labels_by_offset(rows: list[dict[str, object]]) -> dict[str, str]:
+    return dict(mapped(*rows, feed=a_feed(BY_OFFSET)).candidates.select("source_key", "label").rows())
+
+
+CROWDED = numbered(
+    *((str(n), 20.0 * n, 0.0, RIGHT) for n in range(1, 6)),
+    *((str(n), 20.0 * n, 0.0, BELOW) for n in range(6, 10)),
+    ("11", 300.0, 0.0, RIGHT),
+    ("12", 301.2, 0.0, BELOW),  # nearer to the number of 11 than 11 is
+    ("13", 400.0, 0.0, (-0.5, 0.3)),  # an offset that no other has
+)
+
+
+@given(st.permutations(CROWDED))
+@settings(max_examples=20)
+def test_where_a_drawing_has_its_numbers_tells_whose_they_are_in_any_order(rows: list[dict[str, object]]) -> None:
+    found = labels_by_offset(rows)
+    assert found == {**{str(n): f"L{n}" for n in (*range(1, 10), 11, 12)}, "13": None}
+
+
+def test_a_number_of_what_is_no_component_is_not_its_neighbour_s() -> None:
+    kerb = {**a_symbol("kerb", 500.0, 0.0), "code": "340101-1"}  # left out by rule, and numbered
+    rows = [*CROWDED, kerb, a_text("L99", 501.0, 0.5), a_symbol("cover", 500.75, 2.5)]
+    assert labels_by_offset(rows)["cover"] is None
+    assert labels_by_offset([row for row in rows if row is not kerb])["cover"] == "L99"
+
+
+def test_a_number_that_stands_alike_to_two_symbols_stays_open() -> None:
+    rows = [*CROWDED, a_symbol("14", 600.0), a_symbol("15", 600.0), a_text("L14", 601.0, 0.5)]
+    assert (labels_by_offset(rows)["14"], labels_by_offset(rows)["15"]) == (None, None)
+
+
+def test_a_text_drawn_twice_over_is_one_number() -> None:
+    assert labels_by_offset([*CROWDED, a_text("L1", 21.0, 0.5)])["1"] == "L1"
+
+
+def test_so_many_at_one_place_that_nobody_could_tell_bear_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mappings.labels, "MOST_PAIRS", 5)
+    assert set(labels_by_offset(CROWDED).values()) == {None}
+
+
 def test_each_record_is_told_to_stand_in_its_layer() -> None:
     done = mapped(a_symbol("A"), a_text("L7", 1))
     assert done.parts.rows() == [(0, 0, "LPOINT"), (0, 1, "LTEXT")]
@@ -172,9 +256,16 @@ def test_each_record_is_told_to_stand_in_its_layer() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('lookup = ["codes", "blocks", "layers"]', 'lookup = ["codes", "blocks"]', "one lookup for each column"),
+        ('lookup = ["codes", "blocks", "layers"]', 'lookup = ["codes", "blocks"]', "one lookup for each member"),
         ('lookup = ["codes", "blocks", "layers"]', 'lookup = ["codes", "blocks", "nowhere"]', "no such code list"),
+        ('from = ["code", "block", "layer"]', 'from = ["code", [], "layer"]', "names no column"),
+        (
+            'from = ["code", "block", "layer"], lookup = ["codes", "blocks", "layers"]',
+            'from = ["code", ["block", "layer"]], lookup = "codes"',
+            "a lookup of their own",
+        ),
         ('endings = ["-1", "-2"]', "", "`values` or `endings`"),
+        ("within_m = 3.0", "within_m = 3.0\nrepeated = 1", "label.repeated"),
         ('pattern  = "[LD][0-9]+"', 'pattern  = "["', "label.pattern"),
         ("within_m = 3.0", "within_m = 0.0", "label.within_m"),
         ('crs = "EPSG:4549"', 'crs = "EPSG:4490"', "fields.easting_m"),

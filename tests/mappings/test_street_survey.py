@@ -7,14 +7,21 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from connectors.formats import dxf
+from connectors.formats.records import RECORD
 from connectors.formats.table import decode
+from exchange.placing import load_city
+from exchange.previewing import preview
+from exchange.settings import load_settings
 from mappings.apply import Mapped, map_records, take
 from mappings.load import load_feeds
-from samples.street_survey import make_city
-from security.message import in_memory
+from samples.street_survey import confusion, make_city
+from security.message import file_content, in_memory
 
 FOLDER = Path(make_city.__file__).parent
 SurveyResult = dict[str, Mapped]
+DRAWING = load_feeds([FOLDER / "feeds"])[confusion.MAP]
+ALIKE = ("source_key", "class_code", "class_basis", "network", "x", "y", "height_m", "label")
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +83,72 @@ def test_the_city_files_are_what_the_script_writes(tmp_path: Path, monkeypatch: 
 def test_each_feed_s_bureau_is_described() -> None:
     bureaus = tomllib.loads((FOLDER / "bureaus.toml").read_text(encoding="utf-8"))
     assert {feed.bureau for feed in load_feeds([FOLDER / "feeds"]).values()} == set(bureaus)
+
+
+def drawn(path: Path) -> pl.DataFrame:
+    return pl.concat(batch.frame for batch in dxf.decode([file_content(path)], DRAWING.options))
+
+
+@pytest.fixture(scope="module")
+def drawings(shared_data: Callable[[str], Path]) -> list[pl.DataFrame]:
+    return [drawn(shared_data("pipe_survey") / name) for name in confusion.DRAWINGS]
+
+
+def components(drawing: pl.DataFrame) -> pl.DataFrame:
+    return map_records(take(drawing, DRAWING), DRAWING).candidates
+
+
+def test_each_form_of_the_drawing_gives_the_same_components(drawings: list[pl.DataFrame]) -> None:
+    first, *others = [set(components(drawing).select(ALIKE).rows()) for drawing in drawings]
+    assert len(first) == 469
+    assert all(other == first for other in others)
+
+
+def test_a_symbol_s_number_is_its_own_whatever_order_the_drawing_has(drawings: list[pl.DataFrame]) -> None:
+    """The survey program drew each point and then its number: by that, which nothing here reads, all are right."""
+    for drawing in drawings:
+        true: dict[tuple[str, ...], str] = {}
+        at: tuple[str, ...] | None = None
+        for entity, layer, x, y, text in drawing.select("entity", "layer", "x", "y", "text").iter_rows():
+            if entity == "POINT":
+                at = (layer, x, y)
+            elif entity == "TEXT" and layer.endswith("TEXT") and at is not None:
+                true[at], at = text, None
+        found = components(drawing).drop_nulls("label")
+        places = dict(zip(drawing[RECORD], drawing.select("layer", "x", "y").rows(), strict=True))
+        assert [true[places[record]] for record in found["record"]] == found["label"].to_list()
+        assert found.height == 242
+        shuffled = drawing.sample(fraction=1.0, shuffle=True, seed=500)
+        assert set(components(shuffled).select(ALIKE).rows()) == set(components(drawing).select(ALIKE).rows())
+
+
+@pytest.mark.parametrize("name", confusion.DRAWINGS)
+def test_block_and_appurtenance_say_one_class_at_each_of_the_909_points(
+    name: str, shared_data: Callable[[str], Path]
+) -> None:
+    folder = shared_data("pipe_survey")
+    found = confusion.table(file_content(folder / confusion.WORKBOOK), file_content(folder / name))
+    assert found["points"].sum() == 909
+    assert found.filter(pl.col("by_register").ne_missing(pl.col("by_map"))).rows() == []
+    assert found.filter(pl.col("by_map") != confusion.NONE)["points"].sum() == 469
+    assert found.filter(appurtenance="地灯").select("network", "by_register", "block", "points").rows() == [
+        ("LD", "0119", "DD", 124)
+    ]
+
+
+@pytest.mark.parametrize("name", confusion.DRAWINGS)
+def test_a_preview_of_the_drawing_balances_and_lists_nothing_unmapped(
+    name: str, shared_data: Callable[[str], Path]
+) -> None:
+    settings = load_settings(FOLDER / "settings.toml")
+    told = preview(
+        take(drawn(shared_data("pipe_survey") / name), DRAWING),
+        DRAWING,
+        city=load_city(FOLDER / settings.city.districts, FOLDER / settings.city.grid, settings.city.extent),
+        edition=settings.city.edition,
+        limit_m=settings.tolerances.transformation_m,
+        shown=10,
+    )
+    assert (told.total.records, told.total.kept, told.total.rejected, told.unmapped) == (4369, 469, {}, [])
+    assert (told.told_by, told.crs) == ({"symbol": 469}, "EPSG:4547")
+    assert len(told.layers) == 37

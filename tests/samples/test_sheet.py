@@ -1,5 +1,7 @@
 """The quarter's map shows what its truth says, to our reader and to two that know nothing of us."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import ezdxf
@@ -9,7 +11,9 @@ import pyproj
 import pytest
 
 from connectors.formats import dxf
+from mappings.apply import map_records, take
 from mappings.codelists import cass, classes
+from mappings.load import load_feeds
 from samples import registers, sheet
 from samples.generate import Truth, generate
 from security.message import file_content
@@ -27,12 +31,47 @@ def drawn(city: tuple[Path, Truth]) -> pl.DataFrame:
     return pl.concat(batch.frame for batch in dxf.decode([content], {"attributes": [sheet.TAG]}))
 
 
-def test_a_cad_library_finds_nothing_to_mend(city: tuple[Path, Truth]) -> None:
-    drawing = ezdxf.readfile(city[0] / "sheet.dxf")
+FORMS = {"sheet.dxf": ("AC1015", "gbk"), "sheet-utf8.dxf": ("AC1024", "utf8")}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_cad_library_finds_nothing_to_mend(name: str, city: tuple[Path, Truth]) -> None:
+    drawing = ezdxf.readfile(city[0] / name)
     audit = drawing.audit()
     assert (audit.errors, audit.fixes) == ([], [])
-    assert (drawing.dxfversion, drawing.encoding) == ("AC1015", "gbk")
+    assert (drawing.dxfversion, drawing.output_encoding) == FORMS[name]
     assert len(drawing.modelspace()) == city[1].sheet.entities
+
+
+def test_the_map_in_utf_8_is_the_map_in_gbk_to_the_last_character(city: tuple[Path, Truth]) -> None:
+    feed = load_feeds([Path(__file__).parents[2] / "mappings/feeds"])["planning-map-500"]
+    gbk, utf8 = (
+        pl.concat(batch.frame for batch in dxf.decode([file_content(city[0] / name)], feed.options)) for name in FORMS
+    )
+    assert utf8.equals(gbk, null_equal=True)
+    assert {"路灯", "果皮箱"} <= set(utf8["layer"])
+    ours, theirs = (map_records(take(frame, feed), feed) for frame in (utf8, gbk))
+    assert ours.candidates.equals(theirs.candidates, null_equal=True)
+    assert ours.findings.equals(theirs.findings, null_equal=True)
+    assert ours.candidates.filter(class_basis="layer").height == 34
+
+
+def test_the_text_of_the_map_in_utf_8_is_what_its_bytes_say_and_debian_s_ogr2ogr_spoils_it(
+    city: tuple[Path, Truth], drawn: pl.DataFrame
+) -> None:
+    path = city[0] / "sheet-utf8.dxf"
+    texts = set(drawn.filter(entity="TEXT")["text"])
+    lines = path.read_bytes().decode("utf-8").split("\r\n")
+    assert texts <= set(lines)
+    program = shutil.which("ogr2ogr")
+    if program is None:
+        pytest.skip("program:ogr2ogr (gdal-bin), which is shown to read the UTF-8 of a drawing as something else")
+    done = subprocess.run([program, "-q", "-f", "CSV", "/vsistdout/", path], capture_output=True, check=True)
+    said = done.stdout.decode("utf-8", errors="replace")
+    if "GDAL 3.6" not in subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout:
+        pytest.skip("program:ogr2ogr of GDAL 3.6; another one is here")
+    assert "路灯" not in said
+    assert not any(text in said for text in texts if not text.isascii())
 
 
 def test_every_entity_is_a_symbol_or_ignored_or_unmapped(city: tuple[Path, Truth], drawn: pl.DataFrame) -> None:

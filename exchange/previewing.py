@@ -1,0 +1,177 @@
+"""What a file would become if its bureau sent it now: the ledger by layer, what nothing maps, some that are mapped."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+
+from connectors.formats.records import RECORD, SHEET
+from exchange import ledger, validation
+from exchange.app import places
+from exchange.outcomes import findings_of
+from exchange.placing import City, place
+from exchange.store.frames import BatchDelivery
+from mappings.apply import Mapped, map_records
+from mappings.feed import Feed
+from mappings.findings import set_aside
+from mappings.schema import KEY
+from mappings.systems import name_of
+
+KEPT: Final = "kept"
+SHOWN: Final = (
+    *("record", "source_key", "class_code", "class_basis", "label", "longitude_deg", "latitude_deg"),
+    *("division_of_position", "grid_of_position", "owner_name", "appurtenance"),
+)
+SHOWN_OF_READINGS: Final = ("record", "source_key", "quantity", "value", "state", "unit", "observed_at")
+UNTOLD: Final = ("value.lookup_unknown", "class.missing")  # of a class: nothing maps what the record says of it
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of the ledger: records = kept + the sum of rejected + the sum of ignored.
+
+    part: sheet or layer, "" in a file without any; rejected: by finding, the first of each record; ignored: by rule
+    """
+
+    part: str
+    records: int
+    kept: int
+    rejected: dict[str, int]
+    ignored: dict[str, int]
+
+
+class Unmapped(msgspec.Struct, frozen=True):
+    """What no lookup of the class has. said: by column (`block`, `code`), what such records say."""
+
+    part: str
+    said: dict[str, str]
+    records: int
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What would become of a file, by a bus that takes all that the feed declares.
+
+    total:    the ledger's sum; layers: its lines, the largest first
+    unmapped: the layer with most of them first
+    told_by:  how many of the kept each lookup of the class told, where the feed has several
+    crs, crs_name: the feed's reference system; "" for readings
+    mapped:   the first of the kept, in the order of the file: SHOWN, or SHOWN_OF_READINGS
+    findings: as a report tells them
+    placed:   PLACED, all candidates, for who has more to say of them; of readings none
+    """
+
+    total: Line
+    layers: list[Line]
+    unmapped: list[Unmapped]
+    told_by: dict[str, int]
+    crs: str
+    crs_name: str
+    mapped: pl.DataFrame
+    findings: list[dict[str, Any]]
+    placed: pl.DataFrame
+
+
+def preview(records: pl.DataFrame, feed: Feed, *, city: City, edition: str, limit_m: float, shown: int) -> Preview:
+    """The records of one delivery, mapped, placed, checked and accounted for.
+
+    records: as `mappings.apply.take` gives them; limit_m: a transformation less accurate than this is refused
+    Raises Refusal of any of these steps, `delivery.unbalanced` among them, as act two would.
+    """
+    mapped = map_records(records, feed)
+    placed, findings = mapped.candidates, mapped.findings
+    if feed.content != "readings":
+        placed, findings = _placed(mapped, feed, city, edition, limit_m)
+    outcomes = _outcomes(placed, mapped.unread, findings)
+    ledger.must_balance(ledger.came_in(records), mapped.parts, outcomes)
+    lines = _lines(outcomes, mapped.parts)
+    kept = placed.join(outcomes.filter(outcome=KEPT), on=list(KEY), how="semi", maintain_order="left")
+    return Preview(
+        total=_summed(lines),
+        layers=lines,
+        unmapped=_unmapped(records, findings, feed),
+        told_by=_told_by(kept),
+        crs=feed.crs,
+        crs_name=name_of(feed.crs),
+        mapped=kept.select(SHOWN_OF_READINGS if feed.content == "readings" else SHOWN).head(shown),
+        findings=findings_of(findings, 1, feed)[0],
+        placed=placed if feed.content != "readings" else pl.DataFrame(),
+    )
+
+
+def _placed(mapped: Mapped, feed: Feed, city: City, edition: str, limit_m: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """PLACED, and FINDINGS of mapping, placing and checking."""
+    placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=city, limit_m=limit_m)
+    lists = validation.lists(edition, grid=city.grid.codes, districts=city.districts.codes)
+    now = places.utc_now()
+    deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
+    found = pl.concat([mapped.findings, placing.findings])
+    checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
+    return placing.placed, pl.concat([found, checked])
+
+
+def _outcomes(placed: pl.DataFrame, unread: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
+    """KEY, outcome (`kept`, `rejected`, `ignored`) and code of every record."""
+    said = pl.concat([frame.select(*KEY, "source_key") for frame in (placed, unread)])
+    aside = set_aside(said, findings).select(*KEY, "outcome", "code")
+    kept = placed.join(aside, on=list(KEY), how="anti").select(*KEY, outcome=pl.lit(KEPT), code=pl.lit(None, pl.String))
+    return pl.concat([kept, aside])
+
+
+def _lines(outcomes: pl.DataFrame, parts: pl.DataFrame) -> list[Line]:
+    """The ledger's lines, the largest first."""
+    counted = (
+        outcomes.join(parts, on=list(KEY), how="left")
+        .group_by(pl.col("part").fill_null(""), "outcome", "code")
+        .len()
+        .sort("len", "code", descending=[True, False])
+    )
+    by_part: dict[str, dict[str, dict[str, int]]] = {}
+    for part, outcome, code, many in counted.iter_rows():
+        by_part.setdefault(part, {}).setdefault(outcome, {})[(code or KEPT).removeprefix("ignored.")] = many
+    lines = [
+        Line(
+            part,
+            sum(sum(codes.values()) for codes in became.values()),
+            sum(became.get(KEPT, {}).values()),
+            became.get("rejected", {}),
+            became.get("ignored", {}),
+        )
+        for part, became in by_part.items()
+    ]
+    return sorted(lines, key=lambda line: (-line.records, line.part))
+
+
+def _summed(lines: Sequence[Line]) -> Line:
+    rejected: dict[str, int] = {}
+    ignored: dict[str, int] = {}
+    for line in lines:
+        for sums, counts in ((rejected, line.rejected), (ignored, line.ignored)):
+            for code, many in counts.items():
+                sums[code] = sums.get(code, 0) + many
+    return Line("", sum(line.records for line in lines), sum(line.kept for line in lines), rejected, ignored)
+
+
+def _unmapped(records: pl.DataFrame, findings: pl.DataFrame, feed: Feed) -> list[Unmapped]:
+    """Layer by layer what their records say of a class, in the columns that the feed reads it from."""
+    rule = feed.fields.get("class_code")
+    if rule is None:
+        return []
+    untold = findings.filter(pl.col("code").is_in(UNTOLD), field="class_code").select("delivery", "record").unique()
+    said = [column for column in rule.columns if column != "layer"]  # which is the part
+    of_them = records.rename({RECORD: "record"}).join(untold, on=["delivery", "record"], how="semi")
+    counted = of_them.group_by(
+        pl.col(SHEET).fill_null("").alias("#part"), *(pl.col(name).fill_null("") for name in said)
+    ).agg(pl.len().alias("#many"))
+    ordered = counted.with_columns(pl.col("#many").sum().over("#part").alias("#all")).sort(
+        "#all", "#part", "#many", *said, descending=[True, False, True, *(False for _ in said)]
+    )
+    return [
+        Unmapped(row["#part"], {name: row[name] for name in said}, row["#many"])
+        for row in ordered.iter_rows(named=True)
+    ]
+
+
+def _told_by(kept: pl.DataFrame) -> dict[str, int]:
+    if "class_basis" not in kept.columns:
+        return {}
+    return dict(kept.group_by("class_basis").len().drop_nulls().sort("len", descending=True).iter_rows())

@@ -1,0 +1,101 @@
+"""What `feed preview` says of the made-up map and of a table: each record accounted for, against the truth."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from msgspec import structs
+
+from connectors.formats.catalogue import formats
+from exchange import previewing
+from exchange.placing import load_city
+from exchange.previewing import Preview, preview
+from mappings.apply import Mapped, take
+from mappings.feed import Feed
+from mappings.load import load_feeds
+from samples.generate import Truth, generate
+from security.errors import Refusal
+from security.message import in_memory
+
+FEEDS = load_feeds([Path(__file__).parents[2] / "mappings/feeds"])
+TOLD_BY = {"cass_components": "code", "cass": "code", "cass_blocks": "block", "layer": "layer"}
+
+
+@pytest.fixture(scope="module")
+def quarter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
+    folder = tmp_path_factory.mktemp("city")
+    return folder, generate(folder, 2007)
+
+
+def of(quarter: tuple[Path, Truth], feed: Feed, name: str, **changed: Any) -> Preview:
+    folder, truth = quarter
+    content = in_memory((folder / name).read_bytes())
+    records = pl.concat([take(batch.frame, feed) for batch in formats()[feed.format].decode([content], feed.options)])
+    city = load_city(folder / "districts.geojson", folder / "grid.geojson", truth.extent)
+    return preview(records, feed, **{"city": city, "edition": "2007", "limit_m": 1.0, "shown": 10, **changed})
+
+
+@pytest.fixture(scope="module")
+def told(quarter: tuple[Path, Truth]) -> Preview:
+    return of(quarter, FEEDS["planning-map-500"], "sheet.dxf")
+
+
+def test_each_layer_s_records_are_kept_rejected_or_ignored_by_name(told: Preview, quarter: tuple[Path, Truth]) -> None:
+    truth = quarter[1].sheet
+    assert {line.part: line.records for line in told.layers} == truth.layers
+    for line in [told.total, *told.layers]:
+        assert line.records == line.kept + sum(line.rejected.values()) + sum(line.ignored.values())
+    assert (told.total.records, told.total.kept) == (truth.entities, len(truth.symbols))
+    ignored = {"lettering": "text", "outline": "outline", "drawn_part": "drawn_part"}
+    assert {ignored[rule]: many for rule, many in told.total.ignored.items()} == truth.ignored
+    assert [line.records for line in told.layers] == sorted(truth.layers.values(), reverse=True)
+
+
+def test_what_nothing_maps_is_listed_by_layer_block_and_code_largest_layer_first(told: Preview) -> None:
+    assert [(one.part, one.said["block"], one.said["code"], one.records) for one in told.unmapped] == [
+        ("GCD", "gc200", "202101", 24),
+        ("DLDW", "gc156100", "156100", 5),
+        ("DLDW", "gc155900", "155900", 4),
+        ("KZD", "gc113", "131100", 9),
+        ("0", "BZ01", "", 3),
+    ]
+
+
+def test_how_many_were_told_by_what_is_what_was_drawn(told: Preview, quarter: tuple[Path, Truth]) -> None:
+    drawn = Counter(symbol.by for symbol in quarter[1].sheet.symbols.values())
+    by: Counter[str] = Counter()
+    for lookup, many in told.told_by.items():
+        by[TOLD_BY[lookup]] += many
+    assert by == drawn
+    warned = {finding["field"]: finding["count"] for finding in told.findings if finding["code"] == "class.by_fallback"}
+    assert warned == {"block": drawn["block"], "layer": drawn["layer"]}
+
+
+def test_the_system_has_its_name_and_the_examples_are_the_first_that_are_kept(told: Preview) -> None:
+    assert (told.crs, told.crs_name) == ("EPSG:4549", "CGCS2000 / 3-degree Gauss-Kruger CM 120E")
+    assert told.mapped.height == 10
+    assert told.mapped["grid_of_position"].null_count() == 0
+
+
+def test_a_table_has_one_line(quarter: tuple[Path, Truth]) -> None:
+    told = of(quarter, FEEDS["water-register"], "water.csv")
+    assert [line.part for line in told.layers] == [""]
+    assert told.total.rejected.keys() == quarter[1].registers["water.csv"].rejected.keys()
+    assert told.total.records == told.total.kept + sum(told.total.rejected.values())
+
+
+def test_a_preview_that_does_not_balance_is_refused_as_act_two_would(
+    quarter: tuple[Path, Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = previewing.map_records
+
+    def forgetful(records: pl.DataFrame, feed: Feed) -> Mapped:
+        mapped = whole(records, feed)
+        return structs.replace(mapped, candidates=mapped.candidates[1:])
+
+    monkeypatch.setattr(previewing, "map_records", forgetful)
+    with pytest.raises(Refusal) as refused:
+        of(quarter, FEEDS["planning-map-500"], "sheet.dxf")
+    assert refused.value.code == "delivery.unbalanced"
