@@ -130,6 +130,20 @@ def place(candidates: pl.DataFrame, *, crs: str, accuracy_m: float, city: City, 
     return Placing(conform(placed, PLACED), pl.concat(findings))
 
 
+def to_plane(longitude_deg: Numbers, latitude_deg: Numbers, crs: str, city: City) -> tuple[Numbers, Numbers]:
+    """The way back: x and y in a feed's reference system. Raises as `place`."""
+    x, y = _transformer(crs, city.extent_deg).transform(longitude_deg, latitude_deg, direction="INVERSE")
+    return x, y
+
+
+def plane_extent(crs: str, city: City) -> Extent:
+    """The city's extent in a feed's reference system: west, south, east, north. Raises as `place`."""
+    west, south, east, north = city.extent_deg
+    along = np.tile(np.linspace(west, east, 21), 2)  # along parallels a plane's corners are not its ends
+    x, y = to_plane(along, np.repeat([south, north], 21), crs, city)
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
 @functools.cache
 def _transformer(crs: str, extent_deg: Extent) -> Transformer:
     """The best transformation to CGCS2000 in the city. A guess without parameters (ballpark) is no transformation."""
