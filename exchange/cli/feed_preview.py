@@ -10,6 +10,7 @@ from exchange.app import places
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
 from exchange.cli.partner import read_file
+from exchange.cli.sheet_preview import sheet_preview
 from exchange.outcomes import findings_of
 from exchange.placing import load_city, place
 from exchange.settings import Settings
@@ -52,11 +53,13 @@ def preview(options: argparse.Namespace) -> int:
     else:
         shown, findings = _placed(mapped, feed, settings)
     shown, (told,) = shown.head(options.limit), findings_of(findings, 1, feed)
+    on_sheet = sheet_preview(records, mapped, feed, settings)
     if options.json:
-        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": told})
+        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": told, **on_sheet.document})
         return 0
     print_table(f"{feed.id}: {records.height} records, first {shown.height} candidates", shown.columns, shown.rows())
     print_findings("质检意见 Findings", told)
+    on_sheet.print()
     return 0
 
 

@@ -7,9 +7,13 @@ from typing import Any
 import polars as pl
 import pytest
 
+from connectors.formats import dxf
 from exchange import processing
+from exchange.cli.sheet_preview import sheet_preview
 from exchange.processing import process
+from mappings.apply import map_records, take
 from security.batch import unverified
+from security.message import in_memory
 from tests.acts.bench_of_one import Acts, both_acts
 from tests.acts.maps import COVER, EAST, FEED_OF_MAP, LAMP, MAP, WEST, a_sheet
 
@@ -146,6 +150,30 @@ def test_a_thousand_symbols_on_one_spot_keep_their_keys(acts: Acts) -> None:
     before = standing(acts)
     assert kinds(sent(acts, "m-2", a_sheet(WEST, *crowd[:990], skip=7))) == {"unchanged": 990, "gone": 10}
     assert set(standing(acts)) < set(before)
+
+
+def test_a_preview_says_what_the_report_then_says_and_keeps_nothing(acts: Acts) -> None:
+    sent(acts, "m-1", a_sheet(WEST, *[(COVER, 10.0 + 20 * n, 10.0) for n in range(6)]))
+    later = a_sheet(WEST, (COVER, 12, 10), *[(COVER, 30.0 + 20 * n, 10.0) for n in range(4)], (LAMP, 90, 20), skip=1)
+    before = acts.bus.journal.size(), acts.bus.store.ledger()
+    told = previewed(acts, later)
+    assert (acts.bus.journal.size(), acts.bus.store.ledger()) == before
+    assert told.pop("compared")
+    assert told == sent(acts, "m-2", later)["sheet"]
+    assert kinds({"sheet": told}) == {"added": 1, "moved": 1, "unchanged": 4, "gone": 1}
+
+
+def test_a_preview_says_why_a_sheet_would_be_refused_or_held(acts: Acts) -> None:
+    assert previewed(acts, a_sheet(EAST, (COVER, 10, 10)))["refused"]["code"] == "sheet.number_contradicts"
+    sent(acts, "m-1", a_sheet(WEST, *[(COVER, 10.0 + 20 * n, 10.0) for n in range(6)]))
+    assert previewed(acts, a_sheet(WEST, (COVER, 10, 10)))["would_be_held"] == "83.3"
+
+
+def previewed(acts: Acts, content: bytes) -> dict[str, Any]:
+    feed = acts.bus.feeds[MAP]
+    records = pl.concat(take(batch.frame, feed) for batch in dxf.decode([in_memory(content)], feed.options))
+    told: dict[str, Any] = sheet_preview(records, map_records(records, feed), feed, acts.trial.settings).document
+    return dict(told["sheet"])
 
 
 # Which sheet it is
