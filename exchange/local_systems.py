@@ -17,7 +17,7 @@ from pyproj.transformer import Transformer
 
 from exchange.local_parameters import ELLIPSOIDS, OURS, Parameters, Plane, Space, read_parameters, wrong_file
 from exchange.store.places import metres_per_degree
-from exchange.transformation import DEFLECTED, Extent, Numbers, Transformation, by_epsg
+from exchange.transformation import DEFLECTED, Extent, Numbers, Transformation, by_epsg, by_transformer
 from mappings.feed import Feed
 from mappings.systems import local_name
 from security.errors import Misconfigured, Refusal
@@ -126,7 +126,7 @@ def read_system(path: Path, extent_deg: Extent) -> LocalSystem:
     kind: Literal["plane", "space", "projection"] = "plane" if said.plane else "space" if said.space else "projection"
     rests_on = said.plane.to if said.plane else str(said.ellipsoid)
     system = LocalSystem(path.stem, kind, rests_on, way, _residuals_m(said, way, extent_deg))
-    proven = Transformation(way.accuracy_m + system.rms_m, way.degrees_of)
+    proven = msgspec.structs.replace(way, accuracy_m=way.accuracy_m + system.rms_m)
     return msgspec.structs.replace(system, transformation=proven)
 
 
@@ -134,13 +134,14 @@ def _way(said: Parameters, extent_deg: Extent) -> Transformation:
     """From the system's plane to CGCS2000. Raises Refusal of `by_epsg`, ProjError."""
     if said.plane:
         then = by_epsg(said.plane.to, extent_deg)
-        return Transformation(then.accuracy_m, partial(_by_plane, said.plane, then))
+        ways = (partial(_by_plane, said.plane, then), partial(_back_to_plane, said.plane, then))
+        return Transformation(then.accuracy_m, *ways)
     steps = ["+proj=pipeline", f"+step +inv {_projection(said)}"]
     if said.space:
         steps += [f"+step +proj=cart {_ellipsoid(said)}", f"+step {_helmert(said.space)}", "+step +inv +proj=cart"]
         steps[-1] += f" {_shape(*ELLIPSOIDS[OURS])}"
     steps.append("+step +proj=unitconvert +xy_in=rad +xy_out=deg")
-    return Transformation(0.0, partial(_by_pipeline, Transformer.from_pipeline(" ".join(steps))))
+    return by_transformer(0.0, Transformer.from_pipeline(" ".join(steps)))
 
 
 def _by_plane(plane: Plane, then: Transformation, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
@@ -148,9 +149,12 @@ def _by_plane(plane: Plane, then: Transformation, x: Numbers, y: Numbers) -> tup
     return then.degrees_of(plane.dx_m + turned.real, plane.dy_m + turned.imag)
 
 
-def _by_pipeline(transformer: Transformer, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
-    longitude, latitude = transformer.transform(x, y)
-    return longitude, latitude
+def _back_to_plane(
+    plane: Plane, then: Transformation, longitude: Numbers, latitude: Numbers
+) -> tuple[Numbers, Numbers]:
+    x, y = then.back(longitude, latitude)
+    turned = (x - plane.dx_m + 1j * (y - plane.dy_m)) * np.exp(-1j * np.radians(plane.rotation_deg)) / plane.scale
+    return turned.real, turned.imag
 
 
 def _projection(said: Parameters) -> str:

@@ -144,6 +144,19 @@ def _is_in_by_zone(x: Numbers, y: Numbers, crs: str, city: City) -> NDArray[np.b
     return found
 
 
+def to_plane(longitude_deg: Numbers, latitude_deg: Numbers, crs: str, city: City) -> tuple[Numbers, Numbers]:
+    """The way back: x and y in a feed's reference system. Raises as `place`."""
+    return transformation(crs, city.extent_deg, city.systems).back(longitude_deg, latitude_deg)
+
+
+def plane_extent(crs: str, city: City) -> Extent:
+    """The city's extent in a feed's reference system: west, south, east, north. Raises as `place`."""
+    west, south, east, north = city.extent_deg
+    along = np.tile(np.linspace(west, east, 21), 2)  # along parallels a plane's corners are not its ends
+    x, y = to_plane(along, np.repeat([south, north], 21), crs, city)
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
 def _areas(path: Path) -> Areas:
     try:
         features = json.loads(path.read_text(encoding="utf-8"))["features"]

@@ -13,7 +13,19 @@ from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.formats.catalogue import formats
-from exchange import claims, joining, ledger, map_area, map_held, naming, provenance, readings, validation
+from exchange import (
+    claims,
+    joining,
+    ledger,
+    map_area,
+    map_held,
+    naming,
+    provenance,
+    readings,
+    sheet_difference,
+    sheets,
+    validation,
+)  # fmt: skip
 from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.database import FAILURES, Cursor
@@ -33,6 +45,7 @@ from exchange.watched import act_two, step
 from mappings.apply import check_unclassified, map_records, take
 from mappings.feed import Feed
 from mappings.schema import KEY
+from mappings.sheets import drawn as drawn_sheets
 from security.errors import AuditBroken, ExchangeError, Refusal, places, sentences
 from security.message import Grant
 
@@ -185,34 +198,37 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     assert feed.content != "readings"  # they have a story of their own
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
     deliveries = tuple(_delivery(row, feed, grants[row.grant], bus) for row in rows)
-    with _meanwhile(lambda: bus.store.seen(feed.id) if feed.content == "snapshot" else None) as reading:
+    whole_feed = feed.content == "snapshot" and feed.extent == "feed"
+    with _meanwhile(lambda: bus.store.seen(feed.id) if whole_feed else None) as reading:
         step("decode")
         records, whole = _decoded(rows, feed, bus)
         step("map")
-        mapped, came = map_records(records, feed), ledger.came_in(records)
+        mapped, drawn = map_records(records, feed), drawn_sheets(records, feed)
+        came = ledger.came_in(records)
         del records  # the text of a million rows is not held through all that follows
         step("place")
         placing = place(
             mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
         )
-        placed, masked = without_masked(placing.placed, [one.view for one in deliveries])
+        laid = sheets.lay(drawn, placing.placed, mapped.unread, feed, bus.city, bus.store)
+        placed, masked = without_masked(laid.placed, [one.view for one in deliveries])
         if not all(row.decision == "release" for row in rows):
             map_held.check(placed, feed, bus.feeds.values(), bus.store, bus.limits.held_map_km2)
-        found = pl.concat([mapped.findings, placing.findings, masked])
+        found = pl.concat([mapped.findings, placing.findings, laid.findings, masked])
         step("check")
         beyond = _beyond(placed, deliveries, feed, bus)
         checked = validation.check(
             placed, found, deliveries=deliveries, classes=feed.class_codes, lists=bus.lists, beyond=beyond
         )
     step("claim")
-    seen = reading.result() or bus.store.seen(feed.id, _keys(placed))
+    seen = reading.result() or laid.seen(feed, bus.store) or bus.store.seen(feed.id, _keys(placed))
     findings = pl.concat([found, checked, *_of_district(placed, seen, feed, bus)])
     compared = claims.compare(
         placed,
         findings,
         _within(seen, beyond),
         deliveries,
-        unread=mapped.unread,
+        unread=laid.unread,
         content=feed.content,
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,
@@ -235,12 +251,15 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         step("store")
         durable_step("store.commit:before")
         said_by = (feed.id, feed.bureau, bus.clock(), deliveries, roots)
-        batch = Batch(*said_by, compared, links, joined.ties, territory=bus.territory)
+        batch = Batch(*said_by, compared, links, joined.ties, territory=bus.territory, sheets=laid.numbers)
         stored = bus.store.commit(batch)
     durable_step("store.commit:after")
     step("report")
     said = pl.concat([findings, compared.findings, stored.findings])
-    _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
+    said = sheet_difference.findings_as_stored(said, stored)
+    told = told_of(mapped, said, stored.outcomes, len(rows), feed)
+    told[0].update(sheet_difference.reported(compared, laid, stored, said, feed, bus.city, bus.store))
+    _report(rows, stored, secrets, told, feed, bus)
 
 
 def _of_district(placed: pl.DataFrame, seen: Seen, feed: Feed, bus: Bus) -> list[pl.DataFrame]:

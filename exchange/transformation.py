@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.aoi import AreaOfInterest
+from pyproj.enums import TransformDirection as Way
 from pyproj.exceptions import CRSError
 from pyproj.transformer import Transformer, TransformerGroup
 
@@ -30,10 +31,12 @@ class Transformation(msgspec.Struct, frozen=True):
     accuracy_m: what is added to the accuracy of each place, metres
     degrees_of: from x and y (east then north in metres, or longitude then latitude) to longitude and latitude; a place
                 that the projection does not reach comes out infinite, NaN as NaN
+    back:       the way back, from longitude and latitude
     """
 
     accuracy_m: float
     degrees_of: Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
+    back: Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
 
     def __repr__(self) -> str:  # what it calls holds parameters, of local systems secret ones
         return f"<Transformation to {self.accuracy_m} m>"
@@ -43,8 +46,8 @@ class Transformation(msgspec.Struct, frozen=True):
 
 
 DEFLECTED: Final = {
-    "GCJ-02": Transformation(deflected.ACCURACY_M, deflected.wgs_of_gcj02),
-    "BD-09": Transformation(deflected.ACCURACY_M, deflected.wgs_of_bd09),
+    "GCJ-02": Transformation(deflected.ACCURACY_M, deflected.wgs_of_gcj02, deflected.gcj02_of),
+    "BD-09": Transformation(deflected.ACCURACY_M, deflected.wgs_of_bd09, deflected.bd09_of),
 }
 
 
@@ -70,12 +73,18 @@ def by_epsg(crs: str, extent_deg: Extent) -> Transformation:
     if not usable:
         raise Refusal("placing.no_transformation", f"{crs} -> {CITY_CRS}")
     best = min(usable, key=lambda transformer: transformer.accuracy)
-    return Transformation(best.accuracy, functools.partial(_transformed, best))
+    return by_transformer(best.accuracy, best)
 
 
-def _transformed(transformer: Transformer, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
-    longitude, latitude = transformer.transform(x, y)
-    return longitude, latitude
+def by_transformer(accuracy_m: float, transformer: Transformer) -> Transformation:
+    """What PROJ computes, there and back."""
+    ways = (functools.partial(_transformed, transformer, way) for way in (Way.FORWARD, Way.INVERSE))
+    return Transformation(accuracy_m, *ways)
+
+
+def _transformed(transformer: Transformer, way: Way, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
+    one, other = transformer.transform(x, y, direction=way)
+    return one, other
 
 
 @functools.cache

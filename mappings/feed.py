@@ -77,6 +77,25 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fr
     repeated: int = 0
 
 
+class SheetRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """图幅: of a feed whose every delivery is one or more sheets of the 1:500 map, which sheets they are.
+
+    size:     centimetres of paper, east by north: 250 m by 250 m, or 250 m by 200 m on the ground
+    from_:    the column of the texts; among, values: only records that have one of these values in that column
+    pattern:  regular expression that such a text fulfils as a whole; its one group is the number
+    margin_m: how far what is drawn may run over the sheet's edge
+    moved_m:  what stands no farther than this from where a thing of its class stood is that thing, moved
+    """
+
+    size: Literal["50x50", "50x40"]
+    from_: str = "text"
+    among: str = ""
+    values: list[str] = []
+    pattern: str = "(?:图号[:：]? *)?([0-9]{1,5}[.][0-9]{2}-[0-9]{1,5}[.][0-9]{2})"
+    margin_m: float = 5.0
+    moved_m: float = 5.0
+
+
 class Tally(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A count over all records of a delivery, shown in its report.
 
@@ -106,7 +125,8 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     content:            `snapshot` (all there is now), `changes`, or `readings` of the things in another feed
     of:                 of readings: the bureau's feed, usually a register, whose keys they name
-    extent:             what a snapshot is whole for; `feed`: all that this feed has said
+    extent:             what a snapshot is whole for; `feed`: all that this feed has said; `sheet`: the sheets of the
+                        map that it is drawn on, see `SheetRule`
     gone_limit_percent: a snapshot that would end more than this share of the feed's claims waits for a person
     as_of:              the day on which the content was true; without it the day of signing
     crs:                `EPSG:n` of the positions; accuracy (`accuracy_m` here): their standard error in metres
@@ -133,7 +153,7 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     of: str = ""
     crs: str = ""
     accuracy_m: float = msgspec.field(name="accuracy", default=1.0)
-    extent: Literal["feed"] = "feed"
+    extent: Literal["feed", "sheet"] = "feed"
     gone_limit_percent: float = 10.0
     as_of: datetime.date | None = None
     classes: list[str] = []
@@ -153,6 +173,7 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lookups: dict[str, dict[str, str]] = {}
     ignore: list[IgnoreRule] = []
     label: Label | None = None
+    sheet: SheetRule | None = None
     tally: list[Tally] = []
     example: list[Example] = []
 
@@ -172,6 +193,7 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         named = [column for rule in self.fields.values() for column in rule.columns]
         named += [rule.from_ for rule in self.ignore if rule.from_ is not None]
         named += [self.label.from_, self.label.among] if self.label else []
+        named += [column for column in (self.sheet.from_, self.sheet.among) if column] if self.sheet else []
         named += [column for tally in self.tally for column in tally.of]
         named += self.classified
         return list(dict.fromkeys(named))

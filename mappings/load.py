@@ -31,12 +31,14 @@ FIELDS: dict[str, pl.DataType | type[pl.DataType]] = {
         if name not in ("delivery", "record", "x", "y", "class_basis", *(f"{role}_basis" for role in ROLES))
     },
 }
+MOST_MOVED_M = 25.0  # how far a thing of a map may move and still be told from its neighbours
+MOST_MARGIN_M = 50.0  # less than half a sheet: what lies farther beyond its edge is another sheet's
 OF_READINGS: Schema = {name: kind for name, kind in READINGS.items() if name not in KEY}
 # What a reading cannot do without, and keys of a feed's file that say something about positions, classes or a whole.
 NEEDED_OF_READINGS = ("source_key", "quantity", "observed_at")
-NOT_OF_READINGS = {
+NOT_OF_READINGS: dict[str, object] = {
     **{"crs": "", "accuracy_m": 1.0, "scale": 0, "classes": [], "as_of": None, "label": None},
-    **{"gone_limit_percent": 10.0, "extent": "feed"},
+    **{"gone_limit_percent": 10.0, "extent": "feed", "sheet": None},
 }
 
 
@@ -106,6 +108,7 @@ def _mistakes(feed: FeedFile, stem: str) -> Iterator[tuple[str, str]]:
     yield from _class_mistakes(feed)
     yield from _ignore_mistakes(feed)
     yield from _label_mistakes(feed)
+    yield from _sheet_mistakes(feed)
     for tally in feed.tally:
         if len(tally.of) not in (1, 2) or not RULE.fullmatch(tally.name):
             yield f"tally.{tally.name}", "needs a name in lower-case letters, and one or two columns"
@@ -231,6 +234,33 @@ def _label_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
         pl.select(pl.lit("").str.contains(feed.label.pattern))
     except pl.exceptions.ComputeError as problem:
         yield "label.pattern", f"is no regular expression: {problem}"
+
+
+def _sheet_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    if (feed.sheet is not None) != (feed.extent == "sheet"):
+        yield "sheet", 'and extent = "sheet" come together'
+    if feed.sheet is None or feed.content == "readings":
+        return
+    if feed.content != "snapshot":
+        yield "extent", 'a sheet is a whole: it needs content = "snapshot"'
+    for axis in PLANE:
+        rule = feed.fields.get(axis)
+        if rule is None or len(rule.columns) != 1 or rule.tables:
+            yield "sheet", f"needs {axis} in metres, out of one column"
+    if not 0 <= feed.sheet.margin_m <= MOST_MARGIN_M:
+        yield "sheet.margin_m", f"is not between zero and {MOST_MARGIN_M} metres"
+    if not 0 < feed.sheet.moved_m <= MOST_MOVED_M:
+        yield "sheet.moved_m", f"is not between zero and {MOST_MOVED_M} metres"
+    if bool(feed.sheet.among) != bool(feed.sheet.values):
+        yield "sheet.among", "and values come together"
+    try:
+        groups = re.compile(feed.sheet.pattern).groups
+        pl.select(pl.lit("").str.extract(feed.sheet.pattern, 1))
+    except (re.error, pl.exceptions.ComputeError) as problem:
+        yield "sheet.pattern", f"is no regular expression: {problem}"
+    else:
+        if groups != 1:
+            yield "sheet.pattern", "needs one group, the number"
 
 
 def _ignore_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:

@@ -1,9 +1,9 @@
 """The made-up quarter's files and the truth about them.
 
 `python -m samples.generate FOLDER [--seed 2007]` writes districts.geojson, grid.geojson, census.csv, water.csv,
-water-later.csv, power.csv, sheet.dxf, sheet-utf8.dxf (the same map), cameras.xml, truth.json, telemetry.json and
-telemetry-truth.json. The same seed gives the same bytes. Every fault is put in on purpose, so that a run of the bus
-over these files can be checked record by record.
+water-later.csv, power.csv, sheet.dxf, sheet-utf8.dxf (the same map), sheet-first.dxf, sheet-second.dxf, cameras.xml,
+truth.json, telemetry.json and telemetry-truth.json. The same seed gives the same bytes. Every fault is put in on
+purpose, so that a run of the bus over these files can be checked record by record.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from samples.drawing import UTF_8
 from samples.power import Power
 from samples.registers import Later, Register
 from samples.sheet import Sheet, draw
+from samples.sheet_versions import Versions, versions
 from samples.telemetry import telemetry
 
 ROLES = ("authority", "owner", "maintainer")
@@ -34,6 +35,7 @@ class Truth(msgspec.Struct, frozen=True):
     neighbours: census key and water key of the same class, closer than 4 m, that are two things
     disputes:   the two registers name different owners
     orphans:    no register states any role; gaps: some role, but not all three
+    sheet_versions: what happened on one sheet between its two files
     cameras:    what the camera catalogue adds: a component for each accepted item, beside `components`
     """
 
@@ -51,6 +53,7 @@ class Truth(msgspec.Struct, frozen=True):
     power: Power
     sheet: Sheet
     cameras: Cameras
+    sheet_versions: Versions
 
 
 def _things(rng: np.random.Generator) -> pl.DataFrame:
@@ -108,7 +111,8 @@ def generate(folder: Path, seed: int) -> Truth:
     stated = _stated(census, water)
     power_sent, power_register, power_truth = power.power(things, census, np.random.default_rng([seed, 1]))
     told = {"census": census, "water": water, "power": registers.accepted(power_sent, power_register)}
-    drawing, sheet = draw(things, told, seed)
+    drawing, sheet, placed = draw(things, told, seed)
+    first, second, happened = versions(placed, seed)
     roles = [pl.col(role) for role in ROLES]
     truth = Truth(
         seed=seed,
@@ -130,6 +134,7 @@ def generate(folder: Path, seed: int) -> Truth:
         power=power_truth,
         sheet=sheet,
         cameras=listed,
+        sheet_versions=happened,
     )
     folder.mkdir(parents=True, exist_ok=True)
     _write(census_sent, registers.CENSUS, folder / "census.csv", "gb18030")
@@ -138,6 +143,8 @@ def generate(folder: Path, seed: int) -> Truth:
     _write(later_sent, registers.WATER, folder / "water-later.csv", "utf-8-sig")
     (folder / "sheet.dxf").write_bytes(drawing.octets())
     (folder / "sheet-utf8.dxf").write_bytes(drawing.octets(UTF_8))
+    (folder / "sheet-first.dxf").write_bytes(first)
+    (folder / "sheet-second.dxf").write_bytes(second)
     (folder / "cameras.xml").write_bytes(catalogue)
     for name, document in (("districts.geojson", quarter.districts()), ("grid.geojson", quarter.grids())):
         (folder / name).write_bytes(msgspec.json.encode(document) + b"\n")

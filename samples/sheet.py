@@ -21,6 +21,8 @@ DRAWN: Final = 0.94  # of what stands in the quarter
 NUMBERED: Final = 0.7  # of the covers that a register knows have their number beside them
 MIRRORED: Final = 6  # symbols drawn from below
 TAG: Final = "编号"  # the ATTRIB of a hydrant
+SHEET_M: Final = 250  # a side of a sheet of 50 cm
+FRAME: Final = "TK"  # 图廓, the layer of what surrounds a sheet
 _STREAM: Final = 500  # a stream of its own, so that what was drawn before stays as it was
 
 
@@ -85,6 +87,15 @@ class Symbol(msgspec.Struct, frozen=True):
     number: str = ""
 
 
+class Placed(NamedTuple):
+    """A symbol as it is drawn, in metres, and what it stands for."""
+
+    sign: Sign
+    block: str
+    place: tuple[float, float, float]
+    symbol: Symbol
+
+
 class Sheet(msgspec.Struct, frozen=True):
     """What is drawn. symbols and only_map name a symbol by its handle.
 
@@ -95,6 +106,7 @@ class Sheet(msgspec.Struct, frozen=True):
                with -1 or -2, whose skeleton is the object)
     unmapped:  code (or block, without code) and count of symbols that stand for no component, the largest first
     layers:    entities by layer
+    numbers:   图幅编号 of the 250 m sheets that symbols of components stand on, written beside them in the layer TK
     """
 
     entities: int
@@ -104,6 +116,7 @@ class Sheet(msgspec.Struct, frozen=True):
     ignored: dict[str, int]
     unmapped: list[tuple[str, int]]
     layers: dict[str, int]
+    numbers: list[str]
 
 
 class _Map:
@@ -115,6 +128,7 @@ class _Map:
         self.mirrored: list[str] = []
         self.ignored = {"text": 0, "outline": 0, "drawn_part": 0}
         self.layers: dict[str, int] = {}
+        self.placed: list[Placed] = []
 
     def at(self, layer: str) -> str:
         """The layer, with one entity more."""
@@ -126,8 +140,8 @@ class _Map:
         self.ignored[reason] += 1
 
 
-def draw(things: pl.DataFrame, told: dict[str, pl.DataFrame], seed: int) -> tuple[Drawing, Sheet]:
-    """The map and the truth about it.
+def draw(things: pl.DataFrame, told: dict[str, pl.DataFrame], seed: int) -> tuple[Drawing, Sheet, list[Placed]]:
+    """The map, the truth about it, and the symbols of components as they are drawn.
 
     things: all that stands there; told: the accepted records of census, water and power, with `thing` and `key`
     """
@@ -139,10 +153,11 @@ def draw(things: pl.DataFrame, told: dict[str, pl.DataFrame], seed: int) -> tupl
     _things(sheet, things.filter(pl.Series(sheet.rng.random(things.height) < DRAWN)))
     _skeletons(sheet)
     unmapped = _unmapped(sheet)
+    numbers = _numbers(sheet)
     only_map = [handle for handle, s in sheet.symbols.items() if not (s.census or s.water or s.power)]
     entities = sum(sheet.layers.values())
-    truth = Sheet(entities, sheet.symbols, only_map, sheet.mirrored, sheet.ignored, unmapped, sheet.layers)
-    return sheet.drawing, truth
+    said = (only_map, sheet.mirrored, sheet.ignored, unmapped, sheet.layers, numbers)
+    return sheet.drawing, Sheet(entities, sheet.symbols, *said), sheet.placed
 
 
 def _plane(u: list[float], v: list[float]) -> list[tuple[float, float]]:
@@ -202,6 +217,31 @@ def _unmapped(sheet: _Map) -> list[tuple[str, int]]:
     return [(code or block, many) for code, block, _, many in UNMAPPED]
 
 
+def corner_of(place: tuple[float, float, float]) -> tuple[int, int]:
+    """Northing and easting of the south-west corner of the 250 m sheet that a place lies on."""
+    return int(place[1] // SHEET_M) * SHEET_M, int(place[0] // SHEET_M) * SHEET_M
+
+
+def number_of(corner: tuple[int, int]) -> str:
+    """图幅编号: a sheet's corner in kilometres, north first."""
+    return "-".join(f"{axis / 1000:.2f}" for axis in corner)
+
+
+def write_number(drawing: Drawing, corner: tuple[int, int]) -> None:
+    """The number of a sheet above the middle of its frame."""
+    drawing.text(FRAME, number_of(corner), (corner[1] + SHEET_M / 2, corner[0] + SHEET_M + 6.0, 0.0))
+
+
+def _numbers(sheet: _Map) -> list[str]:
+    """The number of each sheet that a component's symbol stands on."""
+    found = sorted({corner_of(placed.place) for placed in sheet.placed})
+    for corner in found:
+        sheet.at(FRAME)
+        write_number(sheet.drawing, corner)
+        sheet.ignore("text")
+    return [number_of(corner) for corner in found]
+
+
 # What is one
 
 
@@ -231,6 +271,7 @@ def _things(sheet: _Map, things: pl.DataFrame) -> None:
             sheet.mirrored.append(handle)
         keys = (thing["census"], thing["water"], thing["power"])
         sheet.symbols[handle] = Symbol(by, sign.classes, class_code, *keys, number)
+        sheet.placed.append(Placed(sign, block, place, sheet.symbols[handle]))
         if number and class_code != HYDRANT:
             sheet.drawing.text(sheet.at("ZJ"), number, (place[0] + 0.6, place[1] + 0.6, 0.0))
             sheet.ignore("text")
@@ -261,6 +302,8 @@ def _skeletons(sheet: _Map) -> None:
         for x, y in _plane(u.tolist(), v.tolist()):
             handle = sheet.drawing.insert(sheet.at("ASSIST"), f"gc{code}", (x, y, 3.0), code=code)
             sheet.symbols[handle] = Symbol("code", (class_code,), class_code)
+            own = Sign(code, "ASSIST", (class_code,))
+            sheet.placed.append(Placed(own, f"gc{code}", (x, y, 3.0), sheet.symbols[handle]))
             for part in range(1, parts + 1):
                 sheet.drawing.insert(sheet.at(layer), f"gc{code}", (x, y, 3.0), code=f"{code}-{part}")
                 sheet.ignore("drawn_part")

@@ -13,6 +13,7 @@ from samples.sheet import Symbol
 from security.message import Content, file_content, in_memory
 
 REGISTERS = ("urban-census", "water-register", "power-register")  # in the order of a symbol's keys
+MAP = "planning-map-500"
 WHY = {
     "text": "lettering",
     "outline": "outline",
@@ -75,7 +76,7 @@ def _joined(trial: Trial, story: Story, truth: Truth) -> None:
         ties = store.ledger().ties
     power = {one["urban-census"]: one["power-register"] for one in keys.values() if {*REGISTERS[::2]} <= one.keys()}
     story.check("power and census name the same things under two keys", power == truth.power.pairs, len(power))
-    found = {one["planning-map-500"]: one for one in keys.values() if "planning-map-500" in one}
+    found = {one[MAP].partition("/")[2]: one for one in keys.values() if MAP in one}  # keyed by sheet and handle
     symbols = truth.sheet.symbols
     known = {handle: symbol for handle, symbol in symbols.items() if handle not in set(truth.sheet.only_map)}
     right = sum(_keys(found, handle) == _true(symbol) for handle, symbol in known.items())

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 import polars as pl
 
 from connectors.formats.catalogue import formats
-from exchange.app import opening
+from exchange.app import opening, places
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
 from exchange.cli.partner import read_file
+from exchange.cli.sheet_preview import sheet_preview
 from exchange.previewing import Line, Preview
 from exchange.previewing import preview as previewed
 from exchange.settings import Settings
-from mappings.apply import take
+from mappings.apply import map_records, take
 from mappings.feed import Feed
 from mappings.load import load_feeds
 from security.errors import Refusal
@@ -49,17 +50,20 @@ def preview(options: argparse.Namespace) -> int:
         edition=settings.city.edition,
         limit_m=settings.tolerances.transformation_m,
         shown=options.limit,
+        now=places.utc_now(),
     )
     # A section more: its part of the document here, and its own call of `print_…` below.
     document = _document(told)
+    on_sheet = sheet_preview(records, map_records(records, feed), feed, settings)
     if options.json:
-        print_json(document)
+        print_json({**document, **on_sheet.document})
         return 0
     _print_ledger(feed, told)
     _print_unmapped(told)
     _print_system(told)
     _print_mapped(told)
     print_findings("质检意见 Findings", told.findings)
+    on_sheet.print()
     return 0
 
 

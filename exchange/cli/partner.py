@@ -21,6 +21,7 @@ from connectors.partner.partner import Partner, Received, Reported
 from exchange.app import places
 from exchange.cli.output import print_findings, print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command, bus_url, change_number, settings_of
+from exchange.cli.sheet_tables import print_sheet
 from exchange.receipts import verify_receipt
 from exchange.record_proof import prove_record, records_of
 from security.errors import Misconfigured, Refusal
@@ -375,3 +376,5 @@ def _print_report(document: dict[str, Any]) -> None:
     if report["tallies"]:
         print_table("计数 Counted in the source", ["", ""], sorted(report["tallies"].items()))
     print_findings("质检意见 Findings", report["findings"])
+    if "sheet" in report:
+        print_sheet(report["sheet"], "与上一版比较 against the version before")

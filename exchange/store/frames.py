@@ -26,6 +26,25 @@ SEEN: Final[Schema] = {
     "live": pl.Boolean,  # still claimed
 }
 
+# What stands, or stood, under the keys of some sheets of a feed. degrees of EPSG:4490.
+ON_SHEETS: Final[Schema] = {
+    "source_key": pl.String,
+    "class_code": pl.String,
+    "longitude_deg": pl.Float64,
+    "latitude_deg": pl.Float64,
+    "live": pl.Boolean,  # still claimed
+}
+
+# Versions of those claims, as a delivery found and left them: what it said itself, what it replaced or ended, and what
+# it said again, unchanged.
+WAS_ON_SHEETS: Final[Schema] = {
+    "source_key": pl.String,
+    "class_code": pl.String,
+    "longitude_deg": pl.Float64,
+    "latitude_deg": pl.Float64,
+    "which": pl.String,  # said | before | unchanged
+}
+
 # What accepted records said that is new: one row a version of a claim, in order of delivery, source key and record.
 VERSIONS: Final[Schema] = {
     **PLACED,
@@ -144,6 +163,7 @@ class Batch(msgspec.Struct, frozen=True):
     roots: outcome root (hex) of each delivery, in order; links LINKS; ties TIES
     readings: OBSERVED, what is new of a feed of readings, which has no versions, links and ties
     territory: in which divisions identifiers are issued here, and which bureau's word counts in the others
+    sheets: the numbers of the sheets that it is whole for, of a feed that comes by sheets
     """
 
     feed: str
@@ -156,6 +176,7 @@ class Batch(msgspec.Struct, frozen=True):
     ties: pl.DataFrame
     readings: pl.DataFrame | None = None
     territory: Territory = WHOLE
+    sheets: tuple[str, ...] = ()
 
 
 class Counts(msgspec.Struct, frozen=True):

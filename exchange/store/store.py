@@ -11,7 +11,7 @@ import polars as pl
 
 from exchange.database import Connection, Database
 from exchange.rights import EVERYTHING, View
-from exchange.store import asking, identifiers, ledgers, readings, tallying, withdrawing
+from exchange.store import asking, identifiers, ledgers, readings, sheets, tallying, withdrawing
 from exchange.store.engine import MOST_ROWS, Engine, Writer
 from exchange.store.frames import NEAR, SEEN, Batch, Compared, Ledger, Seen, Stored, StoredDelivery, Tie
 from exchange.store.places import cells_in_reach, tiles
@@ -84,6 +84,21 @@ class Store:
     def cells_of(self, feeds: Sequence[str]) -> list[int]:
         """The cells in which components stand of which one of the feeds has a standing claim."""
         return asking.cells_of(self.connection(), feeds)
+
+    def on_sheets(self, feed: str, numbers: Sequence[str]) -> pl.DataFrame:
+        """ON_SHEETS: what a feed that comes by sheets says, or said, under the keys of these sheets."""
+        return sheets.on_sheets(self.connection(), feed, numbers)
+
+    def seen_on_sheets(self, feed: str, source_keys: Sequence[str], numbers: Sequence[str]) -> Seen:
+        """What the store knows of these keys, and since when of these sheets."""
+        known_us = sheets.as_of_us(self.connection(), feed, numbers)
+        return Seen(self.seen(feed, source_keys).claims, known_us)
+
+    def was_on_sheets(
+        self, feed: str, numbers: Sequence[str], sender: str, message_id: str, unchanged: pl.Series
+    ) -> pl.DataFrame:
+        """WAS_ON_SHEETS: what a stored delivery found and left under the keys of these sheets."""
+        return sheets.was_on_sheets(self.connection(), feed, numbers, sender, message_id, unchanged)
 
     def near(self, feed: str, versions: pl.DataFrame) -> pl.DataFrame:
         """NEAR: components around the new ones among `versions`, of their classes, not yet spoken of by `feed`."""

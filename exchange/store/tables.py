@@ -21,6 +21,15 @@ feeds: Final = sa.Table(
     sa.Column("as_of_us", sa.BigInteger, nullable=False),
 )
 
+# Of a feed that comes by sheets: until when each of them is known.
+sheets: Final = sa.Table(
+    "sheets",
+    metadata,
+    sa.Column("feed_id", sa.Integer, primary_key=True),
+    sa.Column("number", sa.Text, primary_key=True),
+    sa.Column("as_of_us", sa.BigInteger, nullable=False),
+)
+
 # One row a transaction of act two, with the outcome of each of its records as an Arrow file.
 commits: Final = sa.Table(
     "commits",

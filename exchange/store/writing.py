@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
-from exchange.store import readings
+from exchange.store import readings, sheets
 from exchange.store.engine import Writer
 from exchange.store.frames import Batch, Counts, Stored, StoredDelivery, microseconds, moment
 from exchange.store.identifiers import issue
@@ -99,6 +99,7 @@ def write(writer: Writer, batch: Batch) -> Stored:
     becomes visible after a higher one; and identifiers are issued there too.
     """
     feed_id = _feed(writer, batch)
+    sheets.put(writer, batch, feed_id)
     first_delivery = writer.keys("deliveries", len(batch.deliveries))
     versions = _linked(writer, batch)
     events = _events(versions, batch)

@@ -8,20 +8,22 @@ import polars as pl
 import pytest
 
 from connectors.formats.catalogue import formats
-from exchange import claims, joining, validation
+from exchange import claims, joining, sheet_difference, sheets, validation
 from exchange.ownership import OwnershipAnswer, ownership
 from exchange.placing import City, load_city, place
 from exchange.store.embedded import Embedded
-from exchange.store.frames import Batch, BatchDelivery, Stored
+from exchange.store.frames import Batch, BatchDelivery, Compared, Stored
 from exchange.store.store import Store
 from mappings.apply import map_records, take
 from mappings.feed import Feed
 from mappings.load import load_feeds
+from mappings.sheets import drawn
 from samples.generate import Truth, generate
 from security.message import in_memory
 
 ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 6, 30, 4, tzinfo=UTC)
+MAP = "planning-map-500"
 LATER = NOON + timedelta(days=365)
 FEEDS = load_feeds([ROOT / "mappings/feeds"])
 
@@ -39,9 +41,8 @@ class Read(msgspec.Struct, frozen=True):
 
     feed: Feed
     delivery: BatchDelivery
-    placed: pl.DataFrame
+    laid: sheets.Laid
     findings: pl.DataFrame
-    unread: pl.DataFrame
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +52,14 @@ def quarter(tmp_path_factory: pytest.TempPathFactory) -> Quarter:
     return Quarter(folder, truth, load_city(folder / "districts.geojson", folder / "grid.geojson", truth.extent))
 
 
-def read(quarter: Quarter, feed_id: str, name: str, signed_at: datetime = NOON) -> Read:
+def read(quarter: Quarter, feed_id: str, name: str, signed_at: datetime = NOON, store: Store | None = None) -> Read:
     feed, content = FEEDS[feed_id], in_memory((quarter.folder / name).read_bytes())
     batches = formats()[feed.format].decode([content], feed.options)
-    mapped = map_records(pl.concat([take(batch.frame, feed) for batch in batches]), feed)
+    records = pl.concat([take(batch.frame, feed) for batch in batches])
+    mapped = map_records(records, feed)
     placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=quarter.city, limit_m=1.0)
-    found = pl.concat([mapped.findings, placing.findings])
+    laid = sheets.lay(drawn(records, feed), placing.placed, mapped.unread, feed, quarter.city, store)
+    found = pl.concat([mapped.findings, placing.findings, laid.findings])
     lists = validation.lists("2007", grid=quarter.city.grid.codes, districts=quarter.city.districts.codes)
     delivery = BatchDelivery(
         sender=feed.bureau,
@@ -66,26 +69,31 @@ def read(quarter: Quarter, feed_id: str, name: str, signed_at: datetime = NOON) 
         entry=0,
         evidence_class="signed",
     )
-    checked = validation.check(placing.placed, found, deliveries=[delivery], classes=feed.class_codes, lists=lists)
-    return Read(feed, delivery, placing.placed, pl.concat([found, checked]), mapped.unread)
+    checked = validation.check(laid.placed, found, deliveries=[delivery], classes=feed.class_codes, lists=lists)
+    return Read(feed, delivery, laid, pl.concat([found, checked]))
 
 
 def stored(store: Store, told: Read) -> Stored:
+    feed, compared = told.feed, compared_with(store, told)
+    joined = joining.join(compared.versions, store.near(feed.id, compared.versions))
+    moment = told.delivery.received_at
+    parts = (compared, joined.links, joined.ties)
+    return store.commit(
+        Batch(feed.id, feed.bureau, moment, (told.delivery,), ("00" * 32,), *parts, sheets=told.laid.numbers)
+    )
+
+
+def compared_with(store: Store, told: Read) -> Compared:
     feed = told.feed
-    compared = claims.compare(
-        told.placed,
+    return claims.compare(
+        told.laid.placed,
         told.findings,
-        store.seen(feed.id),
+        told.laid.seen(feed, store) or store.seen(feed.id),
         [told.delivery],
-        unread=told.unread,
+        unread=told.laid.unread,
         content=feed.content,
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,
-    )
-    joined = joining.join(compared.versions, store.near(feed.id, compared.versions))
-    moment = told.delivery.received_at
-    return store.commit(
-        Batch(feed.id, feed.bureau, moment, (told.delivery,), ("00" * 32,), compared, joined.links, joined.ties)
     )
 
 
@@ -170,7 +178,10 @@ def test_the_map_joins_the_registers_symbol_by_symbol_and_a_register_decides_wha
     keys: dict[int, dict[str, str]] = {}
     for component, feed, key in rows:
         keys.setdefault(component, {})[feed] = key
-    found = {one["planning-map-500"]: one for one in keys.values() if "planning-map-500" in one}
+    mapped = [one for one in keys.values() if "planning-map-500" in one]
+    on_sheets = [one["planning-map-500"].partition("/") for one in mapped]
+    assert {number for number, _, _ in on_sheets} == {*truth.numbers}
+    found = {handle: one for (_, _, handle), one in zip(on_sheets, mapped, strict=True)}
     assert found.keys() == truth.symbols.keys()
     wrong = {
         handle: (said, symbol)
@@ -182,6 +193,56 @@ def test_the_map_joins_the_registers_symbol_by_symbol_and_a_register_decides_wha
     pending = store.connection().execute("SELECT class_code FROM components WHERE identifier IS NULL").fetchall()
     alone = [truth.symbols[handle] for handle in truth.only_map]
     assert len(pending) == sum(len(symbol.classes) > 1 for symbol in alone)
+
+
+def test_of_a_sheet_s_second_version_exactly_what_was_sown_is_found(quarter: Quarter, tmp_path: Path) -> None:
+    truth, store = quarter.truth.sheet_versions, Store(Embedded(tmp_path))
+    assert [len(kind) for kind in (truth.added, truth.moved, truth.changed, truth.gone)] == [5, 6, 3, 4]
+    first = stored(store, read(quarter, MAP, "sheet-first.dxf", store=store))
+    assert first.deliveries[0].counts.new == truth.first
+    told = read(quarter, MAP, "sheet-second.dxf", LATER, store)
+    assert told.laid.numbers == (truth.number,)
+    difference = sheet_difference.of_batch(compared_with(store, told), told.laid)
+    assert found_in(difference, truth.number) == {
+        "added": sorted(truth.added),
+        "moved": sorted(truth.moved),
+        "changed": sorted(truth.changed),
+        "gone": sorted(truth.gone),
+    }
+    moved = difference.filter(kind="moved").select(pl.col("source_key").str.split("/").list.last(), "moved_m")
+    assert dict(moved.rows()) == pytest.approx(truth.moved, abs=1e-3)
+    assert difference.filter(kind="unchanged").height == truth.second - sum(
+        map(len, (truth.added, truth.moved, truth.changed))
+    )
+    done = stored(store, told).deliveries[0]
+    assert (done.counts.new, done.counts.changed, done.counts.gone) == (
+        len(truth.added),
+        len(truth.moved) + len(truth.changed),
+        len(truth.gone),
+    )
+    again = sheet_difference.of_stored(done.sender, done.message_id, told.laid.numbers, told.feed, quarter.city, store)
+    assert found_in(again, truth.number) == found_in(difference, truth.number)
+    assert again.height == difference.height
+
+
+def found_in(difference: pl.DataFrame, number: str) -> dict[str, list[str]]:
+    """The handles of each kind; one that the first file has for another symbol has its number among them after it."""
+    told = difference.with_columns(handle=pl.col("source_key").str.strip_prefix(f"{number}/").str.replace("~2$", ""))
+    return {kind: told.filter(kind=kind)["handle"].sort().to_list() for kind in sheet_difference.KINDS[:-1]}
+
+
+def test_the_sheet_replaces_itself_and_no_other_of_the_map(quarter: Quarter, tmp_path: Path) -> None:
+    truth, store = quarter.truth, Store(Embedded(tmp_path))
+    stored(store, read(quarter, MAP, "sheet.dxf", store=store))
+    told = read(quarter, MAP, "sheet-first.dxf", LATER, store)
+    counts = stored(store, told).deliveries[0].counts
+    assert (counts.new, counts.changed, counts.gone) == (0, 0, 0), "cut out of the whole map, it says the same"
+    counts = (
+        stored(store, read(quarter, MAP, "sheet-second.dxf", LATER + timedelta(days=1), store)).deliveries[0].counts
+    )
+    assert (counts.new, counts.gone) == (len(truth.sheet_versions.added), len(truth.sheet_versions.gone))
+    standing = store.connection().execute("SELECT count(*) FROM claims WHERE valid_to_us IS NULL").fetchone()[0]
+    assert standing == len(truth.sheet.symbols) + counts.new - counts.gone
 
 
 def test_what_the_map_does_not_tell_is_listed_largest_first(quarter: Quarter) -> None:

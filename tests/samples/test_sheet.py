@@ -151,6 +151,16 @@ def test_some_symbols_are_drawn_from_below_and_names_are_beyond_gbk(city: tuple[
     assert "\u6eaa\u8def".encode("gbk") in octets
 
 
+def test_the_numbers_of_its_sheets_are_written_beside_them(city: tuple[Path, Truth], drawn: pl.DataFrame) -> None:
+    written = drawn.filter(layer=sheet.FRAME)
+    assert sorted(written["text"]) == sorted(city[1].sheet.numbers)
+    assert len(city[1].sheet.numbers) > 20
+    places = written.select("text", pl.col("x", "y").cast(pl.Float64))
+    for number, x, y in places.rows():
+        north, east = (float(axis) * 1000 for axis in number.split("-"))
+        assert (x - east, y - north) == pytest.approx((sheet.SHEET_M / 2, sheet.SHEET_M + 6))
+
+
 def test_another_seed_draws_another_map(city: tuple[Path, Truth], tmp_path: Path) -> None:
     other = generate(tmp_path, 1)
     assert (tmp_path / "sheet.dxf").read_bytes() != (city[0] / "sheet.dxf").read_bytes()
