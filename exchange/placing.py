@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -105,9 +106,7 @@ def place(candidates: pl.DataFrame, *, crs: str, accuracy_m: float, city: City, 
     Findings (errors): `position.axes_swapped`, `position.outside_city`; those rows have no position.
     Raises Refusal placing.crs_unknown, placing.no_transformation, placing.transformation_too_coarse.
     """
-    transformer = _transformer(crs, city.extent_deg)
-    if transformer.accuracy > limit_m:
-        raise Refusal("placing.transformation_too_coarse", f"{crs}: {transformer.accuracy} m, limit {limit_m} m")
+    transformer = transformation(crs, city.extent_deg, limit_m)
     x, y = (candidates[axis].fill_null(np.nan).to_numpy() for axis in ("x", "y"))
     said = np.isfinite(x) & np.isfinite(y)
     longitude, latitude = transformer.transform(x, y)
@@ -128,6 +127,17 @@ def place(candidates: pl.DataFrame, *, crs: str, accuracy_m: float, city: City, 
         _findings(candidates, outside & ~swapped, "position.outside_city"),
     ]
     return Placing(conform(placed, PLACED), pl.concat(findings))
+
+
+def transformation(crs: str, extent_deg: Extent, limit_m: float) -> Transformer:
+    """The best transformation to CGCS2000 in the city, east before north, if it is as accurate as limit_m.
+
+    Raises Refusal placing.crs_unknown, placing.no_transformation, placing.transformation_too_coarse.
+    """
+    transformer = _transformer(crs, extent_deg)
+    if transformer.accuracy > limit_m:
+        raise Refusal("placing.transformation_too_coarse", f"{crs}: {transformer.accuracy} m, limit {limit_m} m")
+    return transformer
 
 
 @functools.cache
@@ -163,10 +173,21 @@ def _areas(path: Path) -> Areas:
         raise Misconfigured("config.file", f"{path}: a code stands twice")
     for code, polygon in found.items():
         _must_be_polygon(path, code, polygon)
+    return areas_of(found)
+
+
+def areas_of(found: Mapping[str, BaseGeometry]) -> Areas:
+    """Areas of valid polygons, by code."""
     codes = tuple(sorted(found))
     polygons = np.array([found[code] for code in codes], dtype=np.object_)
     shapely.prepare(polygons)
     return Areas(codes, polygons, shapely.STRtree(polygons))
+
+
+def codes_at(city: City, longitude_deg: Numbers, latitude_deg: Numbers) -> tuple[pl.Series, pl.Series]:
+    """The district and the unit grid of each place, null where there is none."""
+    at = longitude_deg, latitude_deg, city.extent_deg
+    return _within(city.districts, *at), _within(city.grid, *at)
 
 
 def _must_be_polygon(path: Path, code: str, polygon: BaseGeometry) -> None:
