@@ -9,6 +9,7 @@ import msgspec
 from lxml import etree
 
 from exchange.attestations import Attestations
+from exchange.boundaries import Boundaries
 from exchange.districts import Districts
 from exchange.evidence import Evidence
 from exchange.fairness import Slices, Turns
@@ -71,6 +72,7 @@ class Bus(msgspec.Struct, frozen=True):
     stopped:      feeds that an operator stopped; waits: feeds that are tried again later
     gate:         what each feed may send now; turns: whose message is looked at next; slices: how long a feed's turn is
     territory:    in which divisions identifiers are issued here, and who names components in the others
+    boundaries:   by which districts and unit grid everything is placed
     districts:    the nodes to which divisions are delegated, by their centre's bureau
     reference:    what district nodes fetch here; None where no door is open
     """
@@ -84,8 +86,7 @@ class Bus(msgspec.Struct, frozen=True):
     journal: Journal
     evidence: Evidence
     store: Store
-    city: City
-    lists: Lists
+    boundaries: Boundaries
     schema: etree.XMLSchema
     answer_key: SigningKey
     answer_certificate_der: bytes
@@ -109,6 +110,16 @@ class Bus(msgspec.Struct, frozen=True):
     territory: Territory = WHOLE
     districts: Districts = {}
     reference: Reference | None = None
+
+    @property
+    def city(self) -> City:
+        """The districts and the unit grid in force; within a turn at the store always the same."""
+        return self.boundaries.now().city
+
+    @property
+    def lists(self) -> Lists:
+        """The code lists in force, with the codes of these."""
+        return self.boundaries.now().lists
 
     def timestamp_pending(self) -> datetime | None:
         """When the oldest entry was made that waits for a timestamp, once answers have to say so."""

@@ -30,7 +30,7 @@ REVOCATION: Final = "yt-revocation+jws"
 CARRYING: Final = "yt-carrying+jws"
 
 Role = Literal["system", "security", "audit"]
-Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge", "anchor", "epoch"]
+Kind = Literal["founding", "person", "enrolment", "grant", "mapping", "opening", "purge", "anchor", "epoch", "boundary"]
 Reason = Literal["spill", "retention", "recall", "personal"]
 Revocable = Literal["person", "certificate", "grant", "proposal"]
 ROLE_WORDS: Final[Mapping[str, str]] = {"system": "系统管理员", "security": "安全管理员", "audit": "审计管理员"}
@@ -101,6 +101,15 @@ class MappingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A release of a feed's file. bureau: whose feed it is; digest: SHA-256, hex."""
 
     feed: str
+    bureau: str
+    digest: str
+
+
+class BoundaryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version of a layer by whose areas everything is placed. bureau: who delivered it; digest: of it, hex."""
+
+    layer: str
+    version: int
     bureau: str
     digest: str
 
@@ -186,6 +195,7 @@ Body = (
     | EnrolmentBody
     | GrantBody
     | MappingBody
+    | BoundaryBody
     | DeliveryBody
     | ErasureBody
     | AnchorBody
@@ -198,6 +208,7 @@ _BODIES: Final[Mapping[str, type[Body]]] = {
     "enrolment": EnrolmentBody,
     "grant": GrantBody,
     "mapping": MappingBody,
+    "boundary": BoundaryBody,
     "opening": DeliveryBody,
     "purge": ErasureBody,
     "anchor": AnchorBody,

@@ -24,6 +24,7 @@ from exchange.decision_documents import (
     AnchorBody,
     Apart,
     Body,
+    BoundaryBody,
     Bureau,
     CarryingBody,
     DeliveryBody,
@@ -71,6 +72,7 @@ SIGNERS: Final[Mapping[str, tuple[Role, Role]]] = {
     "enrolment": ("security", "security"),
     "grant": ("security", "security"),
     "mapping": ("system", "security"),
+    "boundary": ("system", "security"),
     "opening": ("audit", "security"),
     "purge": ("audit", "security"),
     "anchor": ("system", "security"),
@@ -169,6 +171,7 @@ class Standing:
         self.grants: dict[str, Granted] = {}
         self.proposals: dict[str, Proposed] = {}
         self.mappings: dict[str, str] = {}
+        self.boundaries: dict[str, list[BoundaryBody]] = {}  # by layer, in the order in which they were decided
         self.deliveries: dict[str, tuple[str, DeliveryBody | ErasureBody]] = {}  # openings and purges, by id
         self.anchors: dict[str, AnchorBody] = {}  # changes of the bus's own keys that wait to be carried out, by id
         self.epochs: dict[str, EpochBody] = {}  # new epochs that wait to be opened, by id
@@ -423,6 +426,8 @@ class Standing:
             self.grants[document.id] = Granted(granted_by(document.id, body, first, second), time)
         elif isinstance(body, MappingBody):
             self.mappings[body.feed] = body.digest
+        elif isinstance(body, BoundaryBody):
+            self.boundaries.setdefault(body.layer, []).append(body)
         elif isinstance(body, (DeliveryBody, ErasureBody)):
             self.deliveries[document.id] = (document.kind, body)
         elif isinstance(body, AnchorBody):

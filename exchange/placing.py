@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from exchange.local_systems import LocalSystem, transformation
-from exchange.transformation import ZONE_M, Extent, Numbers, by_epsg, degrees_by_zone, zone_before_easting
+from exchange.transformation import (
+    ZONE_M,
+    Extent,
+    Numbers,
+    Transformation,
+    by_epsg,
+    degrees_by_zone,
+    zone_before_easting,
+)
 from mappings.findings import Severity
 from mappings.schema import FINDINGS, PLACED, conform
 from mappings.systems import EPSG, is_in_degrees
@@ -105,9 +113,7 @@ def place(candidates: pl.DataFrame, *, crs: str, accuracy_m: float, city: City, 
     Raises Refusal placing.crs_unknown, placing.no_transformation, placing.transformation_too_coarse; Misconfigured
     config.system_unknown.
     """
-    way = transformation(crs, city.extent_deg, city.systems)
-    if way.accuracy_m > limit_m:
-        raise Refusal("placing.transformation_too_coarse", f"{crs}: {way.accuracy_m:.3g} m, limit {limit_m} m")
+    way = way_to_degrees(crs, city, limit_m)
     x, y = (candidates[axis].fill_null(np.nan).to_numpy() for axis in ("x", "y"))
     said = np.isfinite(x) & np.isfinite(y)
     longitude, latitude = way.degrees_of(x, y)
@@ -157,6 +163,14 @@ def plane_extent(crs: str, city: City) -> Extent:
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
+def way_to_degrees(crs: str, city: City, limit_m: float) -> Transformation:
+    """From a feed's reference system to CGCS2000, if it is as accurate as limit_m. Raises as `place`."""
+    way = transformation(crs, city.extent_deg, city.systems)
+    if way.accuracy_m > limit_m:
+        raise Refusal("placing.transformation_too_coarse", f"{crs}: {way.accuracy_m:.3g} m, limit {limit_m} m")
+    return way
+
+
 def _areas(path: Path) -> Areas:
     try:
         features = json.loads(path.read_text(encoding="utf-8"))["features"]
@@ -169,10 +183,21 @@ def _areas(path: Path) -> Areas:
         raise Misconfigured("config.file", f"{path}: a code stands twice")
     for code, polygon in found.items():
         _must_be_polygon(path, code, polygon)
+    return areas_of(found)
+
+
+def areas_of(found: Mapping[str, BaseGeometry]) -> Areas:
+    """Areas of valid polygons, by code."""
     codes = tuple(sorted(found))
     polygons = np.array([found[code] for code in codes], dtype=np.object_)
     shapely.prepare(polygons)
     return Areas(codes, polygons, shapely.STRtree(polygons))
+
+
+def codes_at(city: City, longitude_deg: Numbers, latitude_deg: Numbers) -> tuple[pl.Series, pl.Series]:
+    """The district and the unit grid of each place, null where there is none."""
+    at = longitude_deg, latitude_deg, city.extent_deg
+    return _within(city.districts, *at), _within(city.grid, *at)
 
 
 def _must_be_polygon(path: Path, code: str, polygon: BaseGeometry) -> None:

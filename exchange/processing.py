@@ -16,6 +16,8 @@ from connectors.formats.catalogue import formats
 from exchange import (
     claims,
     joining,
+    layer_rules,
+    layers,
     ledger,
     map_area,
     map_held,
@@ -25,7 +27,7 @@ from exchange import (
     sheet_difference,
     sheets,
     validation,
-)  # fmt: skip
+)
 from exchange.attempts import Attempts
 from exchange.bus import Bus
 from exchange.database import FAILURES, Cursor
@@ -71,6 +73,7 @@ def process(feed_id: str, bus: Bus) -> int:
     Idempotent on (sender, message id): what the store already holds is not applied again, only reported.
     """
     feed, finished = bus.feeds[feed_id], 0
+    bus.boundaries.bring_into_force(bus.journal, bus.origin, bus.clock())
     with bus.store.turn(feed_id) as ours:
         if ours:
             _carry_out_recalls(feed, bus)  # what is taken back ends, whatever became of the feed's file
@@ -128,11 +131,11 @@ def _waiting(feed: Feed, bus: Bus) -> Sequence[InboxRow]:
 
 
 def _together(waiting: Sequence[InboxRow], feed: Feed, bus: Bus) -> Sequence[InboxRow]:
-    """The first deliveries that may share a batch: of a snapshot feed one, of a changes feed several small ones.
+    """The first deliveries that may share a batch: of a snapshot or a layer one, of a changes feed several small ones.
 
     All of them are in the store already (a crash came before their report), or none is.
     """
-    if feed.content == "snapshot":
+    if feed.content in ("snapshot", "reference"):
         return waiting[:1]
     stored = bus.store.stored((row.sender, row.message_id) for row in waiting)
     known = [(row.sender, row.message_id) in stored for row in waiting]
@@ -183,6 +186,8 @@ def apply_one(row: InboxRow, feed: Feed, bus: Bus) -> None:
 def _steps(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     if feed.content == "readings":
         _apply_readings(rows, feed, bus)
+    elif feed.content == "reference":
+        _apply_reference(rows, feed, bus)
     else:
         _apply(rows, feed, bus)
 
@@ -195,7 +200,7 @@ def _one_by_one(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
 @act_two
 def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     """Steps 8 to 16 for one batch: decode, map, place, check, claim, join, store, note, report."""
-    assert feed.content != "readings"  # they have a story of their own
+    assert feed.content in ("snapshot", "changes")  # the others have stories of their own
     grants = {id: bus.registry.grant(id) for id in {row.grant for row in rows}}
     deliveries = tuple(_delivery(row, feed, grants[row.grant], bus) for row in rows)
     whole_feed = feed.content == "snapshot" and feed.extent == "feed"
@@ -343,6 +348,46 @@ def _apply_readings(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
     step("report")
     said = pl.concat([mapped.findings, checked.findings, compared.findings, stored.findings])
     _report(rows, stored, secrets, told_of(mapped, said, stored.outcomes, len(rows), feed), feed, bus)
+
+
+@act_two
+def _apply_reference(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
+    """The same for a version of a layer, which is no set of things: decode, map, place, check, compare, store, note,
+    report."""
+    row = rows[0]
+    delivery = _delivery(row, feed, bus.registry.grant(row.grant), bus)
+    layers.check_grant(delivery)
+    step("decode")
+    records, _ = _decoded(rows, feed, bus)  # what is not whole is refused by the formats that have outlines
+    step("map")
+    mapped = map_records(records, feed)
+    step("place")
+    extent, day = bus.city.extent_deg, delivery.received_at.astimezone(CITY_TIME).date()
+    places = layers.geometries(mapped.candidates, crs=feed.crs, city=bus.city, limit_m=bus.transformation_m)
+    step("check")
+    around, divisions = bus.boundaries.parents(feed.layer), bus.lists.divisions - bus.lists.abolished
+    rules = layer_rules.About(feed.layer, extent, day, around, divisions)
+    findings = pl.concat([mapped.findings, layer_rules.check(mapped.candidates, places, rules)])
+    step("claim")
+    compared, version = layers.compare(
+        layers.Said(mapped, places, findings), *bus.store.newest_version(feed.layer), delivery, feed
+    )
+    if compared.held and row.decision != "release":
+        _hold(row, layers.too_much_gone(compared, version, feed), feed, bus)
+        return
+    ledger.must_balance(ledger.came_in(records), mapped.parts, compared.outcomes)
+    secrets = [secret_of(bus.outcome_secret, row.sender, row.message_id)]
+    roots = roots_of(compared.outcomes, secrets)
+    step("store")
+    durable_step("store.commit:before")
+    none = pl.DataFrame(schema=LINKS), pl.DataFrame(schema=TIES)
+    said_by = (feed.id, feed.bureau, bus.clock(), (delivery,), roots)
+    stored = bus.store.commit(Batch(*said_by, structs.replace(compared, held=False), *none, layer=version))
+    durable_step("store.commit:after")
+    step("report")
+    told = told_of(mapped, pl.concat([findings, compared.findings]), stored.outcomes, 1, feed)
+    made = bus.store.version_of(row.sender, row.message_id)
+    _report(rows, stored, secrets, [told[0] | layers.told(feed.layer, made)], feed, bus)
 
 
 def _delivery(row: InboxRow, feed: Feed, grant: Grant, bus: Bus) -> BatchDelivery:

@@ -22,6 +22,7 @@ from exchange.decision_documents import (
     AnchorBody,
     Apart,
     Body,
+    BoundaryBody,
     Bureau,
     CarryingBody,
     DeliveryBody,
@@ -150,6 +151,10 @@ class Registry:
     def mapping(self, feed: str) -> str:
         """The digest of the feed's file that counts; empty where none was released."""
         return self._now().mappings.get(feed, "")
+
+    def boundaries(self) -> dict[str, list[BoundaryBody]]:
+        """By layer, the versions that were decided to place by, in the order of the log."""
+        return self._now().boundaries
 
     # What stands, for officers.
 
@@ -368,6 +373,11 @@ class Registry:
     def propose_mapping(self, feed: str, bureau: str, digest: str, by: Officer) -> str:
         """Put a release of a feed's file before a second person; not of the bureau whose feed it is."""
         return self._propose("mapping", MappingBody(feed, bureau, digest), by)
+
+    def propose_boundary(self, body: BoundaryBody, by: Officer) -> str:
+        """Put before a second person that everything be placed by a version of a layer; not of the bureau whose it
+        is."""
+        return self._propose("boundary", body, by)
 
     def propose_opening(self, sender: str, message_id: str, ground: str, by: Officer) -> str:
         """Put before a second person that a delivery's original bytes be opened. Raises Refusal."""

@@ -17,7 +17,7 @@ from mappings.feed import Feed, FieldRule, IgnoreRule, Label, Tally
 from mappings.findings import Severity
 from mappings.functions import FUNCTIONS
 from mappings.labels import NUMBERS, SYMBOLS, with_labels
-from mappings.schema import CANDIDATES, FINDINGS, READINGS, ROLES, Schema, conform
+from mappings.schema import CANDIDATES, FEATURES, FINDINGS, READINGS, ROLES, Schema, conform
 from mappings.systems import EPSG
 from security.errors import Refusal
 
@@ -38,7 +38,7 @@ _SIGN: Final = "#sign"  # and its text
 class Mapped(msgspec.Struct, frozen=True):
     """What became of the records.
 
-    candidates: CANDIDATES, of a feed of readings READINGS, in the order of the records
+    candidates: CANDIDATES, of a feed of readings READINGS, of a layer FEATURES, in the order of the records
     findings:   FINDINGS; a record left out has exactly one, `ignored.RULE`; a rejected one at least one of severity
                 error, one for each field that cannot be read; a candidate has none, or warnings: that the encoding of
                 its text was guessed, that its class was told by a less sure sign than the feed's first
@@ -105,6 +105,8 @@ def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
     findings = findings.sort("delivery", "record", maintain_order=True)
     if feed.content == "readings":
         return Mapped(_readings(read, feed), findings, unread, tallies, _parts(records))
+    if feed.content == "reference":
+        return Mapped(_features(read, feed), findings, unread, tallies, _parts(records))
     candidates = _candidates(read, feed)
     if feed.label is not None:
         symbols = _symbols(records, candidates, feed, feed.label)
@@ -283,17 +285,29 @@ def _failed(read: pl.DataFrame, field: str, result: str, code: str) -> pl.DataFr
 
 def _candidates(read: pl.DataFrame, feed: Feed) -> pl.DataFrame:
     filled = [_filled(name, feed) for name in CANDIDATES if name in feed.fields or name in feed.defaults]
-    axes = [pl.col(a).alias(xy) for xy, names in (("x", X_AXES), ("y", Y_AXES)) for a in names if a in feed.fields]
     basis = [_basis(role, feed).alias(f"{role}_basis") for role in ROLES]
     if _TOLD in read.columns:
         told = dict(enumerate(feed.fields["class_code"].tables))
         basis += [pl.col(_TOLD).replace_strict(told, default=None, return_dtype=pl.String).alias("class_basis")]
-    return conform(read.select("delivery", "record", *filled, *axes, *basis), CANDIDATES)
+    return conform(read.select("delivery", "record", *filled, *_axes(feed), *basis), CANDIDATES)
 
 
 def _readings(read: pl.DataFrame, feed: Feed) -> pl.DataFrame:
     filled = [_filled(name, feed) for name in READINGS if name in feed.fields or name in feed.defaults]
     return conform(read.select("delivery", "record", *filled), READINGS)
+
+
+def _features(read: pl.DataFrame, feed: Feed) -> pl.DataFrame:
+    said = [name for name in dict.fromkeys((*feed.fields, *feed.defaults)) if name not in X_AXES + Y_AXES]
+    further = [_filled(name, feed) for name in said if name not in FEATURES]
+    columns = [_filled(name, feed) for name in said if name in FEATURES]
+    columns += [pl.struct(further).struct.json_encode().alias("attributes")] if further else []
+    return conform(read.select("delivery", "record", *columns, *_axes(feed)), FEATURES)
+
+
+def _axes(feed: Feed) -> list[pl.Expr]:
+    """x and y, as far as the feed says them, under whatever name its axes have."""
+    return [pl.col(a).alias(xy) for xy, names in (("x", X_AXES), ("y", Y_AXES)) for a in names if a in feed.fields]
 
 
 def _filled(name: str, feed: Feed) -> pl.Expr:

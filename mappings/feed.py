@@ -123,7 +123,9 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The keys of `mappings/feeds/{id}.toml`.
 
-    content:            `snapshot` (all there is now), `changes`, or `readings` of the things in another feed
+    content:            `snapshot` (all there is now), `changes`, `readings` of the things in another feed, or
+                        `reference`: a whole new version of a layer of reference data
+    layer:              of reference data: which (`unit-grid`, `district`, `imagery`, `roads` …)
     of:                 of readings: the bureau's feed, usually a register, whose keys they name
     extent:             what a snapshot is whole for; `feed`: all that this feed has said; `sheet`: the sheets of the
                         map that it is drawn on, see `SheetRule`
@@ -148,9 +150,10 @@ class FeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     title_zh: str
     bureau: str
     format: str
-    content: Literal["snapshot", "changes", "readings"]
+    content: Literal["snapshot", "changes", "readings", "reference"]
     fields: dict[str, FieldRule]
     of: str = ""
+    layer: str = ""
     crs: str = ""
     accuracy_m: float = msgspec.field(name="accuracy", default=1.0)
     extent: Literal["feed", "sheet"] = "feed"

@@ -14,7 +14,7 @@ from connectors.formats.records import CRS_OPTION
 from mappings.codelists import CODE_TABLES, classes, editions
 from mappings.feed import Feed, FeedFile
 from mappings.functions import FUNCTIONS
-from mappings.schema import CANDIDATES, CLASSES_BETWEEN, KEY, READINGS, ROLES, Schema
+from mappings.schema import CANDIDATES, CLASSES_BETWEEN, FEATURES, KEY, READINGS, ROLES, Schema
 from mappings.systems import is_in_degrees, is_well_formed
 from security.errors import Misconfigured
 
@@ -34,6 +34,11 @@ FIELDS: dict[str, pl.DataType | type[pl.DataType]] = {
 MOST_MOVED_M = 25.0  # how far a thing of a map may move and still be told from its neighbours
 MOST_MARGIN_M = 50.0  # less than half a sheet: what lies farther beyond its edge is another sheet's
 OF_READINGS: Schema = {name: kind for name, kind in READINGS.items() if name not in KEY}
+# What a feature may say; any further name in lower-case letters is an attribute of it, a text.
+OF_FEATURES: Schema = {
+    **dict.fromkeys(PLANE + GLOBE, pl.Float64),
+    **{name: kind for name, kind in FEATURES.items() if name not in (*KEY, "x", "y", "attributes")},
+}
 # What a reading cannot do without, and keys of a feed's file that say something about positions, classes or a whole.
 NEEDED_OF_READINGS = ("source_key", "quantity", "observed_at")
 NOT_OF_READINGS: dict[str, object] = {
@@ -55,7 +60,11 @@ def load_feeds(folders: Iterable[Path]) -> dict[str, Feed]:
                     "config.feed_file", f"{path}: id: another file already declares the feed {feed.id!r}"
                 )
             found[feed.id] = feed
+    layers: dict[str, str] = {}
     for feed in found.values():
+        if feed.layer and layers.setdefault(feed.layer, feed.id) != feed.id:
+            other = layers[feed.layer]
+            raise Misconfigured("config.feed_file", f"{feed.id}.toml: layer: {other} delivers {feed.layer!r} already")
         if feed.content == "readings" and not _is_register_of(found.get(feed.of), feed):
             raise Misconfigured(
                 "config.feed_file",
@@ -66,7 +75,7 @@ def load_feeds(folders: Iterable[Path]) -> dict[str, Feed]:
 
 def _is_register_of(register: Feed | None, feed: Feed) -> bool:
     """Whether there is such a feed, of the same bureau, and no readings itself: nobody reports of others' things."""
-    return register is not None and register.bureau == feed.bureau and register.content != "readings"
+    return register is not None and register.bureau == feed.bureau and register.content not in ("readings", "reference")
 
 
 def read_feed(octets: bytes, stem: str, name: str = "") -> Feed:
@@ -136,6 +145,11 @@ def _content_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
         return
     if feed.of:
         yield "of", 'belongs to content = "readings" only'
+    if feed.content == "reference":
+        yield from _feature_mistakes(feed)
+        return
+    if feed.layer:
+        yield "layer", 'belongs to content = "reference" only'
     yield from _position_mistakes(feed)
     if "class_code" not in feed.fields and "class_code" not in feed.defaults:
         yield "fields.class_code", "is missing, and there is no default"
@@ -152,6 +166,18 @@ def _reading_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
             yield f"fields.{field}", "is missing: every reading needs it"
     if "value" not in feed.fields and "state" not in feed.fields:
         yield "fields", "a reading says a value, a state, or both"
+
+
+def _feature_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
+    """Of a layer: its name, and one way in which features say where they are."""
+    yield from _position_mistakes(feed)
+    if not ID.fullmatch(feed.layer):
+        yield "layer", f"{feed.layer!r} is not lower-case letters, digits and single hyphens"
+    for key in ("classes", "label"):
+        if getattr(feed, key):
+            yield key, "says something of things, not of a layer"
+    if ("geometry" in feed.fields) == any(axis in feed.fields for axis in PLANE + GLOBE):
+        yield "fields.geometry", "a feature has either a geometry, or both axes of a point"
 
 
 def _position_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
@@ -174,8 +200,16 @@ def _position_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
         yield "fields", f"{right[0]} and {right[1]} come together"
 
 
+def _known_fields(feed: FeedFile) -> Schema:
+    """What a feed of this content may fill."""
+    if feed.content == "reference":
+        further = (name for name in (*feed.fields, *feed.defaults) if RULE.fullmatch(name) and name not in FEATURES)
+        return {**dict.fromkeys(further, pl.String), **OF_FEATURES}
+    return OF_READINGS if feed.content == "readings" else FIELDS
+
+
 def _field_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
-    known = OF_READINGS if feed.content == "readings" else FIELDS
+    known = _known_fields(feed)
     for field, rule in feed.fields.items():
         key = f"fields.{field}"
         if field not in known:

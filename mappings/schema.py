@@ -53,6 +53,22 @@ READINGS: Final[Schema] = {
     "observed_at": pl.Datetime("us", "UTC"),  # by the gateway's clock
 }
 
+# 要素: a feature of a reference layer, not yet believed. Its place is a geometry, or x and y, in the feed's CRS.
+FEATURES: Final[Schema] = {
+    **KEY,
+    "source_key": pl.String,  # its code in the layer: of a unit grid the grid's, of a district the division's
+    "name": pl.String,
+    "geometry": pl.String,  # WKB in hexadecimal digits, or WKT
+    "x": pl.Float64,
+    "y": pl.Float64,
+    "resolution_m": pl.Float64,  # this and what follows: of imagery, of which the footprint is the geometry
+    "taken_on": pl.Date,
+    "sheets": pl.String,
+    "digest": pl.String,  # of the pixels at the source: SHA-256, hex
+    "address": pl.String,  # where the bureau keeps them
+    "attributes": pl.String,  # JSON: what else the feed's file names
+}
+
 # 落图落格 adds where it is. Degrees of CGCS2000 (EPSG:4490); accuracy in metres, source and transformation together.
 PLACED: Final[Schema] = {
     **CANDIDATES,

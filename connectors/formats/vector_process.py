@@ -336,7 +336,14 @@ def _layer(path: Path, layer: str, task: Task) -> Read:
     _check_text(said)
     shapes = places[0].ext.storage().to_list() if places else [None] * frame.height
     geometry = _geometry(shapes, layer)
-    table = pl.DataFrame({**geometry, "key": _text(key), **{f"@{name}": values for name, values in said.items()}})
+    table = pl.DataFrame(
+        {
+            **geometry,
+            "key": _text(key),
+            "geometry": _whole(shapes),
+            **{f"@{name}": values for name, values in said.items()},
+        }
+    )
     starts = range(0, max(frame.height, 1), RECORDS_PER_BATCH)
     for number, start in enumerate(starts):
         table.slice(start, RECORDS_PER_BATCH).write_ipc(f"{number}.arrow")
@@ -490,6 +497,17 @@ def _geometry(shapes: list[bytes | None], layer: str) -> dict[str, Any]:
         "closed": pl.Series(closed.tolist(), dtype=pl.String).set(pl.Series(~many), None),
         "vertices": pl.Series(count - area).cast(pl.String).set(pl.Series(~many), None),
     }
+
+
+def _whole(shapes: list[bytes | None]) -> Any:
+    """All of a place or outline, every part of several: WKB in hexadecimal digits, without heights."""
+    import numpy as np
+    import polars as pl
+    import shapely
+
+    plain = [shape if shape is not None and _is_plain(shape) else None for shape in shapes]
+    whole = shapely.from_wkb(np.array(plain, dtype=object), on_invalid="ignore")
+    return pl.Series(shapely.to_wkb(whole, hex=True, output_dimension=2).tolist(), dtype=pl.String)
 
 
 def _is_plain(wkb: bytes) -> bool:

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from exchange import validation
 from exchange.app import keys_in_force, levels, places, trusted
 from exchange.attestations import Attestations
+from exchange.boundaries import Boundaries
 from exchange.bus import Bus
 from exchange.evidence import Evidence
 from exchange.journal import Journal
@@ -198,18 +198,18 @@ def open_bus(
     _check_divisions(settings, city)
     answer = keys_in_force.answer_key(settings, keyring)
     assert answer.certificate_der is not None
+    registry, store = open_registry(settings, journal, revocations), open_store(settings)
     return Bus(
         origin=settings.bus.origin,
         folder=state,
         limits=settings.limits,
         feeds=feeds,
         feed_digests={feed.id: feed.digest for feed in feeds.values()},
-        registry=open_registry(settings, journal, revocations),
+        registry=registry,
         journal=journal,
         evidence=evidence,
-        store=open_store(settings),
-        city=city,
-        lists=validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes),
+        store=store,
+        boundaries=Boundaries(store, registry.boundaries, city, settings.city.edition),
         schema=compile_schema(SCHEMA),
         answer_key=answer,
         answer_certificate_der=answer.certificate_der,

@@ -72,10 +72,22 @@ _ROW: Final = (
     "r.authority_code, r.authority_name, r.authority_basis, r.owner_code, r.owner_name, r.owner_basis, "
     "r.maintainer_code, r.maintainer_name, r.maintainer_basis, k.more, d.asserted_by, "
     "d.recalled_us, d.erased_on "
-    "FROM c LEFT JOIN k ON k.component_id = c.id "
+    "FROM c LEFT JOIN k ON k.component_id = c.id {}"
     "LEFT JOIN feeds f ON f.id = k.feed_id LEFT JOIN deliveries d ON d.id = k.delivery_id "
     "LEFT JOIN commits t ON t.id = d.commit_id LEFT JOIN roles r ON r.id = k.roles_id ORDER BY k.id"
 )
+# Before a boundary moved a claim was counted elsewhere: a past day is answered by where.
+_COUNTED: Final = "k.division_code, k.grid_code, "
+_COUNTED_THEN: Final = (
+    "CASE WHEN p.id IS NULL THEN k.division_code ELSE p.division_code END, "
+    "CASE WHEN p.id IS NULL THEN k.grid_code ELSE p.grid_code END, "
+)
+_BEFORE: Final = (
+    "LEFT JOIN placed_before p ON p.claim_id = k.id AND p.delivery_id = k.delivery_id AND p.record = k.record "
+    "AND p.from_us < (SELECT us FROM at) AND p.until_us >= (SELECT us FROM at) "
+)
+_ROW_NOW: Final = _ROW.format("")
+_ROW_THEN: Final = _ROW.format(_BEFORE).replace(_COUNTED, _COUNTED_THEN)
 _NOW: Final = (
     f"k AS (SELECT k.id, feed_id, source_key, join_distance_m, component_id, {_SAID} FROM claims k "
     "WHERE component_id IN (SELECT id FROM c) AND valid_to_us IS NULL AND CAST(? AS BIGINT) IS NULL)"
@@ -99,8 +111,9 @@ class Question(NamedTuple):
     then: str
 
 
-BY_KEY: Final = Question(*(f"{_BY.format('id')}{claims} {_ROW}" for claims in (_NOW, _THEN)))
-BY_IDENTIFIER: Final = Question(*(f"{_BY.format('identifier')}{claims} {_ROW}" for claims in (_NOW, _THEN)))
+_CLAIMED: Final = (f"{_NOW} {_ROW_NOW}", f"{_THEN} {_ROW_THEN}")
+BY_KEY: Final = Question(*(f"{_BY.format('id')}{claimed}" for claimed in _CLAIMED))
+BY_IDENTIFIER: Final = Question(*(f"{_BY.format('identifier')}{claimed}" for claimed in _CLAIMED))
 
 _RANGES: Final = (
     "WITH r AS (SELECT CAST(json_extract(value, '$[0]') AS BIGINT) AS first, "

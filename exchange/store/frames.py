@@ -101,6 +101,22 @@ IDENTITY: Final = ("component", "quantity", "observed_at")
 KNOWN_READINGS: Final[Schema] = {name: OBSERVED[name] for name in (*IDENTITY, "value", "state", "unit")}
 
 
+# What is kept of a feature. news: 1 where the version before did not say the same.
+KEPT: Final[Schema] = {
+    "record": pl.UInt32,
+    "source_key": pl.String,
+    "name": pl.String,
+    "wkb": pl.Binary,
+    "west_deg": pl.Float64,
+    "south_deg": pl.Float64,
+    "east_deg": pl.Float64,
+    "north_deg": pl.Float64,
+    "digest": pl.Binary,  # of what it says but its code
+    "news": pl.Int64,
+    "attributes": pl.String,  # JSON
+}
+
+
 def microseconds(moment: datetime) -> int:
     """An aware moment as microseconds of UTC since 1970."""
     return (moment - EPOCH) // timedelta(microseconds=1)
@@ -157,11 +173,22 @@ class Compared(msgspec.Struct, frozen=True):
     whole: bool
 
 
+class NewVersion(msgspec.Struct, frozen=True):
+    """A version to be kept. features: KEPT; gone: features of the version before that it no longer has."""
+
+    layer: str
+    digest: str
+    valid_from_us: int
+    gone: int
+    features: pl.DataFrame
+
+
 class Batch(msgspec.Struct, frozen=True):
     """Everything one transaction of the store writes.
 
     roots: outcome root (hex) of each delivery, in order; links LINKS; ties TIES
     readings: OBSERVED, what is new of a feed of readings, which has no versions, links and ties
+    layer:     the version of a layer that a feed of reference data makes, which has none of these either
     territory: in which divisions identifiers are issued here, and which bureau's word counts in the others
     sheets: the numbers of the sheets that it is whole for, of a feed that comes by sheets
     """
@@ -175,6 +202,7 @@ class Batch(msgspec.Struct, frozen=True):
     links: pl.DataFrame
     ties: pl.DataFrame
     readings: pl.DataFrame | None = None
+    layer: NewVersion | None = None
     territory: Territory = WHOLE
     sheets: tuple[str, ...] = ()
 

@@ -150,5 +150,5 @@ class ServedWriter:
 def _spelt(rows: pl.DataFrame, name: str) -> pl.Expr:
     """A column as COPY reads it: octets in hexadecimal digits."""
     return (
-        pl.lit("\\x") + pl.col(name).bin.encode("hex").alias(name) if rows.schema[name] == pl.Binary else pl.col(name)
+        (pl.lit("\\x") + pl.col(name).bin.encode("hex")).alias(name) if rows.schema[name] == pl.Binary else pl.col(name)
     )

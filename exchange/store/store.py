@@ -1,7 +1,7 @@
 """The store: components, claims and what they were. Only act two writes it."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final
@@ -11,9 +11,19 @@ import polars as pl
 
 from exchange.database import Connection, Database
 from exchange.rights import EVERYTHING, View
-from exchange.store import asking, identifiers, ledgers, readings, sheets, tallying, withdrawing
+from exchange.store import (
+    asking,
+    identifiers,
+    layers,
+    ledgers,
+    placing_anew,
+    readings,
+    sheets,
+    tallying,
+    withdrawing,
+)
 from exchange.store.engine import MOST_ROWS, Engine, Writer
-from exchange.store.frames import NEAR, SEEN, Batch, Compared, Ledger, Seen, Stored, StoredDelivery, Tie
+from exchange.store.frames import NEAR, SEEN, Batch, Compared, Ledger, Seen, Stored, StoredDelivery, Tie, microseconds
 from exchange.store.places import cells_in_reach, tiles
 from exchange.store.writing import decoded_outcomes, stored_again, stored_delivery, write
 from mappings.schema import CLASSES_BETWEEN, Schema, conform
@@ -128,6 +138,46 @@ class Store:
     def known_readings(self, feed: str, observed: pl.DataFrame) -> pl.DataFrame:
         """KNOWN_READINGS: what is kept of a feed for the same components, quantities and moments as OBSERVED."""
         return readings.known_readings(self.connection(), feed, observed)
+
+    def layer_versions(self, layer: str | None = None) -> list[layers.Version]:
+        """All versions of a layer, or of every one, the oldest first."""
+        return layers.versions(self.connection(), layer)
+
+    def newest_version(self, layer: str) -> tuple[layers.Version | None, pl.DataFrame]:
+        """The newest version of a layer that stands, and source_key, digest of its features."""
+        found = layers.newest(self.connection(), layer)
+        return found, layers.digests(self.connection(), found.id if found else None)
+
+    def version_of(self, sender: str, message_id: str) -> layers.Version | None:
+        """The version of a layer that a delivery made."""
+        return layers.of_delivery(self.connection(), sender, message_id)
+
+    def features(self, version: int) -> pl.DataFrame:
+        """KEPT: the features of a version (its id), by code."""
+        return layers.features(self.connection(), version)
+
+    def features_around(self, version: int, longitude_deg: float, latitude_deg: float) -> pl.DataFrame:
+        """KEPT: features of a version (its id) whose box holds a place."""
+        return layers.around(self.connection(), version, longitude_deg, latitude_deg)
+
+    def placed_by(self) -> dict[str, placing_anew.PlacedBy]:
+        """By which versions of layers components are placed."""
+        return placing_anew.placed_by(self.connection())
+
+    def elsewhere(self, place: placing_anew.Place) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Claims, and components without any, that other polygons place elsewhere; nothing is changed."""
+        return placing_anew.elsewhere(self.connection(), place)
+
+    def put_in_force(self, place: placing_anew.Place, of: Mapping[str, int | None], at: datetime) -> int:
+        """Place all components by other polygons, in one transaction, as of a moment; who calls has the turn alone.
+        Gives how many components are elsewhere by that."""
+        with self._transaction() as writer:
+            return placing_anew.put_in_force(writer, self.connection(), place, of, microseconds(at))
+
+    def note_placed(self, layer: str) -> None:
+        """Remember that the audit has what a layer's areas were put in force by."""
+        with self._transaction() as writer:
+            placing_anew.note(writer, layer)
 
     def commit(self, batch: Batch) -> Stored:
         """Write a batch in one transaction. All of it stored before: nothing is written, the earlier outcome returns.

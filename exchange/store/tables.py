@@ -175,6 +175,66 @@ readings_latest: Final = sa.Table(
     sa.Column("observed_at_us", sa.BigInteger, nullable=False),
 )
 
+# 基准数据图层: each version of a layer, whole and never altered; whether it stands, its delivery says.
+layer_versions: Final = sa.Table(
+    "layer_versions",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("layer", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("delivery_id", _KEY, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("features", sa.BigInteger, nullable=False),
+    sa.Column("gone", sa.BigInteger, nullable=False),
+    sa.Column("valid_from_us", sa.BigInteger, nullable=False),
+    sa.Index("layer_versions_number", "layer", "version", unique=True),
+)
+
+layer_features: Final = sa.Table(
+    "layer_features",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("version_id", sa.BigInteger, nullable=False),
+    sa.Column("record", sa.Integer, nullable=False),
+    sa.Column("source_key", sa.Text, nullable=False),
+    sa.Column("name", sa.Text),
+    sa.Column("wkb", sa.LargeBinary, nullable=False),  # degrees of CGCS2000
+    sa.Column("west_deg", sa.Double, nullable=False),
+    sa.Column("south_deg", sa.Double, nullable=False),
+    sa.Column("east_deg", sa.Double, nullable=False),
+    sa.Column("north_deg", sa.Double, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("news", sa.Integer, nullable=False),  # 1: the version before did not say the same
+    sa.Column("attributes", sa.Text),  # JSON
+    sa.Index("layer_features_key", "version_id", "source_key", unique=True),
+)
+
+# By which versions the components are placed; a layer without a row is placed by the file that the settings name.
+placed_by: Final = sa.Table(
+    "placed_by",
+    metadata,
+    sa.Column("layer", sa.Text, primary_key=True),
+    sa.Column("version_id", sa.BigInteger),  # null: by the file again
+    sa.Column("since_us", sa.BigInteger, nullable=False),
+    sa.Column("moved", sa.BigInteger, nullable=False),  # components that this put elsewhere
+    sa.Column("noted", sa.Integer, nullable=False),  # 1: the audit has it
+)
+
+# Where versions of claims were counted before a boundary moved; past days are answered by it.
+placed_before: Final = sa.Table(
+    "placed_before",
+    metadata,
+    sa.Column("id", _KEY, primary_key=True),
+    sa.Column("claim_id", sa.BigInteger, nullable=False),
+    sa.Column("delivery_id", _KEY, nullable=False),
+    sa.Column("record", sa.Integer, nullable=False),
+    sa.Column("from_us", sa.BigInteger, nullable=False),
+    sa.Column("until_us", sa.BigInteger, nullable=False),
+    sa.Column("division_code", sa.Text),
+    sa.Column("grid_code", sa.Text),
+    sa.Index("placed_before_claim", "claim_id"),
+)
+
 # The last serial issued for a division and class. It only grows, so no identifier is issued twice.
 serials: Final = sa.Table(
     "serials",

@@ -32,7 +32,9 @@ _COLUMNS: Final = {
 # Without an index by delivery, which every claim written would pay for: a day's account may take seconds.
 _ROWS: Final = (
     "SELECT delivery_id, count(*) FROM (SELECT delivery_id FROM claims UNION ALL SELECT delivery_id FROM claims_past "
-    "UNION ALL SELECT delivery_id FROM readings) kept WHERE delivery_id >= ? AND delivery_id <= ? GROUP BY delivery_id"
+    "UNION ALL SELECT delivery_id FROM readings UNION ALL SELECT v.delivery_id FROM layer_versions v "
+    "JOIN layer_features f ON f.version_id = v.id WHERE f.news = 1) kept "
+    "WHERE delivery_id >= ? AND delivery_id <= ? GROUP BY delivery_id"
 )
 _KEPT: Final = (
     "SELECT record FROM claims WHERE delivery_id = ? UNION ALL SELECT record FROM claims_past WHERE delivery_id = ?"

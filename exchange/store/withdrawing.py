@@ -10,6 +10,7 @@ from typing import Final
 
 import polars as pl
 
+from exchange.store import layers
 from exchange.store.engine import Writer
 from exchange.store.frames import microseconds
 from exchange.store.writing import CELL_SQL, END, KEEP_PAST, LEAD, LEADING, in_bulk
@@ -62,6 +63,7 @@ _NOBODY: Final = (
 _FORGET: Final = (
     f"UPDATE claims SET source_key = 'erased:' || id, {_WORDLESS} WHERE delivery_id = :delivery",
     f"UPDATE claims_past SET cell = 0, {_WORDLESS} WHERE delivery_id = :delivery",
+    "DELETE FROM placed_before WHERE delivery_id = :delivery",
     "DELETE FROM roles WHERE digest <> :empty AND id NOT IN (SELECT roles_id FROM claims UNION SELECT roles_id FROM "
     "claims_past)",
 )
@@ -122,6 +124,7 @@ def erase(writer: Writer, sender: str, message_id: str, day: str) -> None:
     nobody = writer.execute(_NOBODY, (b"",)).fetchone()[0]
     for statement in _FORGET:
         writer.execute(statement, {"delivery": delivery, "nobody": nobody, "empty": b""})
+    layers.erase(writer, delivery)
     if touched:
         writer.stage("left_alone", pl.DataFrame(touched, {"component": pl.Int64}, orient="row"))
         writer.execute(_LEFT_AS)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import polars as pl
 
-from exchange.store import readings, sheets
+from exchange.store import layers, readings, sheets
 from exchange.store.engine import Writer
 from exchange.store.frames import Batch, Counts, Stored, StoredDelivery, microseconds, moment
 from exchange.store.identifiers import issue
@@ -111,6 +111,8 @@ def write(writer: Writer, batch: Batch) -> Stored:
     _put_ties(writer, batch, versions)
     if batch.readings is not None:
         readings.put(writer, batch.readings, feed_id, first_delivery)
+    if batch.layer is not None:
+        layers.put(writer, batch.layer, first_delivery)
     outcomes = _outcomes(batch, versions)
     deliveries = _deliveries(writer, batch, outcomes, feed_id, first_delivery)
 
@@ -385,4 +387,6 @@ def _counts(batch: Batch, outcomes: pl.DataFrame) -> list[Counts]:
     gone = batch.compared.ended.filter(pl.col("record").is_null())
     for delivery, count in gone.group_by("delivery").len().rows():
         found[delivery]["gone"] = count
+    if batch.layer is not None:
+        found[0]["gone"] = batch.layer.gone
     return [Counts(**one) for one in found]

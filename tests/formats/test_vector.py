@@ -134,6 +134,7 @@ def test_points_lines_and_areas_have_the_columns_of_drawings(kind: str, tmp_path
         assert (said[entity]["entity"], said[entity]["@编号"]) == (entity, "甲1")
         assert abs(float(said[entity]["x"]) - EAST) < 0.001
         assert abs(float(said[entity]["y"]) - NORTH) < 0.001
+        assert shapely.equals_exact(shapely.from_wkb(said[entity]["geometry"]).normalize(), shape.normalize(), 0.001)
     assert [said["POINT"][name] for name in ("x2", "closed", "vertices")] == [None] * 3
     assert [said["LINESTRING"][name] for name in ("closed", "vertices")] == ["0", "3"]
     assert abs(float(said["LINESTRING"]["y2"]) - NORTH - 3) < 0.001

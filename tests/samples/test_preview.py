@@ -1,6 +1,7 @@
 """What `feed preview` says of the made-up map and of a table: each record accounted for, against the truth."""
 
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from security.errors import Refusal
 from security.message import in_memory
 
 FEEDS = load_feeds([Path(__file__).parents[2] / "mappings/feeds"])
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
 TOLD_BY = {"cass_components": "code", "cass": "code", "cass_blocks": "block", "layer": "layer"}
 
 
@@ -34,7 +36,8 @@ def of(quarter: tuple[Path, Truth], feed: Feed, name: str, **changed: Any) -> Pr
     content = in_memory((folder / name).read_bytes())
     records = pl.concat([take(batch.frame, feed) for batch in formats()[feed.format].decode([content], feed.options)])
     city = load_city(folder / "districts.geojson", folder / "grid.geojson", truth.extent)
-    return preview(records, feed, **{"city": city, "edition": "2007", "limit_m": 1.0, "shown": 10, **changed})
+    given = {"city": city, "edition": "2007", "limit_m": 1.0, "shown": 10, "now": NOW}
+    return preview(records, feed, **{**given, **changed})
 
 
 @pytest.fixture(scope="module")
