@@ -35,7 +35,7 @@ CODE_PAGES: Final = {
     "ascii": "ascii",
 }
 UTF8_SINCE: Final = 1021  # AC1021, AutoCAD 2007
-_DWG: Final = re.compile(rb"AC[12][.0-9]\d\d|MC0\.0")
+_DWG: Final = re.compile(rb"AC[12](?:\.\d\d?|\d{3})|MC0\.0")
 _BOM: Final = b"\xef\xbb\xbf"
 _LF, _CR = b"\n\r"
 _WORD: Final = 8  # octets that a group code is read by; a block begins with as many of its own
@@ -159,10 +159,16 @@ def _pairs_end(piece: bytes) -> int:
 # Which encoding
 
 
+def dwg_version(head: bytes) -> str:
+    """The version of a DWG that begins so, as it names itself; "" where it is none."""
+    found = _DWG.match(head)
+    return found[0].decode("ascii") if found else ""
+
+
 def _encoding(head: bytes, declared: str | None) -> str:
     """The Python codec for a drawing that begins so."""
-    if found := _DWG.match(head):
-        raise Refusal("decode.dwg", found[0].decode("ascii"))
+    if version := dwg_version(head):
+        raise Refusal("decode.dwg", version)
     if declared is not None and declared not in ENCODINGS:
         raise Refusal("decode.encoding_unknown", declared)
     encoding = declared or _said(head)

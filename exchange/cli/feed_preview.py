@@ -6,7 +6,7 @@ import polars as pl
 
 from connectors.formats.catalogue import formats
 from exchange import validation
-from exchange.app import places
+from exchange.app import opening, places
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
 from exchange.cli.partner import read_file
@@ -16,7 +16,6 @@ from exchange.settings import Settings
 from exchange.store.frames import BatchDelivery
 from mappings.apply import Mapped, map_records, take
 from mappings.feed import Feed
-from mappings.load import load_feeds
 from security.errors import Refusal
 
 SHOWN = (
@@ -29,7 +28,7 @@ SHOWN_OF_READINGS = ("record", "source_key", "quantity", "value", "state", "unit
 
 def all_feeds(settings: Settings) -> dict[str, Feed]:
     """Every feed by id."""
-    return load_feeds(settings.at(path) for path in settings.feeds.folders)
+    return opening.feeds_of(settings)
 
 
 def one_feed(settings: Settings, feed: str) -> Feed:
