@@ -8,9 +8,10 @@ from security.errors import Misconfigured, Refusal
 
 
 def converter_runs(bus: Examined) -> Iterator[Check]:
-    """It says its version, shut off and limited. Nothing is said where none is named."""
+    """It says its version, shut off and limited."""
     program = bus.settings.drawings.dwg2dxf
     if not program:
+        yield good("place.converter", "未配置 DWG 转换程序，DWG 按名拒收。", "No converter is set; a DWG is refused.")
         return
     try:
         version = dwg.version_of(program)
