@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.formats import dxf_binary
+from connectors.formats.dxf_garbled import LOOKED_AT_BYTES, WESTERN, is_gb, spoilt
 from security.errors import Refusal
 from security.message import Content
 
@@ -95,7 +96,8 @@ def scan(content: Content, declared: str | None) -> Iterator[Tags]:
     the drawing begins so. A line that is no group code ends the scan quietly if the drawing's EOF stands before it in
     its block: some programs leave rubbish there.
 
-    Raises Refusal decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable, decode.too_large.
+    Raises Refusal decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable,
+    decode.text_garbled, decode.too_large.
     """
     encoding, line = "", 0
     for first, octets in _blocks(content):
@@ -103,7 +105,7 @@ def scan(content: Content, declared: str | None) -> Iterator[Tags]:
             encoding = _encoding(octets, declared)
             octets = octets.removeprefix(_BOM)
         block, starts, ends = _lines(octets)
-        _check(block, starts, ends, encoding, first)
+        _check(block, starts, ends, encoding, first, told=declared is not None)
         paired = len(ends) // 2 * 2
         codes = _codes(block, starts[:paired:2], ends[:paired:2])
         tags = Tags(codes, starts[1:paired:2], ends[1:paired:2], block, encoding)
@@ -219,11 +221,17 @@ def _lines(octets: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray
 
 
 def _check(
-    block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], encoding: str, first: int
+    block: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    encoding: str,
+    first: int,
+    *,
+    told: bool,
 ) -> None:
     """Raise Refusal for a line that is too long or no text. What is ASCII is text in every listed encoding.
 
-    first: the drawing's octet that the block begins with
+    first: the drawing's octet that the block begins with; told: whether the feed says the encoding, who is believed
     """
     lines = np.unique(np.searchsorted(ends, np.flatnonzero(block > 0x7F)))
     if len(lines):
@@ -238,6 +246,10 @@ def _check(
             raise Refusal(code, f"{said}, byte {first + at - _WORD}") from problem
         if encoding != "utf-8" and _is_utf8(octets):
             raise Refusal("decode.encoding_wrong", f"{encoding} declared, UTF-8 found")
+        if not told and encoding in WESTERN and is_gb(octets):
+            raise Refusal("decode.encoding_wrong", f"{encoding} declared, GBK found")
+        if encoding == "utf-8" and (how := spoilt(octets[:LOOKED_AT_BYTES])):
+            raise Refusal("decode.text_garbled", how)
     if not block.all():
         raise Refusal("decode.not_readable", "not text")
     long = ends - starts > LINE_CHARACTERS
