@@ -28,7 +28,7 @@ soak: $(VENV)/.test
 	@$(RUN)/python -m bench.soak
 	@YONGTONG_KILL_ROUNDS=20 $(RUN)/python -m pytest -n 2 tests/whole/test_kills.py > bench/kills.txt; cat bench/kills.txt
 	@$(RUN)/python -m bench.mixed --engine sqlite --write && $(RUN)/python -m bench.mixed --engine postgresql --write
-	@YONGTONG_FUZZ_EXAMPLES=5000 $(RUN)/python -m pytest -n 0 tests/security/test_fuzz.py tests/security/test_mutants.py
+	@YONGTONG_FUZZ_EXAMPLES=5000 $(RUN)/python -m pytest -n 0 tests/security/test_fuzz.py tests/security/test_mutants.py tests/formats/test_dxf_fuzz.py tests/formats/test_dxf_attacks.py
 	@$(RUN)/python -m bench.cascade --districts 10 --keep
 
 # What tests talk to, from Debian's packages, as root; only what is missing. Without it, tests are skipped by name.

@@ -17,6 +17,7 @@ from exchange.rights import View, by_delivery, in_area
 from exchange.store.frames import ENDED, IDENTITY, KNOWN_READINGS, OBSERVED, VERSIONS, BatchDelivery, Compared
 from mappings.apply import Mapped
 from mappings.findings import Severity, set_aside
+from mappings.garbled import garbled
 from mappings.schema import CLASSES_BETWEEN, FINDINGS, KEY, OUTCOMES, conform
 
 AHEAD: Final = timedelta(minutes=5)  # a gateway's clock may be so much ahead of ours
@@ -47,6 +48,7 @@ RULES: Final = (
     Rule("reading.from_the_future", "observed_at", pl.col("observed_at") > pl.col("#received") + AHEAD),
     *(Rule("text.too_long", field, pl.col(field).str.len_chars() > most) for field, most in LENGTHS.items()),
     *(Rule("text.control_characters", field, pl.col(field).str.contains(r"\p{Cc}")) for field in LENGTHS),
+    *(Rule("text.garbled", field, garbled(pl.col(field))) for field in LENGTHS),
 )
 
 

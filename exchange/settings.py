@@ -143,6 +143,17 @@ class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_classified: Literal["refuse", "hold"] = "refuse"
 
 
+class DrawingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """dwg2dxf: absolute path of the program that makes DXF of DWG; empty: none, and a DWG is refused."""
+
+    dwg2dxf: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a path that would be looked for."""
+        if self.dwg2dxf and not Path(self.dwg2dxf).is_absolute():
+            raise ValueError("dwg2dxf: write an absolute path")
+
+
 class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """batch_deliveries: how many small deliveries go through act two together; sweep_s: seconds;
     memory_bytes: address space of the worker process, which reads outsiders' workbooks.
@@ -386,6 +397,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: StateSettings
     keys: KeySettings
     feeds: FeedSettings
+    drawings: DrawingSettings = DrawingSettings()
     worker: WorkerSettings = WorkerSettings()
     limits: Limits = Limits()
     tolerances: Tolerances = Tolerances()

@@ -15,6 +15,7 @@ from exchange.store.frames import BatchDelivery
 from mappings.codelists import attributes, divisions, edition
 from mappings.codelists import classes as class_list
 from mappings.findings import Severity
+from mappings.garbled import garbled
 from mappings.schema import CLASSES_BETWEEN, FINDINGS, KEY, PLACED, conform
 
 GRID_DIGITS: Final = 15  # 6 + 3 + 3 + 3; a 14-digit code of the older edition is another identifier, never padded
@@ -375,10 +376,15 @@ def _has_control_characters(field: str) -> Callable[[Lists], pl.Expr]:
     return lambda _: pl.col(field).str.contains(r"\p{Cc}")
 
 
+def _is_garbled(field: str) -> Callable[[Lists], pl.Expr]:
+    return lambda _: garbled(pl.col(field))
+
+
 for _text in TEXTS:
     if _text in STANDARD_FIELDS.values():
         rule("text.too_long", _text)(_too_long(_text))
     rule("text.control_characters", _text, of_removed=_text == "source_key")(_has_control_characters(_text))
+    rule("text.garbled", _text, of_removed=_text == "source_key")(_is_garbled(_text))
 
 
 def _in(value: pl.Expr, codes: frozenset[str]) -> pl.Expr:

@@ -5,12 +5,13 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import polars as pl
 
 from connectors.formats.catalogue import formats
-from connectors.formats.records import CRS_OPTION
+from connectors.formats.records import CRS_OPTION, NOT_OF_FEEDS, Options
 from mappings.codelists import CODE_TABLES, classes, editions
 from mappings.feed import Feed, FeedFile
 from mappings.functions import FUNCTIONS
@@ -47,14 +48,20 @@ NOT_OF_READINGS: dict[str, object] = {
 }
 
 
-def load_feeds(folders: Iterable[Path]) -> dict[str, Feed]:
-    """Every feed by id, from `*.toml` in the folders, each in order of name. Raises Misconfigured."""
+NOTHING: Options = MappingProxyType({})
+
+
+def load_feeds(folders: Iterable[Path], given: Options = NOTHING) -> dict[str, Feed]:
+    """Every feed by id, from `*.toml` in the folders, each in order of name. Raises Misconfigured.
+
+    given: options that are the machine's and no feed's, for the formats that have them
+    """
     found: dict[str, Feed] = {}
     for folder in folders:
         if not folder.is_dir():  # a bus without feeds refuses every delivery, and a mistyped folder looks like one
             raise Misconfigured("config.no_folder", f"{folder}: no such folder of feeds")
         for path in sorted(folder.glob("*.toml")):
-            feed = read_feed(path.read_bytes(), path.stem, str(path))
+            feed = read_feed(path.read_bytes(), path.stem, str(path), given)
             if feed.id in found:
                 raise Misconfigured(
                     "config.feed_file", f"{path}: id: another file already declares the feed {feed.id!r}"
@@ -78,10 +85,10 @@ def _is_register_of(register: Feed | None, feed: Feed) -> bool:
     return register is not None and register.bureau == feed.bureau and register.content not in ("readings", "reference")
 
 
-def read_feed(octets: bytes, stem: str, name: str = "") -> Feed:
+def read_feed(octets: bytes, stem: str, name: str = "", given: Options = NOTHING) -> Feed:
     """The feed that the octets of a file declare.
 
-    stem: the file's name without `.toml`, which must equal the id; name: how messages name the file.
+    stem: the file's name without `.toml`, which must equal the id; name: how messages name the file; given: as above.
     Raises Misconfigured naming file and key.
     """
     name = name or f"{stem}.toml"
@@ -91,13 +98,15 @@ def read_feed(octets: bytes, stem: str, name: str = "") -> Feed:
         raise Misconfigured("config.feed_file", f"{name}: {problem}") from problem
     for key, said in _mistakes(keys, stem):
         raise Misconfigured("config.feed_file", f"{name}: {key}: {said}")
-    values = {key: getattr(keys, key) for key in keys.__struct_fields__} | {"options": _with_crs(keys)}
+    values = {key: getattr(keys, key) for key in keys.__struct_fields__} | {"options": _with_options(keys, given)}
     return Feed(**values, digest=hashlib.sha256(octets).hexdigest())
 
 
-def _with_crs(feed: FeedFile) -> dict[str, str | int | bool | list[str]]:
-    """The feed's options, with its `crs` where files of the format say their own and it has to be the same."""
-    return {**feed.options, CRS_OPTION: feed.crs} if CRS_OPTION in formats()[feed.format].OPTIONS else feed.options
+def _with_options(feed: FeedFile, given: Options) -> dict[str, str | int | bool | list[str]]:
+    """The feed's options, with its `crs` where files of the format say their own and it has to be the same, and with
+    the machine's."""
+    others = {CRS_OPTION: feed.crs, **given}
+    return {**feed.options, **{name: others[name] for name in formats()[feed.format].OPTIONS if name in others}}
 
 
 def feed_digest(feed: Feed) -> str:
@@ -130,7 +139,7 @@ def _format_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
         return
     allowed = known[feed.format].OPTIONS
     for option, value in feed.options.items():
-        if option not in allowed or option == CRS_OPTION:
+        if option not in allowed or option in NOT_OF_FEEDS:
             yield f"options.{option}", f"the format {feed.format} has no such option"
         elif type(value) not in allowed[option]:
             yield f"options.{option}", f"{value!r} is not a {' or '.join(kind.__name__ for kind in allowed[option])}"

@@ -1,4 +1,6 @@
-"""Drawings: DXF of R10 to R2018. Every entity of model space is one record; nothing is drawn, nothing is guessed.
+"""Drawings: DXF of R10 to R2018, and DWG where a program makes DXF of it.
+
+Every entity of model space is one record; nothing is drawn, nothing is guessed.
 
 Read as columns, a few megabytes at a time (docs/adr/0048), ASCII or binary: `dxf_tags` scans, `dxf_entities`
 groups, `dxf_places` places.
@@ -28,7 +30,7 @@ the contents of blocks are no records, nor are VERTEX, ATTRIB and SEQEND, which 
 LINESTRING, and the area of HATCH; arcs (bulges) as chords that are nowhere more than so many millimetres from them.
 
 Options: `attributes` (tags), `chord_mm`, `encoding` (`utf-8`, `gbk`, `gb18030`, believed instead of what the drawing
-says).
+says). `dwg2dxf` is the machine's own: the program by which a DWG becomes DXF (`dwg`, docs/adr/0051).
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,16 +40,26 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from connectors.formats.dwg import as_dxf
 from connectors.formats.dxf_entities import Entities, entities
 from connectors.formats.dxf_outlines import outlines
 from connectors.formats.dxf_places import spread, symbols, to_world, whole_numbers
 from connectors.formats.dxf_tags import plain, scan
-from connectors.formats.records import CARRIED, CONTENT, RECORD, RECORDS_PER_BATCH, SHEET, Options, RecordBatch
+from connectors.formats.records import (
+    CARRIED,
+    CONTENT,
+    DWG2DXF_OPTION,
+    RECORD,
+    RECORDS_PER_BATCH,
+    SHEET,
+    Options,
+    RecordBatch,
+)
 from security.errors import Refusal
 from security.message import Content
 
 NAME: Final = "dxf"
-OPTIONS: Final = {"attributes": (list,), "chord_mm": (int,), "encoding": (str,)}
+OPTIONS: Final = {"attributes": (list,), "chord_mm": (int,), "encoding": (str,), DWG2DXF_OPTION: (str,)}
 RECORDS: Final = 2_000_000
 LAYERS: Final = 10_000
 INSTANCES: Final = 10_000  # of one MINSERT
@@ -70,18 +82,21 @@ def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatc
 
     A drawing is read in pieces: what is held is a block of a few megabytes, one frame, and a number for each key.
 
-    Raises Refusal decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable, decode.too_large.
+    Raises Refusal decode.dwg, decode.dwg_not_converted, decode.encoding_unknown, decode.encoding_wrong,
+    decode.not_readable, decode.text_garbled, decode.too_large; Misconfigured where the program for DWG does not start.
     """
     said = options.get("attributes", [])
     tags = list(dict.fromkeys(map(str, said))) if isinstance(said, list) else []
     declared = str(options["encoding"]) if "encoding" in options else None
     chord_error_m = max(1, int(str(options["chord_mm"]))) / 1000 if "chord_mm" in options else None
     more = [*(f"@{tag}" for tag in tags), *(["outline"] if chord_error_m is not None else [])]
+    program = str(options.get(DWG2DXF_OPTION, ""))
     for index, content in enumerate(contents):
         first = 0
-        for rows in _in_batches(_records(content, declared, tags, chord_error_m)):
-            yield RecordBatch(_frame(rows.select(*COLUMNS, *more), tags, index, first))
-            first += rows.height
+        with as_dxf(content, program) as drawing:
+            for rows in _in_batches(_records(drawing, declared, tags, chord_error_m)):
+                yield RecordBatch(_frame(rows.select(*COLUMNS, *more), tags, index, first))
+                first += rows.height
 
 
 def _in_batches(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from connectors.formats import dxf_binary
+from connectors.formats.dxf_garbled import LOOKED_AT_BYTES, WESTERN, is_gb, spoilt
 from security.errors import Refusal
 from security.message import Content
 
@@ -35,7 +36,7 @@ CODE_PAGES: Final = {
     "ascii": "ascii",
 }
 UTF8_SINCE: Final = 1021  # AC1021, AutoCAD 2007
-_DWG: Final = re.compile(rb"AC[12][.0-9]\d\d|MC0\.0")
+_DWG: Final = re.compile(rb"AC[12](?:\.\d\d?|\d{3})|MC0\.0")
 _BOM: Final = b"\xef\xbb\xbf"
 _LF, _CR = b"\n\r"
 _WORD: Final = 8  # octets that a group code is read by; a block begins with as many of its own
@@ -95,7 +96,8 @@ def scan(content: Content, declared: str | None) -> Iterator[Tags]:
     the drawing begins so. A line that is no group code ends the scan quietly if the drawing's EOF stands before it in
     its block: some programs leave rubbish there.
 
-    Raises Refusal decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable, decode.too_large.
+    Raises Refusal decode.dwg, decode.encoding_unknown, decode.encoding_wrong, decode.not_readable,
+    decode.text_garbled, decode.too_large.
     """
     encoding, line = "", 0
     for first, octets in _blocks(content):
@@ -103,7 +105,7 @@ def scan(content: Content, declared: str | None) -> Iterator[Tags]:
             encoding = _encoding(octets, declared)
             octets = octets.removeprefix(_BOM)
         block, starts, ends = _lines(octets)
-        _check(block, starts, ends, encoding, first)
+        _check(block, starts, ends, encoding, first, told=declared is not None)
         paired = len(ends) // 2 * 2
         codes = _codes(block, starts[:paired:2], ends[:paired:2])
         tags = Tags(codes, starts[1:paired:2], ends[1:paired:2], block, encoding)
@@ -159,10 +161,16 @@ def _pairs_end(piece: bytes) -> int:
 # Which encoding
 
 
+def dwg_version(head: bytes) -> str:
+    """The version of a DWG that begins so, as it names itself; "" where it is none."""
+    found = _DWG.match(head)
+    return found[0].decode("ascii") if found else ""
+
+
 def _encoding(head: bytes, declared: str | None) -> str:
     """The Python codec for a drawing that begins so."""
-    if found := _DWG.match(head):
-        raise Refusal("decode.dwg", found[0].decode("ascii"))
+    if version := dwg_version(head):
+        raise Refusal("decode.dwg", version)
     if declared is not None and declared not in ENCODINGS:
         raise Refusal("decode.encoding_unknown", declared)
     encoding = declared or _said(head)
@@ -213,11 +221,17 @@ def _lines(octets: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray
 
 
 def _check(
-    block: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], encoding: str, first: int
+    block: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    encoding: str,
+    first: int,
+    *,
+    told: bool,
 ) -> None:
     """Raise Refusal for a line that is too long or no text. What is ASCII is text in every listed encoding.
 
-    first: the drawing's octet that the block begins with
+    first: the drawing's octet that the block begins with; told: whether the feed says the encoding, who is believed
     """
     lines = np.unique(np.searchsorted(ends, np.flatnonzero(block > 0x7F)))
     if len(lines):
@@ -232,6 +246,10 @@ def _check(
             raise Refusal(code, f"{said}, byte {first + at - _WORD}") from problem
         if encoding != "utf-8" and _is_utf8(octets):
             raise Refusal("decode.encoding_wrong", f"{encoding} declared, UTF-8 found")
+        if not told and encoding in WESTERN and is_gb(octets):
+            raise Refusal("decode.encoding_wrong", f"{encoding} declared, GBK found")
+        if encoding == "utf-8" and (how := spoilt(octets[:LOOKED_AT_BYTES])):
+            raise Refusal("decode.text_garbled", how)
     if not block.all():
         raise Refusal("decode.not_readable", "not text")
     long = ends - starts > LINE_CHARACTERS

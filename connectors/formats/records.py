@@ -21,6 +21,9 @@ GUESSED: Final = (
 
 # An option that no feed's `[options]` gives: the feed's own `crs`, for a format whose files name theirs.
 CRS_OPTION: Final = "crs"
+# Nor this one: the machine's own, an absolute path, of the program that makes DXF of DWG; without it there is none.
+DWG2DXF_OPTION: Final = "dwg2dxf"
+NOT_OF_FEEDS: Final = (CRS_OPTION, DWG2DXF_OPTION)
 
 Options = Mapping[str, str | int | bool | list[str]]
 

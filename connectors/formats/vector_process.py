@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import unicodedata
 import xml.parsers.expat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,11 +50,9 @@ GARBLED: Final = ("\ufffd", "锟斤拷")  # what a program puts for text that it
 KINDS: Final = ("POINT", "LINESTRING", "LINESTRING", "POLYGON", "MULTIPOINT", "MULTILINESTRING", "MULTIPOLYGON")
 _GB_DECLARED: Final = re.compile(rb"""^(<\?xml[^>]*?encoding\s*=\s*["'])(gbk|gb2312|gb18030)(["'])""", re.IGNORECASE)
 _SPELLING: Final = re.compile(r"[\s_-]")
-# Numbers of socket, execve, execveat, io_uring_setup; and the kernel's name of the machine.
-_DENIED: Final = {
-    "x86_64": (0xC000003E, (41, 59, 322, 425)),
-    "aarch64": (0xC00000B7, (198, 221, 281, 425)),
-}
+# Numbers of socket, execve, execveat, io_uring_setup; and the kernel's names of the machines.
+_DENIED: Final = {"x86_64": (41, 59, 322, 425), "aarch64": (198, 221, 281, 425)}
+_ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -104,9 +102,23 @@ def main() -> None:
 
 def _deny_network() -> bool:
     """Have the kernel refuse this process and its threads sockets and programs; False where it cannot (seccomp)."""
-    arch, numbers = _DENIED.get(platform.machine(), (0, ()))
-    if not numbers or sys.platform != "linux":
+    steps = filter_of(_DENIED)
+    if not steps:
         return False
+    program = ctypes.create_string_buffer(steps)
+    handed = ctypes.create_string_buffer(
+        (len(steps) // 8).to_bytes(8, "little") + ctypes.addressof(program).to_bytes(8, "little")
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, handed, 0, 0) == 0)
+
+
+def filter_of(denied: Mapping[str, tuple[int, ...]]) -> bytes:
+    """A filter (seccomp, 8 octets a step) that denies the system calls of these numbers, by machine; b"" where the
+    system has none."""
+    arch, numbers = _ARCHITECTURES.get(platform.machine(), 0), denied.get(platform.machine(), ())
+    if not numbers or not arch or sys.platform != "linux":
+        return b""
 
     def step(code: int, yes: int, no: int, value: int) -> bytes:
         return code.to_bytes(2, "little") + bytes((yes, no)) + value.to_bytes(4, "little")
@@ -117,12 +129,7 @@ def _deny_network() -> bool:
     steps += [step(equal, len(numbers) - 1 - place, 0, number) for place, number in enumerate(numbers)]
     steps[-1] = step(equal, 0, 1, numbers[-1])
     steps += [step(give, 0, 0, deny), step(give, 0, 0, allow)]
-    program = ctypes.create_string_buffer(b"".join(steps))
-    handed = ctypes.create_string_buffer(
-        len(steps).to_bytes(8, "little") + ctypes.addressof(program).to_bytes(8, "little")
-    )
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, handed, 0, 0) == 0)
+    return b"".join(steps)
 
 
 def read(folder: Path, task: Task) -> Read:

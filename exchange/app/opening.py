@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from connectors.formats.records import DWG2DXF_OPTION
 from exchange.app import keys_in_force, levels, places, trusted
 from exchange.attestations import Attestations
 from exchange.boundaries import Boundaries
@@ -127,8 +128,9 @@ def waits_of(settings: Settings) -> Waits:
 
 
 def feeds_of(settings: Settings) -> dict[str, Feed]:
-    """The feeds whose files the settings name, by their ids."""
-    return load_feeds(settings.at(path) for path in settings.feeds.folders)
+    """The feeds whose files the settings name, by their ids; their formats know the machine's programs."""
+    folders = (settings.at(path) for path in settings.feeds.folders)
+    return load_feeds(folders, {DWG2DXF_OPTION: settings.drawings.dwg2dxf})
 
 
 def systems_of(settings: Settings, *, proven: bool = True) -> dict[str, LocalSystem]:

@@ -16,7 +16,6 @@ from exchange.previewing import preview as previewed
 from exchange.settings import Settings
 from mappings.apply import map_records, take
 from mappings.feed import Feed
-from mappings.load import load_feeds
 from security.errors import Refusal
 
 LINES_SHOWN = 40  # layers, and kinds that nothing maps; --json has all
@@ -24,14 +23,9 @@ LINES_SHOWN = 40  # layers, and kinds that nothing maps; --json has all
 SHOWN_TO_A_PERSON = ("source_key", "class_code", "label", "grid_of_position", "owner_name")
 
 
-def all_feeds(settings: Settings) -> dict[str, Feed]:
-    """Every feed by id."""
-    return load_feeds(settings.at(path) for path in settings.feeds.folders)
-
-
 def one_feed(settings: Settings, feed: str) -> Feed:
     """The feed of that id. Raises Refusal `feed.unknown`."""
-    feeds = all_feeds(settings)
+    feeds = opening.feeds_of(settings)
     if feed not in feeds:
         raise Refusal("feed.unknown", feed)
     return feeds[feed]

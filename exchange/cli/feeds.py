@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exchange.app import opening, places
-from exchange.cli.feed_preview import all_feeds, one_feed, preview
+from exchange.cli.feed_preview import one_feed, preview
 from exchange.cli.output import print_json, print_table, sentence_document
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
 from exchange.cli.people import acting, add_person_options, proposed
@@ -80,7 +80,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 
 def _feeds(options: argparse.Namespace) -> int:
-    feeds, flow = all_feeds(settings_of(options)).values(), _flow(settings_of(options))
+    feeds, flow = opening.feeds_of(settings_of(options)).values(), _flow(settings_of(options))
     if options.json:
         names = (
             "id",
@@ -128,7 +128,7 @@ def _flow(settings: Settings) -> dict[str, dict[str, Any]]:
             "dead": dead.get(feed, 0),
             **(_retry(waits[feed]) if feed in waits else {}),
         }
-        for feed in all_feeds(settings)
+        for feed in opening.feeds_of(settings)
     }
 
 

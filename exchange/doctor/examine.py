@@ -10,6 +10,7 @@ import msgspec
 from exchange.app import opening, places
 from exchange.doctor import (
     certificates,
+    converter,
     decisions,
     evidence,
     losses,
@@ -38,6 +39,7 @@ CHECKS: Final[Mapping[str, Callable[[Examined], Iterator[Check]]]] = {
     "keys.evidence": certificates.evidence_key_is_ours,
     "place.feeds": place.feeds_load,
     "place.city": place.city_loads,
+    "place.converter": converter.converter_runs,
     "place.disk": place.disk_has_room,
     "evidence.place": evidence.evidence_can_be_kept,
     "place.clock": place.clock_is_sane,

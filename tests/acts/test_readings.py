@@ -159,6 +159,7 @@ def test_each_fault_is_found_by_name_the_others_go_on_and_the_sum_balances(gatew
         good,
         {**good, "value": 2},
         level("A-2", 7, gateway.at(minutes=1)),
+        level("A-1", 1, gateway.at(minutes=2), status="锟斤拷"),
     )
     assert {code: at for code, at in codes(report).items() if code != "value.not_readable"} == {
         "key.missing": [1],
@@ -170,6 +171,7 @@ def test_each_fault_is_found_by_name_the_others_go_on_and_the_sum_balances(gatew
         "reading.from_the_future": [8],
         "text.too_long": [11],
         "text.control_characters": [12],
+        "text.garbled": [17],
         "ignored.heartbeat": [13],
         "reading.duplicate": [14],
         "reading.contradicts": [15],
@@ -180,7 +182,7 @@ def test_each_fault_is_found_by_name_the_others_go_on_and_the_sum_balances(gatew
         if finding["code"] == "value.not_readable"
     }
     assert unreadable == {("observed_at", (7,)), ("value", (9, 10))}
-    assert counts(report) == {"records": 17, "new": 2, "rejected": 13, "ignored": 2}
+    assert counts(report) == {"records": 18, "new": 2, "rejected": 14, "ignored": 2}
     for finding in report["findings"]:
         assert all(finding["sentence"][name] for name in ("zh", "en", "next_zh", "next_en"))
     assert (gateway.shown(1), gateway.shown(2)) == ([("level_m", 1.0, None, "m", "t-1", 0)], [])

@@ -243,6 +243,12 @@ FAULTS: dict[str, tuple[Callable[[Bus], object], str, str]] = {
         lambda bus: bus.set(r"folders = \[", r'folders = ["no-such-folder", '), "place.feeds", "no-such-folder"
     ),
     "no districts": (lambda bus: bus.set("city/districts", "city/none"), "place.city", "none"),
+    "no converter": (
+        lambda bus: bus.add('[drawings]\ndwg2dxf = "/no/such/dwg2dxf"'), "place.converter", "/no/such/dwg2dxf: No such"
+    ),
+    "a converter that fails": (
+        lambda bus: bus.add('[drawings]\ndwg2dxf = "/bin/false"'), "place.converter", "ended with exit 1"
+    ),
     "a full disk": (lambda bus: setattr(bus, "least_free_bytes", 1 << 60), "place.disk", "state"),
     "no journal": (lambda bus: (bus.state / "journal.sqlite").unlink(), "journal.opens", "journal.sqlite"),
     "a damaged journal": (journal_of_rubbish, "journal.opens", "not a database"),

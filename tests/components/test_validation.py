@@ -60,6 +60,12 @@ SPOILED: list[tuple[str, str, str, dict[str, Any]]] = [
     ("text.too_long", "owner_name", "error", {"owner_name": "长" * 61}),
     ("text.control_characters", "place", "error", {"place": "样城路\n"}),
     ("text.control_characters", "source_key", "error", {"source_key": "K\x1f1"}),
+    ("text.garbled", "place", "error", {"place": "样城路\ufffd号"}),
+    ("text.garbled", "place", "error", {"place": "锟斤拷锟斤拷"}),
+    ("text.garbled", "place", "error", {"place": "\ue863溪"}),
+    ("text.garbled", "place", "error", {"place": "管线".encode("gbk").decode("latin-1") + "12"}),
+    ("text.garbled", "place", "error", {"place": "???? 12"}),
+    ("text.garbled", "source_key", "error", {"source_key": "K\ue0001"}),
 ]
 
 

@@ -75,6 +75,7 @@ def test_a_good_file_is_read_and_its_examples_hold() -> None:
         ('header = "编号"', 'headers = "编号"', "options.headers"),
         ('header = "编号"', "header = 1", "options.header: 1 is not a str"),
         ('format   = "table"', 'format = "vector"', "options.header: the format vector has no such option"),
+        ('format   = "table"', 'format = "dxf"', "options.header: the format dxf has no such option"),
         ('"EPSG:4549"', '"4549"', "crs: '4549'"),
         ('"EPSG:4549"', '"EPSG:499999"', "crs: EPSG:499999 is unknown"),
         ('"EPSG:4549"', '"EPSG:4490"', "fields.easting_m: EPSG:4490 has the axes longitude_deg"),
@@ -162,6 +163,16 @@ def test_a_format_whose_files_name_their_system_is_told_the_feed_s_and_no_option
     assert read_feed(vector.encode(), "lighting-census").options == {"layer": "路灯", "crs": "EPSG:4549"}
     with pytest.raises(Misconfigured, match=r"options\.crs"):
         read_feed(vector.replace("layer =", "crs =").encode(), "lighting-census")
+
+
+def test_what_is_the_machine_s_own_no_feed_says() -> None:
+    drawing = re.sub(r"(?s)\[options\].*?\n\n", "[options]\nchord_mm = 10\n\n", GOOD, count=1)
+    drawing = drawing.replace('format   = "table"', 'format = "dxf"')
+    here = {"dwg2dxf": "/usr/bin/dwg2dxf"}
+    assert read_feed(drawing.encode(), "lighting-census", given=here).options == {"chord_mm": 10, **here}
+    assert read_feed(GOOD.encode(), "lighting-census", given=here).options == {"header": "编号"}
+    with pytest.raises(Misconfigured, match=r"options\.dwg2dxf: the format dxf has no such option"):
+        read_feed(drawing.replace("chord_mm = 10", "dwg2dxf = '/tmp/mine'").encode(), "lighting-census")
 
 
 def test_a_file_that_is_not_utf_8_is_named() -> None:
