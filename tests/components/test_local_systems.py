@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,13 @@ def test_swapped_axes_of_a_local_plane_are_noticed(tmp_path: Path) -> None:
 def test_the_other_convention_of_rotations_is_seen_at_the_control_points(tmp_path: Path) -> None:
     turned = space_file().replace("rz_arcsec = ", "rz_arcsec = -")
     assert a_system(tmp_path, turned).worst_m > 50
+
+
+def test_the_examples_of_the_document_hold(tmp_path: Path) -> None:
+    text = (ROOT / "docs/systems.md").read_text(encoding="utf-8")
+    systems = [a_system(tmp_path, said) for said in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    assert [system.kind for system in systems] == ["plane", "space"]
+    assert all(system.worst_m < 0.002 for system in systems)
 
 
 # Refused --------------------------------------------------------------------------------------------------------------
