@@ -119,7 +119,10 @@ class Parameters(Secret, frozen=True, forbid_unknown_fields=True):
 
 def read_parameters(path: Path) -> Parameters:
     """What a file says. Raises Misconfigured config.system_exposed, config.system_file, naming file and key."""
-    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as problem:
+        raise wrong_file(path, str(problem.strerror)) from problem
     if mode & 0o077:
         raise Misconfigured(
             "config.system_exposed", f"{path} has mode {mode:04o}: other accounts can get at it; chmod 600 {path}"

@@ -13,7 +13,7 @@ from exchange.local_systems import LocalSystem
 from exchange.settings import Settings
 from security.errors import Misconfigured
 
-KINDS: Final = {"plane": "四参数 four parameters", "space": "七参数 seven parameters", "projection": "投影 projection"}
+KINDS: Final = {"plane": "四参数 plane", "space": "七参数 space", "projection": "投影 projection"}
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def _systems(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"systems": told, "tolerance_cm": _tolerance_cm(settings)})
     else:
-        columns = ["系统 system", "参数 rests on", "点 points", "RMS cm", "最大 worst cm", ""]
+        columns = ["系统 system", "依据 rests on", "点 points", "RMS cm", "最大 max cm", "合格 holds"]
         rows = [
             (
                 one["name"],
@@ -55,7 +55,7 @@ def _systems(options: argparse.Namespace) -> int:
                 one["control_points"],
                 f"{one['rms_cm']:.2f}",
                 f"{one['worst_cm']:.2f}",
-                "" if one["holds"] else "超限 too far off",
+                "是 yes" if one["holds"] else "否 no",
             )
             for one in told
         ]
@@ -82,8 +82,8 @@ def _check(options: argparse.Namespace) -> int:
             f"{system.name}: {KINDS[system.kind]}, {system.rests_on}; "
             f"RMS {told['rms_cm']:.2f} cm, 限差 tolerance {_tolerance_cm(settings):g} cm"
         )
-        columns = ["控制点 point", "东 east mm", "北 north mm", "偏离 off cm", ""]
-        over = ["" if off <= settings.tolerances.control_point_m else "超限 too far off" for off in system.distances_m]
+        columns = ["控制点 point", "东 east mm", "北 north mm", "偏离 off cm", "合格 holds"]
+        over = ["是 yes" if off <= settings.tolerances.control_point_m else "否 no" for off in system.distances_m]
         print_table(title, columns, [(*point.values(), said) for point, said in zip(points, over, strict=True)])
     return 0 if told["holds"] else 1
 

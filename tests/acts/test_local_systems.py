@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from msgspec import structs
 from pyproj import Proj
+from rich.cells import cell_len
 
 from exchange.app import opening, saving
 from exchange.cli import main as command_line
@@ -138,7 +139,9 @@ def test_systems_are_listed_with_their_residuals(acts: Acts, capsys: pytest.Capt
     assert all(one["holds"] and one["rms_cm"] <= one["worst_cm"] < 0.1 for one in told["systems"])
     code, text = run(acts, capsys, "systems")
     assert code == 0
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(map(cell_len, text.splitlines())) <= 80
+    assert "七参数 space" in text
+    assert text.count("│ 是 yes") == 3
 
 
 def test_a_system_off_its_control_points_is_shown_point_by_point_and_stops_the_start(
@@ -158,7 +161,7 @@ def test_a_system_off_its_control_points_is_shown_point_by_point_and_stops_the_s
     ]
     assert (told["rms_cm"], told["worst_cm"], told["holds"]) == (24.99, 24.99, False)  # on the ground
     assert command_line.main(["systems", "check", "off", *here]) == 1
-    assert "超限 too far off" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("│ 否 no") == 3
     assert command_line.main(["systems", "--json", *here]) == 1
     assert command_line.main(["feed", "check", "in-plane", *here]) == 2
     assert sentences()["config.system_residual"].next_zh in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,13 @@ def test_the_other_convention_of_rotations_is_seen_at_the_control_points(tmp_pat
     assert a_system(tmp_path, turned).worst_m > 50
 
 
+def test_the_examples_of_the_document_hold(tmp_path: Path) -> None:
+    text = (ROOT / "docs/systems.md").read_text(encoding="utf-8")
+    systems = [a_system(tmp_path, said) for said in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    assert [system.kind for system in systems] == ["plane", "space"]
+    assert all(system.worst_m < 0.002 for system in systems)
+
+
 # Refused --------------------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +150,12 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> No
     with pytest.raises(Misconfigured, match=f"{path} has mode {mode:04o}") as told:
         read_system(path, EXTENT)
     assert told.value.code == "config.system_exposed"
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "city.toml").symlink_to("nothing")
+    with pytest.raises(Misconfigured, match=r"city\.toml: No such file"):
+        read_systems(tmp_path, EXTENT)
 
 
 def test_a_system_that_is_not_here_is_named_and_nothing_is_guessed(tmp_path: Path) -> None:
@@ -176,6 +190,9 @@ SPOILT = [
     ("plane", "dx_m = ", "dx_m = 1000", "plane.dx_m: is not between"),
     ("plane", "dx_m = 601987.4321", "dx_m = '601987.4321'", "Expected `float`, got `str` - at `$.plane.dx_m`"),
     ("plane", "dx_m = 601987.4321", "601987_4321 = 1", "an unknown key"),
+    ("plane", "dx_m = 601987.4321", f"dx_m = {10**400}", "Number out of range - at `$.plane.dx_m`"),
+    ("plane", "dx_m = 601987.4321", "dx_m = 1e400", "plane.dx_m: is not between"),
+    ("plane", "dx_m = 601987.4321", "dx_m = true", "Expected `float`, got `bool` - at `$.plane.dx_m`"),
     ("plane", "rotation_deg", "rotation_rad", "an unknown key"),
     ("plane", "dx_m = 601987.4321", "", "missing required field `dx_m`"),
     ("plane", "dx_m = 601987.4321", "dx_m = 601987.4321 601987.4321", "is no TOML (line 3)"),

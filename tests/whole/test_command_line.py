@@ -199,6 +199,7 @@ GOOD: dict[str, Good] = {
     "feed preview": lambda desk: (
         ["feed", "preview", FEED, desk.file(), "--limit", "1", *desk.here], {"records", "candidates", "findings"}
     ),
+    "systems": lambda desk: (["systems", *desk.here], {"systems", "tolerance_cm"}),
     "push": lambda desk: (["push", FEED, desk.file(), *desk.partner], {"receipt", "status", "report"}),
     "receipt": lambda desk: (["receipt", desk.pushed(), *desk.partner], {"index", "proof", "checkpoint", "outcome"}),
     "report": lambda desk: (["report", desk.pushed(), *desk.partner], {"status", "report"}),
@@ -430,6 +431,7 @@ WRONG: dict[str, tuple[str, Bad]] = {
     "init twice": ("holds a bus already", lambda desk: ["init", "--edition", "2007", *desk.here]),
     "serve on a taken port": ("--https-port", lambda desk: ["serve", "--https-port", taken(desk), *desk.here]),
     "serve beside another": ("another serve", lambda desk: ["serve", "--https-port", "0", *desk.here]),
+    "a local system that is not here": ("none is there", lambda desk: ["systems", "check", "nowhere", *desk.here]),
     "push of a missing file": ("none.csv", lambda desk: ["push", FEED, "none.csv", *desk.partner]),
     "preview of a missing file": ("none.csv", lambda desk: ["feed", "preview", FEED, "none.csv", *desk.here]),
     "export to where nothing can be": (
