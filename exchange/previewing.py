@@ -21,7 +21,7 @@ from mappings.schema import KEY
 KEPT: Final = "kept"
 SHOWN: Final = (
     *("record", "source_key", "class_code", "class_basis", "label", "longitude_deg", "latitude_deg"),
-    *("division_of_position", "grid_of_position", "owner_name", "appurtenance"),
+    *("division_of_position", "grid_of_position", "outline_deg", "owner_name", "appurtenance"),
 )
 SHOWN_OF_READINGS: Final = ("record", "source_key", "quantity", "value", "state", "unit", "observed_at")
 UNTOLD: Final = ("value.lookup_unknown", "class.missing")  # of a class: nothing maps what the record says of it

@@ -12,7 +12,7 @@ from connectors.formats.catalogue import formats
 from exchange import previewing
 from exchange.placing import load_city
 from exchange.previewing import Preview, preview
-from mappings.apply import Mapped, take
+from mappings.apply import Mapped, map_records, take
 from mappings.feed import Feed
 from mappings.load import load_feeds
 from samples.generate import Truth, generate
@@ -89,10 +89,8 @@ def test_a_table_has_one_line(quarter: tuple[Path, Truth]) -> None:
 def test_a_preview_that_does_not_balance_is_refused_as_act_two_would(
     quarter: tuple[Path, Truth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = previewing.map_records
-
     def forgetful(records: pl.DataFrame, feed: Feed) -> Mapped:
-        mapped = whole(records, feed)
+        mapped = map_records(records, feed)
         return structs.replace(mapped, candidates=mapped.candidates[1:])
 
     monkeypatch.setattr(previewing, "map_records", forgetful)

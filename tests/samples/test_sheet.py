@@ -31,7 +31,7 @@ def drawn(city: tuple[Path, Truth]) -> pl.DataFrame:
     return pl.concat(batch.frame for batch in dxf.decode([content], {"attributes": [sheet.TAG]}))
 
 
-FORMS = {"sheet.dxf": ("AC1015", "gbk"), "sheet-utf8.dxf": ("AC1024", "utf8")}
+FORMS = {"sheet.dxf": ("AC1015", "gbk"), "sheet-utf8.dxf": ("AC1024", "utf-8")}
 
 
 @pytest.mark.parametrize("name", FORMS)
