@@ -1,6 +1,7 @@
 """What a file would become if its bureau sent it now: the ledger by layer, what nothing maps, some that are mapped."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -9,7 +10,6 @@ import pyproj
 
 from connectors.formats.records import RECORD, SHEET
 from exchange import ledger, validation
-from exchange.app import places
 from exchange.outcomes import findings_of
 from exchange.placing import City, place
 from exchange.store.frames import BatchDelivery
@@ -71,16 +71,19 @@ class Preview(msgspec.Struct, frozen=True):
     placed: pl.DataFrame
 
 
-def preview(records: pl.DataFrame, feed: Feed, *, city: City, edition: str, limit_m: float, shown: int) -> Preview:
+def preview(
+    records: pl.DataFrame, feed: Feed, *, city: City, edition: str, limit_m: float, shown: int, now: datetime
+) -> Preview:
     """The records of one delivery, mapped, placed, checked and accounted for.
 
-    records: as `mappings.apply.take` gives them; limit_m: a transformation less accurate than this is refused
+    records: as `mappings.apply.take` gives them; limit_m: a transformation less accurate than this is refused; shown:
+             how many in `mapped`; now: aware, as if it came then
     Raises Refusal of any of these steps, `delivery.unbalanced` among them, as act two would.
     """
     mapped = map_records(records, feed)
     placed, findings = mapped.candidates, mapped.findings
     if feed.content != "readings":
-        placed, findings = _placed(mapped, feed, city, edition, limit_m)
+        placed, findings = _placed(mapped, feed, city, edition, limit_m, now)
     outcomes = _outcomes(placed, mapped.unread, findings)
     ledger.must_balance(ledger.came_in(records), mapped.parts, outcomes)
     lines = _lines(outcomes, mapped.parts)
@@ -98,11 +101,12 @@ def preview(records: pl.DataFrame, feed: Feed, *, city: City, edition: str, limi
     )
 
 
-def _placed(mapped: Mapped, feed: Feed, city: City, edition: str, limit_m: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _placed(
+    mapped: Mapped, feed: Feed, city: City, edition: str, limit_m: float, now: datetime
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """PLACED, and FINDINGS of mapping, placing and checking."""
     placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=city, limit_m=limit_m)
     lists = validation.lists(edition, grid=city.grid.codes, districts=city.districts.codes)
-    now = places.utc_now()
     deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
     found = pl.concat([mapped.findings, placing.findings])
     checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)

@@ -34,11 +34,9 @@ def with_outlines(candidates: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]
     west, south, east, north = shapely.bounds(shapes).T
     small = (east - west < ACROSS_M) & (north - south < ACROSS_M)  # false where there are no bounds
     whole = (area | line) & (corners <= CORNERS) & small & shapely.is_valid(shapes)
-    points = np.where(
-        area,
-        shapely.point_on_surface(np.where(whole & area, shapes, None)),
-        _middle(np.where(whole & line, shapes, None)),
-    )
+    points = np.full(len(shapes), None, dtype=np.object_)
+    points[whole & area] = shapely.point_on_surface(shapes[whole & area])
+    points[whole & line] = shapely.line_interpolate_point(shapes[whole & line], 0.5, normalized=True)
     kept, left_out = drawn.filter(pl.Series(whole)), drawn.filter(pl.Series(~whole))
     text = pl.Series(shapely.to_wkt(shapes[whole], rounding_precision=DECIMALS).tolist(), dtype=pl.String)
     found = candidates[left_out].select(
@@ -54,8 +52,3 @@ def with_outlines(candidates: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]
         "y": candidates["y"].scatter(kept, shapely.get_y(points[whole])),
     }
     return conform(candidates.with_columns(**columns), CANDIDATES), conform(found, FINDINGS)
-
-
-def _middle(lines: Shapes) -> Shapes:
-    points: Shapes = shapely.line_interpolate_point(lines, 0.5, normalized=True)
-    return points

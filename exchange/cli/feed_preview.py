@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from connectors.formats.catalogue import formats
+from exchange.app import places
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
 from exchange.cli.partner import read_file
@@ -49,6 +50,7 @@ def preview(options: argparse.Namespace) -> int:
         edition=settings.city.edition,
         limit_m=settings.tolerances.transformation_m,
         shown=options.limit,
+        now=places.utc_now(),
     )
     # A section more: its part of the document here, and its own call of `print_…` below.
     document = _document(told)
