@@ -12,7 +12,7 @@ from mappings.schema import CANDIDATES, FINDINGS, KEY, OUTCOMES, conform
 
 # What a claim says: all of the candidate but its place in the delivery. Order and spelling below are the digest's
 # definition; a column added later goes to the end, with its name, and is written only where something is said.
-LATER: Final = ("network", "label", "provenance", "class_basis")
+LATER: Final = ("network", "label", "provenance", "class_basis", "outline")
 SAID: Final = tuple(name for name in CANDIDATES if name not in (*KEY, "source_key", "removed", *LATER))
 FIELD_ENDS: Final = "\x1f"  # no accepted text holds a control character
 FINEST: Final = 1e9  # coordinates and heights in nano-units: exact in Int64, the same in every library

@@ -29,6 +29,7 @@ from security.errors import Misconfigured, Refusal
 
 Indices = NDArray[np.int64]
 
+DECIMALS_DEG: Final = 8  # a millimetre
 PLACES_AT_ONCE: Final = 65_536
 SQUARES_PER_DEGREE: Final = 1000
 SQUARE_MARGIN: Final = 1e-6  # of a square's side: what rounding may put beside the square that it was counted into
@@ -129,6 +130,7 @@ def place(candidates: pl.DataFrame, *, crs: str, accuracy_m: float, city: City, 
         division.alias("division_of_position"),
         _within(city.grid, longitude, latitude, city.extent_deg).alias("grid_of_position"),
         accuracy_m=pl.lit(accuracy_m + way.accuracy_m),
+        outline_deg=_outlines(candidates["outline"], kept, way),
     )
     findings = [
         _findings(candidates, swapped, "position.axes_swapped"),
@@ -203,6 +205,17 @@ def codes_at(city: City, longitude_deg: Numbers, latitude_deg: Numbers) -> tuple
 def _must_be_polygon(path: Path, code: str, polygon: BaseGeometry) -> None:
     if polygon.geom_type not in ("Polygon", "MultiPolygon") or not polygon.is_valid or polygon.is_empty:
         raise Misconfigured("config.file", f"{path}: {code} is not a valid polygon")
+
+
+def _outlines(outline: pl.Series, kept: NDArray[np.bool_], way: Transformation) -> pl.Series:
+    """Outlines in degrees, WKT, of what is placed."""
+    drawn = (outline.is_not_null() & pl.Series(kept)).arg_true()
+    if drawn.is_empty():
+        return pl.Series(dtype=pl.String).extend_constant(None, len(outline))
+    shapes = shapely.from_wkt(outline.gather(drawn).to_numpy())
+    turned = shapely.transform(shapes, way.degrees_of, interleaved=False)
+    texts = shapely.to_wkt(turned, rounding_precision=DECIMALS_DEG)
+    return pl.Series(dtype=pl.String).extend_constant(None, len(outline)).scatter(drawn, texts.tolist())
 
 
 def _within(areas: Areas, longitude: Numbers, latitude: Numbers, extent: Extent) -> pl.Series:

@@ -21,7 +21,7 @@ from mappings.systems import name_of
 KEPT: Final = "kept"
 SHOWN: Final = (
     *("record", "source_key", "class_code", "class_basis", "label", "longitude_deg", "latitude_deg"),
-    *("division_of_position", "grid_of_position", "owner_name", "appurtenance"),
+    *("division_of_position", "grid_of_position", "outline_deg", "owner_name", "appurtenance"),
 )
 SHOWN_OF_READINGS: Final = ("record", "source_key", "quantity", "value", "state", "unit", "observed_at")
 UNTOLD: Final = ("value.lookup_unknown", "class.missing")  # of a class: nothing maps what the record says of it
@@ -41,7 +41,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Unmapped(msgspec.Struct, frozen=True):
-    """What no lookup of the class has. said: by column (`block`, `code`), what such records say."""
+    """What no lookup of the class has. said: by column (`entity`, `block`, `code`), what such records say."""
 
     part: str
     said: dict[str, str]
@@ -76,7 +76,8 @@ def preview(
 ) -> Preview:
     """The records of one delivery, mapped, placed, checked and accounted for.
 
-    records: as `mappings.apply.take` gives them; limit_m: a transformation less accurate than this is refused
+    records: as `mappings.apply.take` gives them; limit_m: a transformation less accurate than this is refused; shown:
+             how many in `mapped`; now: aware, as if it came then
     Raises Refusal of any of these steps, `delivery.unbalanced` among them, as act two would.
     """
     mapped = map_records(records, feed)
@@ -160,7 +161,7 @@ def _unmapped(records: pl.DataFrame, findings: pl.DataFrame, feed: Feed) -> list
     if rule is None:
         return []
     untold = findings.filter(pl.col("code").is_in(UNTOLD), field="class_code").select("delivery", "record").unique()
-    said = [column for column in rule.columns if column != "layer"]  # which is the part
+    said = [name for name in ("entity", *rule.columns) if name in records.columns and name != "layer"]  # it is the part
     of_them = records.rename({RECORD: "record"}).join(untold, on=["delivery", "record"], how="semi")
     counted = of_them.group_by(
         pl.col(SHEET).fill_null("").alias("#part"), *(pl.col(name).fill_null("") for name in said)

@@ -24,7 +24,7 @@ READINGS: Final = "readings"
 # gone is no attribute of it.
 _ALWAYS: Final = (
     *KEY, "source_key", "component_code", "class_code", "x", "y", "grid_code", "division_code", "removed",
-    *(f"{role}_basis" for role in ROLES),
+    "class_basis", "outline", *(f"{role}_basis" for role in ROLES),
 )  # fmt: skip
 _COLUMNS: Final = tuple(name for name in CANDIDATES if name not in _ALWAYS)
 # What a grant may name: the shared schema's other columns, and the readings of a component as one.

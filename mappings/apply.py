@@ -17,6 +17,7 @@ from mappings.feed import Feed, FieldRule, IgnoreRule, Label, Tally
 from mappings.findings import Severity
 from mappings.functions import FUNCTIONS
 from mappings.labels import NUMBERS, SYMBOLS, with_labels
+from mappings.outlines import with_outlines
 from mappings.schema import CANDIDATES, FEATURES, FINDINGS, READINGS, ROLES, Schema, conform
 from mappings.systems import EPSG
 from security.errors import Refusal
@@ -111,6 +112,8 @@ def map_records(records: pl.DataFrame, feed: Feed) -> Mapped:
     if feed.label is not None:
         symbols = _symbols(records, candidates, feed, feed.label)
         candidates = with_labels(candidates, symbols, _numbers(records, feed, feed.label), feed.label)
+    candidates, of_outlines = with_outlines(candidates)
+    findings = pl.concat([findings, of_outlines])
     return Mapped(candidates, findings, unread, tallies, _parts(records))
 
 
@@ -141,15 +144,20 @@ def _guessed(kept: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
 def _rule_of(feed: Feed) -> pl.Expr:
     """The name of the first ignore rule that fits a record; null where none does."""
     return pl.coalesce(
-        [*(pl.when(_fits(rule)).then(pl.lit(rule.rule)) for rule in feed.ignore), pl.lit(None, pl.String)]
+        [*(pl.when(_fits(rule, feed)).then(pl.lit(rule.rule)) for rule in feed.ignore), pl.lit(None, pl.String)]
     )
 
 
-def _fits(rule: IgnoreRule) -> pl.Expr:
+def _fits(rule: IgnoreRule, feed: Feed) -> pl.Expr:
     if rule.from_ is None:
         return pl.col(CARRIED)
     said = _said(rule.from_).fill_null("")
-    return pl.any_horizontal(said.is_in(rule.values), *(said.str.ends_with(ending) for ending in rule.endings))
+    fits = pl.any_horizontal(said.is_in(rule.values), *(said.str.ends_with(ending) for ending in rule.endings))
+    if not rule.unless:
+        return fits
+    of_class = feed.fields["class_code"]
+    known = zip(of_class.tables, _looked(of_class, feed), strict=True)
+    return fits & pl.all_horizontal(looked.is_null() for name, (_, looked) in known if name in rule.unless)
 
 
 def _ignored(left_out: pl.DataFrame, feed: Feed) -> pl.DataFrame:

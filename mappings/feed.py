@@ -44,7 +44,8 @@ class IgnoreRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     """Records that are left out, by name and with a reason; the first rule that fits decides.
 
     Either `carried = true` (records whose key column repeats the record above) or `from` with `values`, the texts that
-    are left out (the empty text among them stands for an empty cell), or with `endings`, how such texts end.
+    are left out (the empty text among them stands for an empty cell), or with `endings`, how such texts end. `unless`:
+    lookups of the class; a record whose class one of them tells is not left out.
     """
 
     rule: str
@@ -53,6 +54,7 @@ class IgnoreRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     from_: str | None = None
     values: list[str] = []
     endings: list[str] = []
+    unless: list[str] = []
     carried: bool = False
 
 

@@ -207,6 +207,8 @@ def _position_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
             yield f"fields.{axis}", f"{feed.crs} has the axes {right[0]} and {right[1]}"
     if (right[0] in feed.fields) != (right[1] in feed.fields):
         yield "fields", f"{right[0]} and {right[1]} come together"
+    if "outline" in feed.fields and PLANE[0] not in feed.fields:
+        yield "fields.outline", "needs positions in metres"
 
 
 def _known_fields(feed: FeedFile) -> Schema:
@@ -306,6 +308,11 @@ def _sheet_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
             yield "sheet.pattern", "needs one group, the number"
 
 
+def _lookups_of_class(feed: FeedFile) -> list[str]:
+    rule = feed.fields.get("class_code")
+    return rule.tables if rule else []
+
+
 def _ignore_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
     for rule in feed.ignore:
@@ -314,4 +321,6 @@ def _ignore_mistakes(feed: FeedFile) -> Iterator[tuple[str, str]]:
             yield key, "is there twice, or is not lower-case letters, digits and single underscores"
         if rule.carried == (rule.from_ is not None) or (rule.from_ is not None) != bool(rule.values or rule.endings):
             yield key, "needs either `carried = true` or `from` with `values` or `endings`"
+        if not {*rule.unless} <= {*_lookups_of_class(feed)}:
+            yield f"{key}.unless", "names no lookup of the class"
         seen.add(rule.rule)

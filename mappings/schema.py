@@ -40,6 +40,7 @@ CANDIDATES: Final[Schema] = {
     "label": pl.String,  # 图上注记: the number written beside it on a drawing
     "provenance": pl.String,  # 来源: of a district node's record, whose claims it rests on (`exchange.provenance`)
     "class_basis": pl.String,  # 类别依据: the lookup that told the class, where the feed has several, surest first
+    "outline": pl.String,  # 范围: the course of a line or an area, WKT like x and y, to the millimetre; x, y lie on it
 }
 
 # 监测读数: what a thing of the bureau's register reported, not yet believed. It says a value, a state, or both.
@@ -77,6 +78,7 @@ PLACED: Final[Schema] = {
     "accuracy_m": pl.Float64,
     "grid_of_position": pl.String,
     "division_of_position": pl.String,
+    "outline_deg": pl.String,  # WKT in degrees
 }
 
 # 质检意见. severity: error (record rejected), ignored (left out by a named rule), warning (kept).

@@ -22,7 +22,7 @@ ROLE_COLUMNS: Final = tuple(f"{role}_{part}" for role in ROLES for part in ("cod
 # Kept with the claim, asked for by nobody in bulk: one JSON text, without what was not said.
 MORE: Final = (
     "height_m", "grid_code", "division_code", "component_code", "place", "initial_date", "change_date", "data_source",
-    "note", "appurtenance", "network", "label", "provenance", "class_basis",
+    "note", "appurtenance", "network", "label", "provenance", "class_basis", "outline_deg",
 )  # fmt: skip
 VERSION: Final = (
     "component_id", "delivery_id", "record", "valid_from_us", "valid_to_us", "closed_by", "digest", "class_code",

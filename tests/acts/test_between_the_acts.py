@@ -15,7 +15,7 @@ from exchange.app import opening
 from exchange.cli.people import registry
 from exchange.cli.trial import PROPOSER
 from exchange.processing import process
-from mappings.apply import Mapped
+from mappings.apply import Mapped, map_records
 from mappings.feed import Feed
 from security.batch import unverified
 from security.errors import Refusal
@@ -104,10 +104,8 @@ def test_each_entry_names_the_release_of_the_mapping_that_was_in_force(acts: Act
 
 
 def test_a_delivery_whose_account_does_not_balance_is_not_taken(acts: Acts, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = processing.map_records
-
     def forgetful(records: pl.DataFrame, feed: Feed) -> Mapped:
-        mapped = whole(records, feed)
+        mapped = map_records(records, feed)
         return msgspec.structs.replace(mapped, candidates=mapped.candidates[1:])
 
     monkeypatch.setattr(processing, "map_records", forgetful)

@@ -149,7 +149,7 @@ def test_a_preview_of_the_drawing_balances_and_lists_nothing_unmapped(
         edition=settings.city.edition,
         limit_m=settings.tolerances.transformation_m,
         shown=10,
-        now=datetime(2026, 11, 29, tzinfo=UTC),
+        now=datetime(2026, 6, 30, tzinfo=UTC),
     )
     assert (told.total.records, told.total.kept, told.total.rejected, told.unmapped) == (4369, 469, {}, [])
     assert (told.told_by, told.crs) == ({"symbol": 469}, "EPSG:4547")

@@ -1,27 +1,32 @@
 """What `feed preview` says of the made-up map and of a table: each record accounted for, against the truth."""
 
+import argparse
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from msgspec import structs
+from rich.cells import cell_len
 
 from connectors.formats.catalogue import formats
 from exchange import previewing
+from exchange.cli import feed_preview
 from exchange.placing import load_city
 from exchange.previewing import Preview, preview
-from mappings.apply import Mapped, take
+from mappings.apply import Mapped, map_records, take
 from mappings.feed import Feed
 from mappings.load import load_feeds
 from samples.generate import Truth, generate
 from security.errors import Refusal
 from security.message import in_memory
 
-FEEDS = load_feeds([Path(__file__).parents[2] / "mappings/feeds"])
-NOW = datetime(2026, 11, 29, tzinfo=UTC)
+ROOT = Path(__file__).parents[2]
+FEEDS = load_feeds([ROOT / "mappings/feeds"])
+NOON = datetime(2026, 6, 30, 4, tzinfo=UTC)
 TOLD_BY = {"cass_components": "code", "cass": "code", "cass_blocks": "block", "layer": "layer"}
 
 
@@ -36,7 +41,7 @@ def of(quarter: tuple[Path, Truth], feed: Feed, name: str, **changed: Any) -> Pr
     content = in_memory((folder / name).read_bytes())
     records = pl.concat([take(batch.frame, feed) for batch in formats()[feed.format].decode([content], feed.options)])
     city = load_city(folder / "districts.geojson", folder / "grid.geojson", truth.extent)
-    given = {"city": city, "edition": "2007", "limit_m": 1.0, "shown": 10, "now": NOW}
+    given = {"city": city, "edition": "2007", "limit_m": 1.0, "shown": 10, "now": NOON}
     return preview(records, feed, **{**given, **changed})
 
 
@@ -92,13 +97,40 @@ def test_a_table_has_one_line(quarter: tuple[Path, Truth]) -> None:
 def test_a_preview_that_does_not_balance_is_refused_as_act_two_would(
     quarter: tuple[Path, Truth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = previewing.map_records
-
     def forgetful(records: pl.DataFrame, feed: Feed) -> Mapped:
-        mapped = whole(records, feed)
+        mapped = map_records(records, feed)
         return structs.replace(mapped, candidates=mapped.candidates[1:])
 
     monkeypatch.setattr(previewing, "map_records", forgetful)
     with pytest.raises(Refusal) as refused:
         of(quarter, FEEDS["planning-map-500"], "sheet.dxf")
     assert refused.value.code == "delivery.unbalanced"
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_the_screen_has_every_section_in_80_columns_and_the_document_all_of_it(
+    quarter: tuple[Path, Truth], json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    options = argparse.Namespace(
+        settings=ROOT / "settings.toml",
+        feed="planning-map-500",
+        file=quarter[0] / "sheet-utf8.dxf",
+        limit=10,
+        json=json,
+    )
+    assert feed_preview.preview(options) == 0
+    said = capsys.readouterr().out
+    if json:
+        document = msgspec.json.decode(said)
+        assert document["ledger"]["total"]["records"] == document["records"] == quarter[1].sheet.entities
+        assert sum(line["kept"] for line in document["ledger"]["layers"]) == len(quarter[1].sheet.symbols)
+        assert document["unmapped"][0] == {"part": "GCD", "said": {"code": "202101", "block": "gc200"}, "records": 24}
+        assert document["crs"] == {"code": "EPSG:4549", "name": "CGCS2000 / 3-degree Gauss-Kruger CM 120E"}
+        assert len(document["candidates"]) == 10
+        return
+    tables, _, findings = said.partition("质检意见")
+    assert max(cell_len(line) for line in tables.splitlines()) <= 80
+    for words in ("收支 ledger", "未对应 Unmapped: 45", "EPSG:4549 CGCS2000", "cass_components 481", "示例 Examples"):
+        assert words in tables
+    assert "class.by_fallback" in findings

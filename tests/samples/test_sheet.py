@@ -17,6 +17,7 @@ from mappings.load import load_feeds
 from samples import registers, sheet
 from samples.generate import Truth, generate
 from security.message import file_content
+from tests.formats.test_dxf import gdal, raw
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def drawn(city: tuple[Path, Truth]) -> pl.DataFrame:
     return pl.concat(batch.frame for batch in dxf.decode([content], {"attributes": [sheet.TAG]}))
 
 
-FORMS = {"sheet.dxf": ("AC1015", "gbk"), "sheet-utf8.dxf": ("AC1024", "utf8")}
+FORMS = {"sheet.dxf": ("AC1015", "gbk"), "sheet-utf8.dxf": ("AC1024", "utf-8")}
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -54,6 +55,28 @@ def test_the_map_in_utf_8_is_the_map_in_gbk_to_the_last_character(city: tuple[Pa
     assert ours.candidates.equals(theirs.candidates, null_equal=True)
     assert ours.findings.equals(theirs.findings, null_equal=True)
     assert ours.candidates.filter(class_basis="layer").height == 34
+
+
+@pytest.mark.filterwarnings("ignore:One or several characters couldn't be converted")
+@pytest.mark.parametrize("name", FORMS)
+def test_the_codes_of_the_whole_map_are_what_a_cad_library_and_gdal_read(
+    name: str, city: tuple[Path, Truth], drawn: pl.DataFrame
+) -> None:
+    path = city[0] / name
+    ours = dict(drawn.select("key", "code").rows())
+    library = {
+        entity.dxf.handle: entity.get_xdata("SOUTH")[0].value if entity.has_xdata("SOUTH") else None
+        for entity in ezdxf.readfile(path).modelspace()
+    }
+    assert ours == library
+    if name == "sheet-utf8.dxf":  # pyogrio cannot give the raw codes of a text in GBK
+        theirs = {}
+        for feature in gdal(path):
+            tags = iter(raw(feature))
+            south = (1001, "SOUTH") in tags  # and the tags after it are left
+            theirs[feature["EntityHandle"]] = next(tags)[1] if south else None
+        assert ours == theirs
+    assert sum(code is not None for code in ours.values()) > 1_700
 
 
 def test_the_text_of_the_map_in_utf_8_is_what_its_bytes_say_and_debian_s_ogr2ogr_spoils_it(
