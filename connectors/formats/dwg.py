@@ -123,12 +123,20 @@ def _ended(process: subprocess.Popen[bytes], folder: Path, wait_s: float) -> int
     while ended is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             ended = process.wait(_STEP_S)
-        sizes = [entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder)]
-        if sum(sizes) >= OUTPUT_BYTES:
+        if _size(folder) >= OUTPUT_BYTES:
             raise Refusal("decode.too_large", f"the converter wrote {OUTPUT_BYTES >> 20} MiB or more")
         if ended is None and time.monotonic() > until:
             raise Refusal("decode.too_large", f"the converter took more than {wait_s:.0f} s")
     return ended
+
+
+def _size(folder: Path) -> int:
+    """Octets of all files in the folder, which has none below it."""
+    size = 0
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # it was only for a while
+            size += entry.stat(follow_symlinks=False).st_size
+    return size
 
 
 def _check_complaints(path: Path) -> None:

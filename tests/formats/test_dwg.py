@@ -5,6 +5,8 @@ real processes, and LibreDWG itself where YONGTONG_DWG2DXF names it.
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +28,13 @@ DWG = b"AC1015" + bytes(100)
 TEXT = "0\nTEXT\n8\n0\n1\n{}\n10\n0\n20\n0\n"
 SAMPLES = ("Text_2004", "Text_2007", "Text_2010", "Text_2013", "r14_v", "sample_2000", "sample_2018")
 FEEDS = Path(__file__).parents[2] / "samples" / "street_survey" / "feeds"
+WORKER = """
+import sys, tempfile
+from connectors.formats import dxf
+from security.message import in_memory
+tempfile.tempdir = sys.argv[2]
+list(dxf.decode([in_memory(b"AC1015" + bytes(100))], {"dwg2dxf": sys.argv[1]}))
+"""
 WHOLE = 'cat "${0%/*}/whole.dxf" > drawing.dxf'
 
 
@@ -218,6 +227,26 @@ def test_a_program_that_hangs_is_ended(
     assert refusal(DWG, program(f"sleep {mark}")) == ("decode.too_large", "the converter took more than 2 s")
     assert time.monotonic() - began_s < 30
     assert of_words(f"sleep {mark}") == []
+
+
+def test_a_program_ends_with_the_worker_that_is_killed(
+    program: Callable[[str], str], tmp_path: Path, temporary: Path
+) -> None:
+    mark = f"63{tmp_path.stat().st_ino}"
+    worker = [sys.executable, "-c", WORKER, program(f"exec sleep {mark}"), str(temporary)]
+    with subprocess.Popen(worker, cwd=Path(__file__).parents[2]) as running:
+        assert waited_for(lambda: of_words(f"sleep {mark}") != [])
+        running.kill()
+    assert waited_for(lambda: of_words(f"sleep {mark}") == [])
+    for left in temporary.iterdir():  # as after any kill
+        shutil.rmtree(left)
+
+
+def waited_for(what: Callable[[], bool]) -> bool:
+    until_s = time.monotonic() + 30
+    while not what() and time.monotonic() < until_s:
+        time.sleep(0.05)
+    return what()
 
 
 @pytest.mark.parametrize(
