@@ -357,5 +357,20 @@ def test_libredwg_makes_the_same_components_of_the_street_s_dwg(
     tell(f"street survey by LibreDWG: {made[0][1].height} candidates of {made[0][0]} records, as its DXF gives them")
 
 
+def test_libredwg_keeps_the_xdata_that_other_converters_let_go(
+    libredwg: str, shared_data: Callable[[str], Path]
+) -> None:
+    with dwg.as_dxf(file_content(shared_data("pipe_survey") / "pipe_map.dwg"), libredwg) as drawn:
+        assert drawn.read().split().count(b"egw_xdata") > 4_000
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.5, 0.9])
+def test_libredwg_makes_no_whole_drawing_of_a_part(
+    libredwg: str, cut: float, shared_data: Callable[[str], Path]
+) -> None:
+    octets = (shared_data("pipe_survey") / "pipe_map.dwg").read_bytes()
+    assert refusal(octets[: int(len(octets) * cut)], libredwg)[0] == "decode.dwg_not_converted"
+
+
 def _rounded(name: str, digits: int) -> pl.Expr:
     return pl.col(name).cast(pl.Float64).round(digits)
