@@ -25,14 +25,15 @@ from security.errors import Misconfigured, Refusal
 from security.message import Content, file_content
 
 MEMORY_BYTES: Final = 4 << 30
-OUTPUT_BYTES: Final = 2 << 30  # of all that it writes
+OUTPUT_BYTES: Final = 2 << 30  # of a file, and of all that lies in its folder
 WAIT_S: Final = 30.0
 WAIT_S_A_MIB: Final = 5.0  # and so many more for each MiB
-_ENDING_S: Final = 5.0  # what was ended is gone long before
+_ENDING_MS: Final = 5_000  # what was ended is gone long before
 _STEP_S: Final = 0.1  # between two looks at what it has written
 _DWG, _DXF, _SAID, _COMPLAINED = "drawing.dwg", "drawing.dxf", "said", "complained"
 _COMPLAINTS: Final = (b"ERROR", b"READ ERROR", b"WRITE ERROR")
 _WRONG_SUM: Final = b"CRC mismatch"
+_LINE_BYTES: Final = 1 << 16
 _ITS_FAULT: Final = ("decode.not_readable", "decode.dwg")  # what our reader says of a DXF that only it can have spoilt
 # What the program may not do, by its numbers on x86-64 and ARM64: socket, setpgid, setsid, io_uring_setup, kill. It
 # stays in its group of processes, so that all of it is ended with it.
@@ -104,7 +105,9 @@ def _run(command: list[str], folder: Path, wait_s: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        select.select([ended_all], [], [], _ENDING_S)
+        hung_up = select.poll()
+        hung_up.register(ended_all, select.POLLHUP)
+        hung_up.poll(_ENDING_MS)
         os.close(ended_all)
         with os.fdopen(ours, "rb") as told:
             failed = told.read(400).decode("utf-8", "replace")
@@ -123,20 +126,29 @@ def _ended(process: subprocess.Popen[bytes], folder: Path, wait_s: float) -> int
     while ended is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             ended = process.wait(_STEP_S)
-        sizes = [entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder)]
-        if sum(sizes) >= OUTPUT_BYTES:
+        if _size(folder) >= OUTPUT_BYTES:
             raise Refusal("decode.too_large", f"the converter wrote {OUTPUT_BYTES >> 20} MiB or more")
         if ended is None and time.monotonic() > until:
             raise Refusal("decode.too_large", f"the converter took more than {wait_s:.0f} s")
     return ended
 
 
+def _size(folder: Path) -> int:
+    """Octets of all files in the folder, which has none below it."""
+    size = 0
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # it was only for a while
+            size += entry.stat(follow_symlinks=False).st_size
+    return size
+
+
 def _check_complaints(path: Path) -> None:
     """Raise Refusal if the program said of anything that it went wrong. Its words may be the sender's: not repeated."""
-    with path.open("rb") as lines:
+    with path.open("rb") as said:
+        lines = iter(lambda: said.readline(_LINE_BYTES), b"")
         count = sum(line.startswith(_COMPLAINTS) or _WRONG_SUM in line for line in lines)
     if count:
-        raise Refusal("decode.dwg_not_converted", f"{count} errors that the converter names")
+        raise Refusal("decode.dwg_not_converted", f"errors that the converter names: {count}")
 
 
 def _written(path: Path) -> Content:

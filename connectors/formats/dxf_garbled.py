@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 CHARACTERS: Final = 8
-LOOKED_AT_BYTES: Final = 1 << 16  # of a block's lines that are not ASCII
+LOOKED_AT_BYTES: Final = 1 << 13  # of a block's lines that are not ASCII
 # Of these, which a program writes that knows no Chinese; in others GB 2312 can be somebody's words.
 WESTERN: Final = frozenset({"cp1252", "cp437", "cp850", "iso8859-1"})
 _GB_2312: Final = re.compile(rb"(?:[\x00-\x7f]|[\xa1-\xf7][\xa1-\xfe])*")

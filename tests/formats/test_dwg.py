@@ -5,6 +5,8 @@ real processes, and LibreDWG itself where YONGTONG_DWG2DXF names it.
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +28,13 @@ DWG = b"AC1015" + bytes(100)
 TEXT = "0\nTEXT\n8\n0\n1\n{}\n10\n0\n20\n0\n"
 SAMPLES = ("Text_2004", "Text_2007", "Text_2010", "Text_2013", "r14_v", "sample_2000", "sample_2018")
 FEEDS = Path(__file__).parents[2] / "samples" / "street_survey" / "feeds"
+WORKER = """
+import sys, tempfile
+from connectors.formats import dxf
+from security.message import in_memory
+tempfile.tempdir = sys.argv[2]
+list(dxf.decode([in_memory(b"AC1015" + bytes(100))], {"dwg2dxf": sys.argv[1]}))
+"""
 WHOLE = 'cat "${0%/*}/whole.dxf" > drawing.dxf'
 
 
@@ -185,10 +194,10 @@ def test_a_link_or_pipe_in_the_drawing_s_place_is_not_followed(program: Callable
         ("exit 0", "the converter wrote nothing"),
         (": > drawing.dxf", "the converter wrote nothing"),
         ("mkdir drawing.dxf; exit 0", "the converter wrote nothing"),
-        (f"{WHOLE}\necho ERROR: Invalid object type 0 >&2", "1 errors that the converter names"),
-        (f"{WHOLE}\necho READ ERROR 0x140 >&2", "1 errors that the converter names"),
+        (f"{WHOLE}\necho ERROR: Invalid object type 0 >&2", "errors that the converter names: 1"),
+        (f"{WHOLE}\necho READ ERROR 0x140 >&2", "errors that the converter names: 1"),
         (f"{WHOLE}\necho 'Warning: checksum: 0xfca9 (calculated) CRC mismatch 0xa03-0xa04' >&2",
-         "1 errors that the converter names"),
+         "errors that the converter names: 1"),
         ('head -c 100 "${0%/*}/whole.dxf" > drawing.dxf', "AC1015: the drawing is cut short: it has no EOF"),
         ("echo rubbish > drawing.dxf", "AC1015: line 1: a group code without its value"),
         ("cp drawing.dwg drawing.dxf", "AC1015: AC1015"),
@@ -218,6 +227,26 @@ def test_a_program_that_hangs_is_ended(
     assert refusal(DWG, program(f"sleep {mark}")) == ("decode.too_large", "the converter took more than 2 s")
     assert time.monotonic() - began_s < 30
     assert of_words(f"sleep {mark}") == []
+
+
+def test_a_program_ends_with_the_worker_that_is_killed(
+    program: Callable[[str], str], tmp_path: Path, temporary: Path
+) -> None:
+    mark = f"63{tmp_path.stat().st_ino}"
+    worker = [sys.executable, "-c", WORKER, program(f"exec sleep {mark}"), str(temporary)]
+    with subprocess.Popen(worker, cwd=Path(__file__).parents[2]) as running:
+        assert waited_for(lambda: of_words(f"sleep {mark}") != [])
+        running.kill()
+    assert waited_for(lambda: of_words(f"sleep {mark}") == [])
+    for left in temporary.iterdir():  # as after any kill
+        shutil.rmtree(left)
+
+
+def waited_for(what: Callable[[], bool]) -> bool:
+    until_s = time.monotonic() + 30
+    while not what() and time.monotonic() < until_s:
+        time.sleep(0.05)
+    return what()
 
 
 @pytest.mark.parametrize(
@@ -326,6 +355,21 @@ def test_libredwg_makes_the_same_components_of_the_street_s_dwg(
     assert made[0][1].equals(made[1][1])
     assert made[0][2] == made[1][2]
     tell(f"street survey by LibreDWG: {made[0][1].height} candidates of {made[0][0]} records, as its DXF gives them")
+
+
+def test_libredwg_keeps_the_xdata_that_other_converters_let_go(
+    libredwg: str, shared_data: Callable[[str], Path]
+) -> None:
+    with dwg.as_dxf(file_content(shared_data("pipe_survey") / "pipe_map.dwg"), libredwg) as drawn:
+        assert drawn.read().split().count(b"egw_xdata") > 4_000
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.5, 0.9])
+def test_libredwg_makes_no_whole_drawing_of_a_part(
+    libredwg: str, cut: float, shared_data: Callable[[str], Path]
+) -> None:
+    octets = (shared_data("pipe_survey") / "pipe_map.dwg").read_bytes()
+    assert refusal(octets[: int(len(octets) * cut)], libredwg)[0] == "decode.dwg_not_converted"
 
 
 def _rounded(name: str, digits: int) -> pl.Expr:
