@@ -22,6 +22,7 @@ from exchange.entry import CITY_TIME
 from exchange.evidence import is_erased, is_sealed
 from exchange.fairness import SLICE_S
 from exchange.faults import durable_step
+from exchange.frame_doubt import doubt
 from exchange.journal import Entry, InboxRow
 from exchange.outcomes import roots_of, secret_of, told_of
 from exchange.placing import place
@@ -197,6 +198,9 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         )
         placed, masked = without_masked(placing.placed, [one.view for one in deliveries])
         found = pl.concat([mapped.findings, placing.findings, masked])
+        if (doubtful := doubt(placed, rows, feed, bus)) is not None:
+            _hold(rows[0], doubtful, feed, bus)
+            return
         step("check")
         beyond = _beyond(placed, deliveries, feed, bus)
         checked = validation.check(

@@ -28,7 +28,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
                 names; `elsewhere`: there was enough to compare with, and no frame fits; `cannot_tell`, and `why`
     system:     of `as_said` and `frame`: `EPSG:4550`, `GCJ-02`; through: the plane that deflected degrees went through
     swapped:    the axes are exchanged
-    east_m, north_m: how far from where it is the batch lies as its feed says, median; NaN where that puts it nowhere
+    east_m, north_m: how far from where it is the batch lies as its feed says, median; NaN where that puts it nowhere.
+                Of `local`: how far its numbers are from those of the plane, the axes put right first
     plane, fitted: of `local`: `fitted.similarity` takes stated places (metres) to the plane; exact, not for everybody
     control:    of `local`: some pairs, (n, 2): stated, and on the plane. As exact
     residual_m: root mean square of what pairs are apart once the frame is right
@@ -119,7 +120,7 @@ def local(case: Case, pairs: Pairs, swapped: bool) -> Diagnosis | None:
     full = [one for one in found if one[1].kept.sum() >= 0.9 * most]
     plane, fitted = next((one for one in full if one[1].similarity.is_shift), full[0])
     there = case.there(plane, pairs.known)
-    off = here - there
+    off = (here.imag + 1j * here.real if swapped else here) - there
     return Diagnosis(
         verdict="local",
         swapped=swapped,

@@ -10,15 +10,6 @@ import polars as pl
 from exchange.frames.candidates import DEGREES, Candidate, candidates, is_degrees, on_plane, plane_of
 from exchange.frames.similarity import Mask, Numbers, Places
 from exchange.frames.things import Indices, Known, Things, kinds_of
-from mappings.schema import Schema
-
-# What is known: places in degrees of CGCS2000, and what each is called by (keys, numbers written beside it).
-KNOWN: Final[Schema] = {
-    "longitude_deg": pl.Float64,
-    "latitude_deg": pl.Float64,
-    "class_code": pl.String,
-    "marks": pl.List(pl.String),
-}
 
 FEWEST: Final = 8  # things; fewer say nothing
 SAMPLE: Final = 4_000  # things of a batch that are looked at

@@ -29,7 +29,7 @@ def diagnose(
     """The frame that a batch is really in.
 
     batch:      x, y (as stated: east, north, or longitude, latitude), class_code, source_key, label
-    known:      KNOWN
+    known:      STANDING (`exchange.store.standing`), of the batch's classes
     crs:        the feed's; accuracy_m: its
     middle_deg: longitude of the city's middle; inside: which places (longitude, latitude) lie in the city
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from exchange.database import Connection, Database
 from exchange.rights import EVERYTHING, View
-from exchange.store import asking, identifiers, ledgers, readings, tallying, withdrawing
+from exchange.store import asking, identifiers, ledgers, readings, standing, tallying, withdrawing
 from exchange.store.engine import MOST_ROWS, Engine, Writer
 from exchange.store.frames import NEAR, SEEN, Batch, Compared, Ledger, Seen, Stored, StoredDelivery, Tie
 from exchange.store.places import cells_in_reach, tiles
@@ -93,6 +93,10 @@ class Store:
         marks = pl.concat_list("source_key", "label").explode().drop_nulls().unique().sort()
         by_component = claimed.group_by([name for name in CLAIMED if name in NEAR and name != "network"])
         return conform(by_component.agg(pl.col("network").max(), marks.alias("marks")), NEAR)
+
+    def standing(self, class_codes: pl.Series) -> pl.DataFrame:
+        """STANDING: things of the classes that a claim stands for, wherever they are."""
+        return standing.standing(self.connection(), class_codes)
 
     def holders(self, codes: pl.Series) -> pl.DataFrame:
         """identifier, component: those of published identifiers that a component has."""
