@@ -7,6 +7,7 @@ import polars as pl
 from connectors.formats.catalogue import formats
 from exchange import validation
 from exchange.app import places
+from exchange.cli.frame_section import frame_document, frame_of, print_frame
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
 from exchange.cli.partner import read_file
@@ -51,11 +52,14 @@ def preview(options: argparse.Namespace) -> int:
         shown, findings = mapped.candidates.select(SHOWN_OF_READINGS), mapped.findings
     else:
         shown, findings = _placed(mapped, feed, settings)
+    frame = frame_of(records, feed, settings)
     shown, (told,) = shown.head(options.limit), findings_of(findings, 1, feed)
     if options.json:
-        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": told})
+        document = {"records": records.height, "candidates": shown.to_dicts(), "findings": told}
+        print_json({**document, "frame": frame_document(frame, feed)})
         return 0
     print_table(f"{feed.id}: {records.height} records, first {shown.height} candidates", shown.columns, shown.rows())
+    print_frame(frame, feed)
     print_findings("质检意见 Findings", told)
     return 0
 
