@@ -60,7 +60,7 @@ def _frame(options: argparse.Namespace) -> int:
         batches = formats()[feed.format].decode([content], feed.options)
         records = pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
         found = frame_of(records, feed, settings)
-        if found is None or found.verdict != "local" or not found.clear:
+        if found is None or found.verdict != "local" or found.of_degrees or not found.clear:
             raise Refusal("frame.none_local", in_words(found, feed).en if found else feed.id)
         # Noted before it is there: nobody has figures of which the audit does not know.
         actor = opened.person(officer.key.public_key, "security").pseudonym

@@ -10,7 +10,7 @@ from exchange.cli.output import STDOUT, printable
 from exchange.frame_doubt import diagnosed
 from exchange.frames.answers import Diagnosis
 from exchange.frames.words import in_words
-from exchange.placing import load_city
+from exchange.placing import load_city, place
 from exchange.settings import Settings
 from mappings.apply import map_records
 from mappings.feed import Feed
@@ -20,12 +20,14 @@ def frame_of(records: pl.DataFrame, feed: Feed, settings: Settings) -> Diagnosis
     """The frame that a file's records are in, by what the bus knows where there is one; None for readings."""
     if feed.content == "readings":
         return None
-    candidates = map_records(records, feed).candidates
     city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
+    limit_m = settings.tolerances.transformation_m
+    said = map_records(records, feed).candidates
+    placed = place(said, crs=feed.crs, accuracy_m=feed.accuracy_m, city=city, limit_m=limit_m).placed
     if not places.made(settings):
-        return diagnosed(candidates, feed, city, None)
+        return diagnosed(placed, feed, city, None)
     with closing(opening.open_store(settings)) as store:
-        return diagnosed(candidates, feed, city, store)
+        return diagnosed(placed, feed, city, store)
 
 
 def frame_document(found: Diagnosis | None, feed: Feed) -> dict[str, Any] | None:
@@ -60,6 +62,6 @@ def print_frame(found: Diagnosis | None, feed: Feed) -> None:
         STDOUT.print(f"  更正 {feed.id}.toml 中这几行 the lines of {feed.id}.toml to change:", soft_wrap=True)
     for line in told.fix:
         STDOUT.print("    " + printable(line), soft_wrap=True)
-    if found.verdict == "local":
+    if found.verdict == "local" and not found.of_degrees:
         line = "参数由安全员取得 a security administrator gets the parameters: "
         STDOUT.print(f"  {line}yongtong feed frame {feed.id} FILE --out NAME.toml --by NAME", soft_wrap=True)

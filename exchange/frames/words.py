@@ -90,6 +90,9 @@ def _local(diagnosis: Diagnosis) -> tuple[str, str]:
     if diagnosis.swapped:
         zh.append("东、北坐标互换")
         en.append("east and north exchanged")
+    if diagnosis.of_degrees:
+        zh.append("所报为经纬度，须由原单位更正")
+        en.append("in degrees: its bureau must put it right")
     said = f"不是有编号的坐标系：对 {diagnosis.plane} {'、'.join(zh)}", f"no numbered system: {', '.join(en)}"
     if similarity.is_shift and DATUM_M[0] <= shift_m <= DATUM_M[1]:
         return f"{said[0]}（1954北京、1980西安坐标系相差这样大小）", f"{said[1]} (as Beijing 1954 and Xian 1980 are)"
@@ -125,7 +128,7 @@ def significant(value: float) -> float:
 
 
 def _fix(diagnosis: Diagnosis, feed: Feed) -> Iterator[str]:
-    if diagnosis.verdict not in ("frame", "local") or diagnosis.through:
+    if diagnosis.verdict not in ("frame", "local") or diagnosis.through or diagnosis.of_degrees:
         return
     system = diagnosis.system or "local:NAME"
     if system != feed.crs:
