@@ -36,6 +36,7 @@ from exchange.entry import CITY_TIME
 from exchange.evidence import is_erased, is_sealed
 from exchange.fairness import SLICE_S
 from exchange.faults import durable_step
+from exchange.frame_doubt import doubt
 from exchange.journal import Entry, InboxRow
 from exchange.outcomes import roots_of, secret_of, told_of
 from exchange.placing import place
@@ -215,6 +216,9 @@ def _apply(rows: Sequence[InboxRow], feed: Feed, bus: Bus) -> None:
         placing = place(
             mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=bus.city, limit_m=bus.transformation_m
         )
+        if (doubtful := doubt(placing.placed, rows, feed, bus)) is not None:
+            _hold(rows[0], doubtful, feed, bus)
+            return
         laid = sheets.lay(drawn, placing.placed, mapped.unread, feed, bus.city, bus.store)
         placed, masked = without_masked(laid.placed, [one.view for one in deliveries])
         if not all(row.decision == "release" for row in rows):

@@ -7,6 +7,7 @@ import polars as pl
 
 from connectors.formats.catalogue import formats
 from exchange.app import opening, places
+from exchange.cli.frame_section import frame_document, frame_of, print_frame
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
 from exchange.cli.partner import read_file
@@ -48,13 +49,15 @@ def preview(options: argparse.Namespace) -> int:
     )
     # A section more: its part of the document here, and its own call of `print_…` below.
     document = _document(told)
+    frame = frame_of(records, feed, settings)
     on_sheet = sheet_preview(records, map_records(records, feed), feed, settings)
     if options.json:
-        print_json({**document, **on_sheet.document})
+        print_json({**document, "frame": frame_document(frame, feed), **on_sheet.document})
         return 0
     _print_ledger(feed, told)
     _print_unmapped(told)
     _print_system(told)
+    print_frame(frame, feed)
     _print_mapped(told)
     print_findings("质检意见 Findings", told.findings)
     on_sheet.print()

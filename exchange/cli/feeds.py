@@ -1,4 +1,4 @@
-"""What bureaus declare, and how the work on it stands: `feeds`, `feed check|preview|release|stop|start`."""
+"""What bureaus declare, and how the work on it stands: `feeds`, `feed check|preview|frame|release|stop|start`."""
 
 import argparse
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exchange.app import opening, places
+from exchange.cli import feed_frame
 from exchange.cli.feed_preview import one_feed, preview
 from exchange.cli.output import print_json, print_table, sentence_document
 from exchange.cli.parsing import Commands, add_command, add_group, settings_of
@@ -23,7 +24,7 @@ from security.errors import Refusal
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """feeds, feed check|preview|release|stop|start."""
+    """feeds, feed check|preview|frame|release|stop|start."""
     add_command(
         commands, common, "feeds", _feeds, says="the feeds that bureaus have declared", example="yongtong feeds"
     )
@@ -44,6 +45,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         says="what a file would become: nothing is sent, nothing kept",
         example="yongtong feed preview water-register water.csv --limit 5",
     )
+    feed_frame.add_commands(feed, common)
     release = add_command(
         feed,
         common,

@@ -28,7 +28,9 @@ class Diagnosis(msgspec.Struct, frozen=True):
                 names; `elsewhere`: there was enough to compare with, and no frame fits; `cannot_tell`, and `why`
     system:     of `as_said` and `frame`: `EPSG:4550`, `GCJ-02`; through: the plane that deflected degrees went through
     swapped:    the axes are exchanged
-    east_m, north_m: how far from where it is the batch lies as its feed says, median; NaN where that puts it nowhere
+    of_degrees: of `local`: degrees were stated, so that no file of parameters puts them right
+    east_m, north_m: how far from where it is the batch lies as its feed says, median; NaN where that puts it nowhere.
+                Of `local`: how far its numbers are from those of the plane, the axes put right first
     plane, fitted: of `local`: `fitted.similarity` takes stated places (metres) to the plane; exact, not for everybody
     control:    of `local`: some pairs, (n, 2): stated, and on the plane. As exact
     residual_m: root mean square of what pairs are apart once the frame is right
@@ -42,6 +44,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     system: str = ""
     through: str = ""
     swapped: bool = False
+    of_degrees: bool = False
     east_m: float = float("nan")
     north_m: float = float("nan")
     plane: str = ""
@@ -89,7 +92,7 @@ def _better(left: Diagnosis | None, residual_m: float) -> bool:
 def named(case: Case, candidate: Candidate, pairs: Pairs, residual_m: float) -> Diagnosis:
     """A frame by its name."""
     said = Candidate(case.crs)
-    off = case.placed(said)[pairs.ours] - case.there(case.plane, pairs.known) if said.is_known else np.array([np.nan])
+    off = case.off(pairs.ours, case.there(case.plane, pairs.known))
     return Diagnosis(
         verdict="as_said" if candidate == said else "frame",
         system=candidate.system,
@@ -119,9 +122,10 @@ def local(case: Case, pairs: Pairs, swapped: bool) -> Diagnosis | None:
     full = [one for one in found if one[1].kept.sum() >= 0.9 * most]
     plane, fitted = next((one for one in full if one[1].similarity.is_shift), full[0])
     there = case.there(plane, pairs.known)
-    off = here - there
+    off = (here.imag + 1j * here.real if swapped else here) - there
     return Diagnosis(
         verdict="local",
+        of_degrees=case.of_degrees,
         swapped=swapped,
         plane=plane,
         fitted=fitted,
@@ -146,7 +150,7 @@ def by_size(case: Case, why: Why) -> Diagnosis:
     if len(inside) != 1:
         return Diagnosis("cannot_tell", "several" if inside else why, looked=case.looked)
     candidate = inside[0]
-    off = case.placed(said) - case.placed(candidate) if said.is_known else np.array([np.nan])
+    off = case.off(np.arange(len(case.x)), case.placed(candidate))
     return Diagnosis(
         verdict="frame",
         system=candidate.system,

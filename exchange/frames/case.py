@@ -10,15 +10,6 @@ import polars as pl
 from exchange.frames.candidates import DEGREES, Candidate, candidates, is_degrees, on_plane, plane_of
 from exchange.frames.similarity import Mask, Numbers, Places
 from exchange.frames.things import Indices, Known, Things, kinds_of
-from mappings.schema import Schema
-
-# What is known: places in degrees of CGCS2000, and what each is called by (keys, numbers written beside it).
-KNOWN: Final[Schema] = {
-    "longitude_deg": pl.Float64,
-    "latitude_deg": pl.Float64,
-    "class_code": pl.String,
-    "marks": pl.List(pl.String),
-}
 
 FEWEST: Final = 8  # things; fewer say nothing
 SAMPLE: Final = 4_000  # things of a batch that are looked at
@@ -37,7 +28,9 @@ class Case(msgspec.Struct, frozen=True):
     x, y:       as stated, of the sample; kinds: of the same
     comparable: which of the sample have something of their kind in the city
     stated:     the sample in metres as stated; degrees that are degrees lie on the plane
+    of_degrees: whether they are such degrees: then no plane that is stated lies behind them
     crs, plane: the feed's; where metres are told
+    said:       longitude, latitude of the sample as its feed says, where its system goes by no number
     known:      on the plane; longitude_deg, latitude_deg: the same
     pairs:      things of both sides that are called the same (rows of the sample, rows of the known)
     fitting:    frames in which most of the batch lies in the city
@@ -48,8 +41,10 @@ class Case(msgspec.Struct, frozen=True):
     kinds: Indices
     comparable: Mask
     stated: Places
+    of_degrees: bool
     crs: str
     plane: str
+    said: tuple[Numbers, Numbers] | None
     middle_deg: float
     inside: Inside
     known: Known
@@ -66,7 +61,16 @@ class Case(msgspec.Struct, frozen=True):
 
     def placed(self, candidate: Candidate) -> Places:
         """Where a frame puts the sample, on the plane; NaN where nowhere."""
-        return _placed(candidate, self.x, self.y, self.plane)
+        if self.said is not None and candidate.system == self.crs:
+            return _on(self.plane, *self.said)
+        return _on(self.plane, *candidate.degrees(self.x, self.y))
+
+    def off(self, rows: Indices, there: Places) -> Places:
+        """How far things of the sample lie from places on the plane as their feed says; NaN where that says nothing."""
+        said = Candidate(self.crs)
+        if self.said is None and not said.is_known:
+            return np.full(len(rows), complex(np.nan, np.nan))
+        return self.placed(said)[rows] - there
 
     def there(self, plane: str, rows: Indices) -> Places:
         """Known things on any plane."""
@@ -90,21 +94,28 @@ def case_of(
     longitude, latitude = (known[f"{axis}_deg"].to_numpy() for axis in ("longitude", "latitude"))
     east, north = on_plane(plane, longitude, latitude)
     there = Known.of(Things(east + 1j * north, known_kinds))
+    of_degrees = is_degrees(crs) and _may_be_degrees(x, y)
+    said = None if Candidate(crs).is_known or "longitude_deg" not in batch else _said(batch[rows])
+    fitting = [one for one in candidates(crs, middle_deg) if _share_inside(one, x, y, inside) >= INSIDE]
+    if said is not None and np.isfinite(said[0]).mean() >= INSIDE:
+        fitting.insert(0, Candidate(crs))
     return Case(
         x=x,
         y=y,
         kinds=kinds,
         comparable=np.isin(kinds, np.unique(known_kinds)) & (kinds >= 0),
-        stated=_stated(x, y, crs, plane),
+        stated=_on(plane, *Candidate(DEGREES).degrees(x, y)) if of_degrees else x + 1j * y,
+        of_degrees=of_degrees,
         crs=crs,
         plane=plane,
+        said=said,
         middle_deg=middle_deg,
         inside=inside,
         known=there,
         longitude_deg=longitude,
         latitude_deg=latitude,
         pairs=_called_alike(batch[rows], known, kinds, known_kinds),
-        fitting=[one for one in candidates(crs, middle_deg) if _share_inside(one, x, y, inside) >= INSIDE],
+        fitting=fitting,
         tolerance_m=TOLERANCE_M + min(accuracy_m, TOLERANCE_M),
     )
 
@@ -128,6 +139,11 @@ def _sample(x: Numbers, y: Numbers, kinds: Indices, shared: Mask) -> Indices:
     return chosen
 
 
+def _said(batch: pl.DataFrame) -> tuple[Numbers, Numbers]:
+    longitude, latitude = (batch[f"{axis}_deg"].fill_null(np.nan).to_numpy() for axis in ("longitude", "latitude"))
+    return longitude, latitude
+
+
 def _called_alike(
     batch: pl.DataFrame, known: pl.DataFrame, kinds: Indices, known_kinds: Indices
 ) -> tuple[Indices, Indices]:
@@ -146,18 +162,12 @@ def _once(marks: pl.DataFrame) -> pl.DataFrame:
     return said.filter(pl.len().over("mark") == 1)
 
 
-def _stated(x: Numbers, y: Numbers, crs: str, plane: str) -> Places:
-    if is_degrees(crs) and _may_be_degrees(x, y):
-        return _placed(Candidate(DEGREES), x, y, plane)
-    return np.asarray(x + 1j * y)
-
-
 def _may_be_degrees(x: Numbers, y: Numbers) -> bool:
     return bool(np.abs(x).max(initial=0) <= 180 and np.abs(y).max(initial=0) <= 90)
 
 
-def _placed(candidate: Candidate, x: Numbers, y: Numbers, plane: str) -> Places:
-    east, north = on_plane(plane, *candidate.degrees(x, y))
+def _on(plane: str, longitude: Numbers, latitude: Numbers) -> Places:
+    east, north = on_plane(plane, longitude, latitude)
     said = np.isfinite(east) & np.isfinite(north)
     return np.where(said, east, np.nan) + 1j * np.where(said, north, np.nan)
 

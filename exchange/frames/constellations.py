@@ -29,6 +29,7 @@ TRIED: Final = 12  # of one anchor
 AGREEING: Final = 3  # neighbours
 ENOUGH: Final = 0.6  # of the batch: no further anchor is asked
 TOLERANCE_M: Final = 3.0
+BY_CHANCE: Final = tuple(m * np.exp(1j * np.radians(deg)) for m, deg in ((17, 10), (23, 100), (31, 190), (41, 280)))
 HOLDS: Final = 0.15  # of the things so far: a similarity that pairs fewer is dropped
 
 
@@ -215,6 +216,8 @@ def _best(here: Things, known: Known, tried: list[tuple[Fitted, Indices, Indices
     counts = [len(known.nearest(here.at(places), within_m)[0]) for places in laid]
     best = max(range(len(tried)), key=lambda at: (counts[at], -tried[at][0].residual_m))
     others = [counts[at] for at in range(len(tried)) if _differ(laid[at], laid[best])]
+    # What any shift pairs by chance, where things stand close together.
+    others += [len(known.nearest(here.at(laid[best] + by), within_m)[0]) for by in BY_CHANCE]
     return Found(tried[best][1], tried[best][2], max(others, default=0))
 
 

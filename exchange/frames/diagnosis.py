@@ -28,8 +28,9 @@ def diagnose(
 ) -> Diagnosis:
     """The frame that a batch is really in.
 
-    batch:      x, y (as stated: east, north, or longitude, latitude), class_code, source_key, label
-    known:      KNOWN
+    batch:      x, y (as stated: east, north, or longitude, latitude), class_code, source_key, label; where they are
+                placed also longitude_deg, latitude_deg, which say where a feed's system lies that goes by no number
+    known:      STANDING (`exchange.store.standing`), of the batch's classes
     crs:        the feed's; accuracy_m: its
     middle_deg: longitude of the city's middle; inside: which places (longitude, latitude) lie in the city
 

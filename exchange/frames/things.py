@@ -79,6 +79,15 @@ class Known(msgspec.Struct, frozen=True):
         kept = order[first]
         return asked[kept], found[kept]
 
+    def apart_m(self, things: Things, within_m: float) -> NDArray[np.float64]:
+        """How far the nearest of its kind is from each thing; infinite where none is within reach."""
+        (asked, _), apart = self.tree.query_nearest(
+            things.points(), max_distance=within_m, return_distance=True, all_matches=False
+        )
+        nearest = np.full(len(things), np.inf)
+        nearest[asked] = apart
+        return nearest
+
     def offset(self, things: Things) -> Offset | None:
         """The offset, at most REACH_M, that most of the things have to one of their kind."""
         if len(things) > OFFSETS_OF:

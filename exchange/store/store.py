@@ -19,6 +19,7 @@ from exchange.store import (
     placing_anew,
     readings,
     sheets,
+    standing,
     tallying,
     withdrawing,
 )
@@ -122,6 +123,10 @@ class Store:
         marks = pl.concat_list("source_key", "label").explode().drop_nulls().unique().sort()
         by_component = claimed.group_by([name for name in CLAIMED if name in NEAR and name != "network"])
         return conform(by_component.agg(pl.col("network").max(), marks.alias("marks")), NEAR)
+
+    def standing(self, class_codes: pl.Series) -> pl.DataFrame:
+        """STANDING: things of the classes that a claim stands for, wherever they are."""
+        return standing.standing(self.connection(), class_codes)
 
     def holders(self, codes: pl.Series) -> pl.DataFrame:
         """identifier, component: those of published identifiers that a component has."""

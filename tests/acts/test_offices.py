@@ -22,6 +22,7 @@ ARGUMENTS = {
     "grant revoke": ["g-none"],
     "grant simulate": ["g-none"],
     "feed release": [FEED],
+    "feed frame": [FEED, "none.csv", "--out", "{folder}/none.toml"],
     "person appoint": ["某人", "audit", "--public-key", "none.pem"],
     "person dismiss": ["person-none"],
     "decision approve": ["d-none"],

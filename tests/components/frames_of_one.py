@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from exchange.frames.answers import Diagnosis
-from exchange.frames.case import KNOWN
 from exchange.frames.diagnosis import diagnose
+from exchange.store.standing import STANDING
 
 Numbers = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class Quarter:
 
     @property
     def known(self) -> pl.DataFrame:
-        """KNOWN, all of it, without marks."""
+        """STANDING, all of it, without marks."""
         return known(self.east, self.north, self.classes)
 
     def told(self, x: Numbers, y: Numbers, crs: str = PLANE, **more: Any) -> Diagnosis:
@@ -64,7 +64,7 @@ def batch(x: Numbers, y: Numbers, classes: NDArray[Any], keys: list[str] | None 
 
 
 def known(east: Numbers, north: Numbers, classes: NDArray[Any], marks: list[list[str]] | None = None) -> pl.DataFrame:
-    """KNOWN of things on PLANE."""
+    """STANDING of things on PLANE."""
     longitude, latitude = moved(PLANE, "EPSG:4490", east, north)
     return pl.DataFrame(
         {
@@ -73,7 +73,7 @@ def known(east: Numbers, north: Numbers, classes: NDArray[Any], marks: list[list
             "class_code": classes,
             "marks": marks or [[]] * len(east),
         },
-        schema=KNOWN,
+        schema=STANDING,
     )
 
 

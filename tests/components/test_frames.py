@@ -277,3 +277,31 @@ def test_a_case_is_told_the_same_way_twice(quarter: Quarter) -> None:
     first, second = (quarter.told(*stated) for _ in range(2))
     assert similarity(first) == similarity(second)
     assert pl.Series([first.matched, first.second]).equals(pl.Series([second.matched, second.second]))
+
+
+def test_a_feed_in_a_system_without_a_number_is_believed_where_it_was_placed_right(quarter: Quarter) -> None:
+    stated = batch(quarter.x - 500, quarter.y + 300, quarter.classes[quarter.ours])
+    longitude, latitude = moved(PLANE, "EPSG:4490", quarter.x, quarter.y)
+    placed = stated.with_columns(longitude_deg=pl.Series(longitude), latitude_deg=pl.Series(latitude))
+    said = told(placed, quarter.known, "local:old-town")
+    assert (said.verdict, said.system) == ("as_said", "local:old-town")
+    deflected = gcj02_of(longitude, latitude)
+    wrong = stated.with_columns(longitude_deg=pl.Series(deflected[0]), latitude_deg=pl.Series(deflected[1]))
+    again = told(wrong, quarter.known, "local:old-town")
+    assert (again.verdict, again.clear) == ("local", True)
+
+
+def test_degrees_that_are_shifted_are_found_and_no_parameters_would_put_them_right(quarter: Quarter) -> None:
+    degrees = moved(PLANE, "EPSG:4490", quarter.x + 60, quarter.y - 45)
+    said = quarter.told(*degrees, "EPSG:4490")
+    assert (said.verdict, said.of_degrees, said.clear) == ("local", True, True)
+    assert np.hypot(said.east_m, said.north_m) == pytest.approx(75, abs=0.1)
+
+
+def test_where_things_stand_close_together_a_batch_of_others_is_not_laid_onto_them() -> None:
+    chance = np.random.default_rng(9)
+    east, north = (middle + chance.uniform(-300, 300, 12_000) for middle in MIDDLE)  # one to each 30 square metres
+    x, y = (middle + chance.uniform(-150, 150, 400) for middle in MIDDLE)
+    things = known(east, north, np.full(12_000, "0118"))
+    for by in (0j, 5000 + 300j):
+        assert not told(batch(x + by.real, y + by.imag, np.full(400, "0118")), things).clear

@@ -9,9 +9,9 @@ import pytest
 
 from connectors.formats.catalogue import formats
 from exchange.frames.answers import Diagnosis
-from exchange.frames.case import KNOWN
 from exchange.frames.diagnosis import diagnose
 from exchange.frames.similarity import Mask, Numbers
+from exchange.store.standing import STANDING
 from mappings.apply import map_records, take
 from mappings.load import read_feed
 from mappings.schema import conform
@@ -80,7 +80,7 @@ def candidates(text: str, file: Path) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def street(shared_data: Callable[[str], Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The moved survey, and what the drawing knows (KNOWN): each symbol with the number written beside it."""
+    """The moved survey, and what the drawing knows (STANDING): each symbol with the number written beside it."""
     folder = shared_data("pipe_survey")
     text = DRAWING.replace("[[ignore]]", NUMBERS + "[[ignore]]", 1)
     for layer in ("D", "DT", "J", "L", "LD", "R", "W", "XH", "Y"):
@@ -90,7 +90,7 @@ def street(shared_data: Callable[[str], Path]) -> tuple[pl.DataFrame, pl.DataFra
     things = drawing.select("class_code", pl.concat_list("label").alias("marks")).with_columns(
         longitude_deg=pl.Series(longitude), latitude_deg=pl.Series(latitude)
     )
-    return candidates(MOVED, folder / "pipe_survey_shifted.xlsx"), conform(things, KNOWN)
+    return candidates(MOVED, folder / "pipe_survey_shifted.xlsx"), conform(things, STANDING)
 
 
 def told(survey: pl.DataFrame, drawing: pl.DataFrame) -> Diagnosis:
