@@ -1,7 +1,9 @@
 """What a sheet's new version draws is told by place: whatever its handles are, and whatever order it has."""
 
+from datetime import datetime, timedelta
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import polars as pl
 from hypothesis import given, settings
@@ -9,18 +11,21 @@ from hypothesis import strategies as st
 
 from exchange import sheets
 from exchange.placing import place
-from exchange.store.frames import ON_SHEETS
+from exchange.store.frames import ON_SHEETS, microseconds
 from exchange.store.store import Store
 from mappings.apply import UNREAD
 from mappings.load import read_feed
 from mappings.schema import CANDIDATES, conform
 from mappings.sheets import Drawn
 from tests.acts.maps import FEED_OF_MAP, MAP, WEST, X, Y
+from tests.components import builders
 from tests.components.builders import CITY
 
+EAST_OF_IT = "3307.00-649.75"
 FEED = read_feed(FEED_OF_MAP.encode(), MAP)
 DRAWN = Drawn((WEST,), pl.DataFrame({"east_m": [int(X)], "north_m": [int(Y)], "deep": [True]}))
 NOTHING = pl.DataFrame(schema=UNREAD)
+DAY = timedelta(days=1)
 STEP_M = 12.0  # between things, more than twice as far as one may move
 
 
@@ -87,3 +92,67 @@ def test_what_was_saved_by_a_program_that_rounds_is_what_it_was() -> None:
     rounded = [a_thing(n, 100 - n, east=round(0.1234567 * n, 2)) for n in range(1, 12)]
     after = laid(rounded, Standing(before.placed))
     assert after.placed["source_key"].to_list() == before.placed["source_key"].to_list()
+
+
+# What the store knows of sheets
+
+
+def store_sheet(store: Store, number: str, day: datetime, *rows: dict[str, Any]) -> str:
+    """A delivery of a sheet, its keys as they stand; gives its message id."""
+    message_id = f"{number} {day:%d}"
+    feed = builders.Feed(id=MAP, content="snapshot")
+    batch = builders.a_batch(store, feed, rows, [builders.a_delivery(message_id, day)])
+    store.commit(msgspec.structs.replace(batch, sheets=(number,)))
+    return message_id
+
+
+def test_the_store_gives_what_is_keyed_by_these_sheets_and_no_other(store: Store) -> None:
+    keys = [f"{WEST}/A", f"{WEST}/A~2", f"{EAST_OF_IT}/A", f"{WEST}0/A", "3307.00-649.5", f"{WEST}", f"{WEST}0"]
+    store_sheet(store, WEST, builders.MONDAY, *(builders.a_row(key, n) for n, key in enumerate(keys)))
+    assert sorted(store.on_sheets(MAP, [WEST])["source_key"]) == keys[:2]
+    assert sorted(store.on_sheets(MAP, [EAST_OF_IT, WEST])["source_key"]) == keys[:3]
+    assert store.on_sheets("another-map", [WEST]).is_empty()
+    assert store.on_sheets(MAP, []).is_empty()
+
+
+def test_each_sheet_is_known_as_of_its_own_newest_day(store: Store) -> None:
+    assert store.seen_on_sheets(MAP, [], [WEST]).as_of_us is None
+    store_sheet(store, WEST, builders.MONDAY + 2 * DAY, builders.a_row(f"{WEST}/A"))
+    store_sheet(store, EAST_OF_IT, builders.MONDAY + 3 * DAY, builders.a_row(f"{WEST}/A"))
+    store_sheet(store, EAST_OF_IT, builders.MONDAY + 1 * DAY, builders.a_row(f"{WEST}/A"))
+
+    def known(*numbers: str) -> int | None:
+        return store.seen_on_sheets(MAP, [], numbers).as_of_us
+
+    assert known(WEST) == microseconds(builders.MONDAY + 2 * DAY)
+    assert known(EAST_OF_IT) == microseconds(builders.MONDAY + 3 * DAY)
+    assert known(WEST, EAST_OF_IT) == microseconds(builders.MONDAY + 3 * DAY)
+    assert known("3300.00-600.00") is None
+
+
+def test_what_a_delivery_found_and_left_is_told_however_much_came_after_it(store: Store) -> None:
+    keys = [f"{WEST}/{letter}" for letter in "ABCD"]
+    first = [builders.a_row(key, n) for n, key in enumerate(keys)]
+    second = [first[0], builders.a_row(keys[1], 1, state="破损"), first[2], builders.a_row(f"{WEST}/E", 9)]
+    store_sheet(store, WEST, builders.MONDAY, *first)
+    message_id = store_sheet(store, WEST, builders.MONDAY + DAY, *second)
+
+    def told() -> list[tuple[str, str]]:
+        again = pl.Series([keys[0], keys[2]])
+        was = store.was_on_sheets(MAP, [WEST], "water", message_id, again)
+        return sorted(was.select("source_key", "which").rows())
+
+    wanted = [
+        (keys[0], "unchanged"),
+        (keys[1], "before"),
+        (keys[1], "said"),
+        (keys[2], "unchanged"),
+        (keys[3], "before"),
+        (f"{WEST}/E", "said"),
+    ]
+    assert told() == wanted
+    store_sheet(
+        store, WEST, builders.MONDAY + 2 * DAY, *(builders.a_row(key, n, state="新") for n, key in enumerate(keys))
+    )
+    store_sheet(store, WEST, builders.MONDAY + 3 * DAY, first[0])
+    assert told() == wanted
