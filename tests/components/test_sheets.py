@@ -6,11 +6,13 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange import sheets
 from exchange.placing import place
+from exchange.store import sheets as stored_sheets
 from exchange.store.frames import ON_SHEETS, microseconds
 from exchange.store.store import Store
 from mappings.apply import UNREAD
@@ -156,3 +158,12 @@ def test_what_a_delivery_found_and_left_is_told_however_much_came_after_it(store
     )
     store_sheet(store, WEST, builders.MONDAY + 3 * DAY, first[0])
     assert told() == wanted
+
+
+@pytest.mark.of_a_file
+def test_a_sheet_is_one_stretch_of_the_index_of_keys(store: Store) -> None:
+    """Of ten thousand sheets each would read all others' claims otherwise."""
+    for query in (stored_sheets._ON_SHEET, stored_sheets._NOW, stored_sheets._BEFORE):
+        plan = store.connection().execute(f"EXPLAIN QUERY PLAN {query}", (MAP, "a/", "a0")).fetchall()
+        assert any("claims_key (feed_id=? AND source_key>? AND source_key<?)" in step[-1] for step in plan)
+        assert not any(step[-1].startswith("SCAN") for step in plan)
