@@ -118,9 +118,15 @@ def _computed(drawn: Drawn, there: pl.DataFrame, rule: SheetRule) -> Sheet:
 def _stated(
     drawn: Drawn, there: pl.DataFrame, rule: SheetRule, city: tuple[float, float, float, float]
 ) -> tuple[Sheet, ...]:
-    """The sheets whose numbers are written, each of them drawn on, and no fewer components on them than beside them."""
+    """The sheets whose numbers are written, each of them drawn on, and no fewer components on them than beside them.
+
+    Of several sheets each is drawn on in its middle as well: else a neighbour whose number stands beside the frame, and
+    whose edge a line crosses, would be ended.
+    """
     touched = sheets.sheets_of(drawn.touched)
     found = sorted({_one_of(text, touched, rule, city) for text in drawn.numbers})
+    if len(found) > 1 and (shallow := {*found} - {*sheets.sheets_of(drawn.touched.filter("deep"))}):
+        raise _contradicts(_named(sorted(shallow)), sheets.sheets_of(drawn.touched.filter("deep")))
     homes = _homes(there.with_columns(longitude_deg=pl.lit(0.0)), [sheet.number for sheet in found], rule)
     if 2 * homes.null_count() > homes.len():
         beside = there.filter(homes.is_null()).select(*sheets.corners(pl.col("x"), pl.col("y"), rule.size))
@@ -244,6 +250,8 @@ def _paired(
 
 def _unmoved(rows: pl.DataFrame, live: pl.DataFrame) -> pl.DataFrame:
     """PAIRED of one class at one place, to the millimetre; of several there the first by handle with the first."""
+    if live.is_empty():
+        return pl.DataFrame(schema=PAIRED)
     place = ["class_code", "at_x", "at_y"]
 
     def told(frame: pl.DataFrame, index: str) -> pl.DataFrame:

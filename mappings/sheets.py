@@ -19,6 +19,7 @@ PlaneExtent = tuple[float, float, float, float]  # west, south, east, north in m
 
 GROUND_M: Final = {"50x50": (250, 250), "50x40": (250, 200)}  # to the east, to the north
 CORNER: Final[Schema] = {"east_m": pl.Int64, "north_m": pl.Int64}
+TOUCHED: Final[Schema] = {**CORNER, "deep": pl.Boolean}  # deep: farther from its edges than what runs over them
 NUMBER: Final = "[0-9]{1,5}[.][0-9]{2}-[0-9]{1,5}[.][0-9]{2}"
 MOST: Final = 10_000  # corners that a number may mean; the city would have to be a continent
 
@@ -38,7 +39,8 @@ class Sheet(NamedTuple):
 class Drawn(msgspec.Struct, frozen=True):
     """What a drawing says of its sheets.
 
-    numbers: as they are written, each once; touched: CORNER of the sheets in which anything is drawn
+    numbers: as they are written, each once
+    touched: TOUCHED, the sheets on which anything is drawn but what surrounds them
     """
 
     numbers: tuple[str, ...]
@@ -141,18 +143,23 @@ def drawn(records: pl.DataFrame, feed: Feed) -> Drawn | None:
     if rule is None:
         return None
     x, y = (_place(feed, axis) for axis in ("easting_m", "northing_m"))
-    written = records.select(_written(rule).alias("number"), *corners(x, y, rule.size))
-    numbers = written["number"].drop_nulls().unique().sort().to_list()
-    touched = written.filter(pl.col("number").is_null()).select(list(CORNER)).unique().drop_nulls().sort(list(CORNER))
-    return Drawn(tuple(numbers), touched)
+    written = _written(rule)
+    numbers = records.select(number=written)["number"].drop_nulls().unique().sort().to_list()
+    of_frame = pl.col(rule.among).is_in(rule.values).fill_null(False) if rule.among else pl.lit(False)
+    places = records.filter(written.is_null() & ~of_frame).select(x.alias("x"), y.alias("y")).drop_nulls()
+    deep = [
+        (pl.col(axis) % step).is_between(rule.margin_m, step - rule.margin_m, closed="none")
+        for axis, step in zip(("x", "y"), GROUND_M[rule.size], strict=True)
+    ]
+    at = places.select(*corners(pl.col("x"), pl.col("y"), rule.size), deep=pl.all_horizontal(deep)).drop_nulls()
+    return Drawn(tuple(numbers), at.group_by(list(CORNER)).agg(pl.col("deep").any()).sort(list(CORNER)))
 
 
 def _written(rule: SheetRule) -> pl.Expr:
     """The number that a record writes, null where it writes none."""
     found = pl.col(rule.from_).str.strip_chars().str.extract(f"^(?:{rule.pattern})$", 1)
-    is_number = found.str.contains(f"^{NUMBER}$")
     among = pl.col(rule.among).is_in(rule.values) if rule.among else pl.lit(True)
-    return pl.when(is_number & among).then(found)
+    return pl.when(found.str.contains(f"^{NUMBER}$") & among).then(found)
 
 
 def _place(feed: Feed, axis: str) -> pl.Expr:

@@ -53,7 +53,9 @@ def versions(placed: list[Placed], seed: int) -> tuple[bytes, bytes, Versions]:
     for nth, at in enumerate(renumbered):
         symbol = msgspec.structs.replace(before[at].symbol, number=f"XG{90001 + nth}")
         after[at] = before[at]._replace(symbol=symbol)
-    new = [_new(before, corner, number, rng) for number in range(ADDED)]
+    new: list[Placed] = []
+    for number in range(ADDED):
+        new.append(_new([*before, *after.values(), *new], corner, number, rng))
     kept = [list(after)[at] for at in rng.permutation(len(after)).tolist()]
     later = [*(after[at] for at in kept), *new]
     second, later_handles = _drawn(later, corner)

@@ -39,6 +39,11 @@ def outcomes(session: requests.Session, url: str, message_id: str, wanted: dict[
     return asked(session, "GET", f"{url}/api/v1/deliveries/{message_id}/outcomes", params=wanted)
 
 
+def picture(session: requests.Session, url: str, message_id: str, wanted: dict[str, str]) -> bytes:
+    """The SVG of what a delivery of sheets changed. Raises as `components` does."""
+    return asked(session, "GET", f"{url}/api/v1/deliveries/{message_id}/picture", params=wanted)
+
+
 def changes_of_keys(session: requests.Session, url: str, known: int) -> bytes:
     """What the bus says of its keys' changes; nothing of it is believed yet. Raises Refusal, Unavailable."""
     return asked(session, "GET", f"{url}/api/v1/audit/anchors", params={"known": known, "purpose": "anchors"})

@@ -177,6 +177,10 @@ class Partner:
         """What became of each record of a delivery of one's own: an Arrow file, for the report's root to check."""
         return listing.outcomes(self._session(), self._url, message_id, {"purpose": "report"})
 
+    def picture(self, message_id: str) -> bytes:
+        """A picture, SVG, of what a delivery of sheets of one's own changed."""
+        return listing.picture(self._session(), self._url, message_id, {"purpose": "report"})
+
     def recall(self, message_id: str, ground: str, on_behalf_of: str = "") -> Received:
         """Take back a delivery of one's own, or of a bureau in whose name one may sign; the report that says so."""
         names = self._names(f"recall-{secrets.token_hex(12)}", on_behalf_of)

@@ -61,6 +61,12 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         )
         command.add_argument("message_id", metavar="MESSAGE_ID")
         add_partner_options(command, required=True)
+    command.add_argument(
+        "--picture",
+        type=Path,
+        metavar="OUT.svg",
+        help="of a delivery of map sheets: write a picture of what it changed",
+    )
     command.add_argument("--record", metavar="KEY", help="prove what became of this record alone, for a third party")
     command.add_argument("--index", type=int, metavar="N", help="which, where several records have that key")
     command.add_argument("--out", type=Path, metavar="FILE", help="where the proof goes")
@@ -219,6 +225,8 @@ def _erased(day: date | None) -> dict[str, Any]:
 def _report(options: argparse.Namespace) -> int:
     if options.record is not None:
         return _prove_record(options)
+    if options.picture is not None:
+        return _write_picture(options)
     return _show(options, partner_of(options).report(options.message_id), {})
 
 
@@ -293,6 +301,18 @@ def _prove_record(options: argparse.Namespace) -> int:
     else:
         print_table("单条处理结果证明 Proof of one record", ["", ""], made.items())
         say(f"next: yongtong verify {options.out} --anchors anchors.json")
+    return 0
+
+
+def _write_picture(options: argparse.Namespace) -> int:
+    """Write the picture of what a delivery of sheets changed."""
+    octets = partner_of(options).picture(options.message_id)
+    try:
+        options.picture.write_bytes(octets)
+    except OSError as problem:
+        raise Misconfigured("config.file", f"{options.picture}: {problem.strerror}") from problem
+    made = {"file": str(options.picture), "octets": len(octets)}
+    print_json(made) if options.json else print_table("图幅变化图 Picture of the sheet", ["", ""], made.items())
     return 0
 
 

@@ -21,6 +21,7 @@ from exchange.http.envelopes import instant
 from exchange.http.own_entries import MOST as MOST_ENTRIES
 from exchange.http.own_entries import USUAL as ENTRIES
 from exchange.http.own_entries import own_entries
+from exchange.http.pictures import PICTURE, SVG, picture_of
 from exchange.http.proofs import checkpoint_size
 from exchange.http.reads import (
     changes_within,
@@ -53,7 +54,7 @@ _ALWAYS: Final = ("purpose", "case_number")
 LATER: Final = b'{"unavailable":"later"}'
 _STATUS: Final = {
     **dict.fromkeys(("component.unknown", "delivery.unknown", "report.not_ready", "audit.not_cosigned"), 404),
-    "reference.unknown": 404,
+    **dict.fromkeys(("reference.unknown", "sheet.no_picture"), 404),
     "head.no_district": 403,
     **dict.fromkeys(("head.other_known", "audit.log_forked", "audit.log_truncated"), 409),
     **dict.fromkeys(("grant.attribute_masked", "export.area_too_large"), 403),
@@ -93,6 +94,7 @@ class RestDoor:
             self._route("/deliveries/{message_id}/receipt", self.receipt),
             self._route("/deliveries/{message_id}/report", self.report),
             self._route("/deliveries/{message_id}/outcomes", self.outcomes),
+            self._route("/deliveries/{message_id}/picture", self.picture),
             self._route("/entries", self.entries),
             self._route("/audit/checkpoint", self.checkpoint),
             self._route("/audit/consistency", self.consistency),
@@ -197,6 +199,12 @@ class RestDoor:
             headers={**UNSIGNED, **pending_header(self._bus)},
             media_type=ARROW,
         )
+
+    async def picture(self, request: Request) -> Response:
+        """What one's own delivery of sheets changed, drawn: it holds places, as the records do."""
+        admitted, message_id = await self._own_delivery(request)
+        drawn = await asyncio.to_thread(picture_of, admitted.principal.bureau, message_id, self._bus)
+        return Response(drawn, headers={**UNSIGNED, **PICTURE, **pending_header(self._bus)}, media_type=SVG)
 
     async def gaps(self, request: Request) -> Response:
         """What has not come of one's own deliveries that one numbers, and how far one has counted."""

@@ -17,12 +17,12 @@ from mappings.schema import Schema, conform
 
 BETWEEN: Final = "/"  # a sheet's number and what tells its things apart
 _AFTER: Final = chr(ord(BETWEEN) + 1)
-_STRETCHES: Final = (
-    "FROM json_each(?) p JOIN feeds f ON f.code = ? JOIN claims k ON k.feed_id = f.id "
-    f"AND k.source_key >= p.value || '{BETWEEN}' AND k.source_key < p.value || '{_AFTER}'"
+# Asked for each sheet by itself: joined with a list of them, neither engine is sure to use both ends of the stretch.
+_STRETCH: Final = (
+    "FROM claims k WHERE k.feed_id = (SELECT id FROM feeds WHERE code = ?) AND k.source_key >= ? AND k.source_key < ?"
 )
-_ON_SHEETS: Final = (
-    f"SELECT k.source_key, k.class_code, k.longitude_deg, k.latitude_deg, k.valid_to_us IS NULL {_STRETCHES}"
+_ON_SHEET: Final = (
+    f"SELECT k.source_key, k.class_code, k.longitude_deg, k.latitude_deg, k.valid_to_us IS NULL {_STRETCH}"
 )
 _AS_OF: Final = (
     "SELECT max(s.as_of_us) FROM sheets s JOIN feeds f ON f.id = s.feed_id WHERE f.code = ? "
@@ -34,10 +34,10 @@ _PUT: Final = (
 )
 _DELIVERY: Final = "SELECT d.id FROM deliveries d WHERE d.sender = ? AND d.message_id = ?"
 _VERSION: Final = "class_code, {0}.longitude_deg, {0}.latitude_deg, {0}.delivery_id, {0}.closed_by"
-_VERSIONS: Final = (
-    f"WITH k AS (SELECT k.* {_STRETCHES}) SELECT k.source_key, k.{_VERSION.format('k')} FROM k UNION ALL "
-    f"SELECT k.source_key, p.{_VERSION.format('p')} FROM k JOIN claims_past p "
-    "ON p.component_id = k.component_id AND p.claim_id = k.id"
+_NOW: Final = f"SELECT k.source_key, k.{_VERSION.format('k')} {_STRETCH}"
+_BEFORE: Final = (
+    f"SELECT k.source_key, p.{_VERSION.format('p')} FROM (SELECT k.id, k.source_key, k.component_id {_STRETCH}) k "
+    "JOIN claims_past p ON p.component_id = k.component_id AND p.claim_id = k.id"
 )
 _VERSIONS_COLUMNS: Final[Schema] = {
     **{name: ON_SHEETS[name] for name in ("source_key", "class_code", "longitude_deg", "latitude_deg")},
@@ -48,8 +48,8 @@ _VERSIONS_COLUMNS: Final[Schema] = {
 
 def on_sheets(connection: Connection, feed: str, numbers: Sequence[str]) -> pl.DataFrame:
     """ON_SHEETS: what a feed says, or said, under the keys of these sheets."""
-    rows = connection.execute(_ON_SHEETS, (_listed(numbers), feed))
-    return pl.DataFrame(list(rows), ON_SHEETS, orient="row")
+    rows = [row for number in numbers for row in connection.execute(_ON_SHEET, _stretch(feed, number))]
+    return pl.DataFrame(rows, ON_SHEETS, orient="row")
 
 
 def as_of_us(connection: Connection, feed: str, numbers: Sequence[str]) -> int | None:
@@ -66,8 +66,9 @@ def was_on_sheets(
     unchanged: the keys that it said again
     """
     (delivery,) = connection.execute(_DELIVERY, (sender, message_id)).fetchone()
-    rows = connection.execute(_VERSIONS, (_listed(numbers), feed))
-    versions = pl.DataFrame(list(rows), _VERSIONS_COLUMNS, orient="row")
+    asked = ((query, _stretch(feed, number)) for number in numbers for query in (_NOW, _BEFORE))
+    rows = [row for query, values in asked for row in connection.execute(query, values)]
+    versions = pl.DataFrame(rows, _VERSIONS_COLUMNS, orient="row")
     earlier = (pl.col("delivery_id") < delivery) & (pl.col("closed_by").is_null() | (pl.col("closed_by") > delivery))
     which = (
         pl.when(pl.col("delivery_id") == delivery)
@@ -84,6 +85,11 @@ def put(writer: Writer, batch: Batch, feed_id: int) -> None:
     """Until when the batch's sheets are known."""
     for number in batch.sheets:  # one, seldom a few
         writer.execute(_PUT, (feed_id, number, max(microseconds(one.valid_from) for one in batch.deliveries)))
+
+
+def _stretch(feed: str, number: str) -> tuple[str, str, str]:
+    """The values of _STRETCH."""
+    return feed, number + BETWEEN, number + _AFTER
 
 
 def _listed(numbers: Sequence[str]) -> str:

@@ -228,6 +228,15 @@ def test_a_drawing_of_two_sheets_that_names_both_replaces_both(acts: Acts) -> No
     assert kinds(sent(acts, "m-3", a_sheet(EAST, both[2]))) == {"unchanged": 1}
 
 
+def test_a_neighbour_s_number_beside_the_frame_ends_nothing_there(acts: Acts) -> None:
+    """接图表: the grid of neighbours, drawn beside the sheet's own frame; a kerb runs over the edge by a metre."""
+    sent(acts, "m-1", a_sheet(EAST, (COVER, 300, 10)))
+    drawing = with_number(a_sheet(WEST, (COVER, 10, 10), (COVER, 251, 10)), EAST)
+    report = sent(acts, "m-2", drawing)
+    assert (report["outcome"], report["code"]) == ("refused", "sheet.number_contradicts")
+    assert report["detail"].startswith(EAST)
+
+
 def with_number(octets: bytes, number: str) -> bytes:
     """The drawing with one more number written in it."""
     tags = f"0 TEXT 5 FFFF 8 TK 10 649875.0 20 3307256.0 30 0.0 40 1.0 1 {number} "

@@ -12,7 +12,10 @@ from exchange.store.store import Store
 from exchange.store.tables import metadata
 from tests.postgres import PostgresServer
 
-ON_BOTH = ("test_store", "test_ownership", "test_claims", "test_joining", "test_rights", "test_layers")
+ON_BOTH = (
+    *("test_store", "test_ownership", "test_claims", "test_joining", "test_rights"),
+    *("test_layers", "test_sheets"),
+)
 NewStore = Callable[[], Store]
 
 
