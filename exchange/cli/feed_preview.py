@@ -6,12 +6,13 @@ import polars as pl
 
 from connectors.formats.catalogue import formats
 from exchange import validation
-from exchange.app import places
+from exchange.app import opening, places
+from exchange.cli.layers_preview import layers_preview
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
 from exchange.cli.partner import read_file
 from exchange.outcomes import findings_of
-from exchange.placing import load_city, place
+from exchange.placing import place
 from exchange.settings import Settings
 from exchange.store.frames import BatchDelivery
 from mappings.apply import Mapped, map_records, take
@@ -49,6 +50,8 @@ def preview(options: argparse.Namespace) -> int:
     mapped = map_records(records, feed)
     if feed.content == "readings":
         shown, findings = mapped.candidates.select(SHOWN_OF_READINGS), mapped.findings
+    elif feed.content == "reference":
+        shown, findings = layers_preview(mapped, feed, settings)
     else:
         shown, findings = _placed(mapped, feed, settings)
     shown, (told,) = shown.head(options.limit), findings_of(findings, 1, feed)
@@ -62,17 +65,17 @@ def preview(options: argparse.Namespace) -> int:
 
 def _placed(mapped: Mapped, feed: Feed, settings: Settings) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What is shown of candidates once they are placed, and FINDINGS of mapping, placing and checking."""
-    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
+    with opening.boundaries_of(settings) as boundaries:
+        now = boundaries.now()
     placing = place(
         mapped.candidates,
         crs=feed.crs,
         accuracy_m=feed.accuracy_m,
-        city=city,
+        city=now.city,
         limit_m=settings.tolerances.transformation_m,
     )
-    lists = validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes)
-    now = places.utc_now()
-    deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
+    at = places.utc_now()
+    deliveries = [BatchDelivery(feed.bureau, "preview", at, at, 0, "signed")]
     found = pl.concat([mapped.findings, placing.findings])
-    checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
+    checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=now.lists)
     return placing.placed.select(SHOWN), pl.concat([found, checked])

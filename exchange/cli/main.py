@@ -17,6 +17,7 @@ GROUPS: Final = {
     "people": ("person", "decision"),
     "bureaus": ("bureau", "grant"),
     "feeds": ("feeds", "feed"),
+    "layers": ("layers",),
     "partner": ("push", "receipt", "report", "entries", "recall"),
     "components": ("component", "near", "ownership", "disputes", "changes"),
     "export": ("export",),

@@ -39,6 +39,7 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "grant revoke": ("security",),
     "grant simulate": ("security",),
     "feed release": ("system",),
+    "layers release": ("system",),
     "person appoint": ("security",),
     "person dismiss": ("security",),
     "decision approve": ("security",),

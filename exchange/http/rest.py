@@ -309,7 +309,7 @@ class RestDoor:
     def _reference(self) -> Reference:
         if self._bus.reference is None:
             raise Unavailable("no reference data was made at the start")
-        return self._bus.reference
+        return self._bus.reference()
 
     async def _own_delivery(self, request: Request) -> tuple[Admitted, str]:
         message_id: str = request.path_params["message_id"]

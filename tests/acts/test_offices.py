@@ -22,6 +22,7 @@ ARGUMENTS = {
     "grant revoke": ["g-none"],
     "grant simulate": ["g-none"],
     "feed release": [FEED],
+    "layers release": ["unit-grid", "--version", "1"],
     "person appoint": ["某人", "audit", "--public-key", "none.pem"],
     "person dismiss": ["person-none"],
     "decision approve": ["d-none"],

@@ -147,7 +147,10 @@ def test_only_what_is_elsewhere_has_a_change_and_each_has_one(store: Store) -> N
     districts = City(MOVED.districts, CITY.grid, CITY.extent_deg)
     assert store.put_in_force(by(districts), {"district": 7}, FRIDAY) == 2
     told = changes_after(store, last, 100).changes
-    assert [(one.key, one.kind, one.change_number) for one in told] == [(5, "changed", last + 1), (6, "changed", last + 2)]
+    assert [(one.key, one.kind, one.change_number) for one in told] == [
+        (5, "changed", last + 1),
+        (6, "changed", last + 2),
+    ]
     assert store.put_in_force(by(districts), {"district": 7}, FRIDAY) == 0
     assert changes_after(store, last + 2, 100).changes == ()
 
