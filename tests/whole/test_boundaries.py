@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import requests
 
+from connectors.partner.folder import PartnerFolder
 from exchange.cli.demo_quarter import FEEDS
 from exchange.cli.trial import APPROVER, SYSTEM, City, Trial
 from samples.generate import Truth, generate
 from samples.planning import Boundary
-from security.message import in_memory
+from security.message import Area, in_memory
 
 DISTRICT, GRID, IMAGERY, CENSUS = "planning-district", "planning-unit-grid", "planning-imagery", "urban-census"
 
@@ -45,8 +47,9 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     for feed in (DISTRICT, GRID, IMAGERY):
         trial.grant("planning", "push", feed)
     trial.grant("urban-management", "push", CENSUS)
-    for view in ("components", "changes"):
+    for view in ("components", "changes", "layers"):
         trial.grant("case-system", "pull", view, map_area_km2=100)
+    trial.grant("urban-management", "pull", "layers", area=Area(districts=("330205",)))
     reports = {}
     with trial:
         reports["census"] = pushed(trial, "urban-management", CENSUS, files / "census.csv")
@@ -68,7 +71,7 @@ def pushed(trial: Trial, bureau: str, feed: str, file: Path) -> dict[str, Any]:
     partner.push(feed, in_memory(file.read_bytes()), "application/octet-stream", message_id)
     reported = partner.report(message_id, wait_s=60)
     assert reported.received is not None
-    report: dict[str, Any] = reported.received.document["report"]  # type: ignore[assignment]  # it is an object
+    report: dict[str, Any] = reported.received.document["report"]
     return report
 
 
@@ -163,6 +166,58 @@ def test_which_imagery_shows_a_place_on_a_day(played: Played) -> None:
     assert codes("121.547", "29.87", "--on", "2026-03-08") == ["DOM-2024-01"]
     assert codes("121.555", "29.87") == ["DOM-2024-01"]
     assert codes("121.547", "29.87", "--on", "2024-01-01") == []
+
+
+def asked(trial: Trial, bureau: str, path: str) -> requests.Response:
+    """An answer over REST to a bureau's own certificate."""
+    folder = PartnerFolder(trial.partners / bureau)
+    certificate = (folder.file("connection.pem"), folder.file("connection.key"))
+    return requests.get(f"{trial.url}/api/v1{path}", cert=certificate, verify=folder.file("ca.pem"), timeout=30)
+
+
+def test_who_holds_a_grant_reads_a_version_as_geojson_page_by_page(played: Played) -> None:
+    first = asked(played.trial, "case-system", "/layers/unit-grid?limit=100")
+    assert first.headers["content-type"] == "application/geo+json"
+    told = first.json()
+    assert (told["type"], told["version"], told["level"], len(told["features"])) == (
+        "FeatureCollection",
+        2,
+        "internal",
+        100,
+    )
+    rest = asked(played.trial, "case-system", f"/layers/unit-grid?limit=100&after={told['next']}").json()
+    codes = [one["id"] for one in told["features"] + rest["features"]]
+    assert (len({*codes}), rest["next"]) == (120, None)
+    assert {*played.boundary.retired.values()} <= {*codes}
+    former = asked(played.trial, "case-system", "/layers/unit-grid?version=1&limit=1000").json()
+    assert {*played.boundary.retired} <= {one["id"] for one in former["features"]}
+    listed = asked(played.trial, "case-system", "/layers").json()["layers"]
+    assert [(one["layer"], one["version"]) for one in listed if one["in_force"]] == [("district", 2), ("unit-grid", 2)]
+    image = asked(played.trial, "case-system", "/imagery?lon=121.547&lat=29.87&on=2026-03-31").json()["imagery"][0]
+    assert (image["code"], image["resolution_m"], image["taken_on"]) == ("DOM-2026-03", 0.05, "2026-03-09")
+
+
+def test_what_leaves_ends_at_the_edge_of_the_granted_area(played: Played) -> None:
+    told = asked(played.trial, "urban-management", "/layers/unit-grid?limit=1000").json()
+    assert {one["id"][:6] for one in told["features"]} == {"330205"}
+    assert len(told["features"]) == 70
+    assert asked(played.trial, "urban-management", "/imagery?lon=121.545&lat=29.87").json()["imagery"] == []
+    assert len(asked(played.trial, "urban-management", "/imagery?lon=121.555&lat=29.87").json()["imagery"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("bureau", "path", "code"),
+    [
+        ("planning", "/layers/unit-grid", "auth.no_grant"),
+        ("case-system", "/layers/unit-grid?version=9", "layer.unknown"),
+        ("case-system", "/layers/none", "layer.unknown"),
+        ("case-system", "/layers/unit-grid?version=x", "http.parameter"),
+        ("case-system", "/layers/unit-grid?limit=2000", "http.parameter"),
+        ("case-system", "/imagery?lon=121.5", "http.parameter"),
+    ],
+)
+def test_what_is_not_granted_or_not_there_is_refused_by_name(played: Played, bureau: str, path: str, code: str) -> None:
+    assert asked(played.trial, bureau, path).json()["refusal"]["code"] == code
 
 
 def test_a_preview_tells_what_planning_s_next_version_would_be_found_to_be(played: Played, tmp_path: Path) -> None:
