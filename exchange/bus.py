@@ -74,7 +74,7 @@ class Bus(msgspec.Struct, frozen=True):
     territory:    in which divisions identifiers are issued here, and who names components in the others
     boundaries:   by which districts and unit grid everything is placed
     districts:    the nodes to which divisions are delegated, by their centre's bureau
-    reference:    what district nodes fetch here; None where no door is open
+    reference:    gives what district nodes fetch here; None where no door is open
     """
 
     origin: str
@@ -109,7 +109,7 @@ class Bus(msgspec.Struct, frozen=True):
     slices: Slices = msgspec.field(default_factory=Slices)
     territory: Territory = WHOLE
     districts: Districts = {}
-    reference: Reference | None = None
+    reference: Callable[[], Reference] | None = None
 
     @property
     def city(self) -> City:

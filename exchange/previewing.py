@@ -72,18 +72,18 @@ class Preview(msgspec.Struct, frozen=True):
 
 
 def preview(
-    records: pl.DataFrame, feed: Feed, *, city: City, edition: str, limit_m: float, shown: int, now: datetime
+    records: pl.DataFrame, feed: Feed, *, city: City, lists: validation.Lists, limit_m: float, shown: int, at: datetime
 ) -> Preview:
     """The records of one delivery, mapped, placed, checked and accounted for.
 
     records: as `mappings.apply.take` gives them; limit_m: a transformation less accurate than this is refused; shown:
-             how many in `mapped`; now: aware, as if it came then
+             how many in `mapped`; at: aware, as if it came then
     Raises Refusal of any of these steps, `delivery.unbalanced` among them, as act two would.
     """
     mapped = map_records(records, feed)
     placed, findings = mapped.candidates, mapped.findings
     if feed.content != "readings":
-        placed, findings = _placed(mapped, feed, city, edition, limit_m, now)
+        placed, findings = _placed(mapped, feed, city, lists, limit_m, at)
     outcomes = _outcomes(placed, mapped.unread, findings)
     ledger.must_balance(ledger.came_in(records), mapped.parts, outcomes)
     lines = _lines(outcomes, mapped.parts)
@@ -102,12 +102,11 @@ def preview(
 
 
 def _placed(
-    mapped: Mapped, feed: Feed, city: City, edition: str, limit_m: float, now: datetime
+    mapped: Mapped, feed: Feed, city: City, lists: validation.Lists, limit_m: float, at: datetime
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """PLACED, and FINDINGS of mapping, placing and checking."""
     placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=city, limit_m=limit_m)
-    lists = validation.lists(edition, grid=city.grid.codes, districts=city.districts.codes)
-    deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
+    deliveries = [BatchDelivery(feed.bureau, "preview", at, at, 0, "signed")]
     found = pl.concat([mapped.findings, placing.findings])
     checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
     return placing.placed, pl.concat([found, checked])

@@ -125,7 +125,11 @@ def _waiting(feed: Feed, bus: Bus) -> Sequence[InboxRow]:
     """What waits for a feed, at most a batch. Of a stream a little more is let come in: a batch costs by the batch."""
     most = bus.slices.most(feed.id, bus.batch_deliveries)
     waiting = bus.journal.waiting(feed.id, most)
-    if feed.content != "snapshot" and STREAM <= len(waiting) < most and not bus.slices.beside_others(feed.id):
+    if (
+        feed.content not in ("snapshot", "reference")
+        and STREAM <= len(waiting) < most
+        and not bus.slices.beside_others(feed.id)
+    ):
         sleep(GATHER_S)
         waiting = bus.journal.waiting(feed.id, most)
     return waiting

@@ -62,12 +62,11 @@ class Adopted(msgspec.Struct, frozen=True):
     digest: str = ""
 
 
-def make_reference(origin: str, edition: str, files: Mapping[str, Path], state: Path, key: SigningKey) -> Reference:
-    """What stands in the files now, under the next version number where it differs from what was given out last.
+def make_reference(origin: str, edition: str, parts: Mapping[str, bytes], state: Path, key: SigningKey) -> Reference:
+    """What is in force now, under the next version number where it differs from what was given out last.
 
-    files: by the names in PARTS; state: folder that remembers the version. Raises Misconfigured, OSError.
+    parts: GeoJSON by the names in PARTS; state: folder that remembers the version. Raises Misconfigured, OSError.
     """
-    parts = {name: files[name].read_bytes() for name in PARTS}
     listed = [_Part(name, sha256(octets).hexdigest(), len(octets)) for name, octets in parts.items()]
     digest = _digest(edition, lists_digest(edition), listed)
     last = _remembered(state / VERSION_FILE)

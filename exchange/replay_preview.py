@@ -109,7 +109,9 @@ def _outcome(letter: DeadLetter, looking: Bus) -> tuple[str, str, str, dict[str,
     try:
         apply_one(row, feed, looking)
     except _WouldStore as would:
-        return "processed", "", "", _records(would.batch), would.batch.compared.ended.height
+        layer = would.batch.layer
+        gone = layer.gone if layer else would.batch.compared.ended.height
+        return "processed", "", "", _records(would.batch), gone
     except _WouldReport as would:
         return would.status, str(would.report["code"]), str(would.report.get("detail", "")), {}, 0
     except Refusal as refusal:

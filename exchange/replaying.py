@@ -346,9 +346,10 @@ class Replayer:
 
 
 def one_after_another(feed: Feed) -> bool:
-    """Whether an older delivery must not be laid over a later one: of snapshots, and where all are of one day. Other
-    deliveries are told apart record by record, by when they were signed: what is older than known is no news."""
-    return feed.content == "snapshot" or feed.as_of is not None
+    """Whether an older delivery must not be laid over a later one: of snapshots and layers, and where all are of one
+    day. Other deliveries are told apart record by record, by when they were signed: what is older than known is no
+    news."""
+    return feed.content in ("snapshot", "reference") or feed.as_of is not None
 
 
 def superseded(journal: Journal, row: InboxRow, feed: Feed) -> bool:

@@ -2,8 +2,9 @@
 
 `python -m samples.generate FOLDER [--seed 2007]` writes districts.geojson, grid.geojson, census.csv, water.csv,
 water-later.csv, power.csv, sheet.dxf, sheet-utf8.dxf (the same map), sheet-first.dxf, sheet-second.dxf, cameras.xml,
-truth.json, telemetry.json and telemetry-truth.json. The same seed gives the same bytes. Every fault is put in on
-purpose, so that a run of the bus over these files can be checked record by record.
+truth.json, telemetry.json and telemetry-truth.json; and what planning delivers later: districts-later.geojson,
+grid-later.geojson, imagery.geojson and boundary-truth.json. The same seed gives the same bytes. Every fault is put in
+on purpose, so that a run of the bus over these files can be checked record by record.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from samples import power, quarter, registers
+from samples import planning, power, quarter, registers
 from samples.cameras import Cameras, cameras
 from samples.drawing import UTF_8
 from samples.power import Power
@@ -149,6 +150,14 @@ def generate(folder: Path, seed: int) -> Truth:
     for name, document in (("districts.geojson", quarter.districts()), ("grid.geojson", quarter.grids())):
         (folder / name).write_bytes(msgspec.json.encode(document) + b"\n")
     _write_truth(truth, folder / "truth.json")
+    later_border = planning.LATER_BORDER
+    for name, document in (
+        ("districts-later.geojson", quarter.districts(later_border)),
+        ("grid-later.geojson", quarter.grids(later_border)),
+        ("imagery.geojson", planning.imagery()),
+    ):
+        (folder / name).write_bytes(msgspec.json.encode(document) + b"\n")
+    _write_truth(planning.boundary(things, stated), folder / "boundary-truth.json")
     readings, of_readings = telemetry(water, seed)
     (folder / "telemetry.json").write_bytes(readings)
     _write_truth(of_readings, folder / "telemetry-truth.json")

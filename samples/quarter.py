@@ -15,6 +15,7 @@ Numbers = NDArray[np.float64]
 
 WEST, EAST = "330203", "330205"
 COLUMNS, ROWS = 12, 10
+BORDER: Final = COLUMNS // 2  # the column of cells with which the eastern district begins
 SOUTH_WEST_DEG: Final = (121.5440, 29.8650)
 CELL_DEG: Final = (0.00104, 0.0009)
 CELL_M: Final = (100.4, 99.8)  # the same, on the ground at this latitude
@@ -77,15 +78,18 @@ def degrees(u: Numbers, v: Numbers) -> tuple[Numbers, Numbers]:
     return SOUTH_WEST_DEG[0] + u * CELL_DEG[0] + lean, SOUTH_WEST_DEG[1] + v * CELL_DEG[1]
 
 
-def division(column: int) -> str:
-    """The district of a column of cells: half the quarter each."""
-    return WEST if column < COLUMNS // 2 else EAST
+def division(column: int, border: int = BORDER) -> str:
+    """The district of a column of cells: half the quarter each, until the border between them is moved."""
+    return WEST if column < border else EAST
 
 
-def grid_code(column: int, row: int) -> str:
+def grid_code(column: int, row: int, border: int = BORDER) -> str:
     """District 6, street 3, community 3, sequence 3: each district has two streets of two communities of 15 grids,
-    numbered from west to east and from north to south."""
+    numbered from west to east and from north to south. Grids that come to the east by a border that is moved make a
+    third community; no code is used again."""
     across, down = column % 6, ROWS - 1 - row
+    if division(column, border) != division(column):
+        return f"{EAST}{1 + down // 5:03}003{1 + down % 5 * 6 + across:03}"
     return f"{division(column)}{1 + down // 5:03}{1 + across // 3:03}{1 + down % 5 * 3 + across % 3:03}"
 
 
@@ -99,21 +103,24 @@ def _polygon(code: str, corners: list[tuple[int, int]]) -> dict[str, Any]:
     }
 
 
-def grids() -> dict[str, Any]:
-    """The unit grids as a GeoJSON FeatureCollection in EPSG:4490; they tile the districts without gap or overlap."""
+def grids(border: int = BORDER) -> dict[str, Any]:
+    """The unit grids as a GeoJSON FeatureCollection in EPSG:4490; they tile the districts without gap or overlap.
+
+    border: the column of cells with which the eastern district begins
+    """
     cells = [(i, j) for i in range(COLUMNS) for j in range(ROWS)]
-    squares = [_polygon(grid_code(i, j), [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]) for i, j in cells]
+    squares = [_polygon(grid_code(i, j, border), [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]) for i, j in cells]
     return {"type": "FeatureCollection", "features": squares}
 
 
-def districts() -> dict[str, Any]:
+def districts(border: int = BORDER) -> dict[str, Any]:
     """The two districts, with the corners of the grids on every edge, so that the edge they share is the same line."""
 
     def outline(first: int, last: int) -> list[tuple[int, int]]:
         south, north = [(i, 0) for i in range(first, last)], [(i, ROWS) for i in range(last, first, -1)]
         return south + [(last, j) for j in range(ROWS)] + north + [(first, j) for j in range(ROWS, 0, -1)]
 
-    halves = ((WEST, 0, COLUMNS // 2), (EAST, COLUMNS // 2, COLUMNS))
+    halves = ((WEST, 0, border), (EAST, border, COLUMNS))
     return {"type": "FeatureCollection", "features": [_polygon(code, outline(a, b)) for code, a, b in halves]}
 
 

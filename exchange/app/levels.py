@@ -1,5 +1,6 @@
 """Two levels: the way up to the city's node, what comes down from it, and the districts below."""
 
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +10,13 @@ from connectors.partner.cascade import CityNode
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.partner import Partner
 from exchange.app import places
+from exchange.boundaries import Boundaries, InForce
 from exchange.bus import Bus
 from exchange.cascade import Cascade, Upward
 from exchange.districts import District, Districts
 from exchange.journal import Journal
+from exchange.layer_rules import DISTRICT, UNIT_GRID
+from exchange.placing import geojson_of
 from exchange.receipts import verify_receipt
 from exchange.reference import PARTS, Listed, Reference, Shelf, make_reference, open_listed
 from exchange.settings import Settings
@@ -21,10 +25,37 @@ from security.errors import Misconfigured
 from security.keys import SigningKey
 
 
-def reference_of(settings: Settings, key: SigningKey) -> Reference:
-    """What district nodes fetch here: the files as they stand at the start."""
-    files = dict(zip(PARTS, map(settings.at, (settings.city.districts, settings.city.grid)), strict=True))
-    return make_reference(settings.bus.origin, settings.city.edition, files, places.state_of(settings), key)
+class HandedDown:
+    """What district nodes fetch here: that by which this node places, as it is when they ask.
+
+    Of what the settings' files say, their octets as they stand at the start.
+    """
+
+    def __init__(self, settings: Settings, key: SigningKey, boundaries: Boundaries) -> None:
+        self._settings, self._key, self._boundaries = settings, key, boundaries
+        said = settings.city
+        self._files = {
+            layer: settings.at(path).read_bytes()
+            for layer, path in ((DISTRICT, said.districts), (UNIT_GRID, said.grid))
+        }
+        self._lock = threading.Lock()
+        self._made = self._make(boundaries.now())
+        self._of = boundaries.now().versions
+
+    def __call__(self) -> Reference:
+        """The list and its parts. Raises Misconfigured, OSError, AuditBroken."""
+        with self._lock:
+            now = self._boundaries.now()
+            if now.versions != self._of:
+                self._made, self._of = self._make(now), now.versions
+            return self._made
+
+    def _make(self, now: InForce) -> Reference:
+        areas = {DISTRICT: now.city.districts, UNIT_GRID: now.city.grid}
+        said = {layer: geojson_of(areas[layer]) if layer in now.versions else self._files[layer] for layer in areas}
+        parts = dict(zip(PARTS, said.values(), strict=True))
+        bus, city = self._settings.bus, self._settings.city
+        return make_reference(bus.origin, city.edition, parts, places.state_of(self._settings), self._key)
 
 
 def open_cascade(settings: Settings, bus: Bus) -> Cascade:

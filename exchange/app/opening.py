@@ -1,10 +1,12 @@
 """Opening a bus that stands there: its journal, its store, its register, all that the stories work with."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from connectors.formats.records import DWG2DXF_OPTION
@@ -165,6 +167,19 @@ def _check_divisions(settings: Settings, city: City) -> None:
         raise Misconfigured(
             "config.setting", f"{settings.source}: [territory] no division of the city: {', '.join(sorted(unknown))}"
         )
+
+
+@contextmanager
+def boundaries_of(settings: Settings) -> Iterator[Boundaries]:
+    """By what everything is placed here; where no bus stands yet, by the settings' files. For who only looks."""
+    first = city_of(settings)
+    with ExitStack() as stack:
+        if places.made(settings):
+            store = stack.enter_context(closing(open_store(settings)))
+        else:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="yongtong-")))
+            store = stack.enter_context(closing(Store(Embedded(folder))))
+        yield Boundaries(store, dict, first, settings.city.edition)
 
 
 def open_bus(

@@ -64,7 +64,7 @@ def serve(
         stack.callback(HeadsOut(bus.journal.database, bus.journal.log_name(), places.heads_folder(settings)).close)
         stack.callback(bus.close)
         bus.journal.resume()
-        reference = levels.reference_of(settings, bus.answer_key)
+        reference = levels.HandedDown(settings, bus.answer_key, bus.boundaries)
         bus = msgspec.structs.replace(bus, anchors=changing.keep_anchors(settings, bus.registry), reference=reference)
         remember_reads(bus)
         bus.uploads.sweep(places.utc_now())

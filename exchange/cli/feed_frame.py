@@ -12,7 +12,7 @@ from typing import Final
 import polars as pl
 
 from connectors.formats.catalogue import formats
-from exchange.app import places
+from exchange.app import opening, places
 from exchange.cli.feed_preview import one_feed
 from exchange.cli.frame_section import frame_of
 from exchange.cli.output import print_json, print_table
@@ -59,7 +59,9 @@ def _frame(options: argparse.Namespace) -> int:
         content = read_file(options.file)
         batches = formats()[feed.format].decode([content], feed.options)
         records = pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
-        found = frame_of(records, feed, settings)
+        with opening.boundaries_of(settings) as boundaries:
+            city = boundaries.now().city
+        found = frame_of(records, feed, city, settings)
         if found is None or found.verdict != "local" or found.of_degrees or not found.clear:
             raise Refusal("frame.none_local", in_words(found, feed).en if found else feed.id)
         # Noted before it is there: nobody has figures of which the audit does not know.

@@ -8,10 +8,12 @@ import polars as pl
 from connectors.formats.catalogue import formats
 from exchange.app import opening, places
 from exchange.cli.frame_section import frame_document, frame_of, print_frame
+from exchange.cli.layers_preview import layers_preview
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
 from exchange.cli.partner import read_file
 from exchange.cli.sheet_preview import sheet_preview
+from exchange.outcomes import findings_of
 from exchange.previewing import Line, Preview
 from exchange.previewing import preview as previewed
 from exchange.settings import Settings
@@ -38,19 +40,23 @@ def preview(options: argparse.Namespace) -> int:
     feed = one_feed(settings, options.feed)
     batches = formats()[feed.format].decode([read_file(options.file)], feed.options)
     records = pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
+    if feed.content == "reference":
+        return _preview_layer(options, records, feed, settings)
+    with opening.boundaries_of(settings) as boundaries:
+        now = boundaries.now()
     told = previewed(
         records,
         feed,
-        city=opening.city_of(settings),
-        edition=settings.city.edition,
+        city=now.city,
+        lists=now.lists,
         limit_m=settings.tolerances.transformation_m,
         shown=options.limit,
-        now=places.utc_now(),
+        at=places.utc_now(),
     )
     # A section more: its part of the document here, and its own call of `print_…` below.
     document = _document(told)
-    frame = frame_of(records, feed, settings)
-    on_sheet = sheet_preview(records, map_records(records, feed), feed, settings)
+    frame = frame_of(records, feed, now.city, settings)
+    on_sheet = sheet_preview(records, map_records(records, feed), feed, now, settings)
     if options.json:
         print_json({**document, "frame": frame_document(frame, feed), **on_sheet.document})
         return 0
@@ -61,6 +67,18 @@ def preview(options: argparse.Namespace) -> int:
     _print_mapped(told)
     print_findings("质检意见 Findings", told.findings)
     on_sheet.print()
+    return 0
+
+
+def _preview_layer(options: argparse.Namespace, records: pl.DataFrame, feed: Feed, settings: Settings) -> int:
+    """The first features of a layer's version, and all findings."""
+    shown, findings = layers_preview(map_records(records, feed), feed, settings)
+    shown, (told,) = shown.head(options.limit), findings_of(findings, 1, feed)
+    if options.json:
+        print_json({"records": records.height, "candidates": shown.to_dicts(), "findings": told})
+        return 0
+    print_table(f"{feed.id}: {records.height} records, first {shown.height} features", shown.columns, shown.rows())
+    print_findings("质检意见 Findings", told)
     return 0
 
 

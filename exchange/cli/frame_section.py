@@ -10,17 +10,16 @@ from exchange.cli.output import STDOUT, printable
 from exchange.frame_doubt import diagnosed
 from exchange.frames.answers import Diagnosis
 from exchange.frames.words import in_words
-from exchange.placing import load_city, place
+from exchange.placing import City, place
 from exchange.settings import Settings
 from mappings.apply import map_records
 from mappings.feed import Feed
 
 
-def frame_of(records: pl.DataFrame, feed: Feed, settings: Settings) -> Diagnosis | None:
+def frame_of(records: pl.DataFrame, feed: Feed, city: City, settings: Settings) -> Diagnosis | None:
     """The frame that a file's records are in, by what the bus knows where there is one; None for readings."""
     if feed.content == "readings":
         return None
-    city = load_city(settings.at(settings.city.districts), settings.at(settings.city.grid), settings.city.extent)
     limit_m = settings.tolerances.transformation_m
     said = map_records(records, feed).candidates
     placed = place(said, crs=feed.crs, accuracy_m=feed.accuracy_m, city=city, limit_m=limit_m).placed

@@ -18,6 +18,7 @@ GROUPS: Final = {
     "bureaus": ("bureau", "grant"),
     "feeds": ("feeds", "feed"),
     "systems": ("systems",),
+    "layers": ("layers",),
     "partner": ("push", "receipt", "report", "entries", "recall"),
     "components": ("component", "near", "ownership", "disputes", "changes"),
     "export": ("export",),

@@ -40,6 +40,7 @@ OFFICES: Final[Mapping[str, tuple[Role, ...]]] = {
     "grant simulate": ("security",),
     "feed release": ("system",),
     "feed frame": ("security",),  # parameters of a local frame are secret
+    "layers release": ("system",),
     "person appoint": ("security",),
     "person dismiss": ("security",),
     "decision approve": ("security",),

@@ -8,6 +8,7 @@ import polars as pl
 
 from exchange import claims, sheet_difference, sheets, validation
 from exchange.app import opening, places
+from exchange.boundaries import InForce
 from exchange.cli.output import print_findings, print_problem, print_table, problem_document
 from exchange.cli.sheet_tables import print_sheet
 from exchange.outcomes import findings_of
@@ -57,35 +58,34 @@ class SheetPreview(msgspec.Struct, frozen=True):
             print_findings("图幅意见 Findings of sheets", self.findings)
 
 
-def sheet_preview(records: pl.DataFrame, mapped: Mapped, feed: Feed, settings: Settings) -> SheetPreview:
+def sheet_preview(records: pl.DataFrame, mapped: Mapped, feed: Feed, now: InForce, settings: Settings) -> SheetPreview:
     """What a delivery of these records would change on its sheets.
 
-    records: as `mappings.apply.take` gives them; mapped: what became of them
+    records: as `mappings.apply.take` gives them; mapped: what became of them; now: by which boundaries they are placed
     """
     if feed.sheet is None:
         return SheetPreview()
     if not places.made(settings):
-        return _previewed(records, mapped, feed, settings, None)
+        return _previewed(records, mapped, feed, now, settings, None)
     with closing(opening.open_store(settings)) as store:
-        return _previewed(records, mapped, feed, settings, store)
+        return _previewed(records, mapped, feed, now, settings, store)
 
 
 def _previewed(
-    records: pl.DataFrame, mapped: Mapped, feed: Feed, settings: Settings, store: Store | None
+    records: pl.DataFrame, mapped: Mapped, feed: Feed, now: InForce, settings: Settings, store: Store | None
 ) -> SheetPreview:
     """As act two has it, from placing to comparing."""
-    city = opening.city_of(settings)
+    city = now.city
     limit_m = settings.tolerances.transformation_m
     placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=city, limit_m=limit_m)
     try:
         laid = sheets.lay(drawn(records, feed), placing.placed, mapped.unread, feed, city, store)
     except Refusal as refusal:
         return SheetPreview(refusal=refusal)
-    lists = validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes)
-    now = places.utc_now()
-    deliveries = [BatchDelivery(feed.bureau, "preview", now, now, 0, "signed")]
+    at = places.utc_now()
+    deliveries = [BatchDelivery(feed.bureau, "preview", at, at, 0, "signed")]
     found = pl.concat([mapped.findings, placing.findings, laid.findings])
-    checked = validation.check(laid.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
+    checked = validation.check(laid.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=now.lists)
     seen = laid.seen(feed, store) if store is not None else None
     compared: Compared = claims.compare(
         laid.placed,

@@ -17,6 +17,7 @@ from exchange.account import account, row_document
 from exchange.anchor_updates import make_update
 from exchange.bus import Bus
 from exchange.districts import district_of
+from exchange.http import layers
 from exchange.http.envelopes import instant
 from exchange.http.own_entries import MOST as MOST_ENTRIES
 from exchange.http.own_entries import USUAL as ENTRIES
@@ -55,6 +56,9 @@ LATER: Final = b'{"unavailable":"later"}'
 _STATUS: Final = {
     **dict.fromkeys(("component.unknown", "delivery.unknown", "report.not_ready", "audit.not_cosigned"), 404),
     **dict.fromkeys(("reference.unknown", "sheet.no_picture"), 404),
+    "layer.unknown": 404,
+    "layer.withdrawn": 410,
+    "layer.grant_narrow": 403,
     "head.no_district": 403,
     **dict.fromkeys(("head.other_known", "audit.log_forked", "audit.log_truncated"), 409),
     **dict.fromkeys(("grant.attribute_masked", "export.area_too_large"), 403),
@@ -100,6 +104,9 @@ class RestDoor:
             self._route("/audit/consistency", self.consistency),
             self._route("/audit/inclusion", self.inclusion),
             self._route("/audit/anchors", self.anchors),
+            self._route("/layers", self.layers),
+            self._route("/layers/{layer}", self.layer),
+            self._route("/imagery", self.imagery),
             self._route("/cascade/head", self.head),
             self._route("/reference", self.reference),
             self._route("/reference/{digest}", self.reference_part),
@@ -295,6 +302,32 @@ class RestDoor:
         update = await asyncio.to_thread(make_update, self._bus.journal, changes, known)
         return Response(update, headers={**UNSIGNED, **pending_header(self._bus)}, media_type=JSON)
 
+    async def layers(self, request: Request) -> Response:
+        """Every version of the layers of reference data that stands."""
+        admitted = await self._admitted(request, layers.VIEW, _query(request))
+        return self._answer(admitted, {"layers": await asyncio.to_thread(layers.listed, self._bus)})
+
+    async def layer(self, request: Request) -> Response:
+        """A version of a layer as GeoJSON, page by page; the newest, or the one that held on a day."""
+        query = _query(request, "version", "on", "after", "limit")
+        _, limit = _page({name: value for name, value in query.items() if name == "limit"})
+        if "version" in query:
+            _integer(query, "version")
+        on, layer = _day(query), request.path_params["layer"][:64]
+        admitted = await self._admitted(request, layers.VIEW, query, layer=layer)
+        asked = (layer, {**query, "limit": str(limit)}, on, self._bus)
+        found = await asyncio.to_thread(layers.features_within, admitted.grant, *asked)
+        return self._answer(admitted, found, layers.GEOJSON)
+
+    async def imagery(self, request: Request) -> Response:
+        """Which aerial imagery shows a place on a day."""
+        query = _query(request, "lon", "lat", "on")
+        place = _number(query, "lon", -180.0, 180.0), _number(query, "lat", -90.0, 90.0)
+        on = _day(query)
+        admitted = await self._admitted(request, layers.VIEW, query)
+        found = await asyncio.to_thread(layers.imagery_within, admitted.grant, *place, on, self._bus)
+        return self._answer(admitted, {"imagery": found})
+
     async def head(self, request: Request) -> Response:
         """How far the log of the caller's own district node is known here."""
         admitted = await self._admitted(request, "deliveries", _query(request))
@@ -317,7 +350,7 @@ class RestDoor:
     def _reference(self) -> Reference:
         if self._bus.reference is None:
             raise Unavailable("no reference data was made at the start")
-        return self._bus.reference
+        return self._bus.reference()
 
     async def _own_delivery(self, request: Request) -> tuple[Admitted, str]:
         message_id: str = request.path_params["message_id"]
@@ -333,7 +366,7 @@ class RestDoor:
     def _log_size(self) -> int:
         return checkpoint_size(self._bus.journal.checkpoint())
 
-    def _answer(self, admitted: Admitted, found: dict[str, Any]) -> Response:
+    def _answer(self, admitted: Admitted, found: dict[str, Any], media_type: str = JSON) -> Response:
         now = self._bus.clock()
         head: dict[str, Any] = {
             "signed_request": False,
@@ -343,7 +376,7 @@ class RestDoor:
         }
         pending = self._bus.timestamp_pending()
         head |= {"timestamp_pending": pending} if pending else {}
-        return Response(msgspec.json.encode({**head, **found}), headers=UNSIGNED, media_type=JSON)
+        return Response(msgspec.json.encode({**head, **found}), headers=UNSIGNED, media_type=media_type)
 
     def _route(self, path: str, answer: Answer) -> Route:
         async def endpoint(request: Request) -> Response:

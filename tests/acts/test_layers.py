@@ -14,6 +14,7 @@ from exchange.cli.people import registry
 from exchange.cli.trial import SYSTEM
 from exchange.processing import process
 from exchange.receipts import verify_receipt
+from exchange.replaying import superseded
 from samples import quarter
 from tests.acts.bench_of_one import Acts, both_acts
 
@@ -290,3 +291,16 @@ northing_m = { from = "北", parse = "metres" }
         place = shapely.from_wkb(kept["wkb"][0])
         assert (round(place.x, 6), round(place.y, 6)) == (121.549, 29.874)
         assert kept.select("source_key", "name").rows() == [("D1", "䶮溪路")]
+
+
+def test_an_older_version_that_is_dead_is_not_laid_over_the_one_in_the_register(planning: Planning) -> None:
+    acts = planning.acts
+    late = acts.delivery("g-0", geojson(grids(0, 1, 2)), GRID)
+    planning.told("g-1", grids())
+    acts.receive(late)
+    process(GRID, acts.bus)
+    row = acts.bus.journal.inbox("made-up", "g-0")
+    assert row is not None
+    assert not superseded(acts.bus.journal, row, acts.bus.feeds[GRID])  # it came later, and is older by its signature
+    planning.told("g-2", grids()[:-1])
+    assert superseded(acts.bus.journal, row, acts.bus.feeds[GRID])

@@ -23,6 +23,7 @@ ARGUMENTS = {
     "grant simulate": ["g-none"],
     "feed release": [FEED],
     "feed frame": [FEED, "none.csv", "--out", "{folder}/none.toml"],
+    "layers release": ["unit-grid", "--version", "1"],
     "person appoint": ["某人", "audit", "--public-key", "none.pem"],
     "person dismiss": ["person-none"],
     "decision approve": ["d-none"],

@@ -27,7 +27,8 @@ class Handed:
         self.shelf = Shelf(folder / "reference")
 
     def made(self, files: dict[str, Path] = FILES) -> tuple[Reference, Listed]:
-        reference = make_reference("yongtong.demo.invalid", "2007", files, self.folder, self.acts.bus.answer_key)
+        parts = {name: path.read_bytes() for name, path in files.items()}
+        reference = make_reference("yongtong.demo.invalid", "2007", parts, self.folder, self.acts.bus.answer_key)
         return reference, open_listed(reference.signed, self.acts.bus.anchors)
 
     def other_grid(self, codes: int) -> dict[str, Path]:
@@ -117,5 +118,5 @@ def test_a_part_that_is_not_what_was_signed_leaves_what_was_in_force(handed: Han
 
 
 def test_what_a_city_gives_out_is_what_its_own_node_places_by(acts: Acts) -> None:
-    reference = levels.reference_of(acts.trial.settings, acts.bus.answer_key)
+    reference = levels.HandedDown(acts.trial.settings, acts.bus.answer_key, acts.bus.boundaries)()
     assert sorted(reference.parts.values()) == sorted(path.read_bytes() for path in FILES.values())

@@ -172,7 +172,9 @@ def test_a_preview_says_why_a_sheet_would_be_refused_or_held(acts: Acts) -> None
 def previewed(acts: Acts, content: bytes) -> dict[str, Any]:
     feed = acts.bus.feeds[MAP]
     records = pl.concat(take(batch.frame, feed) for batch in dxf.decode([in_memory(content)], feed.options))
-    told: dict[str, Any] = sheet_preview(records, map_records(records, feed), feed, acts.trial.settings).document
+    told: dict[str, Any] = sheet_preview(
+        records, map_records(records, feed), feed, acts.bus.boundaries.now(), acts.trial.settings
+    ).document
     return dict(told["sheet"])
 
 

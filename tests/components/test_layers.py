@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import shapely
 
-from exchange import layer_rules
+from exchange import layer_answers, layer_rules
 from exchange.layer_rules import MOST_CORNERS, About
 from exchange.layers import feature_digests, version_digest
 from exchange.ownership import component, nearest, ownership
@@ -215,6 +215,29 @@ def test_the_erased_words_of_a_claim_are_not_kept_as_where_it_was(store: Store) 
     assert len(everything(store)["placed_before"]) == 6
     store.erase("water", "1", FRIDAY, "2026-03-06")
     assert everything(store)["placed_before"] == []
+
+
+def test_a_map_larger_than_is_allowed_is_measured_by_the_boxes_that_touch(store: Store) -> None:
+    delivered(
+        store,
+        "1",
+        kept(a=(121.54, 29.86, 121.55, 29.87), b=(121.55, 29.86, 121.56, 29.87), c=(121.0, 29.0, 121.01, 29.01)),
+    )
+    (version,) = store.layer_versions()
+    everywhere = layer_answers.shown(store, version, None, View(), CITY)
+    assert abs(everywhere.largest_km2() - 2 * 0.966 * 1.108) < 0.02
+    west = layer_answers.shown(store, version, None, View(area=Area(districts=(WEST,))), CITY)
+    assert west.features["source_key"].to_list() == ["a"]
+    assert abs(west.largest_km2() - 0.966 * 1.108) < 0.01
+
+
+def test_the_version_of_a_day_is_the_one_that_held_at_its_end(store: Store) -> None:
+    delivered(store, "1", kept(**FIRST))
+    delivered(store, "2", kept(a=FIRST["a"]), FRIDAY)
+    days = [(MONDAY + n * DAY).date() for n in range(6)]
+    assert [layer_answers.version_of(store, "grounds", None, day).version for day in days] == [1] * 4 + [2] * 2
+    with pytest.raises(Refusal, match=r"layer\.unknown"):
+        layer_answers.version_of(store, "grounds", None, (MONDAY - DAY).date())
 
 
 # Rules that need no store

@@ -11,6 +11,7 @@ import pytest
 from connectors.formats import dxf
 from connectors.formats.records import RECORD
 from connectors.formats.table import decode
+from exchange import validation
 from exchange.placing import load_city
 from exchange.previewing import preview
 from exchange.settings import load_settings
@@ -142,14 +143,15 @@ def test_a_preview_of_the_drawing_balances_and_lists_nothing_unmapped(
     name: str, shared_data: Callable[[str], Path]
 ) -> None:
     settings = load_settings(FOLDER / "settings.toml")
+    city = load_city(FOLDER / settings.city.districts, FOLDER / settings.city.grid, settings.city.extent)
     told = preview(
         take(drawn(shared_data("pipe_survey") / name), DRAWING),
         DRAWING,
-        city=load_city(FOLDER / settings.city.districts, FOLDER / settings.city.grid, settings.city.extent),
-        edition=settings.city.edition,
+        city=city,
+        lists=validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes),
         limit_m=settings.tolerances.transformation_m,
         shown=10,
-        now=datetime(2026, 6, 30, tzinfo=UTC),
+        at=datetime(2026, 6, 30, tzinfo=UTC),
     )
     assert (told.total.records, told.total.kept, told.total.rejected, told.unmapped) == (4369, 469, {}, [])
     assert (told.told_by, told.crs) == ({"symbol": 469}, "EPSG:4547")

@@ -10,7 +10,7 @@ from connectors.formats import dxf, table, telemetry_json
 from mappings.apply import check_examples
 from mappings.feed import Example, FeedFile, FieldRule, IgnoreRule, Tally
 from mappings.functions import FUNCTIONS
-from mappings.load import FIELDS, OF_READINGS, load_feeds, read_feed
+from mappings.load import FIELDS, OF_FEATURES, OF_READINGS, load_feeds, read_feed
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/feed.md").read_text(encoding="utf-8")
@@ -27,7 +27,16 @@ def test_every_key_is_explained(kind: type[msgspec.Struct]) -> None:
 
 def test_every_field_function_and_option_is_explained() -> None:
     said = set(re.findall(r"`([a-z_0-9]+)`", DOCUMENT))
-    known = {*FIELDS, *OF_READINGS, *FUNCTIONS, *table.OPTIONS, *dxf.OPTIONS, *dxf.COLUMNS, *telemetry_json.OPTIONS}
+    known = {
+        *FIELDS,
+        *OF_READINGS,
+        *OF_FEATURES,
+        *FUNCTIONS,
+        *table.OPTIONS,
+        *dxf.OPTIONS,
+        *dxf.COLUMNS,
+        *telemetry_json.OPTIONS,
+    }
     assert known <= said
 
 
@@ -41,6 +50,12 @@ def test_the_example_of_readings_is_a_feed() -> None:
     examples = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
     feed = read_feed(examples[1].encode(), "cover-telemetry")
     assert (feed.content, feed.of) == ("readings", "lighting-census")
+
+
+def test_the_example_of_a_layer_is_a_feed() -> None:
+    examples = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+    feed = read_feed(examples[2].encode(), "roads")
+    assert (feed.content, feed.layer) == ("reference", "roads")
 
 
 def test_the_feeds_of_the_made_up_quarter_hold_their_examples() -> None:

@@ -13,7 +13,7 @@ from msgspec import structs
 from rich.cells import cell_len
 
 from connectors.formats.catalogue import formats
-from exchange import previewing
+from exchange import previewing, validation
 from exchange.cli import feed_preview
 from exchange.placing import load_city
 from exchange.previewing import Preview, preview
@@ -41,7 +41,8 @@ def of(quarter: tuple[Path, Truth], feed: Feed, name: str, **changed: Any) -> Pr
     content = in_memory((folder / name).read_bytes())
     records = pl.concat([take(batch.frame, feed) for batch in formats()[feed.format].decode([content], feed.options)])
     city = load_city(folder / "districts.geojson", folder / "grid.geojson", truth.extent)
-    given = {"city": city, "edition": "2007", "limit_m": 1.0, "shown": 10, "now": NOON}
+    lists = validation.lists("2007", grid=city.grid.codes, districts=city.districts.codes)
+    given = {"city": city, "lists": lists, "limit_m": 1.0, "shown": 10, "at": NOON}
     return preview(records, feed, **{**given, **changed})
 
 

@@ -247,6 +247,7 @@ GOOD: dict[str, Good] = {
     "feed release": lambda desk: (
         ["feed", "release", FEED, "--by", SYSTEM.name, *desk.here], {"feed", "digest", "decision", "state"}
     ),
+    "layers": lambda desk: (["layers", *desk.here], {"layers", "placed_by"}),
     "person list": lambda desk: (["person", "list", *desk.here], {"persons"}),
     "person appoint": lambda desk: (
         ["person", "appoint", desk.id, "audit", "--new-key", "--people", desk.people(), "--key", desk.key(), *BY,
@@ -346,6 +347,12 @@ REFUSED: dict[str, tuple[str, Bad]] = {
                       *desk.here],
     ),
     "person dismiss": ("person.unknown", lambda desk: ["person", "dismiss", "nobody", *BY, *desk.here]),
+    "layers show": ("layer.unknown", lambda desk: ["layers", "show", "unit-grid", *desk.here]),
+    "layers release": (
+        "layer.unknown",
+        lambda desk: ["layers", "release", "unit-grid", "--version", "1", "--by", SYSTEM.name, *desk.here],
+    ),
+    "layers imagery": ("layer.unknown", lambda desk: ["layers", "imagery", "121.549", "29.874", *desk.here]),
     "feed release": ("role.not_held", lambda desk: ["feed", "release", FEED, *BY, *desk.here]),
     "decision approve": ("decision.not_proposed", lambda desk: ["decision", "approve", "d-none", *BY, *desk.here]),
     "decision withdraw": ("decision.not_proposed", lambda desk: ["decision", "withdraw", "d-none", *BY, *desk.here]),
