@@ -41,7 +41,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Unmapped(msgspec.Struct, frozen=True):
-    """What no lookup of the class has. said: by column (`block`, `code`), what such records say."""
+    """What no lookup of the class has. said: by column (`entity`, `block`, `code`), what such records say."""
 
     part: str
     said: dict[str, str]
@@ -161,7 +161,7 @@ def _unmapped(records: pl.DataFrame, findings: pl.DataFrame, feed: Feed) -> list
     if rule is None:
         return []
     untold = findings.filter(pl.col("code").is_in(UNTOLD), field="class_code").select("delivery", "record").unique()
-    said = [column for column in rule.columns if column != "layer"]  # which is the part
+    said = [name for name in ("entity", *rule.columns) if name in records.columns and name != "layer"]  # it is the part
     of_them = records.rename({RECORD: "record"}).join(untold, on=["delivery", "record"], how="semi")
     counted = of_them.group_by(
         pl.col(SHEET).fill_null("").alias("#part"), *(pl.col(name).fill_null("") for name in said)
