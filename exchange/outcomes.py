@@ -57,17 +57,39 @@ def told_of(
     """What each delivery's report tells of its records besides their counts.
 
     findings: by kind; tallies: what the feed counts; parts: where the source has sheets or layers, what became of the
-    records of each, so that every layer's sums balance too; the largest first
+    records of each, so that every layer's sums balance too; the largest first; told_by: where the feed has several
+    lookups of the class, how many of the accepted each told
     """
     tallies: list[dict[str, int]] = [{} for _ in range(deliveries)]
     for delivery, name, count in mapped.tallies.iter_rows():
         tallies[delivery][name] = count
     parts = parts_of(mapped.parts, outcomes, deliveries)
     found = findings_of(findings, deliveries, feed)
+    told_by = told_by_of(mapped.candidates, outcomes, deliveries)
     return [
-        {"findings": found[n], "tallies": tallies[n], **({"parts": parts[n]} if parts[n] else {})}
+        {
+            "findings": found[n],
+            "tallies": tallies[n],
+            **({"parts": parts[n]} if parts[n] else {}),
+            **({"told_by": told_by[n]} if told_by[n] else {}),
+        }
         for n in range(deliveries)
     ]
+
+
+def told_by_of(candidates: pl.DataFrame, outcomes: pl.DataFrame, deliveries: int) -> list[dict[str, int]]:
+    """How many classes each lookup told, of the records of each delivery that were neither rejected nor ignored.
+
+    candidates: with class_basis, else nothing is said; outcomes: KEY, outcome
+    """
+    told: list[dict[str, int]] = [{} for _ in range(deliveries)]
+    if "class_basis" in candidates.columns:
+        aside = outcomes.filter(pl.col("outcome").is_in(["rejected", "ignored"]))
+        kept = candidates.select(*KEY, "class_basis").drop_nulls().join(aside, on=list(KEY), how="anti")
+        counted = kept.group_by("delivery", "class_basis").len().sort("len", "class_basis", descending=[True, False])
+        for delivery, basis, many in counted.iter_rows():
+            told[delivery][basis] = many
+    return told
 
 
 def parts_of(parts: pl.DataFrame, outcomes: pl.DataFrame, deliveries: int) -> list[list[dict[str, Any]]]:

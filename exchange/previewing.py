@@ -9,7 +9,7 @@ import polars as pl
 
 from connectors.formats.records import RECORD, SHEET
 from exchange import ledger, validation
-from exchange.outcomes import findings_of
+from exchange.outcomes import findings_of, told_by_of
 from exchange.placing import City, place
 from exchange.store.frames import BatchDelivery
 from mappings.apply import Mapped, map_records
@@ -92,7 +92,7 @@ def preview(
         total=_summed(lines),
         layers=lines,
         unmapped=_unmapped(records, findings, feed),
-        told_by=_told_by(kept),
+        told_by=told_by_of(placed, outcomes, 1)[0],
         crs=feed.crs,
         crs_name=name_of(feed.crs),
         mapped=kept.select(SHOWN_OF_READINGS if feed.content == "readings" else SHOWN).head(shown),
@@ -172,9 +172,3 @@ def _unmapped(records: pl.DataFrame, findings: pl.DataFrame, feed: Feed) -> list
         Unmapped(row["#part"], {name: row[name] for name in said}, row["#many"])
         for row in ordered.iter_rows(named=True)
     ]
-
-
-def _told_by(kept: pl.DataFrame) -> dict[str, int]:
-    if "class_basis" not in kept.columns:
-        return {}
-    return dict(kept.group_by("class_basis").len().drop_nulls().sort("len", descending=True).iter_rows())

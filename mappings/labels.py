@@ -23,7 +23,7 @@ _PAIRS: Final[Schema] = {
     **KEY, "x": pl.Float64, "y": pl.Float64, "text": pl.String, "u": pl.Float64, "v": pl.Float64,
 }  # fmt: skip
 OFFSET_M: Final = 0.01  # offsets of one such square, or of squares that touch, are the same
-MOST_PAIRS: Final = 5_000_000  # of a batch; where more stand so close together, no number is anybody's
+MOST_PAIRS: Final = 2_000_000  # of a batch; where more stand so close together, no number is anybody's
 ROUNDS: Final = 20  # of pairing; what the last leaves open stays open
 
 Rows = NDArray[np.int64]

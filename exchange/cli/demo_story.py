@@ -60,6 +60,7 @@ class Told(msgspec.Struct, frozen=True):
     tallies: dict[str, int]
     findings: list[dict[str, Any]]
     parts: list[dict[str, Any]]
+    told_by: dict[str, int]
     receipt_s: float
     report_s: float
 
@@ -203,6 +204,7 @@ def _told(
         tallies=report.get("tallies", {}),
         findings=report.get("findings", []),
         parts=report.get("parts", []),
+        told_by=report.get("told_by", {}),
         receipt_s=receipt_s,
         report_s=report_s,
     )

@@ -1,6 +1,7 @@
 """The quarter's further voices: the power bureau's register, the planning bureau's map, the police's cameras."""
 
 import base64
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -55,6 +56,10 @@ def _map(trial: Trial, story: Story, sheet: Content, truth: Truth) -> None:
     story.check("the map: lines and lettering left out by named rules", ignored == wanted, sum(ignored.values()))
     story.check("the map: what nothing maps is listed, the largest first", _unmapped(told) == [
         many for _, many in truth.sheet.unmapped], f"{_unmapped(told)}")  # fmt: skip
+    drawn = Counter(symbol.by for symbol in truth.sheet.symbols.values())
+    by = told.told_by
+    said = {"code": by["cass_components"] + by["cass"], "block": by["cass_blocks"], "layer": by["layer"]}
+    story.check("the map: how many classes were told by code, by block and by layer", said == drawn, said)
 
 
 def _unmapped(told: Told) -> list[int]:

@@ -136,6 +136,8 @@ def _print_system(told: Preview) -> None:
 def _print_mapped(told: Preview) -> None:
     """The first that are mapped; columns that say nothing are left out."""
     shown = told.mapped
+    if shown.is_empty():
+        return
     title = f"示例 Examples: {shown.height} / {told.total.kept}"
     if "longitude_deg" not in shown.columns:
         print_table(title, shown.columns, shown.rows())

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 import mappings.labels
 from connectors.formats.records import CARRIED, RECORD, SHEET
+from exchange.outcomes import told_by_of
 from mappings.apply import Mapped, map_records
 from mappings.feed import Feed
 from mappings.load import read_feed
+from mappings.schema import KEY, READINGS
 from security.errors import Misconfigured
 
 FEED = """
@@ -275,3 +277,11 @@ def test_a_mistake_in_the_file_stops_the_start_and_names_the_key(old: str, new: 
     assert old in FEED
     with pytest.raises(Misconfigured, match=said):
         a_feed(FEED.replace(old, new))
+
+
+def test_a_report_counts_the_accepted_by_what_told_their_class() -> None:
+    done = mapped(a_symbol("A"), a_symbol("B"), a_symbol("C"), a_symbol("D", code="", block="gc130"))
+    became = ["new", "unchanged", "rejected", "new"]
+    outcomes = done.candidates.select(*KEY, outcome=pl.Series(became))
+    assert told_by_of(done.candidates, outcomes, 2) == [{"codes": 2, "blocks": 1}, {}]
+    assert told_by_of(pl.DataFrame(schema=READINGS), outcomes, 1) == [{}]

@@ -2,6 +2,7 @@
 
 import argparse
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from msgspec import structs
 from rich.cells import cell_len
 
+from connectors.formats import dxf
 from connectors.formats.catalogue import formats
 from exchange import previewing, validation
 from exchange.cli import feed_preview
@@ -21,12 +23,13 @@ from mappings.apply import Mapped, map_records, take
 from mappings.feed import Feed
 from mappings.load import load_feeds
 from samples.generate import Truth, generate
-from security.errors import Refusal
+from security.errors import Refusal, sentences
 from security.message import in_memory
 
 ROOT = Path(__file__).parents[2]
 FEEDS = load_feeds([ROOT / "mappings/feeds"])
 NOON = datetime(2026, 6, 30, 4, tzinfo=UTC)
+GCD = {"entity": "INSERT", "code": "202101", "block": "gc200"}
 TOLD_BY = {"cass_components": "code", "cass": "code", "cass_blocks": "block", "layer": "layer"}
 
 
@@ -126,7 +129,7 @@ def test_the_screen_has_every_section_in_80_columns_and_the_document_all_of_it(
         document = msgspec.json.decode(said)
         assert document["ledger"]["total"]["records"] == document["records"] == quarter[1].sheet.entities
         assert sum(line["kept"] for line in document["ledger"]["layers"]) == len(quarter[1].sheet.symbols)
-        assert document["unmapped"][0] == {"part": "GCD", "said": {"code": "202101", "block": "gc200"}, "records": 24}
+        assert document["unmapped"][0] == {"part": "GCD", "said": GCD, "records": 24}
         assert document["crs"] == {"code": "EPSG:4549", "name": "CGCS2000 / 3-degree Gauss-Kruger CM 120E"}
         assert len(document["candidates"]) == 10
         return
@@ -135,3 +138,26 @@ def test_the_screen_has_every_section_in_80_columns_and_the_document_all_of_it(
     for words in ("收支 ledger", "未对应 Unmapped: 45", "EPSG:4549 CGCS2000", "cass_components 481", "示例 Examples"):
         assert words in tables
     assert "class.by_fallback" in findings
+
+
+def test_every_drawing_of_others_is_accounted_for_or_refused_by_name(
+    quarter: tuple[Path, Truth], shared_data: Callable[[str], Path]
+) -> None:
+    feed, became = FEEDS["planning-map-500"], Counter[str]()
+    city = load_city(quarter[0] / "districts.geojson", quarter[0] / "grid.geojson", quarter[1].extent)
+    for path in sorted(shared_data("dxf_samples").glob("*.d[xw][fg]")):
+        try:
+            batches = list(dxf.decode([in_memory(path.read_bytes())], feed.options))
+            records = pl.concat([take(batch.frame, feed) for batch in batches])
+            told = preview(records, feed, city=city, edition="2007", limit_m=1.0, shown=10, now=NOON)
+        except Refusal as refusal:
+            became[refusal.code] += 1
+            continue
+        assert told.total.records == records.height == sum(line.records for line in told.layers)
+        assert sum(one.records for one in told.unmapped) == sum(
+            told.total.rejected.get(code, 0) for code in previewing.UNTOLD
+        )
+        became["balanced"] += 1
+    assert became.keys() - {"balanced"} <= sentences().keys()
+    assert became["balanced"] > 10
+    assert became.keys() - {"balanced"} <= {"decode.dwg", "decode.not_readable", "decode.encoding_unknown"}
