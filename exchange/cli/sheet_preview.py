@@ -9,7 +9,7 @@ import polars as pl
 from exchange import claims, sheet_difference, sheets, validation
 from exchange.app import opening, places
 from exchange.boundaries import InForce
-from exchange.cli.output import print_findings, print_problem, print_table, problem_document
+from exchange.cli.output import print_findings, print_table, problem_document
 from exchange.cli.sheet_tables import print_sheet
 from exchange.outcomes import findings_of
 from exchange.placing import place
@@ -46,7 +46,9 @@ class SheetPreview(msgspec.Struct, frozen=True):
     def print(self) -> None:
         """Tables: which sheet, how many of each kind, the first of each by name."""
         if self.refusal is not None:
-            print_problem(self.refusal)
+            said = self.refusal.sentence
+            words = [("", said.zh), ("", said.en), ("→", said.next_zh), ("→", said.next_en)]
+            print_table("图幅 Sheet: 将被拒收 would be refused", [self.refusal.code, self.refusal.detail], words)
         if self.told is None:
             return
         against = "与现状比较 against what stands" if self.beside else "没有可比的总线 no bus here"

@@ -69,14 +69,16 @@ def was_on_sheets(
     asked = ((query, _stretch(feed, number)) for number in numbers for query in (_NOW, _BEFORE))
     rows = [row for query, values in asked for row in connection.execute(query, values)]
     versions = pl.DataFrame(rows, _VERSIONS_COLUMNS, orient="row")
-    earlier = (pl.col("delivery_id") < delivery) & (pl.col("closed_by").is_null() | (pl.col("closed_by") > delivery))
+    again = pl.col("source_key").is_in(unchanged.implode())
+    stood = pl.col("closed_by").is_null() | (pl.col("closed_by") > delivery)
     which = (
-        pl.when(pl.col("delivery_id") == delivery)
-        .then(pl.lit("said"))
-        .when(pl.col("closed_by") == delivery)
-        .then(pl.lit("before"))
-        .when(earlier & pl.col("source_key").is_in(unchanged.implode()))
+        # On this delivery's own word, where the one that said it first was recalled since.
+        pl.when(again & (pl.col("delivery_id") <= delivery) & stood)
         .then(pl.lit("unchanged"))
+        .when(~again & (pl.col("delivery_id") == delivery))
+        .then(pl.lit("said"))
+        .when(~again & (pl.col("closed_by") == delivery))
+        .then(pl.lit("before"))
     )
     return conform(versions.with_columns(which=which).filter(pl.col("which").is_not_null()), WAS_ON_SHEETS)
 

@@ -67,6 +67,22 @@ def test_what_a_delivery_changed_is_drawn_where_it_happened(acts: Acts) -> None:
         assert words in svg.decode()
 
 
+def test_what_was_recalled_and_erased_since_is_not_drawn_and_the_rest_is(acts: Acts) -> None:
+    told(acts, "m-1", a_sheet(WEST, *[(COVER, 10.0 + 20 * n, 10.0) for n in range(6)]))
+    told(acts, "m-2", a_sheet(WEST, (COVER, 10, 14), *[(COVER, 30.0 + 20 * n, 10.0) for n in range(4)], (LAMP, 90, 50)))
+    drawn = {kind: len(marks(picture_of("made-up", "m-2", acts.bus), kind)) for kind in ("added", "gone", "moved")}
+    assert drawn == {"added": 1, "gone": 1, "moved": 1}
+    acts.bus.store.recall("made-up", "m-1", acts.bus.clock())
+    svg = picture_of("made-up", "m-2", acts.bus)
+    assert {kind: len(marks(svg, kind)) for kind in drawn} == drawn
+    assert svg.decode().count("h0") == 4 + 1
+    acts.bus.store.erase("made-up", "m-1", acts.bus.clock(), "2026-11-29")
+    svg = picture_of("made-up", "m-2", acts.bus)
+    assert {kind: len(marks(svg, kind)) for kind in drawn} == {"added": 2, "gone": 0, "moved": 0}
+    dots = re.findall(r"M([-0-9.]+) ([-0-9.]+)h0", svg.decode())
+    assert all(0 <= float(at) <= 1_200 for place in dots for at in place), "no place is far from the sheet"
+
+
 def place_of(mark: etree._Element) -> tuple[float, ...]:
     return tuple(map(float, re.findall(r"[0-9.]+", mark.attrib["transform"])[:2]))
 
