@@ -30,6 +30,9 @@ MOST_CORNERS_IN_ALL: Final = 20_000_000
 MOST_PAIRS: Final = 200  # of outlines whose boxes meet, for each outline; in a map some ten
 MOST_OVERLAPS: Final = 1_000  # are told
 AT_ONCE: Final = 1_000
+KINDS: Final = (  # by shapely's number; -1 of none at all
+    "point", "line", "ring", "area", "points", "lines", "areas", "several kinds", "",
+)  # fmt: skip
 LENGTHS: Final = {"source_key": 128, "name": 200, "sheets": 2_000, "address": 500}  # characters
 VALUE_CHARACTERS: Final = 80
 IMAGERY: Final = "imagery"
@@ -121,7 +124,7 @@ def _shapes(features: pl.DataFrame, places: Geometries, layer: str, extent_deg: 
     marks: list[tuple[Marks, str, Iterable[object] | None]] = [
         (missing, "layer.geometry_missing", None),
         (many, "layer.too_many_corners", corners),
-        (no_area, "layer.no_area", shapely.get_type_id(looked_at)),
+        (no_area, "layer.no_area", np.array(KINDS)[kinds]),
         (invalid, "layer.geometry_invalid", reasons),
         (~missing & out, "layer.outside_city", None),
     ]

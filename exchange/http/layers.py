@@ -10,11 +10,13 @@ import polars as pl
 
 from exchange.bus import Bus
 from exchange.layer_answers import Shown, collection, imagery, shown, version_of
+from exchange.layer_rules import IMAGERY
 from exchange.map_area import refuse_larger
 from exchange.placing import codes_at
 from exchange.rights import View
 from exchange.store.layers import Version
 from mappings.feed import Feed
+from mappings.load import GLOBE, PLANE
 from security.errors import Refusal
 from security.message import EVERYWHERE, Grant
 
@@ -37,7 +39,7 @@ def listed(bus: Bus) -> list[dict[str, Any]]:
             "in_force": one.id in placed,
         }
         for one in bus.store.layer_versions()
-        if one.stands
+        if one.stands and _leaves(_feed_of(one, bus))
     ]
 
 
@@ -50,6 +52,8 @@ def features_within(grant: Grant, layer: str, query: Mapping[str, str], on: date
     number = int(query["version"]) if "version" in query else None
     version = version_of(bus.store, layer, number, on)
     feed = _feed_of(version, bus)
+    if not _leaves(feed):
+        raise Refusal("layer.unknown", layer)
     found = shown(bus.store, version, feed, View.of(grant), bus.city)
     refuse_larger(found.largest_km2(), bus.limits.map_area_km2, [grant], "export.area_too_large")
     page = found.features.filter(pl.col("source_key") > query.get("after", "")).head(int(query["limit"]))
@@ -70,8 +74,10 @@ def imagery_within(
     division, grid = (one[0] for one in codes)
     if view.area != EVERYWHERE and not View(area=view.area).covers("", division, grid, longitude_deg, latitude_deg):
         return []
-    version = version_of(bus.store, "imagery", None)
-    hidden = {*feed.sensitive} if (feed := _feed_of(version, bus)) else {"address", "digest", "sheets"}
+    feed = _feed_of(version_of(bus.store, IMAGERY, None), bus)
+    if not _leaves(feed):
+        raise Refusal("layer.unknown", IMAGERY)
+    hidden = {*feed.sensitive} if feed else {"address", "digest", "sheets"}
     told = imagery(bus.store, longitude_deg, latitude_deg, on)
     return [{name: value for name, value in msgspec.structs.asdict(one).items() if name not in hidden} for one in told]
 
@@ -86,6 +92,11 @@ def _next(found: Shown, page: pl.DataFrame) -> str | None:
 
 def _feed_of(version: Version, bus: Bus) -> Feed | None:
     return bus.feeds.get(version.feed)
+
+
+def _leaves(feed: Feed | None) -> bool:
+    """Whether a layer leaves by this door: not one whose codes or places its feed withholds."""
+    return feed is None or not {*feed.sensitive} & {"source_key", "geometry", *PLANE, *GLOBE}
 
 
 def _level(feed: Feed | None) -> str:

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import shapely
+from msgspec import structs
 
 from exchange.app import trusted
 from exchange.cli.people import registry
 from exchange.cli.trial import SYSTEM
+from exchange.http.layers import features_within, listed
 from exchange.processing import process
 from exchange.receipts import verify_receipt
 from exchange.replaying import superseded
 from samples import quarter
+from security.errors import Refusal
 from tests.acts.bench_of_one import Acts, both_acts
 
 GRID, DISTRICTS, ROADS, STREETS = "made-up-grid", "made-up-districts", "made-up-roads", "made-up-streets"
@@ -304,3 +307,38 @@ def test_an_older_version_that_is_dead_is_not_laid_over_the_one_in_the_register(
     assert not superseded(acts.bus.journal, row, acts.bus.feeds[GRID])  # it came later, and is older by its signature
     planning.told("g-2", grids()[:-1])
     assert superseded(acts.bus.journal, row, acts.bus.feeds[GRID])
+
+
+def test_what_the_feed_withholds_leaves_by_no_door(planning: Planning) -> None:
+    park, *others = grids()
+    park["properties"] |= {"use": "park", "name": "月湖"}
+    planning.told("g-1", [park, *others])
+    planning.acts.trial.grant("made-up", "pull", "layers", map_area_km2=10)
+    bus = planning.acts.bus
+    (grant,) = (one for one in bus.registry.grants("made-up") if one.target == "layers")
+
+    def said(*sensitive: str) -> tuple[int, dict[str, Any]]:
+        feed = structs.replace(bus.feeds[GRID], sensitive=[*sensitive])
+        looking = structs.replace(bus, feeds={**bus.feeds, GRID: feed})
+        found = features_within(grant, "unit-grid", {"limit": "1000"}, None, looking)["features"]
+        return len(listed(looking)), next(one for one in found if one["id"] == park["properties"]["code"])["properties"]
+
+    code = park["properties"]["code"]
+    assert said() == (1, {"code": code, "name": "月湖", "land_use": "park"})
+    assert said("land_use") == (1, {"code": code, "name": "月湖"})
+    assert said("name", "land_use") == (1, {"code": code, "name": None})
+    with pytest.raises(Refusal, match=r"layer\.unknown"):
+        said("geometry")
+
+
+def test_a_map_larger_than_is_allowed_leaves_to_who_is_granted_it(planning: Planning) -> None:
+    planning.told("g-1", grids())
+    planning.acts.trial.grant("made-up", "pull", "layers")
+    bus = planning.acts.bus
+    (grant,) = (one for one in bus.registry.grants("made-up") if one.target == "layers")
+    asked = "unit-grid", {"limit": "1"}, None
+    assert len(features_within(grant, *asked, bus)["features"]) == 1
+    small = structs.replace(bus, limits=structs.replace(bus.limits, map_area_km2=1.0))  # the quarter has 1.2
+    with pytest.raises(Refusal, match=r"export\.area_too_large"):
+        features_within(grant, *asked, small)
+    assert features_within(structs.replace(grant, map_area_km2=2), *asked, small)["features"]

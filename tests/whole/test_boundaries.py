@@ -69,7 +69,7 @@ def pushed(trial: Trial, bureau: str, feed: str, file: Path) -> dict[str, Any]:
     """The report of a file, pushed over SOAP and waited for."""
     partner, message_id = trial.partner(bureau), file.name
     partner.push(feed, in_memory(file.read_bytes()), "application/octet-stream", message_id)
-    reported = partner.report(message_id, wait_s=60)
+    reported = partner.report(message_id, wait_s=240)
     assert reported.received is not None
     report: dict[str, Any] = reported.received.document["report"]
     return report
@@ -78,7 +78,7 @@ def pushed(trial: Trial, bureau: str, feed: str, file: Path) -> dict[str, Any]:
 def command(trial: Trial, *words: str) -> dict[str, Any]:
     """What a command says."""
     line = [sys.executable, "-m", "exchange.cli.main", *words, "--json", "--settings", trial.settings.source]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     return told
@@ -86,7 +86,7 @@ def command(trial: Trial, *words: str) -> dict[str, Any]:
 
 def waited(trial: Trial) -> None:
     """Return once what was decided is in force."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while set(command(trial, "layers")["placed_by"].values()) != {2}:
         assert time.monotonic() < until, "the worker did not place by what was decided"
         time.sleep(0.5)
@@ -172,7 +172,7 @@ def asked(trial: Trial, bureau: str, path: str) -> requests.Response:
     """An answer over REST to a bureau's own certificate."""
     folder = PartnerFolder(trial.partners / bureau)
     certificate = (folder.file("connection.pem"), folder.file("connection.key"))
-    return requests.get(f"{trial.url}/api/v1{path}", cert=certificate, verify=folder.file("ca.pem"), timeout=30)
+    return requests.get(f"{trial.url}/api/v1{path}", cert=certificate, verify=folder.file("ca.pem"), timeout=120)
 
 
 def test_who_holds_a_grant_reads_a_version_as_geojson_page_by_page(played: Played) -> None:
