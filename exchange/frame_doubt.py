@@ -30,7 +30,9 @@ from security.errors import Refusal
 CODE: Final = "position.frame_doubtful"
 FEWEST: Final = 20  # places of a delivery; of fewer nothing is asked
 OUTSIDE: Final = 0.5  # of the places lie outside of the city
-ASKED: Final = 200  # places of a batch that are looked up, FEWEST of each delivery at least
+ASKED: Final = 200  # keys of a batch that are looked up, FEWEST of each delivery at least
+NEW: Final = 50  # places of a delivery; of fewer nobody asks what is around new ones
+NEW_ASKED: Final = 60  # new places of a batch around which is looked, likewise
 MOVED_M: Final = 5.0  # half of the known keys farther than this, and twice the accuracy, from where they stood
 AROUND_M: Final = 60.0  # where others have their like, so near to a new thing,
 MEETS: Final = 0.1  # fewer that lie on one of them are strange
@@ -81,20 +83,26 @@ def _large(placed: pl.DataFrame, rows: Sequence[InboxRow]) -> pl.DataFrame:
 
 def _strange(stated: pl.DataFrame, feed: Feed, store: Store) -> set[int]:
     """Deliveries whose keys are no longer where they stood, or whose new things lie beside what others have there."""
-    some = _some(stated.drop_nulls(["longitude_deg", "source_key"]))
-    stood = store.known_keys(feed.id, some["source_key"])
+    some = _some(stated.drop_nulls(["longitude_deg", "source_key"]), ASKED)
+    stood = store.stood(feed.id, some["source_key"])
     both = some.join(stood, on="source_key", suffix="_known")
     places = [both[name].to_numpy() for name in (*DEGREES, *(f"{name}_known" for name in DEGREES))]
     moved = both.select("delivery", moved_m=pl.Series(distance_m(*places), dtype=pl.Float64)).group_by("delivery")
     known = moved.agg(pl.col("moved_m").median(), pl.len().alias("keys")).filter(pl.col("keys") >= FEWEST)
     away = known.filter(pl.col("moved_m") > MOVED_M + 2 * feed.accuracy_m)["delivery"]
-    new = some.join(known, on="delivery", how="anti").join(stood, on="source_key", how="anti")
-    return {*away.to_list(), *_beside(new, store)}
+    many = some.filter(pl.col("delivery").is_in(_of_at_least(stated, NEW)))
+    new = many.join(known, on="delivery", how="anti").join(stood, on="source_key", how="anti")
+    return {*away.to_list(), *_beside(_some(new, NEW_ASKED), store)}
 
 
-def _some(said: pl.DataFrame) -> pl.DataFrame:
-    """Some of each delivery, from all over it."""
-    most = max(FEWEST, ASKED // max(1, said["delivery"].n_unique()))
+def _of_at_least(stated: pl.DataFrame, places: int) -> list[int]:
+    """Deliveries with so many places."""
+    return stated.group_by("delivery").len().filter(pl.col("len") >= places)["delivery"].to_list()
+
+
+def _some(said: pl.DataFrame, in_all: int) -> pl.DataFrame:
+    """Some of each delivery, from all over it: FEWEST at least, more where few deliveries share what is asked."""
+    most = max(FEWEST, in_all // max(1, said["delivery"].n_unique()))
     nth, step = pl.int_range(pl.len()).over("delivery"), (pl.len().over("delivery") // most).clip(1)
     return said.filter(nth % step == 0, nth // step < most)
 

@@ -128,6 +128,10 @@ class Store:
         """STANDING: things of the classes that a claim stands for, wherever they are."""
         return standing.standing(self.connection(), class_codes)
 
+    def stood(self, feed: str, keys: pl.Series) -> pl.DataFrame:
+        """STOOD: those of the keys for which a claim of the feed stands, and where."""
+        return standing.stood(self.connection(), feed, keys)
+
     def holders(self, codes: pl.Series) -> pl.DataFrame:
         """identifier, component: those of published identifiers that a component has."""
         return identifiers.holders(self.connection(), codes)
