@@ -20,7 +20,7 @@ from security.message import in_memory
 from tests.components.frames_of_one import moved
 
 SHIFT = 276.99 + 114.105j  # what its sheet 偏移描述 says: 276.99 to the east, 114.105 to the north
-DRAWING = (Path(make_city.__file__).parent / "feeds" / "street-survey-drawing.toml").read_text(encoding="utf-8")
+DRAWING = (Path(make_city.__file__).parent / "feeds" / "planning-map-500.toml").read_text(encoding="utf-8")
 NUMBERS = """[label]
 from     = "text"
 among    = "entity"

@@ -342,7 +342,7 @@ def test_libredwg_makes_of_a_dwg_what_its_dxf_says(
 def test_libredwg_makes_the_same_components_of_the_street_s_dwg(
     libredwg: str, shared_data: Callable[[str], Path], tell: Callable[[str], None]
 ) -> None:
-    feed = load_feeds([FEEDS])["street-survey-drawing"]
+    feed = load_feeds([FEEDS])["planning-map-500"]
     made = []
     for name in ("pipe_map.dwg", "pipe_map_R2004_ansi936.dxf"):
         content = file_content(shared_data("pipe_survey") / name)
