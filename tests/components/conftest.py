@@ -12,7 +12,7 @@ from exchange.store.store import Store
 from exchange.store.tables import metadata
 from tests.postgres import PostgresServer
 
-ON_BOTH = ("test_store", "test_ownership", "test_claims", "test_joining", "test_rights")
+ON_BOTH = ("test_store", "test_standing", "test_ownership", "test_claims", "test_joining", "test_rights")
 NewStore = Callable[[], Store]
 
 
