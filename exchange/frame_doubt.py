@@ -34,7 +34,7 @@ ASKED: Final = 200  # keys of a batch that are looked up, FEWEST of each deliver
 NEW: Final = 50  # places of a delivery; of fewer nobody asks what is around new ones
 NEW_ASKED: Final = 60  # new places of a batch around which is looked, likewise
 MOVED_M: Final = 5.0  # half of the known keys farther than this, and twice the accuracy, from where they stood
-AROUND_M: Final = 60.0  # where others have their like, so near to a new thing,
+AROUND_M: Final = 60.0  # where others have their like so near to a new thing, as far as the cells around it reach,
 MEETS: Final = 0.1  # fewer that lie on one of them are strange
 
 DEGREES: Final = ("longitude_deg", "latitude_deg")

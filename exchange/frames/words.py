@@ -11,7 +11,7 @@ import numpy as np
 from pyproj import CRS
 
 from exchange.frames.answers import Diagnosis
-from exchange.frames.candidates import DEFLECTED, is_degrees
+from exchange.frames.candidates import DEFLECTED, Candidate, is_degrees
 from mappings.feed import Feed, FieldRule
 
 WINDS: Final = (
@@ -54,10 +54,10 @@ def _looks_like(diagnosis: Diagnosis, feed: Feed) -> tuple[str, str]:
         return "与已知部件比对，没有一个坐标系说得通", "no frame puts it on what is known"
     if diagnosis.verdict == "cannot_tell":
         return WHY[diagnosis.why]
-    return _named(diagnosis) if diagnosis.verdict == "frame" else _local(diagnosis)
+    return _named(diagnosis, feed) if diagnosis.verdict == "frame" else _local(diagnosis)
 
 
-def _named(diagnosis: Diagnosis) -> tuple[str, str]:
+def _named(diagnosis: Diagnosis, feed: Feed) -> tuple[str, str]:
     system = diagnosis.system if diagnosis.system in DEFLECTED else f"{diagnosis.system} ({CRS(diagnosis.system).name})"
     zh, en = f"像是 {system}", f"looks like {system}"
     if diagnosis.through:
@@ -66,9 +66,11 @@ def _named(diagnosis: Diagnosis) -> tuple[str, str]:
         zh, en = f"{zh}，东、北坐标互换", f"{en} with east and north exchanged"
     away = complex(diagnosis.east_m, diagnosis.north_m)
     if np.isfinite(away):
+        # Between a secret system and one that everybody knows the exact distance would be a parameter.
+        size_m = abs(away) if Candidate(feed.crs).is_known else rounded_m(abs(away))
         wind = WINDS[round(np.degrees(np.angle(away)) / 45) % 8]
-        zh = f"{zh}，按供数任务所写落在实际位置{wind[1]}侧 {_metres(abs(away))} 米处"
-        en = f"{en}, {_metres(abs(away))} m {wind[0]} by what the feed says"
+        zh = f"{zh}，按供数任务所写落在实际位置{wind[1]}侧 {_metres(size_m)} 米处"
+        en = f"{en}, {_metres(size_m)} m {wind[0]} by what the feed says"
     return zh, en
 
 

@@ -18,11 +18,11 @@ STANDING: Final[Schema] = {
 # Where a feed's keys stand, by its own claims.
 STOOD: Final[Schema] = {"source_key": pl.String, "longitude_deg": pl.Float64, "latitude_deg": pl.Float64}
 MOST: Final = 1_000_000  # claims; of more, some
+_CLASSES: Final = "SELECT DISTINCT class_code FROM components"
 _CLAIMS: Final = (
     "SELECT c.id, c.longitude_deg, c.latitude_deg, c.class_code, k.source_key, json_extract(k.more, '$.label') "
     "FROM components c JOIN claims k ON k.component_id = c.id WHERE k.valid_to_us IS NULL "
-    # Codes are of one length, so none stands inside another; a class may be a set, `0102|0103`.
-    "AND EXISTS (SELECT 1 FROM json_each(?) j WHERE instr(c.class_code, j.value) > 0) LIMIT ?"
+    "AND c.class_code IN (SELECT value FROM json_each(?)) LIMIT ?"
 )
 # By a subquery: joined, SQLite reads every claim of the feed and the list anew for each.
 _KEYS: Final = (
@@ -39,12 +39,17 @@ _ROW: Final[Schema] = {
 
 def standing(connection: Connection, class_codes: pl.Series, most: int = MOST) -> pl.DataFrame:
     """STANDING of the classes, sets of classes among them."""
-    classes = class_codes.drop_nulls().unique().str.split(CLASSES_BETWEEN).explode().unique().to_list()
+    wanted = {*class_codes.drop_nulls().unique().str.split(CLASSES_BETWEEN).explode()}
+    there = [code for (code,) in connection.execute(_CLASSES).fetchall()]
+    classes = [code for code in there if wanted & {*code.split(CLASSES_BETWEEN)}]
     rows = connection.execute(_CLAIMS, (msgspec.json.encode(classes).decode(), most)).fetchall()
     claimed = pl.DataFrame(rows, schema=_ROW, orient="row")
-    marks = pl.concat_list("source_key", "label").explode().drop_nulls().unique()
-    places = [name for name in STANDING if name != "marks"]
-    return claimed.group_by("component", *places, maintain_order=True).agg(marks.alias("marks")).select(list(STANDING))
+    numbered = claimed.filter(pl.col("label").is_not_null())
+    called = pl.concat(
+        [claimed.drop("label").rename({"source_key": "mark"}), numbered.drop("source_key").rename({"label": "mark"})]
+    )
+    places = [pl.col(name).first() for name in STANDING if name != "marks"]
+    return called.group_by("component", maintain_order=True).agg(*places, marks="mark").select(list(STANDING))
 
 
 def stood(connection: Connection, feed: str, keys: pl.Series) -> pl.DataFrame:

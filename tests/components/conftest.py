@@ -14,7 +14,7 @@ from tests.postgres import PostgresServer
 
 ON_BOTH = (
     *("test_store", "test_ownership", "test_claims", "test_joining", "test_rights"),
-    *("test_layers", "test_sheets"),
+    *("test_layers", "test_sheets", "test_standing"),
 )
 NewStore = Callable[[], Store]
 

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
+from msgspec import structs
 
 from exchange.deflected import bd09_of, gcj02_of
 from exchange.frames.answers import Diagnosis
 from exchange.frames.similarity import Similarity
+from exchange.frames.words import in_words
+from mappings.load import read_feed
 from tests.components.frames_of_one import (
     MIDDLE,
     PLANE,
@@ -23,6 +26,7 @@ from tests.components.frames_of_one import (
     told,
     turned,
 )
+from tests.registers import a_register
 
 
 @pytest.fixture(scope="module")
@@ -305,3 +309,18 @@ def test_where_things_stand_close_together_a_batch_of_others_is_not_laid_onto_th
     things = known(east, north, np.full(12_000, "0118"))
     for by in (0j, 5000 + 300j):
         assert not told(batch(x + by.real, y + by.imag, np.full(400, "0118")), things).clear
+
+
+def test_how_far_a_secret_system_lies_from_a_numbered_one_is_told_rounded(quarter: Quarter) -> None:
+    feed = read_feed(a_register("covers", "Covers", "井盖").encode(), "covers")
+    stated = batch(quarter.x, quarter.y, quarter.classes[quarter.ours])
+    longitude, latitude = moved(PLANE, "EPSG:4490", quarter.x + 1276.987, quarter.y - 114.105)
+    placed = stated.with_columns(longitude_deg=pl.Series(longitude), latitude_deg=pl.Series(latitude))
+    secret = structs.replace(feed, crs="local:old-town")
+    said = told(placed, quarter.known, secret.crs)
+    exact_m = np.hypot(said.east_m, said.north_m)
+    assert (said.verdict, said.system) == ("frame", PLANE)
+    assert exact_m == pytest.approx(1282, abs=1)
+    assert "1,300 m east" in in_words(said, secret).en
+    assert in_words(said, secret).fix[0] == 'crs = "EPSG:4549"'
+    assert f"{exact_m:,.0f} m east" in in_words(said, structs.replace(feed, crs="EPSG:4550")).en
