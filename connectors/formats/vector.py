@@ -9,7 +9,7 @@ Every feature of one layer is one record. Its columns, all text, null where the 
   it comes back. Always east and north, or longitude and latitude, whatever order the file has them in
 - `closed` (1, 0) and `vertices` (how many) of a line and of an area's outline
 - `key`: the number of the feature, which GeoPackage and geodatabase keep; elsewhere its place in the file
-- `geometry`: all of it, every part of several, in WKB by hexadecimal digits, east and north, without heights; for
+- `geometry`: all of it, each part of several, in WKB by hexadecimal digits, east and north, without heights; for
   layers of reference data, which are kept whole
 - `@NAME` for each attribute NAME of the file; numbers with the fewest digits that give them back, days in ISO form
 

@@ -514,7 +514,8 @@ def _whole(shapes: list[bytes | None]) -> Any:
 
     plain = [shape if shape is not None and _is_plain(shape) else None for shape in shapes]
     whole = shapely.from_wkb(np.array(plain, dtype=object), on_invalid="ignore")
-    return pl.Series(shapely.to_wkb(whole, hex=True, output_dimension=2).tolist(), dtype=pl.String)
+    one = np.where(shapely.get_num_geometries(whole) == 1, shapely.get_geometry(whole, 0), whole)
+    return pl.Series(shapely.to_wkb(one, hex=True, output_dimension=2).tolist(), dtype=pl.String)
 
 
 def _is_plain(wkb: bytes) -> bool:
