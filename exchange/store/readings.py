@@ -13,10 +13,10 @@ from exchange.database import Connection
 from exchange.store.engine import Writer
 from exchange.store.frames import IDENTITY, KNOWN_KEYS, KNOWN_READINGS
 
-_KEYS: Final = (
+KEYS: Final = (
     "SELECT source_key, c.id, c.class_code, c.division_code, c.grid_code, c.longitude_deg, c.latitude_deg "
-    "FROM json_each(?) j JOIN feeds f ON f.code = ? "
-    "JOIN claims k ON k.feed_id = f.id AND k.source_key = j.value JOIN components c ON c.id = k.component_id"
+    "FROM feeds f JOIN claims k ON k.feed_id = f.id JOIN components c ON c.id = k.component_id "
+    "WHERE f.code = ? AND k.source_key IN (SELECT value FROM json_each(?))"  # joined, each claim would meet the list
 )
 _KNOWN: Final = (
     "SELECT r.component_id, r.quantity, r.observed_at_us, r.value, r.state, r.unit "
@@ -64,7 +64,7 @@ class Latest(NamedTuple):
 def known_keys(connection: Connection, register: str, keys: pl.Series) -> pl.DataFrame:
     """KNOWN_KEYS: those of the keys that a feed has ever stated, ended since or not."""
     wanted = msgspec.json.encode(keys.drop_nulls().unique().to_list()).decode()
-    return pl.DataFrame(connection.execute(_KEYS, (wanted, register)).fetchall(), KNOWN_KEYS, orient="row")
+    return pl.DataFrame(connection.execute(KEYS, (register, wanted)).fetchall(), KNOWN_KEYS, orient="row")
 
 
 def known_readings(connection: Connection, feed: str, readings: pl.DataFrame) -> pl.DataFrame:

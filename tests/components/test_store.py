@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from exchange.store import embedded, identifiers
+from exchange.store import embedded, identifiers, readings
 from exchange.store.embedded import Embedded
 from exchange.store.store import Store
 from exchange.store.tables import metadata
@@ -295,3 +295,9 @@ def test_the_store_is_durable_and_in_wal(store: Store) -> None:
     assert rows_of(store, "PRAGMA journal_mode") == [("wal",)]
     assert rows_of(store, "PRAGMA synchronous") == [(2,)]
     assert sqlite3.sqlite_version_info >= (3, 39)  # IS DISTINCT FROM
+
+
+@pytest.mark.of_a_file
+def test_keys_that_readings_name_are_found_by_index_however_large_the_register(store: Store) -> None:
+    plan = [row[3] for row in store.connection().execute(f"EXPLAIN QUERY PLAN {readings.KEYS}", ("f", "[]"))]
+    assert any("claims_key (feed_id=? AND source_key=?)" in step for step in plan), plan
