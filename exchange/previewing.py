@@ -8,15 +8,22 @@ import msgspec
 import polars as pl
 
 from connectors.formats.records import RECORD, SHEET
-from exchange import ledger, validation
+from exchange import ledger, sheets, validation
+from exchange.boundaries import InForce
+from exchange.frame_doubt import diagnosed
+from exchange.frames.answers import Diagnosis
 from exchange.outcomes import findings_of, told_by_of
-from exchange.placing import City, place
+from exchange.placing import place
+from exchange.sheets import Laid
 from exchange.store.frames import BatchDelivery
+from exchange.store.store import Store
 from mappings.apply import Mapped, map_records
 from mappings.feed import Feed
 from mappings.findings import set_aside
 from mappings.schema import KEY
+from mappings.sheets import drawn
 from mappings.systems import name_of
+from security.errors import Refusal
 
 KEPT: Final = "kept"
 SHOWN: Final = (
@@ -57,7 +64,10 @@ class Preview(msgspec.Struct, frozen=True):
     crs, crs_name: the feed's reference system; "" for readings
     mapped:   the first of the kept, in the order of the file: SHOWN, or SHOWN_OF_READINGS
     findings: as a report tells them
-    placed:   PLACED, all candidates, for who has more to say of them; of readings none
+    frame:    the frame that its positions are really in; None for readings
+    laid:     all candidates on their sheets, where they come by sheets; of readings none
+    found:    FINDINGS of all steps
+    refused:  why it would not be taken by sheets; the ledger is then without them
     """
 
     total: Line
@@ -68,23 +78,38 @@ class Preview(msgspec.Struct, frozen=True):
     crs_name: str
     mapped: pl.DataFrame
     findings: list[dict[str, Any]]
-    placed: pl.DataFrame
+    frame: Diagnosis | None
+    laid: Laid
+    found: pl.DataFrame
+    refused: Refusal | None = None
+
+
+class _Placed(msgspec.Struct, frozen=True):
+    """What became of records until they are compared with what stands, as act two has it."""
+
+    frame: Diagnosis | None
+    laid: Laid
+    found: pl.DataFrame
+    refused: Refusal | None = None
 
 
 def preview(
-    records: pl.DataFrame, feed: Feed, *, city: City, lists: validation.Lists, limit_m: float, shown: int, at: datetime
+    records: pl.DataFrame, feed: Feed, now: InForce, store: Store | None, *, limit_m: float, shown: int, at: datetime
 ) -> Preview:
     """The records of one delivery, mapped, placed, checked and accounted for.
 
-    records: as `mappings.apply.take` gives them; limit_m: a transformation less accurate than this is refused; shown:
-             how many in `mapped`; at: aware, as if it came then
-    Raises Refusal of any of these steps, `delivery.unbalanced` among them, as act two would.
+    records: as `mappings.apply.take` gives them; now: by which boundaries; store: None where there is no bus to compare
+    with; limit_m: a transformation less accurate than this is refused; shown: how many in `mapped`; at: aware, as if it
+    came then
+    Raises Refusal of any of these steps but that of sheets, `delivery.unbalanced` among them, as act two would.
     """
     mapped = map_records(records, feed)
-    placed, findings = mapped.candidates, mapped.findings
-    if feed.content != "readings":
-        placed, findings = _placed(mapped, feed, city, lists, limit_m, at)
-    outcomes = _outcomes(placed, mapped.unread, findings)
+    if feed.content == "readings":
+        found = _Placed(None, Laid(mapped.candidates, mapped.unread, mapped.findings.clear()), mapped.findings)
+    else:
+        found = _placed(records, mapped, feed, now, store, limit_m, at)
+    placed, findings = found.laid.placed, found.found
+    outcomes = _outcomes(placed, found.laid.unread, findings)
     ledger.must_balance(ledger.came_in(records), mapped.parts, outcomes)
     lines = _lines(outcomes, mapped.parts)
     kept = placed.join(outcomes.filter(outcome=KEPT), on=list(KEY), how="semi", maintain_order="left")
@@ -97,19 +122,39 @@ def preview(
         crs_name=name_of(feed.crs),
         mapped=kept.select(SHOWN_OF_READINGS if feed.content == "readings" else SHOWN).head(shown),
         findings=findings_of(findings, 1, feed)[0],
-        placed=placed if feed.content != "readings" else pl.DataFrame(),
+        frame=found.frame,
+        laid=found.laid,
+        found=findings,
+        refused=found.refused,
     )
 
 
 def _placed(
-    mapped: Mapped, feed: Feed, city: City, lists: validation.Lists, limit_m: float, at: datetime
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """PLACED, and FINDINGS of mapping, placing and checking."""
-    placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=city, limit_m=limit_m)
-    deliveries = [BatchDelivery(feed.bureau, "preview", at, at, 0, "signed")]
-    found = pl.concat([mapped.findings, placing.findings])
-    checked = validation.check(placing.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=lists)
-    return placing.placed, pl.concat([found, checked])
+    records: pl.DataFrame,
+    mapped: Mapped,
+    feed: Feed,
+    now: InForce,
+    store: Store | None,
+    limit_m: float,
+    at: datetime,
+) -> _Placed:
+    placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=now.city, limit_m=limit_m)
+    frame = diagnosed(placing.placed, feed, now.city, store)
+    refused = None
+    try:
+        laid = sheets.lay(drawn(records, feed), placing.placed, mapped.unread, feed, now.city, store)
+    except Refusal as refusal:
+        laid, refused = Laid(placing.placed, mapped.unread, placing.findings.clear()), refusal
+    found = pl.concat([mapped.findings, placing.findings, laid.findings])
+    checked = validation.check(
+        laid.placed, found, deliveries=[as_if(feed, at)], classes=feed.class_codes, lists=now.lists
+    )
+    return _Placed(frame, laid, pl.concat([found, checked]), refused)
+
+
+def as_if(feed: Feed, at: datetime) -> BatchDelivery:
+    """The delivery that the file would be."""
+    return BatchDelivery(feed.bureau, "preview", at, at, 0, "signed")
 
 
 def _outcomes(placed: pl.DataFrame, unread: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:

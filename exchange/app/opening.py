@@ -12,7 +12,7 @@ from typing import Final
 from connectors.formats.records import DWG2DXF_OPTION
 from exchange.app import keys_in_force, levels, places, trusted
 from exchange.attestations import Attestations
-from exchange.boundaries import Boundaries
+from exchange.boundaries import Boundaries, InForce
 from exchange.bus import Bus
 from exchange.evidence import Evidence
 from exchange.journal import Journal
@@ -180,6 +180,18 @@ def boundaries_of(settings: Settings) -> Iterator[Boundaries]:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="yongtong-")))
             store = stack.enter_context(closing(Store(Embedded(folder))))
         yield Boundaries(store, dict, first, settings.city.edition)
+
+
+@contextmanager
+def standing_of(settings: Settings) -> Iterator[tuple[InForce, Store | None]]:
+    """By what everything is placed here, and what stands; None where no bus stands yet. For who only looks."""
+    with boundaries_of(settings) as boundaries:
+        now = boundaries.now()
+    if not places.made(settings):
+        yield now, None
+        return
+    with closing(open_store(settings)) as store:
+        yield now, store
 
 
 def open_bus(

@@ -14,15 +14,16 @@ import polars as pl
 from connectors.formats.catalogue import formats
 from exchange.app import opening, places
 from exchange.cli.feed_preview import one_feed
-from exchange.cli.frame_section import frame_of
 from exchange.cli.output import print_json, print_table
 from exchange.cli.parsing import Commands, add_command, settings_of
 from exchange.cli.partner import read_file
 from exchange.cli.people import acting, add_person_options
 from exchange.entry import Entry
+from exchange.frame_doubt import diagnosed
 from exchange.frames.answers import Diagnosis
 from exchange.frames.words import in_words
-from mappings.apply import take
+from exchange.placing import place
+from mappings.apply import map_records, take
 from mappings.feed import Feed
 from security.errors import Misconfigured, Refusal
 
@@ -59,11 +60,13 @@ def _frame(options: argparse.Namespace) -> int:
         content = read_file(options.file)
         batches = formats()[feed.format].decode([content], feed.options)
         records = pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
-        with opening.boundaries_of(settings) as boundaries:
-            city = boundaries.now().city
-        found = frame_of(records, feed, city, settings)
-        if found is None or found.verdict != "local" or found.of_degrees or not found.clear:
-            raise Refusal("frame.none_local", in_words(found, feed).en if found else feed.id)
+        with opening.standing_of(settings) as (now, store):
+            candidates = map_records(records, feed).candidates
+            limit_m = settings.tolerances.transformation_m
+            placing = place(candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=now.city, limit_m=limit_m)
+            found = diagnosed(placing.placed, feed, now.city, store)
+        if found.verdict != "local" or found.of_degrees or not found.clear:
+            raise Refusal("frame.none_local", in_words(found, feed).en)
         # Noted before it is there: nobody has figures of which the audit does not know.
         actor = opened.person(officer.key.public_key, "security").pseudonym
         detail = {"system": f"local:{out.stem}", "content_digest": content.digest.hex}

@@ -7,7 +7,7 @@ import polars as pl
 
 from connectors.formats.catalogue import formats
 from exchange.app import opening, places
-from exchange.cli.frame_section import frame_document, frame_of, print_frame
+from exchange.cli.frame_section import frame_document, print_frame
 from exchange.cli.layers_preview import layers_preview
 from exchange.cli.output import print_findings, print_json, print_table
 from exchange.cli.parsing import settings_of
@@ -42,28 +42,19 @@ def preview(options: argparse.Namespace) -> int:
     records = pl.concat([take(batch.frame, feed) for batch in batches], how="diagonal")
     if feed.content == "reference":
         return _preview_layer(options, records, feed, settings)
-    with opening.boundaries_of(settings) as boundaries:
-        now = boundaries.now()
-    told = previewed(
-        records,
-        feed,
-        city=now.city,
-        lists=now.lists,
-        limit_m=settings.tolerances.transformation_m,
-        shown=options.limit,
-        at=places.utc_now(),
-    )
+    limit_m, at = settings.tolerances.transformation_m, places.utc_now()
+    with opening.standing_of(settings) as (now, store):
+        told = previewed(records, feed, now, store, limit_m=limit_m, shown=options.limit, at=at)
+        on_sheet = sheet_preview(told, feed, store, at)
     # A section more: its part of the document here, and its own call of `print_…` below.
-    document = _document(told)
-    frame = frame_of(records, feed, now.city, settings)
-    on_sheet = sheet_preview(records, map_records(records, feed), feed, now, settings)
+    document = {**_document(told), "frame": frame_document(told.frame, feed), **on_sheet.document}
     if options.json:
-        print_json({**document, "frame": frame_document(frame, feed), **on_sheet.document})
+        print_json(document)
         return 0
     _print_ledger(feed, told)
     _print_unmapped(told)
     _print_system(told)
-    print_frame(frame, feed)
+    print_frame(told.frame, feed)
     _print_mapped(told)
     print_findings("质检意见 Findings", told.findings)
     on_sheet.print()

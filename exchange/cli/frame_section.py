@@ -1,32 +1,11 @@
 """坐标诊断 Which frame a file's coordinates are in, as a section of `feed preview`."""
 
-from contextlib import closing
 from typing import Any
 
-import polars as pl
-
-from exchange.app import opening, places
 from exchange.cli.output import STDOUT, printable
-from exchange.frame_doubt import diagnosed
 from exchange.frames.answers import Diagnosis
 from exchange.frames.words import in_words
-from exchange.placing import City, place
-from exchange.settings import Settings
-from mappings.apply import map_records
 from mappings.feed import Feed
-
-
-def frame_of(records: pl.DataFrame, feed: Feed, city: City, settings: Settings) -> Diagnosis | None:
-    """The frame that a file's records are in, by what the bus knows where there is one; None for readings."""
-    if feed.content == "readings":
-        return None
-    limit_m = settings.tolerances.transformation_m
-    said = map_records(records, feed).candidates
-    placed = place(said, crs=feed.crs, accuracy_m=feed.accuracy_m, city=city, limit_m=limit_m).placed
-    if not places.made(settings):
-        return diagnosed(placed, feed, city, None)
-    with closing(opening.open_store(settings)) as store:
-        return diagnosed(placed, feed, city, store)
 
 
 def frame_document(found: Diagnosis | None, feed: Feed) -> dict[str, Any] | None:

@@ -1,24 +1,19 @@
 """What a new version of a sheet would change: `feed preview`, beside a bus that stands here. Nothing is kept."""
 
-from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from exchange import claims, sheet_difference, sheets, validation
-from exchange.app import opening, places
-from exchange.boundaries import InForce
+from exchange import claims, sheet_difference
 from exchange.cli.output import print_findings, print_table, problem_document
 from exchange.cli.sheet_tables import print_sheet
 from exchange.outcomes import findings_of
-from exchange.placing import place
-from exchange.settings import Settings
-from exchange.store.frames import SEEN, BatchDelivery, Compared, Seen
+from exchange.previewing import Preview, as_if
+from exchange.store.frames import SEEN, Compared, Seen
 from exchange.store.store import Store
-from mappings.apply import Mapped
 from mappings.feed import Feed
-from mappings.sheets import drawn
 from security.errors import Refusal
 
 
@@ -60,45 +55,28 @@ class SheetPreview(msgspec.Struct, frozen=True):
             print_findings("图幅意见 Findings of sheets", self.findings)
 
 
-def sheet_preview(records: pl.DataFrame, mapped: Mapped, feed: Feed, now: InForce, settings: Settings) -> SheetPreview:
-    """What a delivery of these records would change on its sheets.
+def sheet_preview(told: Preview, feed: Feed, store: Store | None, at: datetime) -> SheetPreview:
+    """What a delivery would change on its sheets.
 
-    records: as `mappings.apply.take` gives them; mapped: what became of them; now: by which boundaries they are placed
+    told: what is foreseen of it; store: None where there is no bus to compare with; at: as if it came then
     """
     if feed.sheet is None:
         return SheetPreview()
-    if not places.made(settings):
-        return _previewed(records, mapped, feed, now, settings, None)
-    with closing(opening.open_store(settings)) as store:
-        return _previewed(records, mapped, feed, now, settings, store)
-
-
-def _previewed(
-    records: pl.DataFrame, mapped: Mapped, feed: Feed, now: InForce, settings: Settings, store: Store | None
-) -> SheetPreview:
-    """As act two has it, from placing to comparing."""
-    city = now.city
-    limit_m = settings.tolerances.transformation_m
-    placing = place(mapped.candidates, crs=feed.crs, accuracy_m=feed.accuracy_m, city=city, limit_m=limit_m)
-    try:
-        laid = sheets.lay(drawn(records, feed), placing.placed, mapped.unread, feed, city, store)
-    except Refusal as refusal:
-        return SheetPreview(refusal=refusal)
-    at = places.utc_now()
-    deliveries = [BatchDelivery(feed.bureau, "preview", at, at, 0, "signed")]
-    found = pl.concat([mapped.findings, placing.findings, laid.findings])
-    checked = validation.check(laid.placed, found, deliveries=deliveries, classes=feed.class_codes, lists=now.lists)
-    seen = laid.seen(feed, store) if store is not None else None
+    if told.refused is not None:
+        return SheetPreview(refusal=told.refused)
+    laid, seen = told.laid, Seen(pl.DataFrame(schema=SEEN), None)
+    if store is not None:
+        seen = laid.seen(feed, store) or seen
     compared: Compared = claims.compare(
         laid.placed,
-        pl.concat([found, checked]),
-        seen or Seen(pl.DataFrame(schema=SEEN), None),
-        deliveries,
+        told.found,
+        seen,
+        [as_if(feed, at)],
         unread=laid.unread,
         content="snapshot",
         crs=feed.crs,
         gone_limit_percent=feed.gone_limit_percent,
     )
-    told = sheet_difference.told(sheet_difference.of_batch(compared, laid), laid, laid.findings)["sheet"]
+    changes = sheet_difference.told(sheet_difference.of_batch(compared, laid), laid, laid.findings)["sheet"]
     (findings,) = findings_of(laid.findings, 1, feed)
-    return SheetPreview(told, findings, compared.gone_percent if compared.held else None, None, store is not None)
+    return SheetPreview(changes, findings, compared.gone_percent if compared.held else None, None, store is not None)

@@ -10,8 +10,9 @@ import pytest
 from connectors.formats import dxf
 from exchange import processing
 from exchange.cli.sheet_preview import sheet_preview
+from exchange.previewing import preview
 from exchange.processing import process
-from mappings.apply import map_records, take
+from mappings.apply import take
 from security.batch import unverified
 from security.message import in_memory
 from tests.acts.bench_of_one import Acts, both_acts
@@ -172,9 +173,9 @@ def test_a_preview_says_why_a_sheet_would_be_refused_or_held(acts: Acts) -> None
 def previewed(acts: Acts, content: bytes) -> dict[str, Any]:
     feed = acts.bus.feeds[MAP]
     records = pl.concat(take(batch.frame, feed) for batch in dxf.decode([in_memory(content)], feed.options))
-    told: dict[str, Any] = sheet_preview(
-        records, map_records(records, feed), feed, acts.bus.boundaries.now(), acts.trial.settings
-    ).document
+    now, at = acts.bus.boundaries.now(), acts.bus.clock()
+    foreseen = preview(records, feed, now, acts.bus.store, limit_m=1.0, shown=10, at=at)
+    told: dict[str, Any] = sheet_preview(foreseen, feed, acts.bus.store, at).document
     return dict(told["sheet"])
 
 

@@ -12,6 +12,7 @@ from connectors.formats import dxf
 from connectors.formats.records import RECORD
 from connectors.formats.table import decode
 from exchange import validation
+from exchange.boundaries import InForce
 from exchange.placing import load_city
 from exchange.previewing import preview
 from exchange.settings import load_settings
@@ -147,8 +148,10 @@ def test_a_preview_of_the_drawing_balances_and_lists_nothing_unmapped(
     told = preview(
         take(drawn(shared_data("pipe_survey") / name), DRAWING),
         DRAWING,
-        city=city,
-        lists=validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes),
+        InForce(
+            {}, city, validation.lists(settings.city.edition, grid=city.grid.codes, districts=city.districts.codes)
+        ),
+        None,
         limit_m=settings.tolerances.transformation_m,
         shown=10,
         at=datetime(2026, 6, 30, tzinfo=UTC),

@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from connectors.formats import dxf
 from connectors.formats.catalogue import formats
 from exchange import previewing, validation
+from exchange.boundaries import InForce
 from exchange.cli import feed_preview
 from exchange.placing import load_city
 from exchange.previewing import Preview, preview
@@ -43,10 +44,14 @@ def of(quarter: tuple[Path, Truth], feed: Feed, name: str, **changed: Any) -> Pr
     folder, truth = quarter
     content = in_memory((folder / name).read_bytes())
     records = pl.concat([take(batch.frame, feed) for batch in formats()[feed.format].decode([content], feed.options)])
+    return preview(
+        records, feed, placed_by(folder, truth), None, **{"limit_m": 1.0, "shown": 10, "at": NOON, **changed}
+    )
+
+
+def placed_by(folder: Path, truth: Truth) -> InForce:
     city = load_city(folder / "districts.geojson", folder / "grid.geojson", truth.extent)
-    lists = validation.lists("2007", grid=city.grid.codes, districts=city.districts.codes)
-    given = {"city": city, "lists": lists, "limit_m": 1.0, "shown": 10, "at": NOON}
-    return preview(records, feed, **{**given, **changed})
+    return InForce({}, city, validation.lists("2007", grid=city.grid.codes, districts=city.districts.codes))
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +149,12 @@ def test_every_drawing_of_others_is_accounted_for_or_refused_by_name(
     quarter: tuple[Path, Truth], shared_data: Callable[[str], Path]
 ) -> None:
     feed, became = FEEDS["planning-map-500"], Counter[str]()
-    city = load_city(quarter[0] / "districts.geojson", quarter[0] / "grid.geojson", quarter[1].extent)
+    now = placed_by(*quarter)
     for path in sorted(shared_data("dxf_samples").glob("*.d[xw][fg]")):
         try:
             batches = list(dxf.decode([in_memory(path.read_bytes())], feed.options))
             records = pl.concat([take(batch.frame, feed) for batch in batches])
-            told = preview(records, feed, city=city, edition="2007", limit_m=1.0, shown=10, now=NOON)
+            told = preview(records, feed, now, None, limit_m=1.0, shown=10, at=NOON)
         except Refusal as refusal:
             became[refusal.code] += 1
             continue
