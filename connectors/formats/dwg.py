@@ -112,8 +112,10 @@ def _run(command: list[str], folder: Path, wait_s: float) -> None:
         with os.fdopen(ours, "rb") as told:
             failed = told.read(400).decode("utf-8", "replace")
     if failed:
-        code = "config.no_isolation" if failed.startswith("isolation") else "config.no_converter"
-        raise Misconfigured(code, f"{command[0]}: {failed.partition(': ')[2]}")
+        said = f"{command[0]}: {failed.partition(': ')[2]}"
+        if failed.startswith("isolation"):
+            raise Misconfigured("config.no_isolation", said)
+        raise Misconfigured("config.no_converter", said)
     if ended:
         how = f"signal {-ended}" if ended < 0 else f"exit {ended}"
         raise Refusal("decode.dwg_not_converted", f"the converter ended with {how}")

@@ -39,7 +39,7 @@ def add_commands(feed: Commands, common: argparse.ArgumentParser) -> None:
         "frame",
         _frame,
         says="write the exact parameters of the local frame that a file is in; for a security administrator",
-        example="yongtong feed frame water-register water.csv --out systems/water-old.toml --by 张三",
+        example="yongtong feed frame water-register water.csv --out old.toml --by 张三",
     )
     parser.add_argument("feed", metavar="FEED")
     parser.add_argument("file", metavar="FILE", type=Path)

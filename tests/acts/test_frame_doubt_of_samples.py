@@ -70,7 +70,7 @@ def test_nothing_of_the_real_street_is_held(tmp_path: Path, shared_data: Callabl
     folder = shared_data("pipe_survey")
     files = sorted((STREET / "feeds").glob("*.toml"))
     survey, drawing = "pipe_survey_results.xls", "pipe_map_R2004_ansi936.dxf"
-    contents = {one.stem: (folder / (drawing if "drawing" in one.stem else survey)).read_bytes() for one in files}
+    contents = {one.stem: (folder / (drawing if "map" in one.stem else survey)).read_bytes() for one in files}
     city = City((113.915, 22.541, 113.924, 22.546), STREET / "districts.geojson", STREET / "grid.geojson", ())
     with a_bus(tmp_path / "street", city, files) as acts:
         assert outcomes(acts, contents) == {"processed"}

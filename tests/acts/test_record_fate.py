@@ -46,8 +46,9 @@ class Reported(msgspec.Struct):
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
     with both_acts(tmp_path_factory.mktemp("fate")) as acts:
         acts.trial.grant("made-up", "push", FEED)
-        lines = covers("M", RECORDS - 1).decode().splitlines()
-        content = "\n".join([*lines, lines[1 + TWICE], ""]).encode()
+        places = ((121.547 + n // 100 * 5e-5, 29.868 + n % 100 * 5e-5) for n in range(RECORDS - 1))
+        rows = [f"M-{n},0101,{east:.6f},{north:.6f}" for n, (east, north) in enumerate(places)]
+        content = "\n".join(["编号,类别,经度,纬度", *rows, rows[TWICE], ""]).encode()
         acts.push("m-1", content)
         acts.push("m-2", covers("N", 40))
         while process(FEED, acts.bus):

@@ -13,7 +13,7 @@ import pytest
 
 from connectors.formats import dxf
 from security.message import in_memory
-from tests.formats.fuzz_dxf import check_balance, made, read, sources
+from tests.formats.fuzz_dxf import FEED, check_balance, made, read, sources
 from tests.formats.test_dxf import POINT, drawing
 
 EXAMPLES = int(os.environ.get("YONGTONG_FUZZ_EXAMPLES", "150"))
@@ -47,14 +47,14 @@ def test_the_same_seed_and_number_make_the_same_drawing() -> None:
 @pytest.mark.parametrize("axis", ["1.50", "2.0"])
 def test_a_place_that_is_none_is_rejected_by_name_and_the_others_go_on(axis: str, value: str) -> None:
     octets = drawing(POINT + POINT.replace(axis, value).replace("A1", "A2") + POINT.replace("A1", "A3")).encode("gbk")
-    frame = pl.concat(batch.frame for batch in dxf.decode([in_memory(octets)], {"attributes": ["编号"]}))
+    frame = pl.concat(batch.frame for batch in dxf.decode([in_memory(octets)], FEED.options))
     assert frame.height == 3
     check_balance(frame)
 
 
 def test_of_doubled_handles_every_record_stays() -> None:
     octets = drawing(POINT * 5).encode("gbk")
-    frame = pl.concat(batch.frame for batch in dxf.decode([in_memory(octets)], {"attributes": ["编号"]}))
+    frame = pl.concat(batch.frame for batch in dxf.decode([in_memory(octets)], FEED.options))
     assert frame["handle"].to_list() == ["A1"] * 5
     assert frame["key"].n_unique() == 5
     check_balance(frame)

@@ -390,7 +390,8 @@ def assert_two_languages(words: dict[str, Any], names: tuple[str, ...]) -> None:
     for chinese in (zh, next_zh):
         assert re.search(r"[\u4e00-\u9fff]{2}", chinese), chinese
     for english in (en, next_en):
-        assert re.fullmatch(r"[\x20-\x7e]{8,}", english), english
+        quoted = re.sub('"[^"]*"', '""', english)  # a feed's own columns
+        assert re.fullmatch(r"[\x20-\x7e]{8,}", quoted), english
 
 
 def assert_entered(bus: RealBus, said: Said, id: str) -> None:
