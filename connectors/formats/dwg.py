@@ -112,10 +112,10 @@ def _run(command: list[str], folder: Path, wait_s: float) -> None:
         with os.fdopen(ours, "rb") as told:
             failed = told.read(400).decode("utf-8", "replace")
     if failed:
-        said = f"{command[0]}: {failed.partition(': ')[2]}"
+        words = f"{command[0]}: {failed.partition(': ')[2]}"
         if failed.startswith("isolation"):
-            raise Misconfigured("config.no_isolation", said)
-        raise Misconfigured("config.no_converter", said)
+            raise Misconfigured("config.no_isolation", words)
+        raise Misconfigured("config.no_converter", words)
     if ended:
         how = f"signal {-ended}" if ended < 0 else f"exit {ended}"
         raise Refusal("decode.dwg_not_converted", f"the converter ended with {how}")
