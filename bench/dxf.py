@@ -74,7 +74,12 @@ def measure_large(folder: Path) -> Figure:
 
 
 def sheet(size: float = 1) -> bytes:
-    """The drawing's octets, the same each time. size: how many sheets of 80,000 entities, on one another."""
+    """The drawing's octets, the same each time."""
+    return drawn(size).octets()
+
+
+def drawn(size: float = 1) -> Drawing:
+    """The drawing, on a square kilometre. size: how many sheets of 80,000 entities, on one another."""
     rng, drawing = np.random.default_rng(SEED), Drawing()
     inserts, polylines, texts = (round(size * count) for count in (INSERTS, POLYLINES, TEXTS))
     places = (np.array([649_000, 3_306_000]) + rng.random((inserts + polylines + texts, 2)) * 1_000).tolist()
@@ -87,7 +92,7 @@ def sheet(size: float = 1) -> bytes:
             drawing.polyline(layer, corners, closed=at % 2 == 0, code="141121")
         else:
             drawing.text(layer, f"雨水检修井{at}", (x, y, 0.0))
-    return drawing.octets()
+    return drawing
 
 
 def _written(folder: Path, size: float) -> tuple[Path, Content]:

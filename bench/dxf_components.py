@@ -8,6 +8,7 @@ a GeoPackage; it verifies, maps, places, checks, joins and proves nothing.
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,9 @@ from security.message import file_content, in_memory
 FEED: Final = "planning-map-500"
 BUREAU: Final = "planning"
 SIZES: Final = (0.1, 1, 10)  # sheets, for growth
+NUMBERS: Final = [
+    f"{north / 100:.2f}-{east / 100:.2f}" for north in range(330_600, 330_700, 25) for east in range(64_900, 65_000, 25)
+]
 REPORT_S: Final = 300.0
 LOOK_S: Final = 0.05  # how often the bureau asks for its report
 
@@ -78,7 +82,9 @@ def components_of(size: float) -> int:
 def delivered(bus: Standing, file: Path, components: int) -> Delivered:
     """Send the drawing and wait for its report. Raises RuntimeError unless every symbol became a component."""
     partner = bus.trial.partner(BUREAU)
-    partner.push(FEED, in_memory(dxf.sheet(0)), "image/vnd.dxf", "before")  # client and worker stand: the clock runs
+    partner.push(
+        FEED, in_memory(_framed(0, NUMBERS[:1])), "image/vnd.dxf", "before"
+    )  # client and worker stand: the clock runs
     partner.report("before", wait_s=REPORT_S)
     with highest_anonymous_mb(bus.worker) as highest:
         began_s = time.monotonic()
@@ -97,8 +103,16 @@ def delivered(bus: Standing, file: Path, components: int) -> Delivered:
 def _sheet(folder: Path, size: float) -> Path:
     path = folder / f"sheet-{size}.dxf"
     if not path.exists():
-        path.write_bytes(dxf.sheet(size))
+        path.write_bytes(_framed(size, NUMBERS))
     return path
+
+
+def _framed(size: float, numbers: Sequence[str]) -> bytes:
+    """The drawing with the numbers of its sheets of 250 m, as the feed wants them written on the frame."""
+    drawing = dxf.drawn(size)
+    for number in numbers:
+        drawing.text("TK", number, (649_000.0, 3_306_000.0, 0.0))
+    return drawing.octets()
 
 
 def _ogr2ogr_s(source: Path, target: Path) -> float:

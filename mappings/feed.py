@@ -112,7 +112,7 @@ class Tally(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One source record and what must come of it; see `mappings.apply.check_examples`.
+    """One source record and what must come of it; see `mappings.examples.check_examples`.
 
     expect: fields of the feed's file (`easting_m`, `class_code` …), `longitude_deg` and `latitude_deg` computed from
             the feed's CRS, or `ignored` with a rule's name, or `finding` with a code

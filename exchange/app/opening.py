@@ -214,6 +214,13 @@ def open_bus(
             "config.fixed_at_init",
             f"{settings.source}: origin and edition were fixed at init as {origin.origin}, {origin.edition}",
         )
+    # All files first: what they refuse leaves nothing open.
+    feeds = feeds_of(settings)
+    city = city_of(settings)
+    check_declared(feeds.values(), city.systems)
+    _check_divisions(settings, city)
+    answer = keys_in_force.answer_key(settings, keyring)
+    assert answer.certificate_der is not None
     said = settings.evidence
     key = keys_in_force.evidence_key(settings, origin)
     evidence = Evidence(places.evidence_place(settings), key, said.cipher, seal_all=said.seal == "all")
@@ -221,12 +228,6 @@ def open_bus(
     if gap := trusted.log_gap(settings, journal):
         journal.close()
         raise Refusal("audit.log_behind", str(gap))
-    feeds = feeds_of(settings)
-    city = city_of(settings)
-    check_declared(feeds.values(), city.systems)
-    _check_divisions(settings, city)
-    answer = keys_in_force.answer_key(settings, keyring)
-    assert answer.certificate_der is not None
     registry, store = open_registry(settings, journal, revocations), open_store(settings)
     return Bus(
         origin=settings.bus.origin,

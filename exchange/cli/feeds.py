@@ -17,7 +17,7 @@ from exchange.local_systems import transformation
 from exchange.settings import Settings
 from exchange.stopped import Stopped, start_feed, stop_feed
 from exchange.waits import Wait
-from mappings.apply import check_examples
+from mappings.examples import check_examples
 from mappings.feed import Feed
 from mappings.systems import EPSG
 from security.errors import Refusal

@@ -5,10 +5,11 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from exchange.frames.candidates import DEFLECTED, WORLDWIDE, Candidate, planes_near
+from exchange.frames.candidates import WORLDWIDE, Candidate, planes_near
 from exchange.frames.case import Case
 from exchange.frames.similarity import Fitted, Mask, Numbers, Places, settle
 from exchange.frames.things import Indices
+from exchange.transformation import DEFLECTED
 
 CLEAR: Final = 20  # pairs
 RIVAL: Final = 0.7  # an answer that another one comes so near to is none

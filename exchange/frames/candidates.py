@@ -9,11 +9,10 @@ import numpy as np
 from pyproj import Transformer
 from pyproj.exceptions import CRSError, ProjError
 
-from exchange.deflected import wgs_of_bd09, wgs_of_gcj02
 from exchange.frames.similarity import Numbers
+from exchange.transformation import CITY_CRS, DEFLECTED
+from mappings.systems import is_in_degrees
 
-DEGREES: Final = "EPSG:4490"
-DEFLECTED: Final = {"GCJ-02": wgs_of_gcj02, "BD-09": wgs_of_bd09}
 FIRST_MERIDIAN: Final = 75  # of CGCS2000's zones of three and of six degrees, 3° and 6° apart
 BY_MERIDIAN, BY_ZONE, BY_WIDE_ZONE = 4534, 4513, 4491  # EPSG numbers of that meridian; the zone stands before eastings
 NEIGHBOURS_DEG: Final = 4.6  # meridians so near are looked at: the city's own, its neighbours', and one beyond
@@ -42,7 +41,7 @@ class Candidate(msgspec.Struct, frozen=True):
         x, y = (y, x) if self.swapped else (x, y)
         longitude, latitude = _to_degrees(self.through or self.system, x, y)
         if self.system in DEFLECTED:
-            longitude, latitude = DEFLECTED[self.system](longitude, latitude)
+            longitude, latitude = DEFLECTED[self.system].degrees_of(longitude, latitude)
         said = np.isfinite(longitude) & np.isfinite(latitude)
         return np.where(said, longitude, np.nan), np.where(said, latitude, np.nan)
 
@@ -72,16 +71,16 @@ def planes_near(longitude_deg: float) -> list[str]:
 
 def is_degrees(system: str) -> bool:
     """Whether a system counts in degrees."""
-    return system in DEFLECTED or (_is_known(system) and _transformer(system, DEGREES).source_crs.is_geographic)  # type: ignore[union-attr]  # made from two systems, it has both
+    return bool(is_in_degrees(system))
 
 
 def on_plane(plane: str, longitude_deg: Numbers, latitude_deg: Numbers) -> tuple[Numbers, Numbers]:
     """East and north of places, metres; infinite where the plane does not reach."""
-    return _transformer(DEGREES, plane).transform(longitude_deg, latitude_deg)
+    return _way(CITY_CRS, plane).transform(longitude_deg, latitude_deg)
 
 
 def _near(longitude_deg: float) -> Iterator[str]:
-    yield DEGREES
+    yield CITY_CRS
     for meridian in _meridians(longitude_deg, 3):
         nth = (meridian - FIRST_MERIDIAN) // 3
         yield from (f"EPSG:{BY_MERIDIAN + nth}", f"EPSG:{BY_ZONE + nth}")
@@ -102,23 +101,24 @@ def _meridians(longitude_deg: float, step: int) -> list[int]:
 @functools.cache
 def _is_known(crs: str) -> bool:
     try:
-        return crs.startswith("EPSG:") and _transformer(crs, DEGREES) is not None
+        return crs.startswith("EPSG:") and _way(crs, CITY_CRS) is not None
     except CRSError:
         return False
 
 
 @functools.cache
-def _transformer(source: str, target: str) -> Transformer:
-    """Without parameters where the registry has none: what then remains is a shift, and is told as one."""
+def _way(source: str, target: str) -> Transformer:
+    """Also without parameters, which `exchange.transformation` never goes: what such a way leaves is a shift between
+    the pairs, and is told as one."""
     return Transformer.from_crs(source, target, always_xy=True, allow_ballpark=True)
 
 
 def _to_degrees(system: str, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
-    if system in DEFLECTED or system == DEGREES:
+    if system in DEFLECTED or system == CITY_CRS:
         fits = (np.abs(x) <= 180) & (np.abs(y) <= 90)
         return np.where(fits, x, np.nan), np.where(fits, y, np.nan)
     try:
-        longitude, latitude = _transformer(system, DEGREES).transform(x, y)
+        longitude, latitude = _way(system, CITY_CRS).transform(x, y)
     except ProjError:
         return np.full(len(x), np.nan), np.full(len(x), np.nan)
     return longitude, latitude

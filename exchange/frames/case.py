@@ -7,9 +7,10 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from exchange.frames.candidates import DEGREES, Candidate, candidates, is_degrees, on_plane, plane_of
+from exchange.frames.candidates import Candidate, candidates, is_degrees, on_plane, plane_of
 from exchange.frames.similarity import Mask, Numbers, Places
 from exchange.frames.things import Indices, Known, Things, kinds_of
+from exchange.transformation import CITY_CRS
 
 FEWEST: Final = 8  # things; fewer say nothing
 SAMPLE: Final = 4_000  # things of a batch that are looked at
@@ -104,7 +105,7 @@ def case_of(
         y=y,
         kinds=kinds,
         comparable=np.isin(kinds, np.unique(known_kinds)) & (kinds >= 0),
-        stated=_on(plane, *Candidate(DEGREES).degrees(x, y)) if of_degrees else x + 1j * y,
+        stated=_on(plane, *Candidate(CITY_CRS).degrees(x, y)) if of_degrees else x + 1j * y,
         of_degrees=of_degrees,
         crs=crs,
         plane=plane,

@@ -11,7 +11,8 @@ import numpy as np
 from pyproj import CRS
 
 from exchange.frames.answers import Diagnosis
-from exchange.frames.candidates import DEFLECTED, Candidate, is_degrees
+from exchange.frames.candidates import Candidate, is_degrees
+from exchange.transformation import DEFLECTED
 from mappings.feed import Feed, FieldRule
 
 WINDS: Final = (

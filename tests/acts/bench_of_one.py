@@ -12,10 +12,11 @@ import msgspec
 from lxml import etree
 
 from connectors.partner.folder import PartnerFolder
-from exchange.app import keys_in_force, opening
+from exchange.app import keys_in_force, opening, trusted
 from exchange.bus import Bus
 from exchange.cli.trial import City, Trial
 from exchange.intake import Received, recall, receive
+from exchange.receipts import verify_receipt
 from exchange.registry import Bureau
 from samples import city as sample_city
 from security import cms_delivery, jws_delivery, pki
@@ -42,6 +43,13 @@ class Acts:
     def folder(self) -> PartnerFolder:
         """The keys of `made-up`."""
         return PartnerFolder(self.trial.partners / "made-up")
+
+    def report(self, message_id: str) -> dict[str, Any]:
+        """What the signed report of a delivery of `made-up` says of it."""
+        octets = self.bus.journal.report("made-up", message_id)
+        assert octets is not None
+        told: dict[str, Any] = verify_receipt(octets, trusted.anchors_of(self.trial.settings)).document["report"]
+        return told
 
     def with_(self, **changed: Any) -> "Acts":
         """The same, with members of the bus changed."""

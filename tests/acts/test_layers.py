@@ -55,13 +55,7 @@ class Planning:
         """Both acts; what the report says."""
         self.acts.push(message_id, geojson(features), feed)
         process(feed, self.acts.bus)
-        return self.report(message_id)
-
-    def report(self, message_id: str) -> dict[str, Any]:
-        octets = self.acts.bus.journal.report("made-up", message_id)
-        assert octets is not None
-        told: dict[str, Any] = verify_receipt(octets, trusted.anchors_of(self.acts.trial.settings)).document["report"]
-        return told
+        return self.acts.report(message_id)
 
     def kept(self, feed: str = GRID) -> list[int]:
         """Features of each version of a layer."""
@@ -222,7 +216,7 @@ def test_a_version_that_would_end_too_much_waits_for_a_person(planning: Planning
     with registry(planning.acts.trial.settings) as opened:
         opened.decide_delivery(row.id, "release", SYSTEM)
     process(GRID, planning.acts.bus)
-    assert (planning.report("g-2")["version"], planning.kept()) == (2, [120, 20])
+    assert (planning.acts.report("g-2")["version"], planning.kept()) == (2, [120, 20])
 
 
 def test_what_is_older_than_the_newest_version_takes_no_place(planning: Planning) -> None:
@@ -231,7 +225,7 @@ def test_what_is_older_than_the_newest_version_takes_no_place(planning: Planning
     planning.told("g-1", grids())
     acts.receive(late)
     process(GRID, acts.bus)
-    assert planning.report("g-0")["code"] == "layer.older"
+    assert planning.acts.report("g-0")["code"] == "layer.older"
     assert planning.kept() == [120]
 
 
@@ -252,7 +246,7 @@ def test_outlines_heaped_on_one_another_end_before_they_are_all_compared(plannin
     octets = geojson(heap)
     planning.acts.push("g-1", octets, GRID)
     process(GRID, planning.acts.bus)
-    assert planning.report("g-1")["code"] == "layer.too_tangled"
+    assert planning.acts.report("g-1")["code"] == "layer.too_tangled"
 
 
 def test_a_recalled_version_stands_no_longer_and_the_next_is_compared_with_the_one_before(planning: Planning) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +73,13 @@ def test_a_projection_of_cgcs2000_is_the_one_that_epsg_knows(tmp_path: Path) -> 
         ("projection", lambda *at: projected("CGCS2000", *at)),
     ],
 )
-def test_a_system_is_that_of_geometry_written_out(tmp_path: Path, kind: str, local) -> None:  # type: ignore[no-untyped-def]
+def test_a_system_is_that_of_geometry_written_out(
+    tmp_path: Path, kind: str, local: Callable[..., tuple[float, float]]
+) -> None:
     system = a_system(tmp_path, FILES[kind]())
     assert off_m(degrees(system, *local(*CENTRE)), CENTRE) < 0.001
+    back = system.transformation.back(*(np.array([axis]) for axis in CENTRE))
+    assert np.hypot(*(there[0] - here for there, here in zip(back, local(*CENTRE), strict=True))) < 0.001
     assert (system.kind, len(system.residuals_m)) == (kind, 3)
     assert system.worst_m < 0.001
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exchange.cli.main import main
-from mappings.apply import check_examples
+from mappings.examples import check_examples
 from mappings.load import feed_digest, load_feeds, read_feed
 from security.errors import Misconfigured
 from security.message import sha256

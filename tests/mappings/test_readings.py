@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from connectors.formats.telemetry_json import decode
-from mappings.apply import check_examples, map_records, take
+from mappings.apply import map_records, take
+from mappings.examples import check_examples
 from mappings.load import load_feeds, read_feed
 from mappings.schema import READINGS
 from security.errors import Misconfigured

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from connectors.formats import dxf, table, telemetry_json
-from mappings.apply import check_examples
+from mappings.examples import check_examples
 from mappings.feed import Example, FeedFile, FieldRule, IgnoreRule, Tally
 from mappings.functions import FUNCTIONS
 from mappings.load import FIELDS, OF_FEATURES, OF_READINGS, load_feeds, read_feed
