@@ -41,13 +41,16 @@ def printable(text: str) -> str:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on stdout; numbers stand right."""
-    table = Table(title=printable(title), title_justify="left", title_style="bold", header_style="bold")
+    least = min(cell_len(title), STDOUT.width)  # a title is not folded over a narrow table
+    table = Table(
+        title=printable(title), title_justify="left", title_style="bold", header_style="bold", min_width=least
+    )
     body = [[_cell(cell) for cell in row] for row in rows]
     for index, name in enumerate(columns):
         right = bool(body) and all(isinstance(row[index], int | float) for row in body)
         widest = max([cell_len(str(row[index])) for row in body], default=0)
-        least = widest if widest <= NEVER_FOLDED else None
-        table.add_column(printable(name), justify="right" if right else "left", overflow="fold", min_width=least)
+        unfolded = widest if widest <= NEVER_FOLDED else None
+        table.add_column(printable(name), justify="right" if right else "left", overflow="fold", min_width=unfolded)
     for row in body:
         table.add_row(*(str(cell) for cell in row))
     STDOUT.print(table)
