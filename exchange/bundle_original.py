@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 
-from exchange.reading import taken_apart
+from exchange.reading import taken_apart, unpacked
 from security import wss
-from security.message import Content, Delivery, EnrolledCertificate, VerifiedPayload
+from security.message import Content, Delivery, EnrolledCertificate, VerifiedPayload, in_memory
 from security.signatures import open_signed, payload_of, verify_signed
 from security.signed_delivery import VerifiedDelivery, check_age
 from security.suites import XmlSuites
@@ -29,20 +29,20 @@ def original_of(
 ) -> Original:
     """What was signed in a request as evidence keeps it.
 
-    form: as the entry states it, `inline`, `mtom`, `mtom-expanded`, `upload`, `jws` or `cms`
+    form: as the entry states it, `inline`, `mtom`, `mtom-expanded`, `upload`, `jws`, `cms` or `package`
     at:   when it came: then its signature must have been fresh; max_age: of a JWS or CMS, as the feed has it
 
     Raises Refusal as the doors do; AuditBroken, ValueError where it is not of the form.
     """
+    if form == "package":
+        packed = unpacked(raw)
+        return _of_envelope(packed.envelope, packed.content, signer, at, max_age)
     related = None if form in ("inline", "jws", "cms") else taken_apart(raw)
     if (len(related.envelope) if related else raw.size) > MOST_ENVELOPE:
         raise ValueError(f"an envelope of {raw.size} octets")
     octets = related.envelope if related else raw.read()
     if form in ("jws", "cms"):
-        opened = open_signed(octets)
-        check_age(opened, at, max_age)
-        signed = verify_signed(opened, signer)
-        return Original(signed, payload_of(signed, Delivery("rest", None, "", octets, raw, at)))
+        return _of_envelope(octets, None, signer, at, max_age)
     envelope = wss.open_envelope(octets, wss.Limits(max_bytes=len(octets)), suites)
     if (envelope.operation == COMPLETE_UPLOAD) != (form == "upload"):
         raise ValueError(f"{envelope.operation} is not of the form {form}")
@@ -54,3 +54,13 @@ def original_of(
     return Original(
         verified, payload_of(verified, Delivery("soap", None, "", octets, raw, at, attachment, attachment_id))
     )
+
+
+def _of_envelope(
+    octets: bytes, apart: Content | None, signer: EnrolledCertificate, at: datetime, max_age: timedelta
+) -> Original:
+    opened = open_signed(octets)
+    check_age(opened, at, max_age)
+    signed = verify_signed(opened, signer)
+    delivery = Delivery("folder" if apart else "rest", None, "", octets, in_memory(octets), at, apart)
+    return Original(signed, payload_of(signed, delivery))

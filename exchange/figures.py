@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 
 from security.errors import sentences
 
-DOORS: Final = ("soap", "rest", "mqtt")
+DOORS: Final = ("soap", "rest", "mqtt", "folder")
 OUTCOMES: Final = ("accepted", "repeated", "refused", "unavailable", "cut_off", "failed")
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 

@@ -50,7 +50,7 @@ class Admitted(msgspec.Struct, frozen=True):
 class _Standing(msgspec.Struct):
     """What is established of a request so far. A refusal is entered with no more than this.
 
-    broker: `broker:{name}` where one carried the message; it vouches for nobody
+    by:     `broker:{name}` or `folder:{name}` that handed it over; it vouches for nobody
     signer: set only once the signature holds
     name:   the bureau in whose name the signer may speak, where that is not its own
     wanted: what is asked for, `push {feed}` or `pull {view}`, as soon as that is known
@@ -59,7 +59,7 @@ class _Standing(msgspec.Struct):
 
     door: str
     remote: str
-    broker: str = ""
+    by: str = ""
     carrier: Principal | None = None
     signer: Principal | None = None
     claimed_sender: str = ""
@@ -84,7 +84,7 @@ class _Standing(msgspec.Struct):
     @property
     def carried_by(self) -> str:
         """The carrier as entries and receipts name it."""
-        return self.carrier.certificate if self.carrier else self.broker
+        return self.carrier.certificate if self.carrier else self.by
 
     def confirm(self, signer: Principal) -> None:
         """The signature holds: whatever is refused from here on is refused to the signer by name."""
@@ -340,22 +340,22 @@ async def turn_away(refusal: Refusal, door: str, carrier_der: bytes | None, remo
 
 
 def _whose(delivery: Delivery) -> bytes:
-    """Among whom turns go round: connections of one certificate; by a broker, messages of one feed's topic."""
+    """Among whom turns go round: connections of one certificate; messages of one feed's topic; packages."""
     return delivery.carried.feed.encode() if delivery.carried else delivery.carrier_der or b""
 
 
 def _standing(delivery: Delivery) -> _Standing:
-    return _Standing(delivery.door, delivery.remote, delivery.carried.broker if delivery.carried else "")
+    return _Standing(delivery.door, delivery.remote, delivery.handed_over_by)
 
 
 def _who(delivery: Delivery, bus: Bus, standing: _Standing, now: datetime) -> tuple[Opened, EnrolledCertificate]:
     """The envelope and the certificate that it claims. Of somebody without an enrolled connection nothing is opened,
-    but where a broker carries."""
+    but where a broker or a folder hands it over."""
     step("who")
     trust = bus.registry.trust()
     standing.trust_digest = trust.digest
     standing.carrier = carrier_of(delivery.carrier_der, trust, now)
-    if standing.carrier is None and not standing.broker:
+    if standing.carrier is None and not standing.by:
         raise Refusal("auth.no_certificate")
     opened = opened_of(delivery, bus)
     standing.claimed_sender = opened.sender[:64]
@@ -472,7 +472,7 @@ async def _entered(refusal: Refusal, standing: _Standing, bus: Bus) -> Refusal:
     if refusal.code in CROWDS:
         refusal.reference = secrets.token_hex(4)
         bus.journal.note_crowd(standing.carried_by, standing.sender, standing.feed, refusal.code)
-        if not standing.broker:  # who sends on regardless hears slowly: a flood of refusals costs the others, too
+        if not standing.by:  # who sends on regardless hears slowly: a flood of refusals costs the others, too
             await asyncio.sleep(bus.gate.hold_s(standing.feed))
         return refusal
     detail: dict[str, str | int] = {

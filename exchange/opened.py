@@ -13,13 +13,14 @@ import msgspec
 from lxml import etree
 
 from exchange.bus import Bus
+from exchange.receipts import issue_refusal
 from mappings.feed import Feed
 from security import wss
 from security.authenticate import TrustList
 from security.errors import Refusal
 from security.message import Carried, Content, Delivery, EnrolledCertificate, Principal
 from security.signatures import certificate_of, open_signed, verify_signed
-from security.signed_delivery import VerifiedDelivery, check_age
+from security.signed_delivery import SignedDelivery, VerifiedDelivery, check_age
 from security.wss import VerifiedEnvelope
 
 Verified = VerifiedEnvelope | VerifiedDelivery
@@ -113,7 +114,7 @@ class _Soap:
 
 
 class _Enveloped:
-    """A JWS or a CMS, by a broker's hand or over REST."""
+    """A JWS or a CMS, by a broker's hand, over REST or in a package."""
 
     def __init__(self, delivery: Delivery, bus: Bus) -> None:
         self._carried = delivery.carried
@@ -153,12 +154,38 @@ _KINDS: Final[Mapping[str, Callable[[Delivery, Bus], Opened]]] = {
     "soap": _Soap,
     "mqtt": _Enveloped,
     "rest": _Enveloped,
+    "folder": _Enveloped,
 }
 
 
 def opened_of(delivery: Delivery, bus: Bus) -> Opened:
     """The envelope of a delivery, opened as its door's kind. Raises Refusal when it has not the one shape we read."""
     return _KINDS[delivery.door](delivery, bus)
+
+
+def refusal_to_signer(refusal: Refusal, octets: bytes, bus: Bus) -> tuple[SignedDelivery, str, bytes] | None:
+    """What to tell whoever signed a JWS or CMS that was refused, where its door has no fault of its own: the envelope,
+    the signer's bureau, the signed refusal. None for a stranger, who hears nothing: nobody knows where he listens.
+
+    Raises Unavailable where our key lies in a token that is away.
+    """
+    if refusal.code == "auth.refused":
+        return None
+    envelope = open_signed(octets)  # it opened before, or nobody could have been told
+    # To whoever signed, in whose name ever: the named sender may know nothing of it.
+    certificate = certificate_of(envelope, bus.registry.trust())
+    if certificate is None:  # it was there when it was refused; since then it has gone
+        return None
+    answer = issue_refusal(
+        refusal,
+        bus.origin,
+        envelope.sender,
+        envelope.feed,
+        envelope.message_id,
+        envelope.signature_digest,
+        bus.answer_key,
+    )
+    return envelope, certificate.bureau, answer
 
 
 def _check_handed_over(carried: Carried, feed: Feed) -> None:

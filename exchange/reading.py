@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from connectors.transports import package
 from connectors.transports.multipart import MediaType, Related, take_apart
 from exchange.bus import Bus
 from exchange.entry import InboxRow
@@ -25,8 +26,10 @@ def reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
 def _reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
     raw = bus.evidence.read(row.evidence)
     expected, signer = Digest("SHA-256", bytes.fromhex(row.content_digest)), Principal(row.sender, row.signer)
-    if row.form in ("jws", "cms"):
-        return reopen_signed(raw.read(), expected=expected, request_digest=row.request_digest, signer=signer)
+    if row.form in ("jws", "cms", "package"):
+        packed = unpacked(raw) if row.form == "package" else None
+        octets, apart = (packed.envelope, packed.content) if packed else (raw.read(), None)
+        return reopen_signed(octets, apart, expected=expected, request_digest=row.request_digest, signer=signer)
     # No limit of today's settings: what was accepted under another one is evidence all the same.
     related = taken_apart(raw) if row.form != "inline" else None
     return reopen(
@@ -38,6 +41,14 @@ def _reopened(row: InboxRow, bus: Bus) -> VerifiedPayload:
         signed_at=datetime.fromisoformat(row.signed_at),
         form=row.form,
     )
+
+
+def unpacked(raw: Content) -> package.Package:
+    """Envelope and content of a kept package. Raises AuditBroken."""
+    try:
+        return package.take_apart(raw)
+    except Refusal as problem:
+        raise AuditBroken(f"evidence of a package cannot be taken apart again: {problem}") from problem
 
 
 def taken_apart(raw: Content) -> Related:

@@ -72,6 +72,17 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
 
 
+class PackageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The one-way door (docs/packages.md).
+
+    folder: in which packages are laid and answers laid out, not in the state folder; empty: no such door
+    name:   of the folder, as receipts name it: `folder:{name}`
+    """
+
+    folder: str = ""
+    name: str = "main"
+
+
 class AuthoritySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A certificate authority of the city's whose certificates bureaus may bring.
 
@@ -402,6 +413,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     tolerances: Tolerances = Tolerances()
     mqtt: MqttSettings = MqttSettings()
+    packages: PackageSettings = PackageSettings()
     authority: list[AuthoritySettings] = []
     suites: SuiteSettings = SuiteSettings()
     evidence: EvidenceSettings = EvidenceSettings()

@@ -16,7 +16,7 @@ from security import cms
 from security.errors import Refusal
 from security.jws import jcs
 from security.keys import SigningKey, verify_signature
-from security.message import EnrolledCertificate, Principal
+from security.message import Content, EnrolledCertificate, Principal, in_memory
 from security.signed_delivery import (
     FORMS,
     Kind,
@@ -83,8 +83,17 @@ def sign_delivery(content: bytes, key: SigningKey, **names: Unpack[Names]) -> by
 
     Raises Refusal `cms.too_large`, or what `open_delivery` would raise for names of another form; Misconfigured.
     """
+    return _sealed(in_memory(content), content, key, names)
+
+
+def sign_apart(content: Content, key: SigningKey, **names: Unpack[Names]) -> bytes:
+    """The same of content that lies beside its envelope, as in a package; it may be of any size."""
+    return _sealed(content, b"", key, names)
+
+
+def _sealed(content: Content, carried: bytes, key: SigningKey, names: Names) -> bytes:
     header = jcs(header_of(content, "cms", hash_of(key.algorithm), **names))
-    signed = b"".join((len(header).to_bytes(_LENGTH_OCTETS, "big"), header, content))
+    signed = b"".join((len(header).to_bytes(_LENGTH_OCTETS, "big"), header, carried))
     octets = cms.write(signed, key, names["signed_at"])
     open_delivery(octets)  # nothing leaves that would be refused at the door
     return octets

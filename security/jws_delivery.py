@@ -15,7 +15,7 @@ from security.errors import Refusal
 from security.jose import b64url, unb64url
 from security.jws import jcs
 from security.keys import SigningKey, verify_signature
-from security.message import EnrolledCertificate, Principal
+from security.message import Content, EnrolledCertificate, Principal, in_memory
 from security.signed_delivery import (
     FORMS,
     Kind,
@@ -93,9 +93,18 @@ def sign_delivery(content: bytes, key: SigningKey, **names: Unpack[Names]) -> by
 
     Raises Refusal `jws.too_large`, or what `open_delivery` would raise for names of another form.
     """
+    return _sealed(in_memory(content), content, key, names)
+
+
+def sign_apart(content: Content, key: SigningKey, **names: Unpack[Names]) -> bytes:
+    """The same of content that lies beside its envelope, as in a package; it may be of any size."""
+    return _sealed(content, b"", key, names)
+
+
+def _sealed(content: Content, carried: bytes, key: SigningKey, names: Names) -> bytes:
     header = header_of(content, "jws", "SHA-256", **names)
     header |= {"alg": key.algorithm, "kid": key.fingerprint, "x5t#S256": b64url(bytes.fromhex(key.fingerprint))}
-    protected, payload = b64url(jcs(header)), b64url(content)
+    protected, payload = b64url(jcs(header)), b64url(carried)
     signature = key.sign(f"{protected}.{payload}".encode("ascii"))
     octets = jcs({"payload": payload, "protected": protected, "signature": b64url(signature)})
     open_delivery(octets)  # nothing leaves that would be refused at the door

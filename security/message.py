@@ -25,6 +25,8 @@ Action = Literal["push", "pull", "subscribe", "audit", "carry", "on_behalf_of"]
 Hash = Literal["SHA-256", "SM3"]
 HASHES: Final[dict[str, Hash]] = {"SHA-256": "SHA-256", "SM3": "SM3"}  # by what a message calls them
 PIECE_BYTES: Final = 1 << 20
+# Before the name of what handed a delivery over, as receipts and entries name it where another names a certificate.
+BROKER, FOLDER = "broker:", "folder:"
 LAST_SEQUENCE: Final = (1 << 53) - 1  # what every reader of JSON takes for a whole number
 
 
@@ -201,13 +203,8 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
 
 
 class Carried(msgspec.Struct, frozen=True):
-    """How a broker handed a message over. It vouches for nobody.
+    """How a broker handed a message over. feed: the one that the topic names."""
 
-    broker: as it stands in receipts and entries, `broker:{name}`
-    feed:   the one that the topic names
-    """
-
-    broker: str
     feed: str
     qos: int
     retained: bool
@@ -216,12 +213,15 @@ class Carried(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, frozen=True):
     """One message as it arrived; nothing in it is believed yet.
 
-    door:        `soap`, `mqtt` or `rest`
+    door:        `soap`, `mqtt`, `rest` or `folder`
     carrier_der: the TLS client certificate, if one was shown
     envelope:    the envelope's octets: XML (the root part when the message came as MTOM), a JWS or a CMS
-    carried:     set where a broker stands between the sender and us
-    attachment:  the one MTOM part, if any; attachment_id its Content-ID without angle brackets
-    raw:         the whole request body as it came, for the evidence
+    remote:      address of the other side; where no connection of the sender's brought it, who handed it over as
+                 receipts and entries say it, `broker:{name}` or `folder:{name}`
+    carried:     set where a broker handed it over
+    attachment:  the one MTOM part, or the content of a package, if any; attachment_id the part's Content-ID without
+                 angle brackets
+    raw:         the whole request body, or package, as it came, for the evidence
     operation:   of SOAP, the one that is asked for by its transport or its Body; they must agree
     """
 
@@ -236,6 +236,11 @@ class Delivery(msgspec.Struct, frozen=True):
     carried: Carried | None = None
     operation: str = ""
 
+    @property
+    def handed_over_by(self) -> str:
+        """The broker or folder that brought it, which vouches for nobody; empty where a connection did."""
+        return self.remote if self.door in ("mqtt", "folder") else ""
+
 
 class VerifiedPayload(msgspec.Struct, frozen=True):
     """The bytes a bureau signed, and nothing else of the envelope.
@@ -244,7 +249,7 @@ class VerifiedPayload(msgspec.Struct, frozen=True):
 
     signed_at: UTC, from the signature, not from our clock
     form:      `inline`, `mtom` (signed as sent), `mtom-expanded` (signed with the part's base64 in place), `upload`
-               (came in pieces before), `jws` or `cms`
+               (came in pieces before), `jws`, `cms`, or `package` (one of both, the content beside it)
     sequence:  which delivery of this sender to this feed it is, from 1; None where the sender does not count
     """
 

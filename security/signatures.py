@@ -61,17 +61,17 @@ def verify_signed(envelope: SignedDelivery, certificate: EnrolledCertificate) ->
 
 
 def payload_of(verified: VerifiedEnvelope | VerifiedDelivery, delivery: Delivery) -> VerifiedPayload:
-    """The content of a verified delivery: what a JWS or CMS carries; of a SubmitDelivery decoded from the Body, or the
-    part.
+    """The content of a verified delivery: what a JWS or CMS carries, of a package what lies beside it; of a
+    SubmitDelivery decoded from the Body, or the part.
 
     Its digest may be stated by SHA-256 or by SM3; here and in receipts it is known by SHA-256.
 
     Raises Refusal `signature.content_digest` when the content has another digest than the signed Body states, or one
     of another algorithm; `signature.content_not_base64`; `signature.attachment_mismatch` when the delivery's part is
-    not the one that was verified.
+    not the one that was verified; `package.content_twice`.
     """
     if isinstance(verified, VerifiedDelivery):
-        return _of_envelope(verified.envelope, verified.signer)
+        return _of_envelope(verified.envelope, verified.signer, delivery.attachment)
     if verified.attachment != delivery.attachment:
         raise Refusal("signature.attachment_mismatch", delivery.attachment_id[:80])
     content = verified.attachment or _decoded(text_of(verified.element, "Content") or verified.inline)
@@ -111,11 +111,13 @@ def reopen(
     return _payload(operation, content, signer, signed_at, form)
 
 
-def reopen_signed(octets: bytes, *, expected: Digest, request_digest: str, signer: Principal) -> VerifiedPayload:
-    """The same for a delivery that came as a JWS or CMS. Raises AuditBroken."""
+def reopen_signed(
+    octets: bytes, apart: Content | None = None, *, expected: Digest, request_digest: str, signer: Principal
+) -> VerifiedPayload:
+    """The same for a delivery that came as a JWS or CMS. apart: content of a package. Raises AuditBroken."""
     try:
         envelope = open_signed(octets)
-        payload = _of_envelope(envelope, signer)
+        payload = _of_envelope(envelope, signer, apart)
     except Refusal as problem:
         raise AuditBroken(f"evidence of request {request_digest[:16]} cannot be read again: {problem}") from problem
     if (payload.content.digest, envelope.signature_digest) != (expected, request_digest):
@@ -123,8 +125,10 @@ def reopen_signed(octets: bytes, *, expected: Digest, request_digest: str, signe
     return payload
 
 
-def _of_envelope(envelope: SignedDelivery, signer: Principal) -> VerifiedPayload:
-    content = in_memory(envelope.content)
+def _of_envelope(envelope: SignedDelivery, signer: Principal, apart: Content | None) -> VerifiedPayload:
+    if apart is not None and envelope.content:
+        raise Refusal("package.content_twice", f"{len(envelope.content)} octets in the envelope")
+    content = in_memory(envelope.content) if apart is None else apart
     if content.digest_by(envelope.digest.algorithm) != envelope.digest:
         raise _other_digest(envelope.digest, content.digest)
     return VerifiedPayload(
@@ -135,7 +139,7 @@ def _of_envelope(envelope: SignedDelivery, signer: Principal) -> VerifiedPayload
         message_id=envelope.message_id,
         signer=signer,
         signed_at=envelope.signed_at,
-        form=envelope.form,
+        form=envelope.form if apart is None else "package",
         sequence=envelope.sequence,
     )
 

@@ -12,6 +12,8 @@ and one that need not stand there:
 
     seq             which delivery of this sender to this feed it is, counted from 1: what is lost leaves a gap
 
+Of a package the content lies beside the envelope, which then carries none; `dig` is of that content.
+
 Codes of refusals begin with the kind of envelope, here `kind`: `jws.member_doubled`, `cms.member_doubled`.
 """
 
@@ -25,7 +27,7 @@ import msgspec
 
 from security.errors import Refusal
 from security.jose import Doubled, Members, strict_object
-from security.message import HASHES, LAST_SEQUENCE, Digest, Hash, Principal, in_memory
+from security.message import HASHES, LAST_SEQUENCE, Content, Digest, Hash, Principal
 
 Kind = Literal["jws", "cms"]
 
@@ -158,9 +160,9 @@ def said(header: Members, kind: Kind) -> dict[str, Any]:
     }
 
 
-def header_of(content: bytes, kind: Kind, algorithm: Hash, **names: Unpack[Names]) -> Members:
+def header_of(content: Content, kind: Kind, algorithm: Hash, **names: Unpack[Names]) -> Members:
     """The header of a delivery to be signed. algorithm: by which it states the content's digest."""
-    digest = in_memory(content).digest_by(algorithm)
+    digest = content.digest_by(algorithm)
     return {
         "typ": typ_of(kind),
         "iss": names["sender"],

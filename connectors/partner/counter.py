@@ -92,6 +92,10 @@ class Counter:
             numbers.execute(_KEEP, (feed, number, None if taken else message_id))
             return int(number)
 
+    def refused(self, refusal: Refusal, feed: str, message_id: str) -> None:
+        """The bus refused what went out under this delivery's number, and a courier brought word of it."""
+        self._refused(refusal, feed, self.number(feed, message_id))
+
     def _refused(self, refusal: Refusal, feed: str, number: int) -> None:
         """Nothing was accepted under this number: it is free again, or, where another delivery has it, spent."""
         if refusal.code.startswith(_MAY_BE_ACCEPTED):

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -19,8 +19,10 @@ from security.jws import Document
 from security.keyring import Keyring, a_person, is_encrypted
 from security.keys import SigningKey, der_of_pem
 from security.message import EnrolledCertificate
+from security.signed_delivery import FORMS
 
 Kind = Literal["receipt", "report"]
+MESSAGE_ID: Final = FORMS["mid"]
 
 
 class KeysToml(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +37,7 @@ class PartnerFolder:
 
     `signing.key`, `signing.pem`, `connection.key`, `connection.pem`, `ca.pem` (which the bus's TLS certificate is
     checked against), `anchors.json`, perhaps `keys.toml`; of a witness `witness.key`; written here: `checkpoint`,
-    `receipts/`, `reports/`, `forks/`, `witness/`, `sequences.sqlite`.
+    `receipts/`, `reports/`, `packed/`, `forks/`, `witness/`, `sequences.sqlite`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -139,6 +141,17 @@ class PartnerFolder:
             return unverified(path.read_bytes()) if path.exists() else None
         except (OSError, ValueError, KeyError):  # a file that somebody spoilt is no receipt
             return None
+
+    def note_packed(self, message_id: str, said: bytes) -> None:
+        """Keep what went out in a package, as JSON: what its receipt must say."""
+        self._write(self.path / "packed" / f"{message_id}.json", said)
+
+    def packed(self, message_id: str) -> Document | None:
+        """What went out in a package of that id; None where none did."""
+        if not MESSAGE_ID.fullmatch(message_id):
+            return None
+        path = self.path / "packed" / f"{message_id}.json"
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.exists() else None
 
     def keep(self, kind: Kind, message_id: str, document: bytes) -> Path:
         """Keep a receipt or report under its delivery's message id; gives the file."""

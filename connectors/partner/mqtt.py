@@ -11,63 +11,25 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import msgspec
-
 from connectors.partner.counter import Counter
-from connectors.partner.folder import Kind, PartnerFolder
+from connectors.partner.envelope import names_of, sealed
+from connectors.partner.folder import PartnerFolder
 from connectors.partner.heads import Heads
 from connectors.partner.over_broker import OverBroker
-from connectors.partner.partner import Check, Received, Reported, Status, differing, named
-from security import cms_delivery, jws_delivery
-from security.errors import Refusal, Unavailable, sentences
-from security.jws import Document, open_document
+from connectors.partner.partner import Check, Received, Reported, Status, named
+from connectors.partner.unasked import kept, opened, refusal_of
+from security.errors import Refusal, Unavailable
+from security.jws import Document
 from security.message import Content
 from security.signatures import open_signed
-from security.signed_delivery import MOST_BYTES
 
 RECEIPT_WAIT_S: Final = 60.0
 AGAIN_S: Final = 10.0  # without a receipt the same envelope is published once more
-REFUSAL: Final = "yt-refusal+jws"
 
 
 def inbound(feed: str) -> str:
     """The topic that takes a feed's deliveries."""
     return f"yt/v1/feeds/{feed}/in"
-
-
-def sealed(
-    folder: PartnerFolder,
-    feed: str,
-    content: Content,
-    content_type: str,
-    message_id: str,
-    now: datetime,
-    on_behalf_of: str = "",
-    sequence: int | None = None,
-) -> bytes:
-    """The signed envelope of a delivery, as it is published: a CMS where the key is SM2, a JWS otherwise.
-
-    on_behalf_of: as `Partner.push` has it; sequence: which of the sender's deliveries to the feed it is
-
-    Raises Refusal `jws.too_large`, `jws.member_form`, and the same of `cms`.
-    """
-    key = folder.signing
-    kind, sign_delivery = (
-        ("cms", cms_delivery.sign_delivery) if key.algorithm == "SM2" else ("jws", jws_delivery.sign_delivery)
-    )
-    if content.size > MOST_BYTES:  # before it is read
-        raise Refusal(f"{kind}.too_large", f"{content.size} > {MOST_BYTES}")
-    return sign_delivery(
-        content.read(),
-        key,
-        sender=on_behalf_of or folder.bureau,
-        recipient=folder.anchors.origin,
-        feed=feed,
-        message_id=message_id,
-        content_type=content_type,
-        signed_at=now,
-        sequence=sequence,
-    )
 
 
 class MqttPartner(OverBroker):
@@ -113,7 +75,8 @@ class MqttPartner(OverBroker):
 
         def send(sequence: int | None) -> Received:
             now = self._clock()
-            octets = sealed(self._folder, feed, content, content_type, message_id, now, on_behalf_of, sequence)
+            names = names_of(self._folder, feed, content_type, message_id, now, on_behalf_of, sequence)
+            octets = sealed(self._folder, content, names)
             said = {
                 **named(self._folder.bureau, on_behalf_of),
                 "feed": feed,
@@ -134,7 +97,7 @@ class MqttPartner(OverBroker):
             self.publish(inbound(feed), octets)
             received = self._awaited(message_id, content, request_digest, min(left, AGAIN_S))
             if received is not None:
-                return self._kept("receipt", message_id, received, said)
+                return kept(self._folder, self._heads, self._check, "receipt", message_id, received, said)
         raise Unavailable(f"{message_id}: no receipt within {wait_s:.0f} s; send the same again later")
 
     def report(
@@ -169,7 +132,7 @@ class MqttPartner(OverBroker):
             if document.get("content_digest") == content.digest.hex:
                 return octets
             if "code" in document and document.get("request_digest") == request_digest:
-                raise _refusal_of(document)
+                raise refusal_of(document)
         return None
 
     def _take(self, seconds: float) -> tuple[bytes, Document] | None:
@@ -183,39 +146,10 @@ class MqttPartner(OverBroker):
             if arrived.topic.endswith("/report"):
                 self._keep_report(arrived.octets)
             else:
-                return arrived.octets, self._opened(arrived.octets)
+                return arrived.octets, opened(arrived.octets, self._check, self._answerers)
         return None
-
-    def _opened(self, octets: bytes) -> Document:
-        """A receipt, or a signed refusal."""
-        with suppress(Refusal):
-            return self._check(octets).document
-        for known in self._answerers:
-            with suppress(Refusal):
-                return open_document(octets, known.der, REFUSAL)
-        raise Refusal("answer.not_signed", "not by a certificate among the anchors")
 
     def _keep_report(self, octets: bytes) -> None:
         message_id = str(self._check(octets).document["message_id"])
-        self._reports[message_id] = self._kept("report", message_id, octets, {"sender": self._folder.bureau})
-
-    def _kept(self, kind: Kind, message_id: str, octets: bytes, said: dict[str, Any]) -> Received:
-        """A document once it holds and says what we sent; only then it is kept."""
-        holding = self._check(octets)
-        if holding.kind != kind:
-            raise Refusal("audit.receipt_invalid", f"a {kind} was expected, a {holding.kind} came")
-        if other := differing(holding.document, said):
-            raise Refusal("audit.receipt_invalid", f"it says another {', '.join(other)} than was sent")
-        self._heads.take_unproven(str(holding.document["checkpoint"]))
-        self._folder.keep(kind, message_id, octets)
-        return Received(octets, holding.document)
-
-
-def _refusal_of(document: Document) -> Refusal:
-    """The bus's own refusal; of a newer bus's codes we may not know all."""
-    code, detail = str(document["code"]), str(document.get("detail", ""))
-    if code not in sentences():
-        return Refusal("answer.refused", f"{code}: {msgspec.json.encode(document.get('sentence', {})).decode()}"[:300])
-    refusal = Refusal(code, detail)
-    refusal.reference = str(document.get("reference", ""))
-    return refusal
+        said = {"sender": self._folder.bureau}
+        self._reports[message_id] = kept(self._folder, self._heads, self._check, "report", message_id, octets, said)

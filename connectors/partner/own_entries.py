@@ -10,6 +10,7 @@ import msgspec
 from security.errors import Refusal
 from security.jose import unb64url
 from security.jws import Document
+from security.message import BROKER, FOLDER
 
 AT_ONCE: Final = 200  # entries a page, the most that the bus gives
 Unknown = Literal["certificate", "delivery", "erased delivery"]
@@ -55,7 +56,7 @@ def unknown(entry: OwnEntry, certificates: Collection[str], receipts: Mapping[in
     used = {entry.leaf["signer"], *enrolled(entry)}
     # Whether another's connection carried it by right, the detail says: where that is gone, nobody can tell.
     carried = bool(entry.leaf["sender"]) if entry.detail is None else "carry_grant" in entry.detail
-    if not entry.leaf["carrier"].startswith("broker:") and not carried:
+    if not entry.leaf["carrier"].startswith((BROKER, FOLDER)) and not carried:
         used.add(entry.leaf["carrier"])
     found: list[Unknown] = ["certificate"] if used - {""} - set(certificates) else []
     accepted = (entry.leaf["type"], entry.leaf["outcome"]) == ("delivery", "accepted")

@@ -1,9 +1,11 @@
 """What runs beside the doors: watches, duties that one process does for all, sweeps."""
 
+import asyncio
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -54,6 +56,19 @@ def on_duty(database: Database, task: str, run: Callable[[threading.Event], None
         except FAILURES as problem:  # the server is away; whoever sees it first goes on
             log.warning("duty.lost task=%s reason=%s", task, problem)
         stopping.wait(DUTY_LOOK_S)
+
+
+async def on_loop(database: Database, task: str, run: Callable[[], Awaitable[None]]) -> None:
+    """The same of a task on the event loop, until it is cancelled; what another process had begun is gone on with."""
+    while True:
+        with suppress(*FAILURES):  # the server is away; whoever sees it first goes on
+            async with AsyncExitStack() as stack:
+                duty = database.duty(task)
+                ours = await asyncio.to_thread(duty.__enter__)
+                stack.push_async_callback(asyncio.to_thread, duty.__exit__, None, None, None)
+                if ours:
+                    await run()
+        await asyncio.sleep(DUTY_LOOK_S)
 
 
 def start(bus: Bus, task: str, run: Callable[[threading.Event], None]) -> Callable[[], None]:

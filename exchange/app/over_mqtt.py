@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 import threading
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -18,16 +19,18 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from connectors.transports.mqtt import Address, address_of, client_tls
 from exchange.app import duties, keys_in_force
 from exchange.bus import Bus
-from exchange.database import FAILURES
 from exchange.intake import signs_for, turn_away
+from exchange.journal import InboxRow
 from exchange.mqtt.broker import US, EmbeddedBroker, Rules
 from exchange.mqtt.door import MqttDoor
-from exchange.mqtt.reports import ReportPush
+from exchange.mqtt.topics import outbound
 from exchange.publication import Publisher, subscription, today
+from exchange.reports_out import ReportPush
 from exchange.settings import Settings
 from security.authenticate import carrier_of
 from security.errors import Misconfigured
 from security.keys import der_of_pem
+from security.message import BROKER
 
 log = logging.getLogger("yongtong.app")
 
@@ -64,21 +67,15 @@ async def open_door(settings: Settings, bus: Bus, listening: socket.socket | Non
     stack.callback(stopping.set)
     if not await door.ready(MQTT_READY_S):
         log.warning("mqtt.not_ready broker=%s; the other doors open, and it is tried on", settings.mqtt.broker)
-    pushing = asyncio.create_task(_push_reports(bus, door))
+
+    def push(row: InboxRow, report: bytes) -> "Future[None]":
+        return door.publish(outbound(row.sender, "report"), report)
+
+    async def push_all() -> None:
+        await ReportPush(bus.journal, BROKER, bus.folder / "reports-pushed", push, door.busy).run()
+
+    pushing = asyncio.create_task(duties.on_loop(bus.journal.database, "reports", push_all))
     stack.callback(pushing.cancel)
-
-
-async def _push_reports(bus: Bus, door: MqttDoor) -> None:
-    """Push act two's reports, once that is this process's duty; what another had begun is gone on with."""
-    while True:
-        with suppress(*FAILURES):  # the server is away; whoever sees it first goes on
-            async with AsyncExitStack() as stack:
-                duty = bus.journal.database.duty("reports")
-                ours = await asyncio.to_thread(duty.__enter__)
-                stack.push_async_callback(asyncio.to_thread, duty.__exit__, None, None, None)
-                if ours:
-                    await ReportPush(bus.journal, bus.folder / "reports-pushed", door.publish, door.busy).run()
-        await asyncio.sleep(duties.DUTY_LOOK_S)
 
 
 def check_sharing(settings: Settings) -> None:

@@ -104,6 +104,21 @@ def heads_folder(settings: Settings) -> Path:
     return settings.at(settings.state.heads)
 
 
+def packages_folder(settings: Settings) -> Path | None:
+    """The folder of the one-way door; None where there is none.
+
+    Raises Misconfigured where it lies in the state folder.
+    """
+    if not settings.packages.folder:
+        return None
+    folder, state = settings.at(settings.packages.folder).resolve(), settings.at(settings.state.folder).resolve()
+    if folder.is_relative_to(state):  # others write into it
+        raise Misconfigured(
+            "config.setting", f"{settings.source}: [packages] folder = {folder}: not in the state folder"
+        )
+    return folder
+
+
 def check_key_apart(settings: Settings, *paths: Path) -> None:
     """Return if files or folders of keys lie outside the state folder. Raises Misconfigured naming both."""
     check_apart(settings.at(settings.state.folder), paths)

@@ -15,7 +15,19 @@ import msgspec
 from starlette.applications import Starlette
 
 from exchange.account_watch import AccountWatch
-from exchange.app import changing, duties, keys_in_force, levels, opening, over_mqtt, places, telling, trusted, working
+from exchange.app import (
+    changing,
+    duties,
+    keys_in_force,
+    levels,
+    opening,
+    over_folder,
+    over_mqtt,
+    places,
+    telling,
+    trusted,
+    working,
+)
 from exchange.bus import Bus
 from exchange.clock_watch import ClockWatch
 from exchange.due import feeds_to_do
@@ -57,6 +69,7 @@ def serve(
             print(*mqtt_listening.getsockname()[:2], file=lock, flush=True)
         queue = working.queue_of(settings)
         over_mqtt.check_sharing(settings)
+        places.packages_folder(settings)
         woken = threading.Event()
         revocations = trusted.open_revocations(settings)
         bus = opening.open_bus(settings, woken.set, revocations, attended=False)
@@ -87,7 +100,12 @@ def serve(
         stack.callback(duties.start(bus, "replays", Replayer(bus).run))
         tls = keys_in_force.server_tls(settings)
         app = make_app(bus, bus.folder / "spool", telling.scrapes(settings, bus, tally))
-        asyncio.run(_doors(app, listening, tls, ready, partial(over_mqtt.open_door, settings, bus, mqtt_listening)))
+
+        async def others(doors: AsyncExitStack) -> None:
+            await over_mqtt.open_door(settings, bus, mqtt_listening, doors)
+            await over_folder.open_door(settings, bus, doors)
+
+        asyncio.run(_doors(app, listening, tls, ready, others))
 
 
 async def _doors(
@@ -95,11 +113,11 @@ async def _doors(
     listening: socket.socket,
     tls: ssl.SSLContext,
     ready: Callable[[], None],
-    mqtt: Callable[[AsyncExitStack], Awaitable[None]],
+    others: Callable[[AsyncExitStack], Awaitable[None]],
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        await mqtt(stack)
+        await others(stack)
         await server.serve(app, listening, tls, stop, ready)

@@ -20,6 +20,7 @@ GROUPS: Final = {
     "systems": ("systems",),
     "layers": ("layers",),
     "partner": ("push", "receipt", "report", "entries", "recall"),
+    "courier": ("pack", "answers"),
     "components": ("component", "near", "ownership", "disputes", "changes"),
     "export": ("export",),
     "cascade": ("cascade",),

@@ -14,8 +14,9 @@ import msgspec
 import polars as pl
 
 from connectors.partner.counter import Counter
+from connectors.partner.envelope import names_of, sealed
 from connectors.partner.folder import PartnerFolder
-from connectors.partner.mqtt import MqttPartner, inbound, sealed
+from connectors.partner.mqtt import MqttPartner, inbound
 from connectors.partner.own_entries import OwnEntry, Unknown, decided, enrolled, unknown
 from connectors.partner.partner import Partner, Received, Reported
 from exchange.app import places
@@ -31,7 +32,7 @@ REPORT_WAIT_S = 600.0
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """push, receipt, report, recall."""
+    """push, receipt, report, entries, recall."""
     push = add_command(
         commands,
         common,
@@ -153,6 +154,16 @@ def mqtt_url_of(options: argparse.Namespace) -> str:
     return f"mqtts://{mqtt.host}:{mqtt.port}" if mqtt.broker == "embedded" else mqtt.broker
 
 
+def message_id_of(options: argparse.Namespace) -> str:
+    """The message id that was given, or a new one."""
+    return options.message_id or f"{options.feed}-{secrets.token_hex(8)}"
+
+
+def content_type_of(file: Path) -> str:
+    """The content type that a file's name tells."""
+    return mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+
+
 def read_file(path: Path) -> Content:
     """A file to send. Raises Misconfigured when it cannot be read."""
     try:
@@ -163,8 +174,8 @@ def read_file(path: Path) -> Content:
 
 def _push(options: argparse.Namespace) -> int:
     content = read_file(options.file)
-    message_id = options.message_id or f"{options.feed}-{secrets.token_hex(8)}"
-    kind = mimetypes.guess_type(options.file.name)[0] or "application/octet-stream"
+    message_id = message_id_of(options)
+    kind = content_type_of(options.file)
     if options.dry:
         return _write_dry(options, content, kind, message_id)
     if options.over == "mqtt":
@@ -193,7 +204,8 @@ def _write_dry(options: argparse.Namespace, content: Content, kind: str, message
     """Write the signed envelope as `mosquitto_pub -f` or any other MQTT client sends it."""
     folder, now = PartnerFolder(folder_of(options)), places.utc_now()
     sequence = None if options.on_behalf_of else Counter(folder).number(options.feed, message_id)
-    octets = sealed(folder, options.feed, content, kind, message_id, now, options.on_behalf_of, sequence)
+    names = names_of(folder, options.feed, kind, message_id, now, options.on_behalf_of, sequence)
+    octets = sealed(folder, content, names)
     try:
         options.dry.write_bytes(octets)
     except OSError as problem:

@@ -19,10 +19,9 @@ from exchange.bus import Bus
 from exchange.database import FAILURES
 from exchange.intake import receive
 from exchange.mqtt.topics import DELIVERIES, answer_topic, feed_of, shared_deliveries
-from exchange.receipts import issue_refusal
+from exchange.opened import refusal_to_signer
 from security.errors import AuditBroken, ExchangeError, Refusal, Unavailable, places
-from security.message import Carried, Delivery, in_memory
-from security.signatures import certificate_of, open_signed
+from security.message import BROKER, Carried, Delivery, in_memory
 
 log = logging.getLogger("yongtong.door")
 
@@ -58,7 +57,7 @@ class MqttDoor:
         group: str = "",
         drain_per_s: float = 0.0,
     ) -> None:
-        self._bus, self._broker = bus, f"broker:{name}"
+        self._bus, self._broker = bus, f"{BROKER}{name}"
         if group:  # in 3.1.1 a session could not end, and what it withholds would be withheld for ever
             address = msgspec.structs.replace(address, versions=(MQTTProtocolVersion.MQTTv5,))
         self._link = Link(
@@ -173,35 +172,22 @@ class MqttDoor:
         return True
 
     def _delivery(self, arrived: Arrived) -> Delivery:
-        carried = Carried(self._broker, feed_of(arrived.topic) or "", arrived.qos, arrived.retained)
+        carried = Carried(feed_of(arrived.topic) or "", arrived.qos, arrived.retained)
         raw = in_memory(arrived.octets)
         return Delivery("mqtt", None, self._broker, arrived.octets, raw, self._bus.clock(), carried=carried)
 
     def _refuse(self, refusal: Refusal, arrived: Arrived) -> None:
         """Tell a signer whose signature held; a stranger hears nothing, for nobody knows where he listens."""
         log.info("door.refused reference=%s code=%s remote=%s", refusal.reference, refusal.code, self._broker)
-        if refusal.code == "auth.refused":
-            return
-        envelope = open_signed(arrived.octets)  # it opened before, or nobody could have been told
-        # To whoever signed, in whose name ever: the named sender may know nothing of it.
-        certificate = certificate_of(envelope, self._bus.registry.trust())
-        if certificate is None:  # it was there when it was refused; since then it has gone
-            return
         try:
-            answer = issue_refusal(
-                refusal,
-                self._bus.origin,
-                envelope.sender,
-                envelope.feed,
-                envelope.message_id,
-                envelope.signature_digest,
-                self._bus.answer_key,
-            )
+            told = refusal_to_signer(refusal, arrived.octets, self._bus)
         except Unavailable as problem:
             # The token in which our key lies is away; the sender sends again, and hears then.
             log.warning("door.unavailable service=mqtt reason=%s", problem)
             return
-        self._answer(certificate.bureau, arrived, answer)
+        if told is not None:
+            _, bureau, answer = told
+            self._answer(bureau, arrived, answer)
 
     def _answer(self, bureau: str, arrived: Arrived, document: bytes) -> None:
         """bureau: whose signature held; the response topic was not signed, so it leads nowhere but to that bureau."""

@@ -91,7 +91,7 @@ class Acts:
         said |= {"signed_at": self.bus.clock(), "feed": feed, "message_id": message_id, **spoiled}
         return self.handed_over(
             signs(content, key, **said),
-            Carried("broker:test", topic_feed or feed, qos, retained),
+            Carried(topic_feed or feed, qos, retained),
         )
 
     def more_key(self, kind: Kind) -> SigningKey:
@@ -104,8 +104,8 @@ class Acts:
 
     def handed_over(self, octets: bytes, carried: Carried | None = None) -> Delivery:
         """Any octets that a broker hands over."""
-        carried = carried or Carried("broker:test", FEED, 1, False)
-        return Delivery("mqtt", None, carried.broker, octets, in_memory(octets), self.bus.clock(), carried=carried)
+        carried = carried or Carried(FEED, 1, False)
+        return Delivery("mqtt", None, "broker:test", octets, in_memory(octets), self.bus.clock(), carried=carried)
 
     def asking(self, operation: str, message_id: str, bureau: str = "made-up", **more: str) -> Delivery:
         """A signed read as it arrives."""

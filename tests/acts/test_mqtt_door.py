@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -11,17 +11,19 @@ import msgspec
 import pytest
 
 from connectors.transports.mqtt import Address, Arrived
+from exchange import reports_out
 from exchange.bus import Bus
 from exchange.evidence import Evidence
 from exchange.evidence_folder import EvidenceFolder
 from exchange.intake import Received
-from exchange.mqtt import door, reports
+from exchange.journal import InboxRow
+from exchange.mqtt import door
 from exchange.mqtt.door import MqttDoor
-from exchange.mqtt.reports import ReportPush
 from exchange.mqtt.topics import feed_of, inbound, may_hear, outbound
 from exchange.processing import process
+from exchange.reports_out import ReportPush
 from security.errors import Unavailable
-from security.message import Content, Delivery
+from security.message import BROKER, Content, Delivery
 from tests.acts.bench_of_one import FEED, Acts, both_acts, covers
 
 
@@ -121,16 +123,20 @@ def test_what_trips_us_is_acknowledged_lest_it_come_for_ever(acts: Acts, monkeyp
     assert Wire(acts).take(acts.by_broker("m-1", covers("A")).envelope) == ["acknowledged"]
 
 
-def pushed(acts: Acts, publish: object, rounds: int) -> ReportPush:
+def pushed(acts: Acts, publish: Callable[[str, bytes], "Future[None]"], rounds: int) -> ReportPush:
     """Reports pushed for a few rounds by a process that then ends."""
-    push = ReportPush(acts.bus.journal, acts.bus.folder / "reports-pushed", publish)  # type: ignore[arg-type]
+
+    def push(row: InboxRow, report: bytes) -> "Future[None]":
+        return publish(outbound(row.sender, "report"), report)
+
+    pushing = ReportPush(acts.bus.journal, BROKER, acts.bus.folder / "reports-pushed", push)
 
     async def some() -> None:
         for _ in range(rounds):
-            await push._push_some()
+            await pushing._push_some()
 
     asyncio.run(some())
-    return push
+    return pushing
 
 
 def test_reports_are_pushed_to_those_who_delivered_over_mqtt_each_once(acts: Acts) -> None:
@@ -153,7 +159,7 @@ def test_reports_are_pushed_to_those_who_delivered_over_mqtt_each_once(acts: Act
 
 
 def test_a_report_that_could_not_be_pushed_is_pushed_later(acts: Acts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports, "AT_ONCE", 1)
+    monkeypatch.setattr(reports_out, "AT_ONCE", 1)
     for number in range(3):
         acts.receive(acts.by_broker(f"m-{number}", covers(f"A{number}")))
     process(FEED, acts.bus)

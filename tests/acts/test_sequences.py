@@ -94,7 +94,7 @@ def test_a_receipt_that_says_another_number_than_its_entry_does_not_hold(acts: A
 @pytest.mark.parametrize("number", [0, -1, 2**53, True, "1", 1.0, None])
 def test_a_number_of_another_form_is_refused(acts: Acts, number: Any) -> None:
     named = {"sender": "made-up", "recipient": "bus", "message_id": "m", "content_type": "text/csv", "feed": FEED}
-    header = header_of(b"a", "cms", "SHA-256", **named, signed_at=acts.bus.clock())  # type: ignore[arg-type]
+    header = header_of(in_memory(b"a"), "cms", "SHA-256", **named, signed_at=acts.bus.clock())  # type: ignore[arg-type]
     for spoilt, code in (({"seq": number}, "cms.member_form"), ({"sequence": 1}, "cms.member_refused")):
         with pytest.raises(Refusal) as caught:
             says(read_header(json.dumps(header | spoilt).encode(), FORMS, "cms", "header"), "cms")

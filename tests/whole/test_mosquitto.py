@@ -16,7 +16,8 @@ from paho.mqtt.properties import Properties
 
 from bench import mosquitto
 from bench.mosquitto import Mosquitto
-from connectors.partner.mqtt import MqttPartner, inbound, sealed
+from connectors.partner.envelope import names_of, sealed
+from connectors.partner.mqtt import MqttPartner, inbound
 from connectors.transports.mqtt import Arrived, Link, address_of, client_tls
 from exchange import audit
 from exchange.app import keys_in_force, opening, places, trusted
@@ -216,7 +217,8 @@ def test_what_comes_while_the_bus_is_away_is_taken_when_it_is_back(running: With
 
 def _sealed(trial: Trial, number: int) -> bytes:
     folder = trial.partner("made-up")._folder
-    return sealed(folder, FEED, in_memory(content(number)), "text/csv", f"d-{number}", places.utc_now())
+    names = names_of(folder, FEED, "text/csv", f"d-{number}", places.utc_now())
+    return sealed(folder, in_memory(content(number)), names)
 
 
 def _push(partner: MqttPartner, number: int) -> dict[str, object]:
@@ -228,10 +230,9 @@ def _mosquitto_pub(running: WithMosquitto, tmp_path: Path, message_id: str, qos:
         pytest.skip("mosquitto_pub (make servers)")
     trial, broker = running
     folder, file = trial.partners / "made-up", tmp_path / f"{message_id}.json"
-    signed = sealed(
-        trial.partner("made-up")._folder, FEED, in_memory(content(2)), "text/csv", message_id, places.utc_now()
-    )
-    file.write_bytes(signed)
+    own = trial.partner("made-up")._folder
+    names = names_of(own, FEED, "text/csv", message_id, places.utc_now())
+    file.write_bytes(sealed(own, in_memory(content(2)), names))
     command = ["mosquitto_pub", "-V", "5", "-h", "localhost", "-p", str(broker.port), "-q", str(qos)]
     command += ["-t", inbound(FEED), "-f", str(file), "-i", f"made-up:{message_id}", "--cafile", str(folder / "ca.pem")]
     command += ["--cert", str(folder / "connection.pem"), "--key", str(folder / "connection.key")]

@@ -22,8 +22,8 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from connectors.partner.counter import Counter
+from connectors.partner.envelope import names_of, sealed
 from connectors.partner.folder import PartnerFolder
-from connectors.partner.mqtt import sealed
 from connectors.transports.mqtt import client_tls
 from exchange.app import keys_in_force, places
 from exchange.cli.main import main
@@ -69,7 +69,7 @@ def port_of(bus: RealBus) -> int:
 
 def envelope(bus: RealBus, id: str, feed: str = FEED, content: bytes = b"") -> bytes:
     now = bus.trial.partner("made-up")._clock()
-    return sealed(bus.folder(), feed, in_memory(content or csv(rows(id))), "text/csv", id, now)
+    return sealed(bus.folder(), in_memory(content or csv(rows(id))), names_of(bus.folder(), feed, "text/csv", id, now))
 
 
 def refusals(bus: RealBus, code: str, id: str = "") -> list[LoggedEntry]:
@@ -458,7 +458,8 @@ def test_what_a_broker_drops_is_a_gap_until_it_comes(bus: RealBus, id: str, caps
         first = partner.push(FEED, in_memory(csv(rows(id))), "text/csv", f"{id}-1").document["sequence"]
         now = partner._clock()
         number = Counter(folder).number(FEED, f"{id}-2")
-        dropped = sealed(folder, FEED, in_memory(csv(rows(id))), "text/csv", f"{id}-2", now, sequence=number)
+        names = names_of(folder, FEED, "text/csv", f"{id}-2", now, sequence=number)
+        dropped = sealed(folder, in_memory(csv(rows(id))), names)
         third = partner.push(FEED, in_memory(csv(rows(id))), "text/csv", f"{id}-3").document["sequence"]
         assert (number, third) == (first + 1, first + 2)
         words = ["gaps", "--json", "--bureau", "made-up", "--settings", bus.trial.settings.source]

@@ -1,7 +1,7 @@
-"""Act two's reports, pushed to the bureaus that delivered over MQTT until the broker has them; `GetReport` has all.
+"""Act two's reports, pushed where a broker or folder handed the delivery over, until it has them; `GetReport` has all.
 
 The worker process signs them; here they are found in the journal, in the order of its entries. How far the pushing has
-come is kept in a small file, moved on only when the broker has acknowledged: after a crash some may be pushed twice.
+come is kept in a small file, moved on only when they have arrived: after a crash some may be pushed twice.
 """
 
 import asyncio
@@ -11,35 +11,36 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Final
 
-from exchange.journal import Journal
-from exchange.mqtt.topics import outbound
+from exchange.journal import InboxRow, Journal
 from exchange.small_file import write_whole
 from security.errors import ExchangeError
 
-log = logging.getLogger("yongtong.mqtt")
+log = logging.getLogger("yongtong.reports")
 
 AT_ONCE: Final = 200
 LOOK_S: Final = 0.5
 AGAIN_S: Final = 5.0  # after a failure
 BREATH_S, MOST_PATIENCE_S = 0.1, 10.0  # while deliveries come in faster than they are taken
-BY_BROKER: Final = "broker:"
 
 
 class ReportPush:
     """Pushes reports until it is cancelled.
 
-    path:    of the file that says up to which entry all is pushed
-    publish, busy: as `MqttDoor` has them
+    by:   whose deliveries' reports, as the carrier begins: `broker:` or `folder:`
+    path: of the file that says up to which entry all is pushed
+    push: sends a delivery's report; done when it has arrived
+    busy: as `MqttDoor` has it
     """
 
     def __init__(
         self,
         journal: Journal,
+        by: str,
         path: Path,
-        publish: Callable[[str, bytes], "Future[None]"],
+        push: Callable[[InboxRow, bytes], "Future[None]"],
         busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._journal, self._path, self._publish, self._busy = journal, path, publish, busy
+        self._journal, self._by, self._path, self._push, self._busy = journal, by, path, push, busy
         self._pushed_to = _read(path)
 
     async def run(self) -> None:
@@ -49,7 +50,7 @@ class ReportPush:
             try:
                 pause_s = 0.0 if await self._push_some() else LOOK_S
             except (ExchangeError, OSError) as problem:
-                log.warning("mqtt.reports_not_pushed reason=%s", problem)
+                log.warning("reports.not_pushed by=%s reason=%s", self._by, problem)
                 pause_s = AGAIN_S
             await asyncio.sleep(pause_s)
 
@@ -62,12 +63,8 @@ class ReportPush:
     async def _push_some(self) -> bool:
         """Push the next reports; whether there may be more at once."""
         found = await asyncio.to_thread(self._journal.reports_after, self._pushed_to, AT_ONCE)
-        published = [
-            self._publish(outbound(row.sender, "report"), octets)
-            for _, row, octets in found
-            if row.carrier.startswith(BY_BROKER)
-        ]
-        done, _ = await asyncio.to_thread(wait, published)
+        pushed = [self._push(row, octets) for _, row, octets in found if row.carrier.startswith(self._by)]
+        done, _ = await asyncio.to_thread(wait, pushed)
         for future in done:
             future.result()
         if found:

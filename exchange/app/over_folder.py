@@ -1,0 +1,37 @@
+"""The one-way door: the folder into which a gateway or courier lays packages."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+
+from exchange.app import duties, places
+from exchange.bus import Bus
+from exchange.packages import PackageDoor, lay_out_report, make_folders
+from exchange.reports_out import ReportPush
+from exchange.settings import Settings
+from security.errors import Misconfigured
+from security.message import FOLDER
+
+
+async def open_door(settings: Settings, bus: Bus, stack: AsyncExitStack) -> None:
+    """Open the one-way door, where the settings name its folder, until the stack closes; of several processes one.
+
+    Raises Misconfigured where the folder cannot be made.
+    """
+    folder = places.packages_folder(settings)
+    if folder is None:
+        return
+    try:
+        make_folders(folder)
+    except OSError as problem:
+        raise Misconfigured("config.file", f"{problem.filename}: {problem.strerror}") from problem
+    done_to = bus.folder / "reports-laid-out"
+
+    async def take_all() -> None:
+        await PackageDoor(bus, folder, settings.packages.name, bus.folder / "spool").run()
+
+    async def lay_out_reports() -> None:
+        await ReportPush(bus.journal, FOLDER, done_to, partial(lay_out_report, folder)).run()
+
+    for task, run in (("packages", take_all), ("reports-of-packages", lay_out_reports)):
+        stack.callback(asyncio.create_task(duties.on_loop(bus.journal.database, task, run)).cancel)

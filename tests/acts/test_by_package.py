@@ -1,0 +1,415 @@
+"""A delivery in a package that a one-way gateway laid in: the same story, and nobody who could be asked back."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from connectors.partner.courier import Courier
+from connectors.partner.own_entries import unknown
+from connectors.transports.package import Package
+from exchange import packages
+from exchange.app import trusted
+from exchange.evidence import Evidence
+from exchange.evidence_folder import EvidenceFolder
+from exchange.gate import Gate as Quota
+from exchange.packages import lay_out_report
+from exchange.processing import process
+from exchange.reading import EvidenceBroken, reopened
+from exchange.receipts import REFUSAL, verify_receipt
+from security.batch import unverified
+from security.errors import Refusal, sentences
+from security.jws import open_document
+from security.message import Content, in_memory
+from tests.acts.bench_of_one import FEED, REGISTER, Acts, both_acts, covers
+from tests.acts.packages import Gate, content_at, envelope, package, partner_folder
+from tests.acts.test_own_entries import held
+from tests.acts.test_own_entries import own as own_entries_of
+
+OTHER = "other-covers"
+
+
+@pytest.fixture
+def acts(tmp_path: Path) -> Iterator[Acts]:
+    with both_acts(tmp_path / "bus", **{OTHER: REGISTER.replace(FEED, OTHER)}) as acts:
+        acts.trial.grant("made-up", "push", FEED)
+        yield acts
+
+
+@pytest.fixture
+def gate(acts: Acts, tmp_path: Path) -> Gate:
+    return Gate(acts, tmp_path / "gate")
+
+
+def a_package(acts: Acts, message_id: str = "m-1", content: bytes = b"", **spoiled: Any) -> bytes:
+    content = content or covers("A", 4)
+    return package(envelope(acts, message_id, content, **spoiled), content)
+
+
+def document(octets: bytes) -> dict[str, Any]:
+    said: dict[str, Any] = unverified(octets)
+    return said
+
+
+@pytest.mark.parametrize("kind", ["ES256", "RS256", "EdDSA", "SM2"])
+def test_a_package_gets_a_receipt_and_its_report_by_every_key(acts: Acts, gate: Gate, kind: Any) -> None:
+    key = acts.more_key(kind)
+    gate.take(a_package(acts, key=key))
+    receipt = gate.out()["m-1.receipt.json"]
+    said = document(receipt)
+    assert (said["carrier"], said["form"], said["signer"]) == ("folder:test", "package", key.fingerprint)
+    assert said["content_digest"] == in_memory(covers("A", 4)).digest.hex
+    assert verify_receipt(receipt, trusted.anchors_of(acts.trial.settings)).kind == "receipt"
+    assert (gate.waiting, list(gate.spool.iterdir())) == ([], [])
+    assert process(FEED, acts.bus) == 1
+    assert acts.report("m-1")["new"] == 4
+
+
+def test_a_package_may_be_larger_than_any_envelope(acts: Acts, gate: Gate) -> None:
+    content = covers("A", 60_000)
+    assert len(content) > 1 << 20
+    gate.take(a_package(acts, content=content))
+    assert document(gate.out()["m-1.receipt.json"])["content_length"] == len(content)
+    assert process(FEED, acts.bus) == 1
+
+
+@pytest.mark.parametrize("first", ["soap", "package"])
+def test_the_same_over_another_door_gets_the_same_receipt(acts: Acts, gate: Gate, first: str) -> None:
+    doors: dict[str, Callable[[], Any]] = {
+        "soap": lambda: acts.receive(acts.delivery("m-1", covers("A"))),
+        "package": lambda: gate.take(a_package(acts, content=covers("A"))),
+    }
+    doors.pop(first)()
+    doors.popitem()[1]()
+    row = acts.bus.journal.inbox("made-up", "m-1")
+    assert row is not None
+    assert gate.out()["m-1.receipt.json"] == row.receipt
+    assert len(acts.bus.journal.search(type="delivery")) == 1
+
+
+def test_a_package_laid_in_again_is_one_delivery_and_gets_the_same_receipt(acts: Acts, gate: Gate) -> None:
+    """As after a crash between the receipt and the removal, or by a courier who comes twice."""
+    octets = a_package(acts)
+    gate.take(octets)
+    receipt = gate.out()["m-1.receipt.json"]
+    gate.take(octets, "again.package")
+    assert gate.out()["m-1.receipt.json"] == receipt
+    assert (gate.waiting, len(acts.bus.journal.search(type="delivery"))) == ([], 1)
+
+
+def altered(octets: bytes) -> bytes:
+    at = content_at(octets)
+    return octets[:at] + bytes([octets[at] ^ 1]) + octets[at + 1 :]
+
+
+def by_broker(acts: Acts, **spoiled: Any) -> bytes:
+    return acts.by_broker("m-1", covers("A"), **spoiled).envelope
+
+
+# Named for what is wrong with them: what each is refused by, and the octets.
+ATTACKS: dict[str, tuple[str, Callable[[Acts], bytes]]] = {
+    "content_altered": ("signature.content_digest", lambda acts: altered(a_package(acts))),
+    "content_of_another": (
+        "signature.content_digest",
+        lambda acts: package(envelope(acts, "m-1", covers("A")), covers("B")),
+    ),
+    "no_content": ("signature.content_digest", lambda acts: package(envelope(acts, "m-1", covers("A")), b"")),
+    "content_in_the_envelope_too": ("package.content_twice", lambda acts: package(by_broker(acts), covers("A"))),
+    "content_in_the_envelope_alone": ("package.content_twice", lambda acts: package(by_broker(acts), b"")),
+    "cms_with_content_in_it": (
+        "package.content_twice",
+        lambda acts: package(by_broker(acts, key=acts.more_key("SM2")), covers("A")),
+    ),
+    "stale": (
+        "signature.stale",
+        lambda acts: a_package(acts, signed_at=acts.bus.clock() - timedelta(days=7, minutes=1)),
+    ),
+    "future": ("signature.future", lambda acts: a_package(acts, signed_at=acts.bus.clock() + timedelta(minutes=6))),
+    "for_another_bus": ("auth.wrong_recipient", lambda acts: a_package(acts, recipient="another.bus.example")),
+    "no_such_feed": ("feed.unknown", lambda acts: a_package(acts, feed="no-such-feed")),
+    "in_anothers_name": ("auth.sender_mismatch", lambda acts: a_package(acts, sender="water")),
+}
+# Nobody's signature: the door tells nobody, and the operator what it was.
+STRANGE: dict[str, tuple[str, Callable[[Acts], bytes]]] = {
+    "no_package": ("package.not_one", lambda acts: b"PK\x03\x04" + a_package(acts)),
+    "added_to": ("package.length", lambda acts: a_package(acts) + b"\n"),
+    "no_envelope": ("jws.not_json", lambda acts: package(b"not an envelope", covers("A"))),
+    "soap_in_it": ("jws.not_json", lambda acts: package(acts.delivery("m-1", covers("A")).envelope, covers("A"))),
+    "signature_altered": (
+        "signature.invalid",
+        lambda acts: package(spoilt_signature(envelope(acts, "m-1", covers("A"))), covers("A")),
+    ),
+    "a_receipt_as_envelope": (
+        "jws.member_missing",
+        lambda acts: package(acts.receive(acts.delivery("m-0", covers("A"))).inbox.receipt or b"", covers("A")),
+    ),
+}
+
+
+def spoilt_signature(octets: bytes) -> bytes:
+    members = json.loads(octets)
+    signature = members["signature"]
+    other = "A" if signature[10] != "A" else "B"
+    members["signature"] = signature[:10] + other + signature[11:]
+    return json.dumps(members).encode()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_each_attack_by_a_known_signer_is_refused_by_name_and_told_in_a_signed_refusal(
+    acts: Acts, gate: Gate, attack: str
+) -> None:
+    code, octets = ATTACKS[attack]
+    gate.take(octets(acts))
+    assert gate.refused() == {"a.package.json": code}
+    assert gate.waiting == []
+    (name,) = gate.out()
+    assert name == "m-1.refusal.json"
+    key = acts.bus.answer_key
+    assert open_document(gate.out()[name], key.certificate_der or b"", REFUSAL)["code"] == code
+    (entry,) = acts.bus.journal.search(type="refusal")
+    assert (entry.leaf.outcome, entry.leaf.carrier) == (code, "folder:test")
+    assert acts.bus.journal.inbox("made-up", "m-1") is None
+    assert not list((acts.bus.folder / "evidence").rglob("*.*"))
+    sentence = sentences()[code]
+    assert all((sentence.zh, sentence.en, sentence.next_zh, sentence.next_en))
+
+
+@pytest.mark.parametrize("attack", STRANGE)
+def test_of_a_stranger_s_package_nobody_is_told_but_the_operator(acts: Acts, gate: Gate, attack: str) -> None:
+    code, octets = STRANGE[attack]
+    gate.take(octets(acts))
+    assert gate.refused() == {"a.package.json": code}
+    assert "m-1.refusal.json" not in gate.out()
+    assert (gate.folder / "refused/a.package").exists()
+    assert acts.bus.journal.inbox("made-up", "m-1") is None
+
+
+def test_a_package_s_envelope_is_no_delivery_at_another_door(acts: Acts) -> None:
+    with pytest.raises(Refusal, match=r"signature\.content_digest"):
+        acts.receive(acts.handed_over(envelope(acts, "m-1", covers("A"))))
+
+
+def test_the_same_id_with_another_content_is_refused_and_the_first_receipt_stands(acts: Acts, gate: Gate) -> None:
+    gate.take(a_package(acts))
+    receipt = gate.out()["m-1.receipt.json"]
+    gate.take(a_package(acts, content=covers("B")))
+    assert gate.refused() == {"a.package.json": "delivery.id_reused"}
+    assert gate.out()["m-1.receipt.json"] == receipt
+
+
+def test_one_that_is_still_coming_is_waited_for_and_one_cut_short_is_refused(acts: Acts, gate: Gate) -> None:
+    octets = a_package(acts)
+    for end in (0, 10, 40, len(octets) - 1):
+        gate.take(octets[:end])
+        assert (gate.waiting, gate.refused()) == (["a.package"], {})
+    gate.take(octets)
+    assert (gate.waiting, list(gate.out())) == ([], ["m-1.receipt.json"])
+    path = gate.lay(octets[:-1], "cut.package")
+    os.utime(path, (0, path.stat().st_mtime - packages.STILL_S - 1))
+    gate.look()
+    assert gate.refused() == {"cut.package.json": "package.length"}
+
+
+def test_one_that_is_too_large_is_refused_before_it_is_copied(acts: Acts, tmp_path: Path) -> None:
+    gate = Gate(acts, tmp_path / "gate")
+    small = gate.opened(limits=msgspec.structs.replace(acts.bus.limits, max_upload_bytes=10))
+    gate.lay(a_package(acts)[:60])  # its head says so, and the rest need not come
+    gate.look(small)
+    assert gate.refused() == {"a.package.json": "size.too_large"}
+    assert not list(gate.spool.iterdir())
+
+
+def test_what_is_no_plain_file_or_has_another_name_is_not_touched(acts: Acts, gate: Gate, tmp_path: Path) -> None:
+    inside, secret = gate.folder / "in", tmp_path / "secret"
+    secret.write_bytes(a_package(acts))
+    (inside / "link.package").symlink_to(secret)
+    os.mkfifo(inside / "pipe.package")
+    (inside / "folder.package").mkdir()
+    gate.lay(a_package(acts), "a.package.part")
+    gate.look()
+    assert len(gate.waiting) == 4
+    assert (gate.refused(), gate.out()) == ({}, {})
+
+
+def test_a_link_that_took_a_package_s_place_is_not_followed(
+    acts: Acts, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(a_package(acts))
+    path = gate.lay(a_package(acts, "m-2"))
+    laid = gate.door._listed()
+    path.unlink()
+    path.symlink_to(secret)
+    monkeypatch.setattr(gate.door, "_listed", lambda: laid)
+    gate.look()
+    assert (gate.out(), acts.bus.journal.search(type="delivery")) == ({}, [])
+
+
+def test_another_package_that_took_its_place_while_it_was_read_is_not_removed(
+    acts: Acts, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = packages.receive
+
+    async def slow(delivery: Any, bus: Any) -> Any:
+        received = await receive(delivery, bus)
+        gate.lay(a_package(acts, "m-2", covers("B", 9)))
+        return received
+
+    monkeypatch.setattr(packages, "receive", slow)
+    gate.take(a_package(acts))
+    monkeypatch.undo()
+    assert gate.waiting == ["a.package"]
+    gate.look()
+    assert sorted(gate.out()) == ["m-1.receipt.json", "m-2.receipt.json"]
+
+
+def test_what_a_full_disk_could_not_keep_waits_and_is_taken_later(
+    acts: Acts, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "FIRST_WAIT_S", 0.0)
+
+    class FullDisk(EvidenceFolder):
+        def add(self, bureau: str, octets: bytes) -> tuple[str, int]:
+            raise OSError(28, "No space left on device")
+
+    gate.lay(a_package(acts))
+    gate.look(gate.opened(evidence=Evidence(FullDisk(acts.bus.folder / "evidence"))))
+    assert (gate.waiting, gate.out(), gate.refused()) == (["a.package"], {}, {})
+    gate.look()
+    assert (gate.waiting, list(gate.out())) == ([], ["m-1.receipt.json"])
+
+
+def test_beyond_a_feed_s_quota_a_package_waits_where_it_lies(acts: Acts, gate: Gate) -> None:
+    feed = msgspec.structs.replace(acts.bus.feeds[FEED], most_a_minute=1)
+    door = gate.opened(feeds={**acts.bus.feeds, FEED: feed}, gate=Quota())
+    gate.lay(a_package(acts), "1.package")
+    gate.lay(a_package(acts, "m-2"), "2.package")
+    gate.look(door)
+    assert (gate.waiting, gate.refused()) == (["2.package"], {})
+    gate.look()  # by a process whose quota has room
+    assert sorted(gate.out()) == ["m-1.receipt.json", "m-2.receipt.json"]
+
+
+def test_what_trips_us_waits_and_the_others_are_taken(acts: Acts, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_apart, seen = packages.take_apart, list[Content]()
+
+    def trips_once(raw: Content) -> Package:
+        seen.append(raw)
+        return take_apart(raw) if len(seen) > 1 else take_apart(raw).nothing  # type: ignore[attr-defined,no-any-return]
+
+    monkeypatch.setattr(packages, "take_apart", trips_once)
+    gate.lay(a_package(acts), "1.package")
+    gate.lay(a_package(acts, "m-2"), "2.package")
+    gate.look()
+    assert (gate.waiting, list(gate.out())) == (["1.package"], ["m-2.receipt.json"])
+
+
+def test_what_was_refused_before_is_not_written_over(acts: Acts, gate: Gate) -> None:
+    for _ in range(3):
+        gate.take(a_package(acts, feed="no-such-feed"))
+    names = {"a.package", "a.2.package", "a.3.package"}
+    assert {path.name for path in (gate.folder / "refused").glob("*.package")} == names
+
+
+def test_a_refused_package_laid_in_again_is_looked_at_again(acts: Acts, gate: Gate) -> None:
+    """Its grant came late."""
+    gate.take(a_package(acts, feed=OTHER))
+    assert gate.refused() == {"a.package.json": "auth.no_grant"}
+    acts.trial.grant("made-up", "push", OTHER)
+    (gate.folder / "refused/a.package").rename(gate.folder / "in/a.package")
+    gate.look()
+    assert "m-1.receipt.json" in gate.out()
+
+
+def test_evidence_whose_content_is_another_is_found_out(acts: Acts, gate: Gate) -> None:
+    gate.take(a_package(acts))
+    row = acts.bus.journal.inbox("made-up", "m-1")
+    assert row is not None
+    file = acts.bus.folder / "evidence" / row.evidence.partition(":")[0]
+    file.write_bytes(altered(file.read_bytes()))
+    with pytest.raises(EvidenceBroken):
+        reopened(row, acts.bus)
+
+
+# What the courier brings home.
+
+
+def courier(acts: Acts) -> Courier:
+    folder = partner_folder(acts)
+    return Courier(folder, partial(verify_receipt, anchors=trusted.anchors_of(acts.trial.settings)), acts.bus.clock)
+
+
+def packed(acts: Acts, gate: Gate, message_id: str = "m-1", feed: str = FEED, content: bytes = b"") -> None:
+    """A package of the bureau's own making, laid in and looked at."""
+    content = content or covers(message_id)
+    courier(acts).pack(feed, in_memory(content), "text/csv", message_id, gate.folder / "in" / f"{message_id}.package")
+    gate.look()
+
+
+def test_receipt_and_report_are_taken_home_checked_and_kept(acts: Acts, gate: Gate) -> None:
+    packed(acts, gate)
+    process(FEED, acts.bus)
+    for _, row, report in acts.bus.journal.reports_after(-1, 10):
+        lay_out_report(gate.folder, row, report).result()
+    home = {one.file: (one.kind, one.outcome, one.problem) for one in courier(acts).take_home(gate.courier())}
+    assert home == {
+        "m-1.receipt.json": ("receipt", "accepted", None),
+        "m-1.report.json": ("report", "processed", None),
+    }
+    own = partner_folder(acts)
+    assert (own.path / "receipts/m-1.receipt.json").read_bytes() == gate.out()["m-1.receipt.json"]
+    assert (own.path / "reports/m-1.report.json").read_bytes() == gate.out()["m-1.report.json"]
+
+
+def test_packages_are_numbered_and_one_that_never_came_leaves_a_gap(acts: Acts, gate: Gate, tmp_path: Path) -> None:
+    """No way back, and the bus knows all the same."""
+    packed(acts, gate, "m-1")
+    courier(acts).pack(FEED, in_memory(covers("B")), "text/csv", "m-2", tmp_path / "lost.package")
+    packed(acts, gate, "m-3")
+    gaps = acts.bus.journal.gaps()
+    assert [(gap.first, gap.last) for gap in gaps.gaps] == [(2, 2)]
+
+
+def test_a_refusal_brought_home_is_told_and_frees_its_number(acts: Acts, gate: Gate, tmp_path: Path) -> None:
+    packed(acts, gate, feed="no-such-feed")
+    (one,) = courier(acts).take_home(gate.courier())
+    assert (one.kind, one.problem.code if one.problem else "") == ("refusal", "feed.unknown")
+    again = courier(acts).pack("no-such-feed", in_memory(b"x"), "text/csv", "m-2", tmp_path / "2.package")
+    assert again.sequence == 1
+
+
+def test_an_answer_that_does_not_hold_is_not_kept(acts: Acts, gate: Gate) -> None:
+    packed(acts, gate)
+    file = gate.courier() / "m-1.receipt.json"
+    file.write_bytes(file.read_bytes().replace(b'"signature":"', b'"signature":"AA'))
+    (one,) = courier(acts).take_home(gate.courier())
+    assert (one.kind, one.problem.code if one.problem else "") == ("unknown", "answer.not_signed")
+    assert partner_folder(acts).receipt("m-1") is None
+
+
+def test_a_receipt_of_what_was_not_packed_here_or_says_another_content_is_not_kept(acts: Acts, gate: Gate) -> None:
+    gate.take(a_package(acts, "m-2"))
+    packed(acts, gate, "m-1")
+    own = partner_folder(acts)
+    own.note_packed("m-1", msgspec.json.encode({**(own.packed("m-1") or {}), "content_digest": "00" * 32}))
+    home = {one.file: one.problem.code if one.problem else "" for one in courier(acts).take_home(gate.courier())}
+    assert home == dict.fromkeys(("m-1.receipt.json", "m-2.receipt.json"), "audit.receipt_invalid")
+    assert (own.receipt("m-1"), own.receipt("m-2")) == (None, None)
+
+
+def test_a_name_that_climbs_out_of_the_folder_was_never_packed(acts: Acts) -> None:
+    assert partner_folder(acts).packed("../receipts/m-1") is None
+
+
+def test_the_folder_that_carried_it_is_no_unknown_certificate_to_the_bureau(acts: Acts, gate: Gate) -> None:
+    packed(acts, gate)
+    list(courier(acts).take_home(gate.courier()))
+    own = partner_folder(acts)
+    entries = [one for one in map(held, own_entries_of(acts).entries) if one.leaf["type"] == "delivery"]
+    assert [unknown(entry, own.certificates(), own.receipts()) for entry in entries] == [[]]
