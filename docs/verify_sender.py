@@ -2,7 +2,7 @@
 
     python3 verify_sender.py BUNDLE      exit 0: each holds; 1: one does not; 2: one is of a form not read here
 
-Read: SOAP envelopes with inline content, signed over exclusive canonical XML without prefix lists; JWS.
+Read: SOAP envelopes with inline content, signed over exclusive canonical XML without prefix lists; JWS, also in a package.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from by_openssl import check, holds, key_of, openssl, sha256, unb64
 
 YT = "{urn:yongtong:v1}"
 DS = "{http://www.w3.org/2000/09/xmldsig#}"
+PACKAGE = b"yongtong-package/1\n"
 
 
 class Part:
@@ -81,26 +82,38 @@ def jws(octets, key, said):
     return unb64(it["payload"])
 
 
+def package(octets, key, said):
+    begin = len(PACKAGE) + 12
+    end = begin + int.from_bytes(octets[len(PACKAGE) : len(PACKAGE) + 4], "big")
+    check(jws(octets[begin:end], key, said) == b"", "it has two contents")
+    stated = json.loads(unb64(json.loads(octets[begin:end])["protected"]))["dig"]
+    check(stated == f"SHA-256:{sha256(octets[end:]).hex()}", "its content is another than was signed")
+    return octets[end:]
+
+
 with zipfile.ZipFile(sys.argv[1]) as file:
     parts = {name: file.read(name) for name in file.namelist()}
 worst = 0
 for name in sorted(name for name in parts if name.endswith("/envelope")):
     entry = json.loads(parts[f"entries/{name.split('/')[1]}.json"])
     said, leaf = json.loads(entry["detail"]), json.loads(entry["leaf"])
+    form = said["form"]
+    of_xml = parts[name] if form == "inline" else b""
     if (
-        said["form"] not in ("inline", "jws")
-        or b"InclusiveNamespaces" in parts[name]
-        or b"STR-Transform" in parts[name]
+        form not in ("inline", "jws", "package")
+        or (form == "package" and parts[name][len(PACKAGE) + 12 :][:1] != b"{")  # its envelope is a CMS
+        or b"InclusiveNamespaces" in of_xml
+        or b"STR-Transform" in of_xml
     ):
-        print(f"not read here: {name}: {said['form']}")
+        print(f"not read here: {name}: {form}")
         worst = worst or 2
         continue
     try:
-        check(b"<!" not in parts[name], "it declares a document type")  # before any XML is read
+        check(b"<!" not in of_xml, "it declares a document type")  # before any XML is read
         pem = parts[f"certificates/{leaf['signer']}.pem"]
         der = openssl("x509", "-in", "pem", "-outform", "DER", pem=pem).stdout
         check(sha256(der).hex() == leaf["signer"], "the certificate is another")
-        content = {"inline": soap, "jws": jws}[said["form"]](parts[name], key_of(pem), said)
+        content = {"inline": soap, "jws": jws, "package": package}[form](parts[name], key_of(pem), said)
         check(sha256(content).hex() == said["content_digest"], "its content is not what the entry says")
         print(
             f"holds: {name}: {leaf['sender']} {said['message_id']}, {len(content)} octets, signed by {leaf['signer']}"

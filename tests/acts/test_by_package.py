@@ -28,9 +28,13 @@ from security.errors import Refusal, sentences
 from security.jws import open_document
 from security.message import Content, in_memory
 from tests.acts.bench_of_one import FEED, REGISTER, Acts, both_acts, covers
+from tests.acts.bundles import packed as zipped
+from tests.acts.bundles import says
 from tests.acts.packages import Gate, content_at, envelope, package, partner_folder
+from tests.acts.test_bundle_cases import exported, verdict_of
 from tests.acts.test_own_entries import held
 from tests.acts.test_own_entries import own as own_entries_of
+from tests.acts.test_without_us import Stranger
 
 OTHER = "other-covers"
 
@@ -335,6 +339,38 @@ def test_evidence_whose_content_is_another_is_found_out(acts: Acts, gate: Gate) 
     file.write_bytes(altered(file.read_bytes()))
     with pytest.raises(EvidenceBroken):
         reopened(row, acts.bus)
+
+
+@pytest.mark.parametrize("kind", ["ES256", "SM2"])
+def test_a_bundle_of_a_package_holds_and_not_with_another_content(acts: Acts, gate: Gate, kind: Any) -> None:
+    gate.take(a_package(acts, key=acts.more_key(kind)))
+    parts = exported(acts, "m-1")
+    verdict = verdict_of(parts, trusted.anchors_of(acts.trial.settings))
+    assert verdict.state == "holds"
+    assert says(verdict, "signature", "package,")
+    (name,) = (name for name in parts if name.endswith("/envelope"))
+    spoilt = verdict_of({**parts, name: altered(parts[name])}, trusted.anchors_of(acts.trial.settings))
+    assert spoilt.state == "broken"
+
+
+@pytest.mark.parametrize(
+    "kind, code, word", [("ES256", 0, "holds"), ("RS256", 0, "holds"), ("SM2", 2, "not read here")]
+)
+def test_a_stranger_s_script_checks_the_signature_of_a_package(
+    acts: Acts, gate: Gate, tmp_path: Path, kind: Any, code: int, word: str
+) -> None:
+    gate.take(a_package(acts, content=covers("<!DOCTYPE"), key=acts.more_key(kind)))
+    parts, stranger = exported(acts, "m-1"), Stranger(tmp_path)
+
+    def said(parts: dict[str, bytes]) -> tuple[int, str]:
+        (stranger.folder / "bundle.zip").write_bytes(zipped(parts))
+        ran = stranger.run("verify_sender.py", "bundle.zip")
+        return ran.returncode, ran.stdout.partition(": ")[0]
+
+    assert said(parts) == (code, word)
+    (name,) = (name for name in parts if name.endswith("/envelope"))
+    if code == 0:
+        assert said({**parts, name: altered(parts[name])}) == (1, "broken")
 
 
 # What the courier brings home.
