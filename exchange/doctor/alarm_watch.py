@@ -31,7 +31,7 @@ RARELY_S: Final = 3_600.0
 # What costs little is looked at every turn or every few minutes, all else once an hour.
 OFTEN_S: Final[Mapping[str, float]] = {
     **dict.fromkeys(("place.disk", "place.clock", "clock.agrees", "log.whole", "inbox.backlog"), 0.0),
-    **dict.fromkeys(("deliveries.sound", "feeds.heard", "timestamps.covered", "alarms.ways"), 60.0),
+    **dict.fromkeys(("deliveries.sound", "feeds.heard", "timestamps.covered", "alarms.ways", "packages.folder"), 60.0),
     **dict.fromkeys(
         ("mqtt.broker", "queue.broker", "revocation.known", "days.own", "days.enrolled", "evidence.place"), 300.0
     ),
@@ -50,6 +50,7 @@ WARNING: Final = frozenset(
         "map.held",
         "feeds.heard",
         "feeds.released",
+        "packages.folder",
         "sequence.gaps",
         "journal.index",
         "certificates.enrolled",
