@@ -2,7 +2,7 @@
 
     python3 verify_sender.py BUNDLE      exit 0: each holds; 1: one does not; 2: one is of a form not read here
 
-Read: SOAP envelopes with inline content, signed over exclusive canonical XML without prefix lists; JWS, also in a package.
+Read: SOAP envelopes with inline content, signed over exclusive canonical XML without prefix lists; JWS, packed or not.
 """
 
 import hashlib

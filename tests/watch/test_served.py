@@ -151,7 +151,7 @@ def test_what_ails_it_is_told_while_it_runs(watched: Watched) -> None:
 def test_no_label_comes_from_outside(watched: Watched) -> None:
     for spelt in (SECRET, MESSAGE_ID, "nobodys-feed", "not-a-table"):
         assert spelt not in watched.text
-    known = {"code": {*sentences(), "other"}, "door": {"soap", "rest", "mqtt"}}
+    known = {"code": {*sentences(), "other"}, "door": {"soap", "rest", "mqtt", "folder"}}
     for samples in watched.metrics.values():
         for labels, _ in samples:
             assert all(
