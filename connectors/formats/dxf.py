@@ -1,4 +1,4 @@
-"""Drawings: DXF of R10 to R2018, and DWG where a program makes DXF of it.
+"""Drawings: DXF of R10 to R2018, and DWG where a program makes DXF of it; one of either may come in a ZIP.
 
 Every entity of model space is one record; nothing is drawn, nothing is guessed.
 
@@ -40,6 +40,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from connectors.formats.drawing_archive import unpacked
 from connectors.formats.dwg import as_dxf
 from connectors.formats.dxf_entities import Entities, entities
 from connectors.formats.dxf_outlines import outlines
@@ -82,8 +83,8 @@ def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatc
 
     A drawing is read in pieces: what is held is a block of a few megabytes, one frame, and a number for each key.
 
-    Raises Refusal decode.dwg, decode.dwg_not_converted, decode.encoding_unknown, decode.encoding_wrong,
-    decode.not_readable, decode.text_garbled, decode.too_large; Misconfigured where the program for DWG does not start.
+    Raises Refusal decode.archive_*, decode.dwg, decode.dwg_not_converted, decode.encoding_unknown,
+    decode.encoding_wrong, decode.not_readable, decode.text_garbled, decode.too_large; Misconfigured where the program for DWG does not start.
     """
     said = options.get("attributes", [])
     tags = list(dict.fromkeys(map(str, said))) if isinstance(said, list) else []
@@ -93,7 +94,7 @@ def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatc
     program = str(options.get(DWG2DXF_OPTION, ""))
     for index, content in enumerate(contents):
         first = 0
-        with as_dxf(content, program) as drawing:
+        with unpacked(content) as packed, as_dxf(packed, program) as drawing:
             for rows in _in_batches(_records(drawing, declared, tags, chord_error_m)):
                 yield RecordBatch(_frame(rows.select(*COLUMNS, *more), tags, index, first))
                 first += rows.height

@@ -32,9 +32,9 @@ import msgspec
 import polars as pl
 
 from connectors.formats import vector_process
+from connectors.formats.archive import is_archive, unpack
 from connectors.formats.limited import answer_of
 from connectors.formats.records import CARRIED, CONTENT, CRS_OPTION, GUESSED, RECORD, SHEET, Options, RecordBatch
-from connectors.formats.vector_archive import unpack
 from connectors.formats.vector_process import Read, Task
 from security.errors import Misconfigured, Refusal
 from security.message import Content
@@ -42,6 +42,11 @@ from security.message import Content
 NAME: Final = "vector"
 OPTIONS: Final = {"layer": (str,), "encoding": (str,), CRS_OPTION: (str,)}
 ENCODINGS: Final = ("utf-8", "gbk", "gb18030")
+# What the five formats are made of. No .gfs, .xsd or .vrt: they tell GDAL where else to look.
+KEPT: Final = frozenset((
+    ".shp", ".dbf", ".shx", ".prj", ".cpg", ".gpkg", ".gml", ".geojson",
+    ".gdbtable", ".gdbtablx", ".gdbindexes", ".spx", ".atx", ".freelist", ".horizon", "gdb", "timestamps",
+))  # fmt: skip
 MEMORY_BYTES: Final = 4 << 30
 WAIT_S: Final = 30.0  # and one more for each MiB
 _BEGINNINGS: Final = {  # of a file by itself
@@ -81,8 +86,8 @@ def _read(content: Content, folder: Path, task: Task) -> Read:
     files.mkdir()
     with content.open() as stream:
         head = stream.read(min(content.size, 4096))
-    if head.startswith(b"PK"):
-        unpack(content, files)
+    if is_archive(head):
+        unpack(content, files, KEPT)
     else:
         _keep(content, files, head)
     wait_s = WAIT_S + sum(path.stat().st_size for path in files.rglob("*")) / (1 << 20)

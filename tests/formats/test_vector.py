@@ -22,7 +22,7 @@ import pyproj
 import pytest
 import shapely
 
-from connectors.formats import vector, vector_archive, vector_process
+from connectors.formats import archive, vector, vector_process
 from connectors.formats.catalogue import formats
 from connectors.formats.records import CARRIED, CONTENT, CRS_OPTION, GUESSED, RECORD, RECORDS_PER_BATCH, SHEET
 from security.errors import Misconfigured, Refusal, sentences
@@ -105,7 +105,7 @@ def made(
 
 def test_the_catalogue_finds_the_format_and_not_its_parts() -> None:
     assert formats()["vector"].OPTIONS is vector.OPTIONS
-    assert not {"vector_archive", "vector_process"} & formats().keys()
+    assert not {"archive", "vector_process"} & formats().keys()
 
 
 def test_who_only_starts_the_command_line_loads_no_gdal() -> None:
@@ -540,7 +540,7 @@ def test_each_archive_attack_is_refused_by_name(attack: str, good: dict[str, byt
     folder = tmp_path / "unpacked"
     folder.mkdir()
     with pytest.raises(Refusal):
-        vector_archive.unpack(in_memory(octets), folder)
+        archive.unpack(in_memory(octets), folder, vector.KEPT)
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
 
 
@@ -561,7 +561,7 @@ def test_an_archive_under_a_password_or_packed_otherwise_is_refused(good: dict[s
 def test_what_a_member_says_of_its_size_is_not_believed(
     good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_archive, "UNPACKED_BYTES", 1_000)
+    monkeypatch.setattr(archive, "UNPACKED_BYTES", 1_000)
     assert refusal(zipped({**good, "more.shp": random.Random(7).randbytes(1_000)})).startswith("decode.too_large")
 
 

@@ -1,8 +1,9 @@
-"""A ZIP of vector files to a folder, under limits. No format of its own: `connectors.formats.vector` reads with it."""
+"""A ZIP to a folder, under limits. No format of its own: `vector` and `dxf` read with it."""
 
 import stat
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
@@ -15,20 +16,20 @@ RATIO: Final = 200  # unpacked to packed, of all together; a table padded with s
 RATIO_ABOVE_BYTES: Final = 1 << 20  # what is smaller than that can do no harm
 DEPTH: Final = 16  # folders
 NAME_OCTETS: Final = 200
-# What the five formats are made of; other files of a sheet (.sbn, .shp.xml, pictures) are counted and not unpacked.
-# No .gfs, .xsd or .vrt: they tell GDAL where else to look.
-KEPT: Final = {".shp", ".dbf", ".shx", ".prj", ".cpg", ".gpkg", ".gml", ".geojson"} | {
-    ".gdbtable", ".gdbtablx", ".gdbindexes", ".spx", ".atx", ".freelist", ".horizon",
-}  # fmt: skip
-GEODATABASE: Final = frozenset(("gdb", "timestamps"))  # its files without an ending
 PACKED: Final = (b"PK\x03\x04", b"PK\x05\x06", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b")
 _UTF_8: Final = 0x800  # flag: the name is UTF-8
 _ENCRYPTED: Final = 0x1
 _BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, ValueError, OSError)
 
 
-def unpack(content: Content, folder: Path) -> None:
-    """Write the members that vector files are made of into the folder, endings in lower case.
+def is_archive(head: bytes) -> bool:
+    """Whether a content that begins so is a ZIP."""
+    return head.startswith(b"PK")
+
+
+def unpack(content: Content, folder: Path, kept: Collection[str]) -> None:
+    """Write members into the folder, endings in lower case: those of which ending, or name without one, is in `kept`.
+    All others of a sheet's files are counted and not unpacked.
 
     Raises Refusal decode.archive_too_many, decode.archive_name, decode.archive_doubled, decode.archive_link,
     decode.archive_locked, decode.archive_nested, decode.archive_ratio, decode.encoding_unknown, decode.too_large,
@@ -36,7 +37,7 @@ def unpack(content: Content, folder: Path) -> None:
     """
     try:
         with content.open() as stream, zipfile.ZipFile(_Slice(stream, content.size)) as archive:
-            _write(archive, _checked(archive.infolist()), folder, content.size)
+            _write(archive, _checked(archive.infolist()), folder, content.size, kept)
     except _BROKEN as problem:
         raise Refusal("decode.not_readable", type(problem).__name__) from problem
 
@@ -117,19 +118,23 @@ def _path(name: str, number: int) -> PurePosixPath:
 
 
 def _write(
-    archive: zipfile.ZipFile, named: dict[PurePosixPath, zipfile.ZipInfo], folder: Path, packed_bytes: int
+    archive: zipfile.ZipFile,
+    named: dict[PurePosixPath, zipfile.ZipInfo],
+    folder: Path,
+    packed_bytes: int,
+    kept: Collection[str],
 ) -> None:
     """Unpack member by member, and count what comes: what a member says of its size is the sender's word."""
     total = 0
     for path, member in named.items():
-        kept = path.suffix in KEPT or path.name in GEODATABASE
+        wanted = (path.suffix or path.name) in kept
         target = folder / path
-        if kept:
+        if wanted:
             target.parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(member) as source, (target if kept else Path("/dev/null")).open("wb") as written:
+        with archive.open(member) as source, (target if wanted else Path("/dev/null")).open("wb") as written:
             head = source.read(8)
             if head.startswith(PACKED):
-                raise Refusal("decode.archive_nested", path.suffix if path.suffix in KEPT else "")
+                raise Refusal("decode.archive_nested", path.suffix if wanted else "")
             piece = head
             while piece:
                 total += len(piece)
