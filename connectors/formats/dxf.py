@@ -84,7 +84,8 @@ def decode(contents: Iterable[Content], options: Options) -> Iterator[RecordBatc
     A drawing is read in pieces: what is held is a block of a few megabytes, one frame, and a number for each key.
 
     Raises Refusal decode.archive_*, decode.dwg, decode.dwg_not_converted, decode.encoding_unknown,
-    decode.encoding_wrong, decode.not_readable, decode.text_garbled, decode.too_large; Misconfigured where the program for DWG does not start.
+    decode.encoding_wrong, decode.not_readable, decode.text_garbled, decode.too_large; Misconfigured where the program
+    for DWG does not start.
     """
     said = options.get("attributes", [])
     tags = list(dict.fromkeys(map(str, said))) if isinstance(said, list) else []
