@@ -32,7 +32,7 @@ SEARCHED: Final = 10_000_000
 
 
 class Minute(msgspec.Struct, frozen=True):
-    """One minute. backlog_s: deliveries act two had still before it, in seconds of input; memory in MB, resident."""
+    """One minute. answered and failures are all that the clients sent: what they were late with stays unsent. backlog_s: deliveries act two had still before it, in seconds of input; memory in MB, resident."""
 
     answered: int
     failures: int
@@ -70,9 +70,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="soak-", dir=WORK) as folder, standing(Path(folder) / "bus") as bus:
         minutes, sent = [], 0
         for number in range(options.minutes):
-            requests = deliveries.requests(sent, options.rate * 60, bus.sender)
-            sent += len(requests)
+            requests = deliveries.requests(number * options.rate * 60, options.rate * 60, bus.sender)
             minutes.append(_minute(bus, requests, options.rate))
+            sent += minutes[-1].answered + minutes[-1].failures
             print(f"minute {number + 1}: {minutes[-1]}", file=sys.stderr)
         bus.drain(DRAIN_S)
         began_s = time.monotonic()
