@@ -32,7 +32,11 @@ SEARCHED: Final = 10_000_000
 
 
 class Minute(msgspec.Struct, frozen=True):
-    """One minute. answered and failures are all that the clients sent: what they were late with stays unsent. backlog_s: deliveries act two had still before it, in seconds of input; memory in MB, resident."""
+    """One minute.
+
+    answered, failures: all that the clients sent; what they were too late with stays unsent
+    backlog_s: deliveries act two had still before it, in seconds of input; memory in MB, resident
+    """
 
     answered: int
     failures: int
