@@ -2,7 +2,7 @@
 
     journal.sqlite, store.sqlite    as of one moment, whichever engine they come from
     origin.json, anchors.json       what `init` fixed, and what partners trust
-    reports-pushed, subscribers.json    up to where reports and changes went out, if any did
+    reports-pushed, reports-laid-out, subscribers.json    up to where reports and changes went out, if any did
     districts/BUREAU/…              of a city above districts: the heads of their logs, and forks that were found
     evidence/BUREAU/FILE            the files that the inbox names, sealed ones as they lie
     members.jsonl                   name, octets and SHA-256 of each member before it, a line each
@@ -32,7 +32,7 @@ KIND: Final = "yt-backup+jws"
 JOURNAL: Final = "journal.sqlite"
 STORE: Final = "store.sqlite"
 SMALL: Final = re.compile(
-    r"origin\.json|anchors\.json|reports-pushed|subscribers\.json"
+    r"origin\.json|anchors\.json|reports-pushed|reports-laid-out|subscribers\.json"
     r"|districts/[a-z0-9][a-z0-9-]{0,63}/(checkpoint|forks/[0-9TZ.]{1,40}/[a-z]{1,40}\.[a-z]{1,20})"
 )
 MEMBERS: Final = "members.jsonl"

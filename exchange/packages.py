@@ -9,21 +9,22 @@ its receipt is durable and lies in out/; after a crash it is taken again and get
 """
 
 import asyncio
+import errno
+import itertools
 import logging
 import os
 import secrets
 import shutil
 import stat
-import tempfile
 import time
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
-from connectors.transports.package import SUFFIX, Head, head_of, take_apart
+from connectors.transports.package import SUFFIX, head_of, take_apart
 from exchange.bus import Bus
 from exchange.database import FAILURES
 from exchange.faults import durable_step
@@ -31,7 +32,7 @@ from exchange.intake import receive, turn_away
 from exchange.journal import InboxRow
 from exchange.opened import refusal_to_signer
 from exchange.small_file import write_whole
-from security.errors import FOR_NOW, AuditBroken, ExchangeError, Refusal, Unavailable, places
+from security.errors import FOR_NOW, AuditBroken, Refusal, Unavailable, places
 from security.message import FOLDER, Delivery, file_content
 
 log = logging.getLogger("yongtong.door")
@@ -39,9 +40,13 @@ log = logging.getLogger("yongtong.door")
 DOOR: Final = "folder"
 LOOK_S: Final = 1.0
 MOST_AT_A_LOOK: Final = 1_000
-STILL_S: Final = 600.0  # nothing more came in that time: it was cut short
+# While nobody wrote to a file, by our own clock: after the first it is looked at, for a gateway may set its length
+# before it writes; what has not come whole after the second was cut short.
+SETTLE_S, STILL_S = 5.0, 600.0
 FIRST_WAIT_S, MOST_WAIT_S = 2.0, 300.0  # before one is tried again that could not be taken now
+MOST_OF_A_NAME: Final = 10_000  # refused packages of one name
 Kind = Literal["receipt", "report", "refusal"]
+_Same = tuple[int, int, int]
 
 
 def make_folders(folder: Path) -> None:
@@ -65,13 +70,15 @@ def _lay_out(folder: Path, bureau: str, message_id: str, kind: Kind, document: b
     own = folder / "out" / bureau
     own.mkdir(exist_ok=True)
     write_whole(own / f"{message_id}.{kind}.json", document)
+    if kind == "receipt":  # what was wrong with it is mended
+        (own / f"{message_id}.refusal.json").unlink(missing_ok=True)
 
 
 class _Laid(msgspec.Struct, frozen=True):
     """A file in `in/`, and by what it is known to be the same still: number, octets and time of change."""
 
     path: Path
-    same: tuple[int, int, int]
+    same: _Same
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -79,6 +86,13 @@ class _Waiting(msgspec.Struct, frozen=True):
 
     until_s: float
     wait_s: float
+
+
+class _Entered(msgspec.Struct, frozen=True):
+    """A refusal that stands in the audit, of a package that is still to be put aside."""
+
+    refusal: Refusal
+    reference: str
 
 
 class PackageDoor:
@@ -93,7 +107,9 @@ class PackageDoor:
         for left_over in spool.glob("package-*"):
             left_over.unlink(missing_ok=True)
         self._bus, self._folder, self._by, self._spool = bus, folder, f"{FOLDER}{name}", spool
-        self._later: dict[tuple[int, int, int], _Waiting] = {}
+        self._seen_s: dict[_Same, float] = {}  # since when a file has been as it is, by our own clock
+        self._later: dict[_Same, _Waiting] = {}
+        self._entered: dict[_Same, _Entered] = {}
 
     async def run(self) -> None:
         """Take what lies there, look again, until it is cancelled."""
@@ -105,26 +121,53 @@ class PackageDoor:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
-        laid = await asyncio.to_thread(self._listed)
-        self._later = {one.same: self._later[one.same] for one in laid if one.same in self._later}
-        for one in laid:
-            waiting = self._later.get(one.same)
-            if waiting is None or waiting.until_s <= time.monotonic():
-                await self._take(one)
+        laid, now_s = await asyncio.to_thread(self._listed), time.monotonic()
+        there = {one.same for one in laid}
+        self._seen_s = {same: self._seen_s.get(same, now_s) for same in there}
+        self._later = {same: waiting for same, waiting in self._later.items() if same in there}
+        self._entered = {same: entered for same, entered in self._entered.items() if same in there}
+        ready = (one for one in laid if self._is_ready(one, now_s))
+        for one in itertools.islice(ready, MOST_AT_A_LOOK):
+            await self._take(one)
+
+    def _is_ready(self, laid: _Laid, now_s: float) -> bool:
+        """Whether nobody has written to it for a while, and it does not wait."""
+        waiting = self._later.get(laid.same)
+        return now_s - self._seen_s[laid.same] >= SETTLE_S and (waiting is None or waiting.until_s <= now_s)
 
     def _listed(self) -> list[_Laid]:
-        """The oldest packages. What is no plain file, or is named otherwise, is not ours to touch."""
+        """The packages, the oldest first. What is no plain file, or is named otherwise, is not ours to touch."""
+        known = []
         with os.scandir(self._folder / "in") as found:
-            files = [one for one in found if one.name.endswith(SUFFIX) and one.is_file(follow_symlinks=False)]
-        known = [(one, one.stat(follow_symlinks=False)) for one in files]
-        known.sort(key=lambda pair: (pair[1].st_mtime_ns, pair[0].name))
-        return [_Laid(Path(one.path), _same(status)) for one, status in known[:MOST_AT_A_LOOK]]
+            for one in found:
+                if one.name.endswith(SUFFIX) and one.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):
+                        known.append((one.stat(follow_symlinks=False), one))
+        known.sort(key=lambda pair: (pair[0].st_mtime_ns, os.fsencode(pair[1].name)))
+        return [_Laid(Path(one.path), _same(status)) for status, one in known]
 
     async def _take(self, laid: _Laid) -> None:
-        copy, envelope = None, b""
         try:
-            copy = await asyncio.to_thread(self._copied, laid)
-            if copy is None:
+            await self._taken(laid)
+        except (Unavailable, AuditBroken) as problem:
+            log.warning("door.unavailable service=packages reason=%s", problem)
+            self._wait(laid)
+        except (OSError, *FAILURES) as problem:  # a disk or file of ours, or of the gateway's
+            log.warning("door.unavailable service=packages at=%s", places(problem))
+            self._wait(laid)
+        except Exception as problem:  # the outermost loop: one bad package must not keep the others from coming
+            log.error("door.failed service=packages reference=%s at=%s", secrets.token_hex(4), places(problem))
+            self._wait(laid)
+
+    async def _taken(self, laid: _Laid) -> None:
+        """One package until it is gone from in/, or waits there."""
+        entered = self._entered.get(laid.same)
+        if entered is not None:  # only the putting aside did not succeed
+            await self._aside(laid, entered)
+            return
+        copy, envelope = self._spool / f"package-{secrets.token_hex(8)}", b""
+        try:
+            if not await asyncio.to_thread(self._copied, laid, copy):
                 return  # it is still coming
             raw = await asyncio.to_thread(file_content, copy)
             package = await asyncio.to_thread(take_apart, raw)
@@ -139,21 +182,11 @@ class PackageDoor:
             await asyncio.to_thread(_remove, laid)
         except Refusal as refusal:
             await self._refused(refusal, laid, envelope)
-        except (Unavailable, AuditBroken) as problem:
-            log.warning("door.unavailable service=packages reason=%s", problem)
-            self._wait(laid)
-        except (OSError, *FAILURES) as problem:  # a disk or file of ours, or of the gateway's
-            log.warning("door.unavailable service=packages at=%s", places(problem))
-            self._wait(laid)
-        except Exception as problem:  # the outermost loop: one bad package must not keep the others from coming
-            log.error("door.failed service=packages reference=%s at=%s", secrets.token_hex(4), places(problem))
-            self._wait(laid)
         finally:
-            if copy is not None:
-                copy.unlink(missing_ok=True)
+            copy.unlink(missing_ok=True)
 
-    def _copied(self, laid: _Laid) -> Path | None:
-        """A copy that nobody else writes to, of a package that has come whole; None while it has not.
+    def _copied(self, laid: _Laid, copy: Path) -> bool:
+        """Make a copy that nobody else writes to, of a package that has come whole; False while it has not.
 
         Raises Refusal `package.not_one`, `package.length`, `size.too_large`; OSError.
         """
@@ -167,25 +200,15 @@ class PackageDoor:
             if head is not None and head.content > self._bus.limits.max_upload_bytes:
                 raise Refusal("size.too_large", f"{head.content} > {self._bus.limits.max_upload_bytes}")
             if head is None or status.st_size < head.whole:
-                if time.time() - status.st_mtime > STILL_S:
+                if time.monotonic() - self._seen_s[laid.same] >= STILL_S:
                     raise Refusal("package.length", f"cut short at {status.st_size} octets")
-                return None
+                return False
             if status.st_size > head.whole:
                 raise Refusal("package.length", f"{status.st_size} octets, {head.whole} were to come")
             file.seek(0)
-            return self._spooled(file, head)
-
-    def _spooled(self, file: IO[bytes], head: Head) -> Path | None:
-        handle, name = tempfile.mkstemp(prefix="package-", dir=self._spool)
-        with os.fdopen(handle, "wb") as copy:
-            left = head.whole
-            while left and (piece := file.read(min(left, 1 << 20))):
-                copy.write(piece)
-                left -= len(piece)
-        if left:  # somebody cut it while it was read
-            Path(name).unlink()
-            return None
-        return Path(name)
+            with copy.open("xb") as written:
+                shutil.copyfileobj(file, written, 1 << 20)
+            return _same(os.fstat(descriptor)) == laid.same  # else somebody wrote to it while it was read
 
     async def _refused(self, refusal: Refusal, laid: _Laid, envelope: bytes) -> None:
         """Say what was wrong, to the signer in a signed refusal, and put the package where a person finds it.
@@ -201,32 +224,48 @@ class PackageDoor:
         elif isinstance(refusal.__cause__, Refusal):
             precise = refusal.__cause__  # what a stranger does not hear; refused/ is for the operator's own eyes
         log.info("door.refused reference=%s code=%s remote=%s", refusal.reference, refusal.code, self._by)
-        try:
-            told = refusal_to_signer(refusal, envelope, self._bus) if envelope else None
-            if told is not None:
-                signed, bureau, answer = told
-                await asyncio.to_thread(_lay_out, self._folder, bureau, signed.message_id, "refusal", answer)
-            await asyncio.to_thread(self._put_aside, laid, precise, refusal.reference or refusal.detail)
-        except (ExchangeError, OSError) as problem:
-            log.warning("door.unavailable service=packages reason=%s", problem)
-            self._wait(laid)
+        entered = self._entered[laid.same] = _Entered(precise, refusal.reference or refusal.detail)
+        told = refusal_to_signer(refusal, envelope, self._bus) if envelope else None
+        if told is not None:
+            signed, bureau, answer = told
+            await asyncio.to_thread(_lay_out, self._folder, bureau, signed.message_id, "refusal", answer)
+        await self._aside(laid, entered)
 
-    def _put_aside(self, laid: _Laid, refusal: Refusal, reference: str) -> None:
+    async def _aside(self, laid: _Laid, entered: _Entered) -> None:
+        await asyncio.to_thread(self._put_aside, laid, entered)
+        # Laid in again it is looked at again.
+        self._entered.pop(laid.same, None)
+        self._later.pop(laid.same, None)
+
+    def _put_aside(self, laid: _Laid, entered: _Entered) -> None:
         """Move a package to refused/, beside it what was wrong; what was refused there before is not written over."""
-        aside = self._folder / "refused"
-        names = (laid.path.name, *(f"{laid.path.stem}.{number}{SUFFIX}" for number in range(2, 10_000)))
-        target = next(path for path in map(aside.joinpath, names) if not path.exists())
+        if _same(laid.path.lstat()) != laid.same:
+            return  # another lies there by now
+        aside, stem = self._folder / "refused", _shown(laid.path.stem)
+        names = (f"{stem}{SUFFIX}", *(f"{stem}.{number}{SUFFIX}" for number in range(2, MOST_OF_A_NAME)))
+        target = next((path for path in map(aside.joinpath, names) if not path.exists()), None)
+        if target is None:
+            raise OSError(f"{aside}: {MOST_OF_A_NAME} packages of one name")
         said = {
             "package": target.name,
             "at": self._bus.clock(),
-            "code": refusal.code,
-            "detail": refusal.detail,
-            "sentence": refusal.sentence,
-            "reference": reference,
+            "code": entered.refusal.code,
+            "detail": entered.refusal.detail,
+            "sentence": entered.refusal.sentence,
+            "reference": entered.reference,
         }
         write_whole(aside / f"{target.name}.json", msgspec.json.format(msgspec.json.encode(said), indent=2) + b"\n")
-        if _same(laid.path.lstat()) == laid.same:
-            shutil.move(laid.path, target)  # `in/` may be another disk, the gateway's
+        try:
+            laid.path.rename(target)
+        except OSError as problem:
+            if problem.errno != errno.EXDEV:
+                raise
+            coming = target.with_suffix(".part")  # `in/` is another disk, the gateway's
+            shutil.copyfile(laid.path, coming)
+            with coming.open("rb+") as file:
+                os.fsync(file.fileno())
+            coming.rename(target)
+            laid.path.unlink()
 
     def _wait(self, laid: _Laid) -> None:
         before = self._later.get(laid.same)
@@ -234,7 +273,13 @@ class PackageDoor:
         self._later[laid.same] = _Waiting(time.monotonic() + wait_s, wait_s)
 
 
-def _same(status: os.stat_result) -> tuple[int, int, int]:
+def _shown(stem: str) -> str:
+    """A file's name as it may stand in another and in JSON, whatever its octets are: at most some 150 of UTF-8."""
+    shown = os.fsencode(stem).decode("utf-8", "backslashreplace")
+    return shown.encode()[:150].decode("utf-8", "ignore")
+
+
+def _same(status: os.stat_result) -> _Same:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 

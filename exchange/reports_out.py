@@ -63,7 +63,9 @@ class ReportPush:
     async def _push_some(self) -> bool:
         """Push the next reports; whether there may be more at once."""
         found = await asyncio.to_thread(self._journal.reports_after, self._pushed_to, AT_ONCE)
-        pushed = [self._push(row, octets) for _, row, octets in found if row.carrier.startswith(self._by)]
+        reports = [(row, octets) for _, row, octets in found if row.carrier.startswith(self._by)]
+        # In a thread: a disk may hang.
+        pushed = await asyncio.to_thread(lambda: [self._push(row, octets) for row, octets in reports])
         done, _ = await asyncio.to_thread(wait, pushed)
         for future in done:
             future.result()

@@ -16,12 +16,14 @@ from connectors.partner.folder import Kind, PartnerFolder
 from connectors.partner.heads import Heads
 from connectors.partner.partner import Check, named
 from connectors.partner.unasked import kept, opened, refusal_of
-from connectors.transports.package import write_package
+from connectors.transports.package import SUFFIX, write_package
 from security.errors import Misconfigured, Refusal
 from security.jws import Document
 from security.message import Content
+from security.signatures import open_signed
 
 MOST_ANSWER_BYTES: Final = 64 << 20
+REQUEST: Final = "request_digest"  # of the envelope that was packed last: by it a refusal names what it refuses
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -36,6 +38,7 @@ class Brought(msgspec.Struct, frozen=True):
     """One file that a courier brought.
 
     kind:    `receipt`, `report`, `refusal`; `unknown` where it does not hold, and `problem` says why
+    outcome: as it says; `superseded` of the refusal of an earlier package, of which nothing follows any more
     problem: of a refusal what the bus refused
     """
 
@@ -60,8 +63,14 @@ class Courier:
     ) -> Packed:
         """Write a delivery into a new package. The same message id again has the same number.
 
-        on_behalf_of: as `Partner.push` has it. Raises Refusal for names of another form; Misconfigured naming the file.
+        on_behalf_of: as `Partner.push` has it. Raises Refusal for names of another form, and `delivery.id_reused` where
+        something else was packed under that id; Misconfigured naming the file.
         """
+        if path.suffix != SUFFIX or path.exists():  # before a number is taken
+            raise Misconfigured("config.file", f"{path}: {'there already' if path.exists() else f'write *{SUFFIX}'}")
+        before = self._folder.packed(message_id)
+        if before and (before["feed"], before["content_digest"]) != (feed, content.digest.hex):
+            raise Refusal("delivery.id_reused", message_id)
         sequence = None if on_behalf_of else self._counter.number(feed, message_id)
         names = names_of(self._folder, feed, content_type, message_id, self._clock(), on_behalf_of, sequence)
         envelope = sealed_apart(self._folder, content, names)
@@ -72,12 +81,12 @@ class Courier:
             "content_digest": content.digest.hex,
             "content_length": content.size,
         }
-        self._folder.note_packed(message_id, msgspec.json.encode(said))
         try:
             write_package(path, envelope, content)
-        except (OSError, ValueError) as problem:
-            why = problem.strerror if isinstance(problem, OSError) else str(problem)
-            raise Misconfigured("config.file", f"{path}: {why}") from problem
+        except OSError as problem:
+            raise Misconfigured("config.file", f"{path}: {problem.strerror}") from problem
+        said[REQUEST] = open_signed(envelope).signature_digest
+        self._folder.note_packed(message_id, msgspec.json.encode(said))
         return Packed(path, message_id, sequence)
 
     def take_home(self, answers: Path) -> Iterator[Brought]:
@@ -109,13 +118,20 @@ class Courier:
         if "code" in document:
             return self._refused(name, message_id, said, document)
         kind: Kind = "report" if "report" in document else "receipt"
-        expected: dict[str, Any] = said if kind == "receipt" else {"sender": said["sender"]}
+        sent = {name: value for name, value in said.items() if name != REQUEST}
+        expected: dict[str, Any] = sent if kind == "receipt" else {"sender": said["sender"]}
         kept(self._folder, self._heads, self._check, kind, message_id, octets, expected)
         return Brought(name, kind, message_id, str(document["outcome"]))
 
     def _refused(self, name: str, message_id: str, said: Document, document: Document) -> Brought:
-        """Its number is free again for the next package, as over any other door."""
+        """Its number is free again for the next package, as over any other door; but not by the refusal of an earlier
+        package of that id, nor once a receipt is held."""
+        names = (said["sender"], said["feed"], said[REQUEST])
+        if (document.get("sender"), document.get("feed"), document.get(REQUEST)) != names:
+            return Brought(name, "refusal", message_id, "superseded")
+        if self._folder.receipt(message_id) is not None:
+            return Brought(name, "refusal", message_id, "superseded")
         refusal = refusal_of(document)
-        if self._folder.receipt(message_id) is None and "asserted_by" not in said:
+        if "asserted_by" not in said:
             self._counter.refused(refusal, said["feed"], message_id)
         return Brought(name, "refusal", message_id, "refused", refusal)

@@ -6,6 +6,8 @@
 The lengths say when the file has come whole, and nothing else is rested on them: who signed what, the envelope says.
 """
 
+import errno
+import hashlib
 import os
 from pathlib import Path
 from typing import IO, Final
@@ -76,7 +78,12 @@ def write_package(path: Path, envelope: bytes, content: Content) -> None:
     with path.open("xb") as file:
         try:
             file.writelines((MAGIC, lengths, envelope))
-            file.writelines(content.pieces())
+            hashed = hashlib.sha256()
+            for piece in content.pieces():
+                hashed.update(piece)
+                file.write(piece)
+            if hashed.digest() != content.digest.value:
+                raise OSError(errno.EBUSY, "the content changed while it was packed")
             file.flush()
             os.fsync(file.fileno())
         except OSError:

@@ -5,7 +5,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -61,13 +61,17 @@ def on_duty(database: Database, task: str, run: Callable[[threading.Event], None
 async def on_loop(database: Database, task: str, run: Callable[[], Awaitable[None]]) -> None:
     """The same of a task on the event loop, until it is cancelled; what another process had begun is gone on with."""
     while True:
-        with suppress(*FAILURES):  # the server is away; whoever sees it first goes on
+        try:
             async with AsyncExitStack() as stack:
                 duty = database.duty(task)
                 ours = await asyncio.to_thread(duty.__enter__)
                 stack.push_async_callback(asyncio.to_thread, duty.__exit__, None, None, None)
                 if ours:
                     await run()
+        except FAILURES as problem:  # the server is away; whoever sees it first goes on
+            log.warning("duty.lost task=%s reason=%s", task, problem)
+        except Exception as problem:  # the outermost loop: what trips it once must not end it unsaid
+            log.error("duty.failed task=%s at=%s", task, places_of(problem))
         await asyncio.sleep(DUTY_LOOK_S)
 
 

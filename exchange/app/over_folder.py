@@ -27,11 +27,14 @@ async def open_door(settings: Settings, bus: Bus, stack: AsyncExitStack) -> None
         raise Misconfigured("config.file", f"{problem.filename}: {problem.strerror}") from problem
     done_to = bus.folder / "reports-laid-out"
 
-    async def take_all() -> None:
-        await PackageDoor(bus, folder, settings.packages.name, bus.folder / "spool").run()
+    async def both_ways() -> None:
+        door = PackageDoor(bus, folder, settings.packages.name, bus.folder / "spool")
+        reports = ReportPush(bus.journal, FOLDER, done_to, partial(lay_out_report, folder))
+        under_way = [asyncio.create_task(run()) for run in (door.run, reports.run)]
+        try:
+            await asyncio.gather(*under_way)
+        finally:
+            for task in under_way:
+                task.cancel()
 
-    async def lay_out_reports() -> None:
-        await ReportPush(bus.journal, FOLDER, done_to, partial(lay_out_report, folder)).run()
-
-    for task, run in (("packages", take_all), ("reports-of-packages", lay_out_reports)):
-        stack.callback(asyncio.create_task(duties.on_loop(bus.journal.database, task, run)).cancel)
+    stack.callback(asyncio.create_task(duties.on_loop(bus.journal.database, "packages", both_ways)).cancel)

@@ -30,7 +30,10 @@ from security.keys import der_of_pem
 from security.message import sha256
 from security.sealing import SealingKey
 
-PUT_BACK: Final = ("origin.json", "anchors.json", "evidence", "districts", "reports-pushed", "subscribers.json")
+PUT_BACK: Final = (
+    *("origin.json", "anchors.json", "evidence", "districts"),
+    *("reports-pushed", "reports-laid-out", "subscribers.json"),
+)
 RESTORING: Final = "restoring"
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -46,7 +47,11 @@ def packages_are_taken(bus: Examined) -> Iterator[Check]:
 
 
 def _older(folder: Path, than_s: float | None = None) -> int:
-    """How many packages lie there, of a time of change before that one."""
+    """How many packages lie there, laid in before that time."""
+    count = 0
     with os.scandir(folder) as found:
-        packages = [one for one in found if one.name.endswith(SUFFIX)]
-    return sum(than_s is None or one.stat(follow_symlinks=False).st_mtime < than_s for one in packages)
+        for one in found:
+            if one.name.endswith(SUFFIX) and one.is_file(follow_symlinks=False):
+                with suppress(FileNotFoundError):  # it was taken while we looked
+                    count += than_s is None or one.stat(follow_symlinks=False).st_ctime < than_s
+    return count

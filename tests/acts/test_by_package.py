@@ -24,9 +24,9 @@ from exchange.processing import process
 from exchange.reading import EvidenceBroken, reopened
 from exchange.receipts import REFUSAL, verify_receipt
 from security.batch import unverified
-from security.errors import Refusal, sentences
+from security.errors import Misconfigured, Refusal, sentences
 from security.jws import open_document
-from security.message import Content, in_memory
+from security.message import Content, file_content, in_memory
 from tests.acts.bench_of_one import FEED, REGISTER, Acts, both_acts, covers
 from tests.acts.bundles import packed as zipped
 from tests.acts.bundles import says
@@ -47,7 +47,8 @@ def acts(tmp_path: Path) -> Iterator[Acts]:
 
 
 @pytest.fixture
-def gate(acts: Acts, tmp_path: Path) -> Gate:
+def gate(acts: Acts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    monkeypatch.setattr(packages, "SETTLE_S", 0.0)
     return Gate(acts, tmp_path / "gate")
 
 
@@ -207,7 +208,9 @@ def test_the_same_id_with_another_content_is_refused_and_the_first_receipt_stand
     assert gate.out()["m-1.receipt.json"] == receipt
 
 
-def test_one_that_is_still_coming_is_waited_for_and_one_cut_short_is_refused(acts: Acts, gate: Gate) -> None:
+def test_one_that_is_still_coming_is_waited_for_and_one_cut_short_is_refused(
+    acts: Acts, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     octets = a_package(acts)
     for end in (0, 10, 40, len(octets) - 1):
         gate.take(octets[:end])
@@ -215,13 +218,99 @@ def test_one_that_is_still_coming_is_waited_for_and_one_cut_short_is_refused(act
     gate.take(octets)
     assert (gate.waiting, list(gate.out())) == ([], ["m-1.receipt.json"])
     path = gate.lay(octets[:-1], "cut.package")
-    os.utime(path, (0, path.stat().st_mtime - packages.STILL_S - 1))
+    for ago_s in (10 * packages.STILL_S, -10 * packages.STILL_S):  # whatever clock the gateway goes by
+        os.utime(path, (0, path.stat().st_mtime - ago_s))
+        gate.look()
+        assert gate.refused() == {}
+    monkeypatch.setattr(packages, "STILL_S", 0.0)
     gate.look()
     assert gate.refused() == {"cut.package.json": "package.length"}
 
 
-def test_one_that_is_too_large_is_refused_before_it_is_copied(acts: Acts, tmp_path: Path) -> None:
-    gate = Gate(acts, tmp_path / "gate")
+def test_a_file_whose_length_was_set_before_it_is_written_is_waited_for(
+    acts: Acts, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    octets = a_package(acts)
+    monkeypatch.setattr(packages, "SETTLE_S", 3600.0)
+    path = gate.lay(b"")
+    with path.open("r+b") as coming:
+        coming.truncate(len(octets))
+        for piece in (octets[:100], octets[100:]):
+            gate.look()
+            assert (gate.waiting, gate.refused()) == (["a.package"], {})
+            coming.write(piece)
+            coming.flush()
+    gate.look()
+    assert gate.waiting == ["a.package"]
+    monkeypatch.setattr(packages, "SETTLE_S", 0.0)
+    gate.look()
+    assert list(gate.out()) == ["m-1.receipt.json"]
+
+
+def test_a_name_in_gbk_or_of_the_greatest_length_is_put_aside_and_the_door_goes_on(acts: Acts, gate: Gate) -> None:
+    names = (os.fsdecode("规划".encode("gbk") + b".package"), "图" * 80 + ".package", "x" * 247 + ".package")
+    for name in names:
+        gate.take(b"no package", name)
+    assert (gate.waiting, set(gate.refused().values())) == ([], {"package.not_one"})
+    assert len(gate.refused()) == 3
+    gate.take(a_package(acts))
+    assert list(gate.out()) == ["m-1.receipt.json"]
+
+
+def test_a_refusal_that_cannot_be_put_aside_is_entered_once(
+    acts: Acts, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "FIRST_WAIT_S", 0.0)
+    (gate.folder / "refused").rmdir()
+    gate.lay(a_package(acts, feed="no-such-feed"))
+    for _ in range(3):
+        gate.look()
+    assert len(acts.bus.journal.search(type="refusal")) == 1
+    (gate.folder / "refused").mkdir()
+    gate.look()
+    assert gate.refused() == {"a.package.json": "feed.unknown"}
+
+
+def test_a_spool_without_room_keeps_no_half_copy(acts: Acts, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "FIRST_WAIT_S", 0.0)
+
+    def full(source: Any, target: Any, size: int) -> None:
+        target.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(packages.shutil, "copyfileobj", full)
+        for _ in range(3):
+            gate.take(a_package(acts))
+            assert not list(gate.spool.iterdir())
+    gate.look()
+    assert list(gate.out()) == ["m-1.receipt.json"]
+
+
+def test_many_that_wait_keep_no_later_one_from_being_taken(
+    acts: Acts, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "MOST_AT_A_LOOK", 2)
+    feed = msgspec.structs.replace(acts.bus.feeds[FEED], most_waiting=0, most_a_minute=1)
+    acts.trial.grant("made-up", "push", OTHER)
+    door = gate.opened(feeds={**acts.bus.feeds, FEED: feed}, gate=Quota())
+    for number in range(4):
+        gate.lay(a_package(acts, f"m-{number}"), f"{number}.package")
+    gate.lay(a_package(acts, "o-1", feed=OTHER), "later.package")
+    for _ in range(3):
+        gate.look(door)
+    assert sorted(gate.out()) == ["m-0.receipt.json", "o-1.receipt.json"]
+
+
+def test_who_signs_for_another_gets_the_receipt_too(acts: Acts, gate: Gate) -> None:
+    acts.trial.enrol("helper", "Helper", "代报单位")
+    acts.trial.grant("helper", "push", FEED)
+    acts.trial.grant("helper", "on_behalf_of", "made-up")
+    gate.take(a_package(acts, key=partner_folder(acts, "helper").signing))
+    assert gate.out("helper") == gate.out("made-up") != {}
+
+
+def test_one_that_is_too_large_is_refused_before_it_is_copied(acts: Acts, gate: Gate) -> None:
     small = gate.opened(limits=msgspec.structs.replace(acts.bus.limits, max_upload_bytes=10))
     gate.lay(a_package(acts)[:60])  # its head says so, and the rest need not come
     gate.look(small)
@@ -265,9 +354,9 @@ def test_another_package_that_took_its_place_while_it_was_read_is_not_removed(
         gate.lay(a_package(acts, "m-2", covers("B", 9)))
         return received
 
-    monkeypatch.setattr(packages, "receive", slow)
-    gate.take(a_package(acts))
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(packages, "receive", slow)
+        gate.take(a_package(acts))
     assert gate.waiting == ["a.package"]
     gate.look()
     assert sorted(gate.out()) == ["m-1.receipt.json", "m-2.receipt.json"]
@@ -328,7 +417,7 @@ def test_a_refused_package_laid_in_again_is_looked_at_again(acts: Acts, gate: Ga
     acts.trial.grant("made-up", "push", OTHER)
     (gate.folder / "refused/a.package").rename(gate.folder / "in/a.package")
     gate.look()
-    assert "m-1.receipt.json" in gate.out()
+    assert list(gate.out()) == ["m-1.receipt.json"], "the refusal is over"
 
 
 def test_evidence_whose_content_is_another_is_found_out(acts: Acts, gate: Gate) -> None:
@@ -418,6 +507,37 @@ def test_a_refusal_brought_home_is_told_and_frees_its_number(acts: Acts, gate: G
     assert (one.kind, one.problem.code if one.problem else "") == ("refusal", "feed.unknown")
     again = courier(acts).pack("no-such-feed", in_memory(b"x"), "text/csv", "m-2", tmp_path / "2.package")
     assert again.sequence == 1
+
+
+def test_the_refusal_of_an_earlier_package_frees_nothing(acts: Acts, gate: Gate, tmp_path: Path) -> None:
+    packed(acts, gate, feed="no-such-feed")
+    (gate.folder / "refused/m-1.package").unlink()
+    courier(acts).pack("no-such-feed", in_memory(covers("m-1")), "text/plain", "m-1", tmp_path / "1.package")
+    (one,) = courier(acts).take_home(gate.courier())
+    assert (one.kind, one.outcome, one.problem) == ("refusal", "superseded", None)
+    again = courier(acts).pack("no-such-feed", in_memory(b"x"), "text/csv", "m-2", tmp_path / "2.package")
+    assert again.sequence == 2
+
+
+def test_what_could_not_be_packed_takes_no_number_and_an_id_is_one_content_s(acts: Acts, tmp_path: Path) -> None:
+    out = tmp_path / "a.package"
+    out.write_bytes(b"another")
+    for path in (out, tmp_path / "a.zip"):
+        with pytest.raises(Misconfigured):
+            courier(acts).pack(FEED, in_memory(b"x"), "text/csv", "m-1", path)
+    assert courier(acts).pack(FEED, in_memory(b"x"), "text/csv", "m-2", tmp_path / "2.package").sequence == 1
+    with pytest.raises(Refusal, match=r"delivery\.id_reused"):
+        courier(acts).pack(FEED, in_memory(b"y"), "text/csv", "m-2", tmp_path / "3.package")
+
+
+def test_a_file_that_changes_while_it_is_packed_is_no_package(acts: Acts, tmp_path: Path) -> None:
+    file = tmp_path / "sheet.csv"
+    file.write_bytes(covers("A"))
+    content = file_content(file)
+    file.write_bytes(covers("B"))
+    with pytest.raises(Misconfigured, match="changed"):
+        courier(acts).pack(FEED, content, "text/csv", "m-1", tmp_path / "a.package")
+    assert not (tmp_path / "a.package").exists()
 
 
 def test_an_answer_that_does_not_hold_is_not_kept(acts: Acts, gate: Gate) -> None:
