@@ -75,6 +75,7 @@ class Bus(msgspec.Struct, frozen=True):
     boundaries:   by which districts and unit grid everything is placed
     districts:    the nodes to which divisions are delegated, by their centre's bureau
     reference:    gives what district nodes fetch here; None where no door is open
+    laid_out:     folder of answers for couriers, a folder a bureau; None where there is no one-way door
     """
 
     origin: str
@@ -110,6 +111,7 @@ class Bus(msgspec.Struct, frozen=True):
     territory: Territory = WHOLE
     districts: Districts = {}
     reference: Callable[[], Reference] | None = None
+    laid_out: Path | None = None
 
     @property
     def city(self) -> City:

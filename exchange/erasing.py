@@ -136,11 +136,14 @@ def _check_location(row: InboxRow, bus: Bus) -> None:
 
 
 def _destroy_bytes(row: InboxRow, bus: Bus) -> None:
-    """The bytes where they lie, where they lay before they were sealed, and pieces of an upload that go on lying."""
+    """The bytes where they lie, where they lay before they were sealed, pieces of an upload that go on lying, and a
+    report that no courier has taken home yet."""
     for location in (row.evidence, *bus.journal.to_wipe(row.id)):
         if not is_erased(location):
             bus.evidence.erase(location)
     bus.uploads.forget(row.sender, row.message_id)
+    if bus.laid_out is not None:  # a report quotes what was sent
+        (bus.laid_out / row.sender / f"{row.message_id}.report.json").unlink(missing_ok=True)
 
 
 def _forget(decision: str, rows: Iterable[InboxRow], details: Sequence[int], cursor: Cursor, index: int) -> None:

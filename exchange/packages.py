@@ -38,6 +38,7 @@ from security.message import FOLDER, Delivery, file_content
 log = logging.getLogger("yongtong.door")
 
 DOOR: Final = "folder"
+IN, OUT, REFUSED = "in", "out", "refused"
 LOOK_S: Final = 1.0
 MOST_AT_A_LOOK: Final = 1_000
 # While nobody wrote to a file, by our own clock: after the first it is looked at, for a gateway may set its length
@@ -51,7 +52,7 @@ _Same = tuple[int, int, int]
 
 def make_folders(folder: Path) -> None:
     """Make the door's folders where they do not stand. Raises OSError."""
-    for name in ("in", "out", "refused"):
+    for name in (IN, OUT, REFUSED):
         (folder / name).mkdir(parents=True, exist_ok=True)
 
 
@@ -67,7 +68,7 @@ def lay_out_report(folder: Path, row: InboxRow, report: bytes) -> "Future[None]"
 
 
 def _lay_out(folder: Path, bureau: str, message_id: str, kind: Kind, document: bytes) -> None:
-    own = folder / "out" / bureau
+    own = folder / OUT / bureau
     own.mkdir(exist_ok=True)
     write_whole(own / f"{message_id}.{kind}.json", document)
     if kind == "receipt":  # what was wrong with it is mended
@@ -138,7 +139,7 @@ class PackageDoor:
     def _listed(self) -> list[_Laid]:
         """The packages, the oldest first. What is no plain file, or is named otherwise, is not ours to touch."""
         known = []
-        with os.scandir(self._folder / "in") as found:
+        with os.scandir(self._folder / IN) as found:
             for one in found:
                 if one.name.endswith(SUFFIX) and one.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):
@@ -241,7 +242,7 @@ class PackageDoor:
         """Move a package to refused/, beside it what was wrong; what was refused there before is not written over."""
         if _same(laid.path.lstat()) != laid.same:
             return  # another lies there by now
-        aside, stem = self._folder / "refused", _shown(laid.path.stem)
+        aside, stem = self._folder / REFUSED, _shown(laid.path.stem)
         names = (f"{stem}{SUFFIX}", *(f"{stem}.{number}{SUFFIX}" for number in range(2, MOST_OF_A_NAME)))
         target = next((path for path in map(aside.joinpath, names) if not path.exists()), None)
         if target is None:

@@ -17,6 +17,7 @@ from exchange.bus import Bus
 from exchange.evidence import Evidence
 from exchange.journal import Journal
 from exchange.local_systems import LocalSystem, check_declared, check_residuals, read_systems
+from exchange.packages import OUT
 from exchange.placing import City, load_city
 from exchange.receipts import issue_receipts, issue_reports
 from exchange.registry import Registry
@@ -246,6 +247,7 @@ def open_bus(
         outcome_secret=(folder / "outcome.secret").read_bytes(),
         replays=SharedReplays(journal.database) if journal.database.shared else OwnReplays(),
         uploads=Uploads(state / "uploads", timedelta(seconds=settings.limits.upload_s)),
+        laid_out=packages / OUT if (packages := places.packages_folder(settings)) else None,
         wake=wake,
         clock=places.utc_now,
         batch_deliveries=settings.worker.batch_deliveries,

@@ -58,7 +58,7 @@ def _pack(options: argparse.Namespace) -> int:
         print_json(made)
     else:
         print_table("已签名打包，未发送 Signed and packed, not sent", ["", ""], made.items())
-        say("next: 交由单向网闸或专人送入本平台的 in/ carry it into the bus's folder in/;")
+        say("next: 交由单向网闸或专人送入交换平台的 in/ carry it into the bus's folder in/;")
         say(f"      回执带回后 then: yongtong answers DIR --as {options.bureau}")
     return 0
 
@@ -74,7 +74,7 @@ def _answers(options: argparse.Namespace) -> int:
             if one.problem is not None:
                 _say_problem(one)
         if not brought:
-            say(f"{options.answers}: 没有回执文件 no answers there")
+            say(f"{options.answers}: 没有可带回的文件 no answers there")
     return 1 if any(one.problem for one in brought) else 0
 
 

@@ -16,6 +16,7 @@ from connectors.partner.own_entries import unknown
 from connectors.transports.package import Package
 from exchange import packages
 from exchange.app import trusted
+from exchange.erasing import _destroy_bytes
 from exchange.evidence import Evidence
 from exchange.evidence_folder import EvidenceFolder
 from exchange.gate import Gate as Quota
@@ -490,6 +491,15 @@ def test_receipt_and_report_are_taken_home_checked_and_kept(acts: Acts, gate: Ga
     own = partner_folder(acts)
     assert (own.path / "receipts/m-1.receipt.json").read_bytes() == gate.out()["m-1.receipt.json"]
     assert (own.path / "reports/m-1.report.json").read_bytes() == gate.out()["m-1.report.json"]
+
+
+def test_what_is_erased_is_gone_from_what_couriers_take_home(acts: Acts, gate: Gate) -> None:
+    packed(acts, gate)
+    process(FEED, acts.bus)
+    ((_, row, report),) = acts.bus.journal.reports_after(-1, 10)
+    lay_out_report(gate.folder, row, report).result()
+    _destroy_bytes(row, acts.with_(laid_out=gate.folder / packages.OUT).bus)
+    assert list(gate.out()) == ["m-1.receipt.json"]
 
 
 def test_packages_are_numbered_and_one_that_never_came_leaves_a_gap(acts: Acts, gate: Gate, tmp_path: Path) -> None:
