@@ -111,7 +111,7 @@ def test_a_healthy_bus_is_green_everywhere(bus: Bus) -> None:
     assert areas == {
         *("bus", "keys", "chain", "days", "place", "journal", "registry", "certificates", "mqtt"),
         *("decisions", "evidence", "feeds", "timestamps", "sequence", "queue", "log", "inbox", "alarms", "erasures"),
-        "map",
+        *("map", "packages"),
     }
     assert len(found) >= len(CHECKS) - len(OF_A_RUNNING_BUS)
 

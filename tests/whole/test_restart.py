@@ -8,7 +8,7 @@ from typing import Final
 
 from lxml import etree
 
-from connectors.partner import mqtt
+from connectors.partner import envelope
 from security.batch import unverified
 from security.message import in_memory
 from tests.acts.bench_of_one import signed_request
@@ -30,7 +30,8 @@ def by_soap(bus: RealBus, id: str, *, old: bool = False) -> bytes:
 def by_mqtt(bus: RealBus, id: str, *, old: bool = False) -> bytes:
     """The same as a JWS. The feed takes what was signed in the last seven days."""
     age = timedelta(days=7) - timedelta(seconds=SOON_S) if old else timedelta()
-    return mqtt.sealed(bus.folder(), FEED, in_memory(csv(rows(id))), "text/csv", id, datetime.now(UTC) - age)
+    names = envelope.names_of(bus.folder(), FEED, "text/csv", id, datetime.now(UTC) - age)
+    return envelope.sealed(bus.folder(), in_memory(csv(rows(id))), names)
 
 
 def asking(bus: RealBus, id: str) -> bytes:
