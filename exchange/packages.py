@@ -90,10 +90,14 @@ class _Waiting(msgspec.Struct, frozen=True):
 
 
 class _Entered(msgspec.Struct, frozen=True):
-    """A refusal that stands in the audit, of a package that is still to be put aside."""
+    """A refusal that stands in the audit, of a package that is still to be put aside.
 
-    refusal: Refusal
-    reference: str
+    heard: as the signer may hear it; precise: what a stranger does not hear; envelope: empty where there was none
+    """
+
+    heard: Refusal
+    precise: Refusal
+    envelope: bytes
 
 
 class PackageDoor:
@@ -163,7 +167,7 @@ class PackageDoor:
     async def _taken(self, laid: _Laid) -> None:
         """One package until it is gone from in/, or waits there."""
         entered = self._entered.get(laid.same)
-        if entered is not None:  # only the putting aside did not succeed
+        if entered is not None:
             await self._aside(laid, entered)
             return
         copy, envelope = self._spool / f"package-{secrets.token_hex(8)}", b""
@@ -212,10 +216,7 @@ class PackageDoor:
             return _same(os.fstat(descriptor)) == laid.same  # else somebody wrote to it while it was read
 
     async def _refused(self, refusal: Refusal, laid: _Laid, envelope: bytes) -> None:
-        """Say what was wrong, to the signer in a signed refusal, and put the package where a person finds it.
-
-        What may be taken later waits where it is.
-        """
+        """Enter it, and put the package aside; but what may be taken later waits where it is."""
         if refusal.code in FOR_NOW:
             self._wait(laid)
             return
@@ -223,16 +224,17 @@ class PackageDoor:
         if not envelope:  # it never became a delivery
             refusal = await turn_away(refusal, DOOR, None, self._by, self._bus)
         elif isinstance(refusal.__cause__, Refusal):
-            precise = refusal.__cause__  # what a stranger does not hear; refused/ is for the operator's own eyes
+            precise = refusal.__cause__  # for the operator's own eyes, in refused/
         log.info("door.refused reference=%s code=%s remote=%s", refusal.reference, refusal.code, self._by)
-        entered = self._entered[laid.same] = _Entered(precise, refusal.reference or refusal.detail)
-        told = refusal_to_signer(refusal, envelope, self._bus) if envelope else None
+        self._entered[laid.same] = _Entered(refusal, precise, envelope)
+        await self._aside(laid, self._entered[laid.same])
+
+    async def _aside(self, laid: _Laid, entered: _Entered) -> None:
+        """Tell the signer, then move the package to where a person finds it. What fails is tried again, not entered."""
+        told = refusal_to_signer(entered.heard, entered.envelope, self._bus) if entered.envelope else None
         if told is not None:
             signed, bureau, answer = told
             await asyncio.to_thread(_lay_out, self._folder, bureau, signed.message_id, "refusal", answer)
-        await self._aside(laid, entered)
-
-    async def _aside(self, laid: _Laid, entered: _Entered) -> None:
         await asyncio.to_thread(self._put_aside, laid, entered)
         # Laid in again it is looked at again.
         self._entered.pop(laid.same, None)
@@ -250,10 +252,10 @@ class PackageDoor:
         said = {
             "package": target.name,
             "at": self._bus.clock(),
-            "code": entered.refusal.code,
-            "detail": entered.refusal.detail,
-            "sentence": entered.refusal.sentence,
-            "reference": entered.reference,
+            "code": entered.precise.code,
+            "detail": entered.precise.detail,
+            "sentence": entered.precise.sentence,
+            "reference": entered.heard.reference or entered.heard.detail,
         }
         write_whole(aside / f"{target.name}.json", msgspec.json.format(msgspec.json.encode(said), indent=2) + b"\n")
         try:

@@ -71,9 +71,8 @@ def take_apart(raw: Content) -> Package:
 
 
 def write_package(path: Path, envelope: bytes, content: Content) -> None:
-    """A new package, on disk, or none. Raises OSError, also where one stands there; ValueError for a wrong name."""
-    if path.suffix != SUFFIX:
-        raise ValueError(f"{path.name}: a package ends in {SUFFIX}")
+    """A new package, on disk, or none. Raises OSError, also where something stands there, and where the content has
+    become another since it was hashed."""
     lengths = len(envelope).to_bytes(_ENVELOPE_OCTETS, "big") + content.size.to_bytes(_CONTENT_OCTETS, "big")
     with path.open("xb") as file:
         try:

@@ -4,24 +4,22 @@ import argparse
 import io
 import mimetypes
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import msgspec
 import polars as pl
 
 from connectors.partner.counter import Counter
 from connectors.partner.envelope import names_of, sealed
 from connectors.partner.folder import PartnerFolder
 from connectors.partner.mqtt import MqttPartner, inbound
-from connectors.partner.own_entries import OwnEntry, Unknown, decided, enrolled, unknown
 from connectors.partner.partner import Partner, Received, Reported
 from exchange.app import places
 from exchange.cli.output import print_findings, print_json, print_table, say
-from exchange.cli.parsing import Commands, add_command, bus_url, change_number, settings_of
+from exchange.cli.parsing import Commands, add_command, bus_url, settings_of
 from exchange.cli.sheet_tables import print_sheet
 from exchange.receipts import verify_receipt
 from exchange.record_proof import prove_record, records_of
@@ -32,7 +30,7 @@ REPORT_WAIT_S = 600.0
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
-    """push, receipt, report, entries, recall."""
+    """push, receipt, report, recall."""
     push = add_command(
         commands,
         common,
@@ -71,16 +69,6 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     command.add_argument("--record", metavar="KEY", help="prove what became of this record alone, for a third party")
     command.add_argument("--index", type=int, metavar="N", help="which, where several records have that key")
     command.add_argument("--out", type=Path, metavar="FILE", help="where the proof goes")
-    entries = add_command(
-        commands,
-        common,
-        "entries",
-        _entries,
-        says="every entry of the log in one's own name, and which certificates and deliveries of it are unknown here",
-        example="yongtong entries --as water --after 1200",
-    )
-    entries.add_argument("--after", type=change_number, default=0, metavar="N", help="go on after this entry (0)")
-    add_partner_options(entries, required=True)
 
     recall = add_command(
         commands,
@@ -240,48 +228,6 @@ def _report(options: argparse.Namespace) -> int:
     if options.picture is not None:
         return _write_picture(options)
     return _show(options, partner_of(options).report(options.message_id), {})
-
-
-def _entries(options: argparse.Namespace) -> int:
-    own, folder = partner_of(options).entries(options.after), PartnerFolder(folder_of(options))
-    certificates, receipts = folder.certificates(), folder.receipts()
-    marked = [(entry, unknown(entry, certificates, receipts)) for entry in own.entries]
-    if options.json:
-        listed = [{**msgspec.to_builtins(entry), "unknown": marks} for entry, marks in marked]
-        print_json({"count": own.count, "next": own.next, "entries": listed})
-        return 0
-    rows = [
-        (
-            e.number,
-            e.leaf["time"][:19],
-            e.leaf["type"],
-            e.leaf["outcome"],
-            _about(e),
-            ", ".join(_UNKNOWN[mark] for mark in marks),
-        )
-        for e, marks in marked
-    ]
-    title = f"本单位名下审计记录 Entries in your name: {len(rows)} after {options.after}, {own.count} in all"
-    print_table(title, ["entry", "time", "type", "outcome", "about", "unknown here 本机未知"], rows)
-    if any(marks for _, marks in marked):
-        say("next: a certificate may be another folder's of yours; else call the security officer, who revokes it")
-    return 0
-
-
-_UNKNOWN: Final[Mapping[Unknown, str]] = {
-    "certificate": "certificate 证书",
-    "delivery": "delivery 报送件",
-    "erased delivery": "delivery whose content was erased 内容已删除的报送件",
-}
-
-
-def _about(entry: OwnEntry) -> str:
-    """What an entry is about, in a few words."""
-    body, detail = decided(entry), entry.detail or {}
-    named = [f"{fingerprint[:16]}…" for fingerprint in enrolled(entry)]
-    words = (*named, body.get("action"), body.get("what"), body.get("target"), str(body.get("of", ""))[:16])
-    said = (*words, entry.leaf["feed"], detail.get("message_id"), detail.get("view"), detail.get("component"))
-    return " ".join(str(word) for word in said if word)
 
 
 def _prove_record(options: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["sheet.dxf", "1:500/SHEET.DXF".replace(":", "_"), "图幅.dxf", "3306.00-649.00.dxf"])
+@pytest.mark.parametrize("name", ["sheet.dxf", "1-500/SHEET.DXF", "图幅.dxf", "3306.00-649.00.dxf"])
 def test_the_one_drawing_of_an_archive_is_read_as_if_it_came_alone(name: str) -> None:
     octets = zipped({name: DRAWING, "说明.txt": "说明".encode("gbk"), "plot.ctb": os.urandom(100)})
     assert decode(octets).equals(decode(DRAWING))

@@ -107,6 +107,7 @@ def test_it_shows_a_sheet_through_the_one_way_door_and_its_answers_carried_home(
 def test_what_the_gateway_spoilt_is_refused_told_and_seen_by_doctor_until_somebody_has_looked(
     gateway: Gateway, tmp_path: Path
 ) -> None:
+    (gateway.gate / "refused/link.package").symlink_to("/etc/hostname")  # nothing of ours
     assert gateway.check().ok
     octets = gateway.packed("sheet-second.dxf", "spoilt", tmp_path).read_bytes()
     (gateway.gate / "in/spoilt.package").write_bytes(octets[:-1] + bytes([octets[-1] ^ 1]))

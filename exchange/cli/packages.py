@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from connectors.partner.courier import Brought, Courier
 from connectors.partner.folder import PartnerFolder
+from connectors.partner.packages import Brought, PackagePartner
 from exchange.app import places
 from exchange.cli.output import print_json, print_table, say
 from exchange.cli.parsing import Commands, add_command
@@ -49,7 +49,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 def _pack(options: argparse.Namespace) -> int:
     content, message_id = read_file(options.file), message_id_of(options)
     kind = content_type_of(options.file)
-    packed = _courier(options).pack(
+    packed = _partner(options).pack(
         options.feed, content, kind, message_id, options.out, on_behalf_of=options.on_behalf_of
     )
     made = {"file": str(packed.path), "message_id": message_id, "octets": packed.path.stat().st_size}
@@ -64,7 +64,7 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _answers(options: argparse.Namespace) -> int:
-    brought = list(_courier(options).take_home(options.answers))
+    brought = list(_partner(options).take_home(options.answers))
     if options.json:
         print_json({"answers": [_said(one) for one in brought]})
     else:
@@ -92,6 +92,6 @@ def _said(one: Brought) -> dict[str, Any]:
     return said
 
 
-def _courier(options: argparse.Namespace) -> Courier:
+def _partner(options: argparse.Namespace) -> PackagePartner:
     folder = PartnerFolder(folder_of(options))
-    return Courier(folder, partial(verify_receipt, anchors=folder.anchors), places.utc_now)
+    return PackagePartner(folder, partial(verify_receipt, anchors=folder.anchors), places.utc_now)

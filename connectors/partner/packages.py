@@ -49,7 +49,7 @@ class Brought(msgspec.Struct, frozen=True):
     problem: Refusal | None = None
 
 
-class Courier:
+class PackagePartner:
     """One bureau's side of a one-way exchange. check: verifies a receipt or report offline against the anchors."""
 
     def __init__(
