@@ -39,7 +39,7 @@ class Brought(msgspec.Struct, frozen=True):
 
     kind:    `receipt`, `report`, `refusal`; `unknown` where it does not hold, and `problem` says why
     outcome: as it says; `superseded` of the refusal of an earlier package, of which nothing follows any more
-    problem: of a refusal what the bus refused
+    problem: what the bus refused, at its door or, in a report, of the whole delivery
     """
 
     file: str
@@ -121,7 +121,9 @@ class PackagePartner:
         sent = {name: value for name, value in said.items() if name != REQUEST}
         expected: dict[str, Any] = sent if kind == "receipt" else {"sender": said["sender"]}
         kept(self._folder, self._heads, self._check, kind, message_id, octets, expected)
-        return Brought(name, kind, message_id, str(document["outcome"]))
+        told = document.get("report", {})
+        problem = refusal_of(told) if "code" in told and document["outcome"] != "recalled" else None
+        return Brought(name, kind, message_id, str(document["outcome"]), problem)
 
     def _refused(self, name: str, message_id: str, said: Document, document: Document) -> Brought:
         """Its number is free again for the next package, as over any other door; but not by the refusal of an earlier

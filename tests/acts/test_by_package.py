@@ -502,6 +502,17 @@ def test_receipt_and_report_are_taken_home_checked_and_kept(acts: Acts, gate: Ga
     assert (own.path / "reports/m-1.report.json").read_bytes() == gate.out()["m-1.report.json"]
 
 
+def test_a_report_that_refuses_the_whole_delivery_is_told_with_its_code(acts: Acts, gate: Gate) -> None:
+    packed(acts, gate, content=b"PK\x03\x04 no register")
+    process(FEED, acts.bus)
+    ((_, row, report),) = acts.bus.journal.reports_after(-1, 10)
+    lay_out_report(gate.folder, row, report).result()
+    *_, one = bureau(acts).take_home(gate.courier())
+    assert (one.kind, one.outcome) == ("report", "refused")
+    assert one.problem is not None
+    assert one.problem.code == document(report)["report"]["code"]
+
+
 def test_what_two_persons_erase_is_gone_from_what_couriers_take_home(
     acts: Acts, gate: Gate, capsys: pytest.CaptureFixture[str]
 ) -> None:
